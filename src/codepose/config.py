@@ -1,0 +1,339 @@
+"""Frozen settings of every stage. The defaults are the paper's; presets are YAML files that change them.
+
+Numbers such as (25) point into the table of ``docs/method.md``, which says where the paper is silent and what
+we do instead. Unknown keys raise and name the key.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+Count = Annotated[int, Field(gt=0)]
+Range = tuple[float, float]
+
+
+class ConfigError(ValueError):
+    """A settings file or override that cannot be used; the text names the key."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ObjectSettings(_Frozen):
+    """One CAD model the network learns."""
+
+    mesh: str = "hammer"
+    """Path of a PLY, OBJ, STL or GLB file, or the name of a built-in mesh."""
+    unit: Literal["mm", "cm", "m", "inch"] = "mm"
+    """Unit of the file's coordinates."""
+    label: str = ""
+    """Name used in results; empty = the file's stem."""
+    view_direction: tuple[float, float, float] | None = None
+    """Object-frame direction towards the camera at the middle of the trained views. None = the axis along which
+    the part is thinnest, the side that shows most of it."""
+    view_cone_deg: Annotated[float, Field(gt=0.0, le=180.0)] = 180.0
+    """Half-angle of the trained views around ``view_direction``; 180 = every view of SO(3). In-plane rotation is
+    never restricted."""
+
+
+class CameraSettings(_Frozen):
+    """The pinhole camera of the training scenes (34); the network's scale, to which any photo is brought."""
+
+    image_size: Count = 512
+    """Side of the square scene in pixels."""
+    focal: Positive = 300.0
+    """Focal length in pixels; the principal point is the image centre."""
+    box_side: Range = (80.0, 133.0)
+    """Range of max(w, h) of the object's amodal box in pixels."""
+    truncation: Fraction = 0.0
+    """How much of the box may leave the image, as a fraction of its side."""
+    far: Positive = 5000.0
+    """Depth in mm of the background plane (38)."""
+
+
+class AugmentationSettings(_Frozen):
+    """Per-image appearance changes (35); the ranges of the original AAE."""
+
+    probability: Fraction = 0.5
+    add: float = 0.1
+    contrast: Range = (0.4, 2.3)
+    multiply: Range = (0.6, 1.4)
+    per_channel: Fraction = 0.3
+    invert_channel: Fraction = 0.2
+    """Probability of inverting each channel, within images chosen with ``probability``."""
+    blur_sigma: float = 1.2
+    noise: float = 0.02
+    """Largest standard deviation of the pixel noise, in units of [0, 1]."""
+    scale: Range = (0.8, 1.2)
+    """Scale of the Step-1 crop window around the padded square."""
+    shift: float = 0.15
+    """Largest shift of the Step-1 crop window, as a fraction of its side."""
+    ambient: Range = (0.4, 0.4)
+    diffuse: Range = (0.7, 0.9)
+    specular: Range = (0.2, 0.4)
+    tint: float = 0.0
+    """Largest relative change of the object's own colour, per channel."""
+
+
+class OcclusionSettings(_Frozen):
+    """Three-dimensional occluders in front of the object (32)."""
+
+    unoccluded: Fraction = 0.3
+    """Share of images without any occluder."""
+    hand: Fraction = 0.6
+    """Probability of the gripping hand, among occluded images."""
+    others: int = 2
+    """Largest number of further occluders."""
+    clutter: int = 3
+    """Largest number of other things in a scene, mostly beside or behind the object."""
+    min_visible: Fraction = 0.4
+    """Smallest visible fraction of the object's silhouette."""
+
+
+class DataSettings(_Frozen):
+    """Everything that a training image depends on besides (split, index) (31-38)."""
+
+    seed: int = 0
+    backgrounds: str | None = None
+    """Folder of photos; None = procedural textures (33)."""
+    textures: Count = 192
+    """How many procedural textures, or photos, are kept in memory for each split."""
+    pad: Positive = 1.2
+    """Side of the square RoI over max(w, h) of the box (19)."""
+    antialias: Count = 2
+    """Rays a pixel along each axis."""
+    curriculum: Fraction = 0.0
+    """Share of a stage during which difficulty rises from 0 to 1; 0 = full difficulty from the start."""
+    step1_images: Count = 100_000
+    scene_images: Count = 25_000
+    val_images: Count = 500
+    test_images: Count = 800
+    camera: CameraSettings = CameraSettings()
+    augmentation: AugmentationSettings = AugmentationSettings()
+    occlusion: OcclusionSettings = OcclusionSettings()
+
+
+class NetworkSettings(_Frozen):
+    """Sizes of the networks (8-13)."""
+
+    crop: Annotated[int, Field(ge=32, multiple_of=16)] = 128
+    """Side of Step 1's images in pixels; the RoI is crop/16 on a side."""
+    latent: Count = 4096
+    width: Positive = 1.0
+    """Factor on VGG16's channel counts, and on the original AAE's."""
+    norm: Literal["none", "group", "weight"] = "none"
+    """'group': GroupNorm. 'weight': standardised filters, independent of the image's size and batch (10)."""
+    weights: Literal["none", "imagenet"] = "none"
+    """'none' = Kaiming; 'imagenet' needs torchvision's VGG16 file (11)."""
+    anchor_sizes: tuple[float, ...] = (64.0, 128.0, 256.0)
+    aspect_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    box_head: Count = 1024
+    box_gradient: Literal["features", "boxes"] = "features"
+    """Whether L_mse reaches the detector through the features alone, or also moves the box (18)."""
+    original_latent: Count = 128
+    """Latent size of the original AAE baseline."""
+
+
+class LossSettings(_Frozen):
+    """Weights and readings of Eqs. 1-5 (1-7, 17)."""
+
+    lambda_angle: float = 1e-6
+    lambda_cos: float = 1e-2
+    lambda_pose: float = 1.0
+    """Eq. 5's weight of L_mse."""
+    bootstrap_ratio: Count = 1
+    """k: L_mse averages the largest 1/k of each image's squared errors; 1 = Eq. 1 (2)."""
+    original_bootstrap_ratio: Count = 4
+    pairing: Literal["nearest", "closest_pair"] = "nearest"
+    stop_grad_target: bool = False
+    min_iou: Fraction = 0.3
+    """L_mse skips images whose best detection overlaps less than this."""
+
+
+class OptimizerSettings(_Frozen):
+    """One optimiser and its learning-rate schedule."""
+
+    name: Literal["adabound", "sgd", "adam", "adamw"] = "adamw"
+    lr: Positive = 1e-3
+    schedule: Literal["constant", "steps", "cosine"] = "constant"
+    warmup: int = 0
+    """Iterations of linear warm-up."""
+    step_epochs: Positive = 8.0
+    """'steps': the learning rate falls to 1/10 every so many epochs."""
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    final_lr: Positive = 0.1
+    """AdaBound's final learning rate."""
+    gamma: Positive = 1e-3
+    """AdaBound's convergence speed."""
+    clip: float = 0.0
+    """Largest gradient norm; 0 = no clipping."""
+
+
+Group = Literal["encoder", "decoder", "fc", "rpn", "box_head"]
+ALL_GROUPS: tuple[Group, ...] = ("encoder", "decoder", "fc", "rpn", "box_head")
+
+
+class Phase(_Frozen):
+    """A stretch of training in which only some groups of parameters move (23)."""
+
+    epochs: Positive
+    train: tuple[Group, ...] = ALL_GROUPS
+
+
+class StageSettings(_Frozen):
+    """One training loop."""
+
+    batch: Count = 128
+    epochs: Positive = 27.0
+    optimizer: OptimizerSettings = OptimizerSettings()
+    phases: tuple[Phase, ...] = ()
+    """Phases whose epochs add up to ``epochs``; empty = one phase that trains everything."""
+    checkpoint_every: Count = 500
+    """Iterations between checkpoints."""
+    log_every: Count = 20
+    time_limit: float = 0.0
+    """Seconds; when a slow machine would need longer, the schedule is shortened to fit. 0 = no limit."""
+
+    @model_validator(mode="after")
+    def _phases_fill_the_epochs(self) -> StageSettings:
+        if self.phases and abs(sum(p.epochs for p in self.phases) - self.epochs) > 1e-6:
+            raise ValueError("the phases' epochs must add up to the stage's epochs")
+        return self
+
+
+class CodebookSettings(_Frozen):
+    """Views and in-plane angles of the codebook (26-28)."""
+
+    level: Annotated[int, Field(ge=0, le=6)] = 4
+    """Icosphere subdivisions: 4 = 2,562 view directions."""
+    in_plane: Count = 36
+    batch: Count = 64
+    canvas: int = 0
+    """Side in pixels of the black canvas of the joint network's views; 0 = the scene's size (27)."""
+
+
+class DetectionSettings(_Frozen):
+    """What counts as a detection at inference."""
+
+    score: Fraction = 0.05
+    nms: Fraction = 0.5
+    per_image: Count = 10
+    """At most so many detections an image."""
+
+
+class Settings(_Frozen):
+    """All settings of one run; ``config.yaml`` of a run folder is this, in full."""
+
+    name: str = "paper-4096-t1"
+    objects: tuple[ObjectSettings, ...] = (ObjectSettings(),)
+    data: DataSettings = DataSettings()
+    network: NetworkSettings = NetworkSettings()
+    losses: LossSettings = LossSettings()
+    step1: StageSettings = StageSettings(
+        optimizer=OptimizerSettings(name="adabound", lr=8e-6),
+    )
+    original: StageSettings = StageSettings(
+        batch=64, epochs=96.0, optimizer=OptimizerSettings(name="adam", lr=2e-4)
+    )
+    """The original AAE: 30,000 iterations over its own 20,000 views."""
+    detector: StageSettings = StageSettings(
+        batch=12,
+        epochs=30.0,
+        optimizer=OptimizerSettings(
+            name="sgd", lr=0.01, schedule="steps", warmup=500, weight_decay=5e-4
+        ),
+    )
+    step2: StageSettings = StageSettings(
+        batch=12,
+        epochs=30.0,
+        optimizer=OptimizerSettings(
+            name="sgd", lr=0.01, schedule="steps", warmup=500, weight_decay=5e-4
+        ),
+    )
+    codebook: CodebookSettings = CodebookSettings()
+    detection: DetectionSettings = DetectionSettings()
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+    """'auto' = bf16 where the processor multiplies it fast (CUDA, AMX), else float32."""
+    seed: int = 0
+    """Seed of the initial weights and of the detector's sampling."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Settings:
+        if not self.objects:
+            raise ValueError("objects: name at least one mesh")
+        if self.data.camera.image_size % 16:
+            raise ValueError("data.camera.image_size must be a multiple of 16, the encoder's stride")
+        return self
+
+
+PRESETS = ("quick", "robust", "paper-128-t1", "paper-128-t2", "paper-4096-t1", "paper-4096-t2")
+
+
+def _validated(values: dict[str, Any], source: str) -> Settings:
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        lines = [f"  {'.'.join(str(p) for p in e['loc']) or 'settings'}: {e['msg']}" for e in error.errors()]
+        raise ConfigError(f"{source} cannot be used:\n" + "\n".join(lines)) from None
+
+
+def load_preset(name: str) -> Settings:
+    """Returns the settings of a shipped preset.
+
+    Raises:
+        ConfigError: There is no such preset; the text lists those there are.
+    """
+    if name not in PRESETS:
+        raise ConfigError(f"no preset is called {name!r}; there are {', '.join(PRESETS)}")
+    text = resources.files("codepose").joinpath("presets", f"{name}.yaml").read_text()
+    return _validated({"name": name, **(yaml.safe_load(text) or {})}, f"preset {name}")
+
+
+def load_settings(path: str | Path) -> Settings:
+    """Reads settings from a YAML file; keys it leaves out keep the paper's defaults.
+
+    Raises:
+        ConfigError: The file is missing, is not YAML, or has an unknown key or a bad value.
+    """
+    path = Path(path)
+    try:
+        values = yaml.safe_load(path.read_text()) or {}
+    except FileNotFoundError:
+        raise ConfigError(f"{path} does not exist") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} must hold a mapping of settings, not a {type(values).__name__}")
+    return _validated(values, str(path))
+
+
+def override(settings: Settings, changes: dict[str, Any]) -> Settings:
+    """Returns a copy with some values replaced, each named by its dotted key (``"step1.batch"``).
+
+    Raises:
+        ConfigError: A key does not exist or a value does not fit.
+    """
+    values = settings.model_dump(mode="json")
+    for key, value in changes.items():
+        *parents, last = key.split(".")
+        node: Any = values
+        for part in parents:
+            node = node.get(part) if isinstance(node, dict) else None
+        if not isinstance(node, dict) or last not in node:
+            raise ConfigError(f"there is no setting called {key!r}")
+        node[last] = value
+    return _validated(values, "the settings")
+
+
+def to_yaml(settings: Settings) -> str:
+    """Returns the settings, in full, as YAML that ``load_settings`` reads back to an equal object."""
+    return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False)

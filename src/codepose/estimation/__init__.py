@@ -1,0 +1,1 @@
+"""Estimation: images to poses."""

@@ -1,0 +1,150 @@
+"""The codebook: the latent of every view, and the search for the nearest (26-28)."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from codepose import geometry
+from codepose.config import Settings
+from codepose.estimation.pipelines import Pipeline
+from codepose.synthesis.world import World
+from codepose.training.checkpoint import CheckpointError, load_state, save_state
+
+_CHUNK = 1 << 24
+"""Codebook values turned into float32 at a time: 64 MiB."""
+
+
+class CodebookError(ValueError):
+    """A codebook that belongs to another network; the text says what to type."""
+
+
+@dataclass(frozen=True, eq=False)
+class Codebook:
+    """One object's views.
+
+    Attributes:
+        label: The object's name.
+        codes: (N, D) float16, unit length.
+        rotations: (N, 3, 3) float32 R_view.
+        boxes: (N, 4) float32 amodal boxes in the image of ``K``, the origin on the axis at ``z_ref``.
+        z_ref: Reference distance in mm.
+        K: (3, 3) the reference camera.
+        fingerprint: Hash of the weights and settings that made it.
+    """
+
+    label: str
+    codes: Tensor
+    rotations: Tensor
+    boxes: Tensor
+    z_ref: float
+    K: Tensor
+    fingerprint: str
+
+    def search(self, latents: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
+        """Finds the k codes of largest cosine similarity, exactly.
+
+        Args:
+            latents: (Q, D).
+            k: How many.
+
+        Returns:
+            Similarities (Q, k) in [-1, 1], best first, and indices (Q, k).
+        """
+        if not 1 <= k <= len(self.codes):
+            raise ValueError(f"k must lie in 1 ... {len(self.codes)}, the number of views, not be {k}")
+        queries = F.normalize(latents.float(), dim=1)
+        rows = max(1, _CHUNK // self.codes.shape[1])
+        values = queries.new_full((len(queries), 0), 0.0)
+        indices = torch.zeros(len(queries), 0, dtype=torch.long, device=queries.device)
+        for start in range(0, len(self.codes), rows):
+            similarity = queries @ self.codes[start : start + rows].float().T  # (Q, rows)
+            top = similarity.topk(min(k, similarity.shape[1]), dim=1)
+            values = torch.cat((values, top.values), 1)
+            indices = torch.cat((indices, top.indices + start), 1)
+            best = values.topk(min(k, values.shape[1]), dim=1)
+            values, indices = best.values, indices.gather(1, best.indices)
+        return values, indices
+
+    def poses(self, index: Tensor, boxes: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns R_cam_obj (B, 3, 3) and t_cam_obj (B, 3) mm of views seen in boxes (B, 4) of K's image (29)."""
+        z = torch.full((len(index),), self.z_ref, device=boxes.device)
+        t = geometry.translation_from_box(boxes, K, self.boxes[index], self.K, z)
+        return geometry.offaxis_rotation(t) @ self.rotations[index], t
+
+    def to(self, device: torch.device) -> Codebook:
+        """Returns a copy on a device."""
+        where = {name: getattr(self, name).to(device) for name in ("codes", "rotations", "boxes", "K")}
+        return Codebook(label=self.label, z_ref=self.z_ref, fingerprint=self.fingerprint, **where)
+
+    def save(self, path: str | Path) -> None:
+        """Writes the codebook as safetensors, atomically."""
+        save_state(path, {name: getattr(self, name) for name in self.__dataclass_fields__})
+
+    @classmethod
+    def load(cls, path: str | Path, fingerprint: str) -> Codebook:
+        """Reads a codebook.
+
+        Raises:
+            CodebookError: It was made by other weights or settings, or is no codebook.
+        """
+        try:
+            book = cls(**load_state(path))
+        except (CheckpointError, TypeError) as error:
+            raise CodebookError(f"{path} is no codebook: {error}") from None
+        if book.fingerprint != fingerprint:
+            raise CodebookError(
+                f"{path} was made by other weights or settings than this network's: delete it, and it is built anew"
+            )
+        return book
+
+
+def fingerprint(pipeline: Pipeline) -> str:
+    """Returns a hash of everything the latents depend on: weights, networks, camera, crop, views."""
+    settings = pipeline.settings
+    digest = hashlib.sha256()
+    digest.update(repr((settings.network, settings.data.pad, settings.data.camera, settings.objects)).encode())
+    digest.update(repr((settings.codebook, settings.data.antialias, pipeline.canvas)).encode())
+    for module in pipeline.modules():
+        for name, value in sorted(module.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+@torch.no_grad()
+def build_codebook(pipeline: Pipeline, world: World, index: int) -> Codebook:
+    """Encodes every view of object ``index`` through inference's own path: its box, its RoI, its latent (27)."""
+    settings: Settings = pipeline.settings
+    model = world.objects[index]
+    views = settings.codebook
+    rotations = geometry.codebook_rotations(views.level, views.in_plane, model.axis, model.cone_deg).to(world.device)
+    codes, boxes = [], []
+    middle = pipeline.canvas / 2
+    for part in rotations.split(views.batch):
+        objects = torch.full((len(part),), index, device=world.device)
+        images = world.clean_views(objects, part, canvas=pipeline.canvas)
+        reference = world.boxes(objects, part, world.reference_translations(objects))
+        # where the box of the reference view lies in the canvas: the padded square fills one crop
+        size = geometry.box_size(reference)
+        half = size / size.amax(1, keepdim=True) * (settings.network.crop / settings.data.pad / 2)
+        inside = torch.cat((middle - half, middle + half), 1)
+        prepared = pipeline.prepare(images.to(pipeline.device))
+        order = torch.arange(len(part), device=pipeline.device)
+        latents = pipeline.latents(prepared, inside.to(pipeline.device), order)
+        codes.append(F.normalize(latents, dim=1).half())
+        boxes.append(reference)
+    return Codebook(
+        label=model.label,
+        codes=torch.cat(codes),
+        rotations=rotations.to(pipeline.device),
+        boxes=torch.cat(boxes).to(pipeline.device),
+        z_ref=model.z_ref,
+        K=world.K.to(pipeline.device),
+        fingerprint=fingerprint(pipeline),
+    )

@@ -1,0 +1,132 @@
+"""The joint network and the two-network pipelines behind one interface: images to boxes, boxes to latents."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import roi_align
+
+from codepose.config import Settings
+from codepose.geometry import padded_square
+from codepose.networks.autoencoder import Autoencoder
+from codepose.networks.detector import Boxes, Detector
+from codepose.networks.joint import JointNetwork
+from codepose.networks.precision import autocast
+
+
+class Pipeline(Protocol):
+    """What the codebook, the estimator and the evaluation need of a method.
+
+    ``prepare`` does what an image needs once (the joint network's only encoder pass); the rest reads its result.
+    """
+
+    settings: Settings
+    device: torch.device
+    canvas: int
+    """Side in pixels of the images from which the codebook's views are encoded (27)."""
+
+    def prepare(self, images: Tensor) -> Any:
+        """(B, 3, H, W) in [0, 1] -> whatever the other calls read."""
+        ...
+
+    def detect(self, prepared: Any) -> list[Boxes]:
+        """Each image's detections, best first."""
+        ...
+
+    def latents(self, prepared: Any, boxes: Tensor, images: Tensor) -> Tensor:
+        """Latents (N, D) float32 of unpadded boxes (N, 4) in images (N,) of the batch."""
+        ...
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Reconstructions (N, 3, c, c) float32 in [0, 1]."""
+        ...
+
+    def modules(self) -> list[nn.Module]:
+        """The networks on which the latents depend."""
+        ...
+
+
+class JointPipeline:
+    """The paper's: one encoder pass gives boxes and latents."""
+
+    def __init__(self, network: JointNetwork, settings: Settings, device: torch.device) -> None:
+        self.network = network.to(device).eval()
+        self.settings = settings
+        self.device = device
+        self.canvas = settings.codebook.canvas or settings.data.camera.image_size
+
+    @torch.no_grad()
+    def prepare(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        images = images.contiguous(memory_format=torch.channels_last)
+        with autocast(self.settings, self.device):
+            return images, self.network.encoder(images)
+
+    @torch.no_grad()
+    def detect(self, prepared: tuple[Tensor, Tensor]) -> list[Boxes]:
+        images, features = prepared
+        with autocast(self.settings, self.device):
+            return self.network.heads.detect(features, images)
+
+    @torch.no_grad()
+    def latents(self, prepared: tuple[Tensor, Tensor], boxes: Tensor, images: Tensor) -> Tensor:
+        with autocast(self.settings, self.device):
+            return self.network.latents(prepared[1], boxes, images).float()
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        with autocast(self.settings, self.device):
+            return self.network.autoencoder.decode(latents).float()
+
+    def modules(self) -> list[nn.Module]:
+        return [self.network.autoencoder]
+
+
+class TwoStagePipeline:
+    """The baselines: the detector's box, cut out and resized, goes into a separate autoencoder."""
+
+    def __init__(
+        self, detector: Detector | None, autoencoder: Autoencoder, settings: Settings, device: torch.device
+    ) -> None:
+        assert isinstance(autoencoder, nn.Module)
+        self.detector = None if detector is None else detector.to(device).eval()
+        self.autoencoder = autoencoder
+        self._modules: list[nn.Module] = [autoencoder.to(device).eval()]
+        self.settings = settings
+        self.device = device
+        self.canvas = settings.network.crop
+
+    def prepare(self, images: Tensor) -> Tensor:
+        return images
+
+    @torch.no_grad()
+    def detect(self, prepared: Tensor) -> list[Boxes]:
+        if self.detector is None:
+            raise ValueError("this pipeline has no detector: give it boxes")
+        with autocast(self.settings, self.device):
+            return self.detector.detect(prepared.contiguous(memory_format=torch.channels_last))
+
+    @torch.no_grad()
+    def latents(self, prepared: Tensor, boxes: Tensor, images: Tensor) -> Tensor:
+        squares = padded_square(boxes, self.settings.data.pad)
+        crops = crop_squares(prepared, squares, images, self.settings.network.crop)
+        with autocast(self.settings, self.device):
+            return self.autoencoder.encode(crops.contiguous(memory_format=torch.channels_last)).float()
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        with autocast(self.settings, self.device):
+            return self.autoencoder.decode(latents).float()
+
+    def modules(self) -> list[nn.Module]:
+        return self._modules
+
+
+def crop_squares(images: Tensor, squares: Tensor, which: Tensor, size: int) -> Tensor:
+    """Cuts squares (N, 4) out of images (B, 3, H, W) and resizes them to size x size; black outside (20).
+
+    Bilinear at each pixel's centre: squares are near the crop's own size, so there is little to average.
+    """
+    rois = torch.cat((which[:, None].to(squares), squares), 1)
+    return roi_align(images, rois.to(images), size, 1.0, sampling_ratio=1, aligned=True)

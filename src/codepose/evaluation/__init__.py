@@ -1,0 +1,1 @@
+"""Poses to numbers and pictures: the visible surface discrepancy, metrics, drawings, the report."""

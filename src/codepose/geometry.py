@@ -1,0 +1,190 @@
+"""Rotations, view directions, cameras, and the way from a box to a translation.
+
+Millimetres; OpenCV camera axes (x right, y down, z forward). A point projects to the *continuous* image coordinate
+u = fx X/Z + cx, and pixel i covers [i, i+1): pixel centres are at integer + 0.5. Boxes are xyxy in these coordinates.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def camera_matrix(focal: float, cx: float, cy: float, fy: float | None = None) -> Tensor:
+    """Returns K, (3, 3) float32, in pixels."""
+    return torch.tensor([[focal, 0.0, cx], [0.0, fy or focal, cy], [0.0, 0.0, 1.0]])
+
+
+def geodesic_angle(a: Tensor, b: Tensor) -> Tensor:
+    """Returns the angle of a^T b for rotations (..., 3, 3), radians in [0, pi], shape (...).
+
+    Uses atan2 of the relative rotation's sine and cosine, accurate at both ends where acos is not.
+    """
+    relative = a.transpose(-1, -2) @ b
+    trace = relative.diagonal(dim1=-2, dim2=-1).sum(-1)
+    skew = relative - relative.transpose(-1, -2)
+    sine = torch.stack((skew[..., 2, 1], skew[..., 0, 2], skew[..., 1, 0]), -1).norm(dim=-1)
+    return torch.atan2(sine, trace - 1.0)
+
+
+def view_rotation(direction: Tensor, in_plane: Tensor) -> Tensor:
+    """Returns R_cam_obj (..., 3, 3) of a camera that looks at the object's origin from ``direction``.
+
+    Args:
+        direction: (..., 3) unit vectors in the object frame, from the object towards the camera.
+        in_plane: (...) rotation about the optical axis, radians.
+    """
+    forward = -direction
+    helper = torch.zeros_like(forward)
+    along_x = forward[..., :1].abs() > 0.9
+    helper[..., :1] = torch.where(along_x, 0.0, 1.0)
+    helper[..., 1:2] = torch.where(along_x, 1.0, 0.0)
+    right = F.normalize(torch.linalg.cross(helper, forward, dim=-1), dim=-1)
+    down = torch.linalg.cross(forward, right, dim=-1)
+    cos, sin = in_plane.cos()[..., None], in_plane.sin()[..., None]
+    return torch.stack((cos * right - sin * down, sin * right + cos * down, forward), -2)
+
+
+def directions_in_cone(uniforms: Tensor, axis: Tensor, cone_deg: float) -> Tensor:
+    """Maps (..., 2) uniforms in [0, 1) to unit vectors (..., 3) spread evenly over a cap around ``axis`` (3,)."""
+    height = 1.0 - uniforms[..., 0] * (1.0 - math.cos(math.radians(cone_deg)))
+    radius = (1.0 - height * height).clamp_min(0.0).sqrt()
+    turn = 2.0 * math.pi * uniforms[..., 1]
+    local = torch.stack((radius * turn.cos(), radius * turn.sin(), height), -1)
+    return local @ rotation_between(torch.tensor([0.0, 0.0, 1.0]), axis).T.to(local)
+
+
+def rotation_between(a: Tensor, b: Tensor) -> Tensor:
+    """Returns the smallest rotation (..., 3, 3) that takes direction ``a`` to direction ``b``, both (..., 3)."""
+    a, b = torch.broadcast_tensors(F.normalize(a, dim=-1), F.normalize(b, dim=-1))
+    axis = torch.linalg.cross(a, b, dim=-1)
+    cos = (a * b).sum(-1)
+    skew = cross_matrix(axis)
+    eye = torch.eye(3, dtype=a.dtype, device=a.device)
+    rotation = eye + skew + skew @ skew / (1.0 + cos).clamp_min(1e-8)[..., None, None]
+    # opposite directions: half a turn about any perpendicular axis
+    perpendicular = F.normalize(torch.linalg.cross(a, torch.roll(a, 1, -1) + eye[0], dim=-1), dim=-1)
+    half_turn = 2.0 * perpendicular[..., :, None] * perpendicular[..., None, :] - eye
+    return torch.where((cos < -1.0 + 1e-6)[..., None, None], half_turn, rotation)
+
+
+def cross_matrix(v: Tensor) -> Tensor:
+    """Returns [v]x (..., 3, 3) with [v]x w = v x w."""
+    x, y, z = v.unbind(-1)
+    zero = torch.zeros_like(x)
+    return torch.stack((zero, -z, y, z, zero, -x, -y, x, zero), -1).reshape(*v.shape[:-1], 3, 3)
+
+
+def offaxis_rotation(t: Tensor) -> Tensor:
+    """Returns the rotation (..., 3, 3) from the *view* frame of an object at ``t`` (..., 3) to the camera frame.
+
+    An object off the optical axis looks as it would on the axis, turned: R_cam_obj = offaxis_rotation(t) @ R_view.
+    We take the smallest rotation from the optical axis to t; the Jacobian of the projection it implies is symmetric,
+    so it leaves no in-plane error. The original AAE's product of two axis rotations agrees to first order.
+    """
+    return rotation_between(torch.tensor([0.0, 0.0, 1.0], dtype=t.dtype, device=t.device), t)
+
+
+def view_sphere(level: int) -> Tensor:
+    """Returns the vertices of an icosphere, (V, 3) unit vectors: level 4 has 2,562."""
+    import trimesh
+
+    vertices = trimesh.creation.icosphere(subdivisions=level).vertices
+    return F.normalize(torch.tensor(vertices, dtype=torch.float32), dim=-1)
+
+
+def codebook_rotations(level: int, in_plane: int, axis: Tensor, cone_deg: float = 180.0) -> Tensor:
+    """Returns every R_view of the codebook, (N, 3, 3), views outermost, in-plane angles innermost.
+
+    Directions further than ``cone_deg`` from ``axis`` (3,) are left out, but for a margin of one grid step, so that
+    every trained view has neighbours on all sides. In-plane angles exclude the end point (26).
+    """
+    directions = view_sphere(level)
+    if cone_deg < 180.0:
+        nearest = (directions @ directions.T).fill_diagonal_(-1.0).max(dim=1).values
+        spacing = float(nearest.clamp(-1, 1).acos().max())
+        cosines = directions @ F.normalize(axis.float(), dim=0)
+        directions = directions[cosines >= math.cos(min(math.pi, math.radians(cone_deg) + spacing))]
+    angles = torch.arange(in_plane) * (2.0 * math.pi / in_plane)
+    grid = directions[:, None].expand(-1, in_plane, 3)
+    return view_rotation(grid, angles.expand(len(directions), -1)).reshape(-1, 3, 3)
+
+
+def project(points: Tensor, R: Tensor, t: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
+    """Projects object points (P, 3) mm under poses (B, 3, 3), (B, 3) mm and K (3, 3) or (B, 3, 3).
+
+    Returns:
+        Continuous image coordinates (B, P, 2) in pixels and depths (B, P) in mm.
+    """
+    camera = points @ R.transpose(-1, -2) + t[:, None]  # (B, P, 3)
+    image = camera @ K.transpose(-1, -2)  # (B, P, 3)
+    return image[..., :2] / image[..., 2:].clamp_min(1e-6), camera[..., 2]
+
+
+def projected_box(hull: Tensor, R: Tensor, t: Tensor, K: Tensor) -> Tensor:
+    """Returns the exact amodal box (B, 4) of an object in front of the camera, from its convex-hull vertices."""
+    pixels, _ = project(hull, R, t, K)
+    return torch.cat((pixels.amin(1), pixels.amax(1)), -1)
+
+
+def box_center(boxes: Tensor) -> Tensor:
+    """Returns the centres (..., 2) of boxes (..., 4)."""
+    return (boxes[..., :2] + boxes[..., 2:]) / 2
+
+
+def box_size(boxes: Tensor) -> Tensor:
+    """Returns widths and heights (..., 2) of boxes (..., 4)."""
+    return boxes[..., 2:] - boxes[..., :2]
+
+
+def padded_square(boxes: Tensor, pad: float) -> Tensor:
+    """Returns the squares (..., 4) of side pad * max(w, h) around the boxes' centres (19); they may leave the image."""
+    half = box_size(boxes).amax(-1, keepdim=True) * (pad / 2)
+    center = box_center(boxes)
+    return torch.cat((center - half, center + half), -1)
+
+
+def crop_camera(K: Tensor, window: Tensor, size: int) -> Tensor:
+    """Returns the camera (B, 3, 3) whose size x size image is the ``window`` (B, 4) of the image that K (3, 3) takes."""
+    scale = size / box_size(window)  # (B, 2)
+    zoom = torch.diag_embed(torch.cat((scale, torch.ones_like(scale[:, :1])), -1))
+    zoom[:, :2, 2] = -window[:, :2] * scale
+    return zoom @ K
+
+
+def translation_from_box(boxes: Tensor, K: Tensor, ref_boxes: Tensor, ref_K: Tensor, ref_z: Tensor) -> Tensor:
+    """Returns t_cam_obj (B, 3) in mm by projective distance, as in the original AAE (29).
+
+    Args:
+        boxes: (B, 4) amodal, unpadded boxes of the objects in the image of K (3, 3).
+        K: Camera of the image.
+        ref_boxes: (B, 4) boxes of the retrieved codebook views in the image of ``ref_K`` (3, 3), which saw the
+            object's origin on the optical axis at ``ref_z``.
+        ref_K: Camera of the codebook's views.
+        ref_z: (B,) distance of the codebook's views in mm.
+    """
+    focal, ref_focal = K.diagonal()[:2], ref_K.diagonal()[:2]
+    # diagonals measured in units of focal length, so that fx and fy may differ
+    size = (box_size(boxes) / focal).norm(dim=-1)
+    ref_size = (box_size(ref_boxes) / ref_focal).norm(dim=-1)
+    z = ref_z * ref_size / size.clamp_min(1e-9)
+    ray = (box_center(boxes) - K[:2, 2]) / focal
+    offset = (box_center(ref_boxes) - ref_K[:2, 2]) / ref_focal * ref_z[:, None]
+    return torch.cat((ray * z[:, None] - offset, z[:, None]), -1)
+
+
+def to_opencv(K: Tensor) -> Tensor:
+    """Returns K for pixel centres at integers, OpenCV's and BOP's convention, from ours (centres at integer + 0.5)."""
+    shift = torch.zeros_like(K)
+    shift[..., :2, 2] = 0.5
+    return K - shift
+
+
+def from_opencv(K: Tensor) -> Tensor:
+    """Returns K for pixel centres at integer + 0.5 from OpenCV's or BOP's."""
+    shift = torch.zeros_like(K)
+    shift[..., :2, 2] = 0.5
+    return K + shift

@@ -1,0 +1,1 @@
+"""Networks: images to latents, reconstructions and boxes."""

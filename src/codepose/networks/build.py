@@ -1,0 +1,70 @@
+"""Networks from settings, with the numbers in them."""
+
+from __future__ import annotations
+
+from codepose.config import Settings
+from codepose.networks.autoencoder import ExtendedAutoencoder, LatentHead, OriginalAutoencoder
+from codepose.networks.detector import DetectionHeads, Detector
+from codepose.networks.joint import JointNetwork
+from codepose.networks.vgg import STRIDE, Decoder, Encoder, load_imagenet
+
+
+def build_encoder(settings: Settings) -> Encoder:
+    """Returns VGG16, with ImageNet's weights if the settings ask for them (11).
+
+    Raises:
+        FileNotFoundError: They do, and the file is not there.
+    """
+    encoder = Encoder(settings.network.width, settings.network.norm)
+    if settings.network.weights == "imagenet":
+        load_imagenet(encoder)
+    return encoder
+
+
+def build_extended(settings: Settings) -> ExtendedAutoencoder:
+    """Returns the paper's extended AAE."""
+    network = settings.network
+    encoder = build_encoder(settings)
+    head = LatentHead(encoder.out_channels, network.crop // STRIDE, network.latent)
+    return ExtendedAutoencoder(encoder, head, Decoder(network.width, network.norm))
+
+
+def build_original(settings: Settings) -> OriginalAutoencoder:
+    """Returns the original AAE, the paper's baseline."""
+    network = settings.network
+    return OriginalAutoencoder(network.crop, network.original_latent, network.width)
+
+
+def build_heads(settings: Settings, channels: int) -> DetectionHeads:
+    """Returns RPN and box head for N objects + background."""
+    network, detection = settings.network, settings.detection
+    return DetectionHeads(
+        channels,
+        len(settings.objects) + 1,
+        anchor_sizes=network.anchor_sizes,
+        aspect_ratios=network.aspect_ratios,
+        box_head=network.box_head,
+        score=detection.score,
+        nms=detection.nms,
+        per_image=detection.per_image,
+    )
+
+
+def build_detector(settings: Settings) -> Detector:
+    """Returns the independent Faster R-CNN."""
+    encoder = build_encoder(settings)
+    return Detector(encoder, build_heads(settings, encoder.out_channels))
+
+
+def build_joint(settings: Settings) -> JointNetwork:
+    """Returns the joint network; load Step 1's weights into its ``autoencoder`` afterwards."""
+    autoencoder = build_extended(settings)
+    return JointNetwork(
+        autoencoder,
+        build_heads(settings, autoencoder.encoder.out_channels),
+        crop=settings.network.crop,
+        pad=settings.data.pad,
+        box_gradient=settings.network.box_gradient,
+        min_iou=settings.losses.min_iou,
+        bootstrap_ratio=settings.losses.bootstrap_ratio,
+    )

@@ -1,0 +1,159 @@
+"""The joint network of Section 3.2: Faster R-CNN and the extended AAE on one encoder.
+
+The detector's own box, never the ground truth, is fed back to the feature map; its square RoI becomes the latent,
+and the latent the reconstruction (15-22).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.ops import box_iou, roi_align
+
+from codepose.geometry import padded_square
+from codepose.networks.autoencoder import ExtendedAutoencoder
+from codepose.networks.detector import Boxes, DetectionHeads, faster_losses
+from codepose.networks.losses import mse
+from codepose.networks.vgg import STRIDE
+
+
+class JointOutput(NamedTuple):
+    """What a training step of the joint network yields.
+
+    Attributes:
+        losses: The terms of Eq. 5: the four of L_faster, and 'mse' before its weight.
+        boxes: (B, 4) the boxes fed back.
+        iou: (B,) their overlap with the ground truth.
+        used: (B,) bool, whether L_mse counted the image (17).
+        reconstructions: (B, 3, c, c) in [0, 1].
+        latents: (B, D).
+    """
+
+    losses: dict[str, Tensor]
+    boxes: Tensor
+    iou: Tensor
+    used: Tensor
+    reconstructions: Tensor
+    latents: Tensor
+
+
+def pool_features(features: Tensor, squares: Tensor, images: Tensor, side: int) -> Tensor:
+    """RoIAlign at stride 16 with one sample at the centre of each bin, so that a square of side*16 pixels on the
+    stride's grid gives back the feature map's own values: Step 1's FC weights then transfer (8).
+
+    Args:
+        features: (B, C, h, w).
+        squares: (N, 4) in image pixels; zeros outside the image (20).
+        images: (N,) the image of each square.
+        side: Bins along each axis.
+
+    Returns:
+        (N, C, side, side); no gradient reaches the squares.
+    """
+    rois = torch.cat((images[:, None].to(squares), squares), 1)
+    return roi_align(features, rois.to(features), side, 1.0 / STRIDE, sampling_ratio=1, aligned=True)
+
+
+def sample_features(features: Tensor, squares: Tensor, images: Tensor, side: int) -> Tensor:
+    """The same values as ``pool_features`` inside the image, with gradient to the squares (18)."""
+    height, width = features.shape[-2:]
+    steps = (torch.arange(side, device=squares.device) + 0.5) / side
+    x = squares[:, :1] + steps * (squares[:, 2:3] - squares[:, :1])  # (N, side)
+    y = squares[:, 1:2] + steps * (squares[:, 3:4] - squares[:, 1:2])
+    x = x / (STRIDE * width) * 2.0 - 1.0
+    y = y / (STRIDE * height) * 2.0 - 1.0
+    grid = torch.stack((x[:, None].expand(-1, side, -1), y[:, :, None].expand(-1, -1, side)), -1)
+    return F.grid_sample(features[images], grid.to(features), padding_mode="zeros", align_corners=False)
+
+
+class JointNetwork(nn.Module):
+    """Detector and pose estimator that share their encoder.
+
+    Args:
+        autoencoder: Pre-trained in Step 1; its encoder becomes the detector's.
+        heads: RPN and box head.
+        crop: Side of Step 1's images; the RoI has crop/16 bins a side.
+        pad: Side of the square RoI over max(w, h) of the box (19).
+        box_gradient: 'features' or 'boxes' (18).
+        min_iou: Detections that overlap less are left out of L_mse (17).
+        bootstrap_ratio: Of L_mse (2).
+    """
+
+    def __init__(
+        self,
+        autoencoder: ExtendedAutoencoder,
+        heads: DetectionHeads,
+        *,
+        crop: int,
+        pad: float,
+        box_gradient: str = "features",
+        min_iou: float = 0.3,
+        bootstrap_ratio: int = 1,
+    ) -> None:
+        super().__init__()
+        self.autoencoder = autoencoder
+        self.heads = heads
+        self.side = crop // STRIDE
+        self.pad = pad
+        self.box_gradient = box_gradient
+        self.min_iou = min_iou
+        self.bootstrap_ratio = bootstrap_ratio
+
+    def encoder(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) in [0, 1] -> features (B, C, H/16, W/16)."""
+        features: Tensor = self.autoencoder.encoder(images)
+        return features
+
+    def latents(self, features: Tensor, boxes: Tensor, images: Tensor) -> Tensor:
+        """Latents (N, D) of boxes (N, 4) in images (N,) of the batch; the boxes are squared and padded here."""
+        pool = sample_features if self.box_gradient == "boxes" else pool_features
+        pooled = pool(features, padded_square(boxes, self.pad), images, self.side)  # (N, C, s, s)
+        return self.autoencoder.head.encode(pooled)
+
+    def forward(self, images: Tensor, targets: list[Boxes], clean: Tensor) -> JointOutput:
+        """The losses of Step 2.
+
+        Args:
+            images: (B, 3, S, S) in [0, 1].
+            targets: One object an image: 'boxes' (1, 4), 'labels' (1,).
+            clean: (B, 3, c, c) the targets of L_mse (21).
+        """
+        size = (int(images.shape[-2]), int(images.shape[-1]))
+        features = self.encoder(images)  # (B, C, S/16, S/16)
+        losses, proposals = faster_losses(self.heads, features, images, targets)
+        truth = torch.stack([t["boxes"][0] for t in targets])
+        best, found = best_proposals(proposals, truth)
+        labels = torch.stack([t["labels"][0] for t in targets])
+        boxes = self.heads.refine(features, best, labels, size)
+        iou = torch.stack([box_iou(b[None], t[None])[0, 0] for b, t in zip(boxes.detach(), truth, strict=True)])
+        used = found & (iou >= self.min_iou)
+        fed_back = boxes if self.box_gradient == "boxes" else boxes.detach()
+        latents = self.latents(features, fed_back, torch.arange(len(images), device=images.device))
+        reconstructions = self.autoencoder.decode(latents)  # (B, 3, c, c)
+        errors = mse(reconstructions.float(), clean, self.bootstrap_ratio)
+        losses["mse"] = torch.where(used, errors, 0.0).sum() / used.sum().clamp_min(1)
+        return JointOutput(losses, boxes, iou, used, reconstructions, latents)
+
+    def detect(self, images: Tensor) -> tuple[Tensor, list[Boxes]]:
+        """Returns the features, for ``latents``, and each image's detections: one encoder pass for both."""
+        features = self.encoder(images)
+        return features, self.heads.detect(features, images)
+
+
+def best_proposals(proposals: list[Tensor], truth: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns each image's proposal of largest IoU with its ground truth (B, 4), and whether there was any (B,).
+
+    The RPN's proposals never hold the ground truth itself: torchvision adds it later, to a copy, for its own
+    sampling (15).
+    """
+    best, found = [], []
+    for boxes, true in zip(proposals, truth, strict=True):
+        found.append(len(boxes) > 0)
+        if len(boxes) == 0:
+            best.append(true.new_tensor([0.0, 0.0, 1.0, 1.0]))
+        else:
+            best.append(boxes[box_iou(boxes, true[None])[:, 0].argmax()])
+    return torch.stack(best).detach(), torch.tensor(found, device=truth.device)

@@ -1,0 +1,104 @@
+"""Eqs. 1-5 of the paper, with the readings of (1-7)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from codepose.geometry import geodesic_angle
+
+_EPS = 1e-12
+
+
+def mse(reconstructions: Tensor, targets: Tensor, bootstrap_ratio: int = 1) -> Tensor:
+    """Eq. 1 against the clean target x_t, per image.
+
+    Args:
+        reconstructions: (B, 3, H, W) in [0, 1], x_r.
+        targets: (B, 3, H, W) in [0, 1], x_t.
+        bootstrap_ratio: k; only the largest 1/k of each image's squared errors count; 1 = all of them.
+
+    Returns:
+        (B,) mean squared errors.
+    """
+    squared = (reconstructions - targets).square().flatten(1)
+    if bootstrap_ratio == 1:
+        return squared.mean(1)
+    return squared.topk(max(1, squared.shape[1] // bootstrap_ratio), dim=1, sorted=False).values.mean(1)
+
+
+def angle_loss(
+    latents: Tensor, rotations: Tensor, objects: Tensor, pairing: Literal["nearest", "closest_pair"] = "nearest"
+) -> Tensor:
+    """Eq. 2: ||z_j - z_k|| exp(-theta_jk) over pairs that are close in rotation.
+
+    Args:
+        latents: (B, D), z_i of the batch's input images.
+        rotations: (B, 3, 3).
+        objects: (B,) which object; only views of the same one are paired.
+        pairing: 'nearest' pairs every image with its own nearest neighbour and averages; 'closest_pair' takes the
+            one closest pair of the batch (3).
+
+    Returns:
+        A scalar; zero where no pair exists. theta is in radians (4).
+    """
+    with torch.no_grad():
+        theta = geodesic_angle(rotations[:, None].double(), rotations[None].double())  # (B, B)
+        forbidden = (objects[:, None] != objects[None]) | torch.eye(len(theta), dtype=torch.bool, device=theta.device)
+        theta = theta.masked_fill(forbidden, torch.inf)
+        angle, partner = theta.min(1)
+        if pairing == "closest_pair":
+            first = angle.argmin()
+            mine = first[None]
+        else:
+            mine = torch.arange(len(theta), device=theta.device)
+        weight = torch.exp(-angle[mine]).to(latents.dtype)  # exp(-inf) = 0 for those without a partner
+    difference = latents[mine] - latents[partner[mine]]
+    return ((difference.square().sum(1) + _EPS).sqrt() * weight).mean()
+
+
+def cos_loss(latents: Tensor, target_latents: Tensor) -> Tensor:
+    """Eq. 3: minus the mean cosine between z_i and z_t, both (B, D); -1 when they agree."""
+    return -F.cosine_similarity(latents, target_latents, dim=1, eps=1e-8).mean()
+
+
+@dataclass(frozen=True)
+class ReconstructionHealth:
+    """Two signs of Step 1 gone wrong (2).
+
+    Attributes:
+        object_mse: Mean squared error over the target's object pixels.
+        target_energy: Mean squared value of these pixels: the error of an all-black output.
+        latent_spread: Variance of the latents across the batch, over their mean square.
+    """
+
+    object_mse: float
+    target_energy: float
+    latent_spread: float
+
+    def warnings(self) -> list[str]:
+        """Returns what is wrong, in words."""
+        found = []
+        if self.object_mse > 0.8 * self.target_energy:
+            found.append(
+                "the reconstructions are black where the object should be: raise losses.bootstrap_ratio to 4, "
+                "or turn on data.curriculum"
+            )
+        if self.latent_spread < 1e-4:
+            found.append("the latents have collapsed: all images get nearly the same code; lower the learning rate")
+        return found
+
+
+def reconstruction_health(reconstructions: Tensor, targets: Tensor, latents: Tensor) -> ReconstructionHealth:
+    """Measures black outputs and collapsed codes on a batch: (B, 3, H, W) twice and (B, D)."""
+    with torch.no_grad():
+        pixels = (targets.amax(1, keepdim=True) > 0).expand_as(targets)
+        error = (reconstructions - targets).square()[pixels].mean()
+        energy = targets.square()[pixels].mean()
+        latents = latents.float()
+        spread = latents.var(0).mean() / latents.square().mean().clamp_min(1e-30)
+    return ReconstructionHealth(float(error), float(energy), float(spread))

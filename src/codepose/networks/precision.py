@@ -1,0 +1,21 @@
+"""When to multiply in bf16: one rule for training, codebooks and inference."""
+
+from __future__ import annotations
+
+import torch
+
+from codepose.config import Settings
+
+
+def uses_bf16(settings: Settings, device: torch.device) -> bool:
+    """Whether layers multiply in bf16 on ``device``: 'auto' = where the processor does it fast (CUDA, AMX)."""
+    if settings.precision != "auto":
+        return settings.precision == "bf16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+
+
+def autocast(settings: Settings, device: torch.device) -> torch.autocast:
+    """Returns the context in which networks run; weights, losses and boxes stay float32."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=uses_bf16(settings, device))

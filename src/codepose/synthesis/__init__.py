@@ -1,0 +1,1 @@
+"""From a CAD model to labelled images."""

@@ -1,0 +1,175 @@
+"""Lights, shading and per-image colour, blur and noise changes: the original AAE's domain randomisation (35)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from kornia.filters import gaussian_blur2d
+from torch import Tensor
+from torch.nn import functional as F
+
+from codepose.config import AugmentationSettings
+from codepose.synthesis.draws import Draws
+from codepose.synthesis.renderer import Buffers, Instances, Renderer
+
+
+@dataclass(frozen=True)
+class Lights:
+    """One directional light an image, with Phong coefficients.
+
+    Attributes:
+        direction: (B, 3) unit vectors in the camera frame, from the scene towards the light.
+        ambient, diffuse, specular, shininess: (B,).
+    """
+
+    direction: Tensor
+    ambient: Tensor
+    diffuse: Tensor
+    specular: Tensor
+    shininess: Tensor
+
+    @classmethod
+    def fixed(cls, count: int, device: torch.device) -> Lights:
+        """The light of every target image: behind the camera, up and to the left."""
+        direction = F.normalize(torch.tensor([-0.4, -0.6, -1.0], device=device), dim=0)
+        ones = torch.ones(count, device=device)
+        return cls(direction.expand(count, 3), 0.4 * ones, 0.8 * ones, 0.3 * ones, 16.0 * ones)
+
+    @classmethod
+    def draw(cls, draws: Draws, settings: AugmentationSettings) -> Lights:
+        """Lights from anywhere on the camera's hemisphere."""
+        direction = draws.direction("light")
+        direction[:, 2] = -direction[:, 2].abs()
+        terms = [
+            draws.uniform(name, low=low, high=high)
+            for name, (low, high) in (
+                ("ambient", settings.ambient),
+                ("diffuse", settings.diffuse),
+                ("specular", settings.specular),
+                ("shininess", (4.0, 48.0)),
+            )
+        ]
+        return cls(direction, *terms)
+
+
+def shade(buffers: Buffers, image: Tensor, K: Tensor, lights: Lights, tint: Tensor) -> Tensor:
+    """Phong-shades the pixels that were hit.
+
+    Args:
+        buffers: A render of B images.
+        image: (N,) image of each instance.
+        K: (B, 3, 3) the cameras it was rendered with.
+        lights: B lights.
+        tint: (N, 3) factor on each instance's colours.
+
+    Returns:
+        (B, 4, H, W): RGB in [0, 1] times coverage, and the coverage itself, 0 or 1.
+    """
+    count, height, width = buffers.depth.shape
+    out = torch.zeros(count, height, width, 4, device=buffers.depth.device)
+    hit = (buffers.instance.view(-1) >= 0).nonzero().squeeze(1)
+    owner = buffers.instance.view(-1)[hit].long()
+    b = image[owner]
+    normal = buffers.normal.view(-1, 3)[hit]
+    column, row = hit % width, (hit // width) % height
+    rays = torch.stack(
+        (
+            (column + 0.5 - K[b, 0, 2]) / K[b, 0, 0],
+            (row + 0.5 - K[b, 1, 2]) / K[b, 1, 1],
+            torch.ones_like(b, dtype=torch.float32),
+        ),
+        1,
+    )
+    light = lights.direction[b]
+    facing = (normal * light).sum(1)
+    mirrored = 2.0 * facing[:, None] * normal - light
+    highlight = -(mirrored * F.normalize(rays, dim=1)).sum(1)
+    lit = facing > 0
+    glint = torch.where(lit, highlight.clamp_min(1e-6) ** lights.shininess[b], 0.0) * lights.specular[b]
+    matte = lights.ambient[b] + lights.diffuse[b] * facing.clamp_min(0.0)
+    color = (buffers.color.view(-1, 3)[hit] * tint[owner] * matte[:, None] + glint[:, None]).clamp(0.0, 1.0)
+    out.view(-1, 4)[hit] = torch.cat((color, torch.ones_like(color[:, :1])), 1)
+    return out.permute(0, 3, 1, 2)
+
+
+def render_shaded(
+    renderer: Renderer, instances: Instances, K: Tensor, size: int, lights: Lights, tint: Tensor, antialias: int
+) -> tuple[Tensor, Buffers]:
+    """Renders and shades square images with ``antialias`` rays a pixel along each axis.
+
+    Returns:
+        (B, 4, size, size) colour times coverage and coverage in [0, 1], and the buffers at
+        ``antialias * size`` pixels (sample [::antialias] or reduce them as the use requires).
+    """
+    fine = K.clone()
+    fine[:, :2] *= antialias
+    buffers = renderer.render(instances, fine, (size * antialias, size * antialias))
+    rgba = shade(buffers, instances.image, fine, lights, tint)
+    return (F.avg_pool2d(rgba, antialias) if antialias > 1 else rgba), buffers
+
+
+def augment(images: Tensor, draws: Draws, settings: AugmentationSettings, difficulty: float = 1.0) -> Tensor:
+    """Changes colour, contrast, sharpness and noise of each image by its own amounts.
+
+    Args:
+        images: (B, 3, H, W) in [0, 1].
+        draws: The items' random numbers.
+        settings: Ranges and probabilities.
+        difficulty: 0 leaves the images as they are, 1 uses the full ranges (curriculum).
+
+    Returns:
+        (B, 3, H, W) in [0, 1].
+    """
+    if difficulty <= 0.0:
+        return images
+
+    def amount(name: str, low: float, high: float, neutral: float) -> Tensor:
+        """(B, 3, 1, 1): one value for all channels, or one each for a share of the images."""
+        values = draws.uniform(name, 3, low=low, high=high)
+        values = torch.where(draws.chance(name + "?channels", settings.per_channel)[:, None], values, values[:, :1])
+        chosen = draws.chance(name + "?", settings.probability)[:, None]
+        values = torch.where(chosen, neutral + (values - neutral) * difficulty, neutral)
+        return values[:, :, None, None]
+
+    invert = draws.chance("invert", settings.invert_channel * difficulty, 3)
+    invert &= draws.chance("invert?", settings.probability)[:, None]
+    gain = amount("multiply", *settings.multiply, 1.0)
+    contrast = amount("contrast", *settings.contrast, 1.0)
+    added = amount("add", -settings.add, settings.add, 0.0)
+    sign = torch.where(invert, -1.0, 1.0)[:, :, None, None]
+    # add, invert and multiply clip as they would on 8-bit images; contrast last, about mid-grey
+    images = (images + added).clamp_(0.0, 1.0)
+    images.sub_(0.5).mul_(sign).add_(0.5).mul_(gain).clamp_(0.0, 1.0)
+    images.sub_(0.5).mul_(contrast).add_(0.5).clamp_(0.0, 1.0)
+    images = _blur(images, draws, settings, difficulty)
+    return _noise(images, draws, settings.noise * difficulty)
+
+
+def _blur(images: Tensor, draws: Draws, settings: AugmentationSettings, difficulty: float) -> Tensor:
+    sigma = draws.uniform("blur", high=settings.blur_sigma * difficulty)
+    chosen = (draws.chance("blur?", settings.probability) & (sigma > 0.2)).nonzero().squeeze(1)
+    if len(chosen) == 0:
+        return images
+    blurred = gaussian_blur2d(images[chosen], (7, 7), sigma[chosen, None].expand(-1, 2))
+    return images.index_copy(0, chosen, blurred)
+
+
+_BANK = 1 << 22
+
+
+def _noise(images: Tensor, draws: Draws, largest: float) -> Tensor:
+    """Adds white noise, read from a fixed bank at a random place, so that no image depends on its batch."""
+    if largest <= 0.0:
+        return images
+    sigma = draws.uniform("noise", high=largest)[:, None, None, None]
+    bank, size = _noise_bank(images.device), images[0].numel()
+    places = draws.integer("noise place", _BANK - size).tolist()
+    noise = torch.stack([bank[place : place + size] for place in places])
+    return noise.view_as(images).mul_(sigma).add_(images).clamp_(0.0, 1.0)
+
+
+@cache
+def _noise_bank(device: torch.device) -> Tensor:
+    return torch.randn(_BANK, generator=torch.Generator().manual_seed(20180908)).to(device)

@@ -1,0 +1,349 @@
+"""A CAD file becomes a `Mesh`: millimetres, split at creases, outward unit normals, a colour per vertex."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import trimesh
+from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import ConvexHull, QhullError
+from scipy.spatial.distance import cdist
+
+Unit = Literal["mm", "cm", "m", "inch"]
+
+CREASE_DEG = 35.0  # faces that meet at a larger angle keep a sharp edge between them
+NEUTRAL = 153  # grey 0.6 of 255, where a file has no colour
+SMALLEST_MM, LARGEST_MM = 5.0, 5000.0
+EXACT_HULL = 4096  # vertices; all pairs of more would take seconds
+TYPICAL_MM = 150.0  # the likeliest unit is the one that brings a part nearest to this
+
+_MM: dict[Unit, float] = {"mm": 1.0, "cm": 10.0, "m": 1000.0, "inch": 25.4}
+_PLURAL: dict[Unit, str] = {"mm": "millimetres", "cm": "centimetres", "m": "metres", "inch": "inches"}
+
+
+class MeshError(ValueError):
+    """A CAD model that cannot be used; the text says what to do instead."""
+
+
+@dataclass(frozen=True, eq=False)
+class Mesh:
+    """A rigid part, ready for the renderer.
+
+    Attributes:
+        name: What to call the part in messages and file names.
+        vertices: (V, 3) mm, object frame; a vertex on a crease is stored once for each side.
+        faces: (F, 3) vertex indices, counter-clockwise seen from outside.
+        normals: (V, 3) unit length, outward, object frame.
+        colors: (V, 3) RGB in [0, 1].
+        diameter: Largest distance between two vertices, mm (of more than 4,096 hull vertices to 0.1 %).
+        hull: (H, 3) mm, vertices of the convex hull: enough for an exact projected box.
+        grip: (2, 3) mm, the segment on which the middle of a gripping fist may lie.
+    """
+
+    name: str
+    vertices: NDArray[np.float32]
+    faces: NDArray[np.int32]
+    normals: NDArray[np.float32]
+    colors: NDArray[np.float32]
+    diameter: float
+    hull: NDArray[np.float32]
+    grip: NDArray[np.float32]
+
+    @property
+    def extents(self) -> NDArray[np.float32]:
+        """(3,) mm, side lengths of the bounding box along x, y and z."""
+        extents: NDArray[np.float32] = np.ptp(self.vertices, axis=0)
+        return extents
+
+    @property
+    def center(self) -> NDArray[np.float32]:
+        """(3,) mm, middle of the bounding box, object frame."""
+        center: NDArray[np.float32] = (self.vertices.min(axis=0) + self.vertices.max(axis=0)) / np.float32(2)
+        return center
+
+
+def load_mesh(path: str | Path, *, unit: Unit = "mm", center: bool = True, name: str | None = None) -> Mesh:
+    """Read a CAD file: PLY, OBJ, STL, GLB or whatever else trimesh reads.
+
+    A file with several parts becomes one mesh, each part at its place. Vertex, face and material colours are
+    kept, a texture is sampled at the vertices, and a part without colour is neutral grey (0.6).
+
+    Args:
+        path: The file.
+        unit: What one unit of the file is; GLB files are usually in metres.
+        center: Move the middle of the bounding box to the origin. Without it the file's own origin stays,
+            which is what a benchmark with published poses needs.
+        name: The part's name; default the file's name without its suffix.
+
+    Returns:
+        The part in mm.
+
+    Raises:
+        MeshError: The file is missing, of an unknown kind, damaged, empty or without faces, or the part has
+            no surface or no plausible size.
+    """
+    path = Path(path)
+    soup = _read_soup(path)
+    if center and len(soup.vertices) and np.isfinite(soup.vertices).all():
+        soup.vertices = soup.vertices - soup.bounds.mean(axis=0)
+    return mesh_from_trimesh(soup, name or path.stem, unit=unit)
+
+
+def mesh_from_trimesh(
+    mesh: trimesh.Trimesh, name: str, *, grip: ArrayLike | None = None, unit: Unit = "mm"
+) -> Mesh:
+    """Check a trimesh, split it at its creases and freeze it.
+
+    Degenerate faces and unused vertices are dropped, and faces that are wound inside out are turned.
+
+    Args:
+        mesh: The part; left unchanged.
+        name: The part's name.
+        grip: (2, 3) mm, object frame; default the middle 70 % of the bounding box's longest axis.
+        unit: What one unit of `mesh.vertices` is.
+
+    Returns:
+        The part in mm, in the frame of `mesh`.
+
+    Raises:
+        MeshError: No vertices, no faces, a vertex that is not finite, no surface, or no plausible size.
+    """
+    _check_content(mesh, name)
+    scale = _MM[_check_unit(unit)]
+    corners = np.asarray(mesh.vertices, np.float64)[mesh.faces] * scale
+    vertices, faces, corner_colors = _weld(corners, _corner_colors(mesh))
+    if len(faces) == 0:
+        raise MeshError(f"{name}: all faces have zero area; export the part again as a triangulated surface")
+    hull = _convex_hull(vertices[np.unique(faces)].astype(np.float32))
+    diameter = _diameter(hull)
+    _check_size(diameter, name, unit)
+    faces, corner_colors = _wind_outward(vertices, faces, corner_colors)
+    return _split_at_creases(name, vertices, faces, corner_colors, diameter, hull, grip)
+
+
+def _read_soup(path: Path) -> trimesh.Trimesh:
+    """Each triangle of a file as three vertices of its own, coloured, each part at its place."""
+    if not path.is_file():
+        raise MeshError(f"there is no file {path}; give the path of a PLY, OBJ, STL or GLB file")
+    known = trimesh.available_formats()
+    if path.suffix.lower().lstrip(".") not in known:
+        kind = f"a {path.suffix} file" if path.suffix else "a file without a suffix"
+        raise MeshError(f"{path}: {kind} cannot be read; export the part as PLY, OBJ, STL or GLB")
+    if path.stat().st_size == 0:
+        raise MeshError(f"{path}: the file is empty; export the part again as PLY, OBJ, STL or GLB")
+    try:
+        parts = trimesh.load_scene(str(path), process=False).dump()
+        meshes = [part for part in parts if isinstance(part, trimesh.Trimesh) and len(part.faces)]
+        triangles = [part.vertices[part.faces].reshape(-1, 3) for part in meshes]
+        colors = [_corner_colors(part).reshape(-1, 3) for part in meshes]
+    except Exception as error:  # the parsers raise whatever a damaged file makes them raise
+        reason = f"{type(error).__name__}: {error}"
+        raise MeshError(f"{path}: the file cannot be read ({reason}); export the part again") from error
+    if not meshes:
+        raise MeshError(f"{path}: the file has no faces; export the part as a surface, not as points")
+    vertices = np.concatenate(triangles)
+    index = np.arange(len(vertices)).reshape(-1, 3)
+    return trimesh.Trimesh(vertices, index, vertex_colors=np.concatenate(colors), process=False)
+
+
+def _check_content(mesh: trimesh.Trimesh, name: str) -> None:
+    if len(mesh.vertices) == 0:
+        raise MeshError(f"{name}: the model is empty; export the part again as PLY, OBJ, STL or GLB")
+    if len(mesh.faces) == 0:
+        raise MeshError(f"{name}: the model has no faces; export the part as a surface, not as points")
+    if not np.isfinite(mesh.vertices).all():
+        count = int((~np.isfinite(mesh.vertices).all(axis=1)).sum())
+        raise MeshError(f"{name}: {count} vertices are not finite numbers; export the part again")
+
+
+def _check_unit(unit: Unit) -> Unit:
+    if unit not in _MM:
+        raise MeshError(f"unknown unit {unit!r}; type --unit with one of {', '.join(_MM)}")
+    return unit
+
+
+def _check_size(diameter: float, name: str, unit: Unit) -> None:
+    """Refuse a diameter (mm) that no hand-held part has, and name the units that would make it plausible."""
+    if SMALLEST_MM <= diameter <= LARGEST_MM:
+        return
+    sizes = {other: diameter / _MM[unit] * _MM[other] for other in _MM}
+    likely = sorted(
+        (other for other, size in sizes.items() if SMALLEST_MM <= size <= LARGEST_MM),
+        key=lambda other: abs(np.log(sizes[other] / TYPICAL_MM)),
+    )
+    advice = ", ".join(
+        f"if the file is in {_PLURAL[other]} type --unit {other} ({_plain(sizes[other])} mm across)"
+        for other in likely
+    )
+    if not advice:
+        advice = f"scale the model so that it is between {SMALLEST_MM:g} and {LARGEST_MM:,.0f} mm across"
+    raise MeshError(f"{name}: taken as {_PLURAL[unit]} this part is {_plain(diameter)} mm across; {advice}")
+
+
+def _plain(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
+def _corner_colors(mesh: trimesh.Trimesh) -> NDArray[np.uint8]:
+    """(F, 3, 3) RGB, the colour at each corner of each face."""
+    visual: Any = mesh.visual
+    if visual.kind == "face":
+        return np.repeat(np.asarray(visual.face_colors, np.uint8)[:, None, :3], 3, axis=1)
+    colors = None
+    if visual.kind == "vertex":
+        colors = np.asarray(visual.vertex_colors, np.uint8)[:, :3]
+    elif visual.kind == "texture":
+        colors = _material_colors(visual, len(mesh.vertices))
+    if colors is None:
+        return np.full((len(mesh.faces), 3, 3), NEUTRAL, np.uint8)
+    return colors[mesh.faces]
+
+
+def _material_colors(visual: Any, count: int) -> NDArray[np.uint8] | None:
+    """(count, 3) RGB of a textured or plain material, None where it names no colour."""
+    image = getattr(visual.material, "image", None)
+    if image is not None and image.size == (2, 2) and (np.asarray(image)[..., :3] == 100).all():
+        return None  # what trimesh puts in where a file has texture coordinates but no texture
+    sampled = visual.to_color()
+    if sampled.kind == "vertex":
+        colors = np.atleast_2d(np.asarray(sampled.vertex_colors, np.uint8))  # one row where all share it
+        return np.broadcast_to(colors[:, :3], (count, 3))
+    plain = getattr(visual.material, "main_color", None)
+    if plain is None or np.array_equal(plain, trimesh.visual.color.DEFAULT_COLOR):
+        return None
+    return np.broadcast_to(np.asarray(plain, np.uint8)[:3], (count, 3))
+
+
+def _weld(
+    corners: NDArray[np.float64], corner_colors: NDArray[np.uint8]
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.uint8]]:
+    """Join corners at the same place, so that neighbouring faces know each other; drop faces without area.
+
+    Args:
+        corners: (F, 3, 3) mm.
+        corner_colors: (F, 3, 3) RGB.
+
+    Returns:
+        (V, 3) vertices, (G, 3) faces and (G, 3, 3) colours, G <= F.
+    """
+    points = corners.reshape(-1, 3)
+    low = points.min(axis=0)
+    step = max(float((points.max(axis=0) - low).max()), 1e-300) * 1e-6  # nearer corners are one vertex
+    cell = np.round((points - low) / step).astype(np.int64)  # in [0, 10^6]: 20 bits
+    key = (cell[:, 0] << 40) + (cell[:, 1] << 20) + cell[:, 2]
+    _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
+    vertices, faces = points[first], inverse.reshape(-1, 3).astype(np.int64)
+    a, b, c = (vertices[faces[:, i]] for i in range(3))
+    keep = np.linalg.norm(np.cross(b - a, c - a), axis=1) > step**2
+    return vertices, faces[keep], corner_colors[keep]
+
+
+def _wind_outward(
+    vertices: NDArray[np.float64], faces: NDArray[np.int64], corner_colors: NDArray[np.uint8]
+) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """Turn faces that disagree with their neighbours, then the whole part if its volume is negative."""
+    body = trimesh.Trimesh(vertices - vertices[faces].mean(axis=(0, 1)), faces, process=False)
+    if not body.is_winding_consistent:
+        body.fix_normals(multibody=True)
+    fixed = np.asarray(body.faces, np.int64)
+    a, b, c = (body.vertices[fixed[:, i]] for i in range(3))
+    volume = float(np.einsum("ij,ij->", a, np.cross(b, c))) / 6
+    if volume < -1e-6 * float(body.scale) ** 3:
+        fixed = fixed[:, ::-1]
+    turned = fixed[:, 0] != faces[:, 0]  # trimesh turns a face by reversing its row
+    return fixed, np.where(turned[:, None, None], corner_colors[:, ::-1], corner_colors)
+
+
+def _split_at_creases(
+    name: str,
+    vertices: NDArray[np.float64],
+    faces: NDArray[np.int64],
+    corner_colors: NDArray[np.uint8],
+    diameter: float,
+    hull: NDArray[np.float32],
+    grip: ArrayLike | None,
+) -> Mesh:
+    """Store a vertex once for each group of faces that shares its normal, and once for each colour in it."""
+    triangles = vertices[faces]
+    face_normals = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
+    face_normals /= np.linalg.norm(face_normals, axis=1, keepdims=True)
+    body = trimesh.Trimesh(vertices, faces, process=False)
+    group = _smooth_groups(body, face_normals)
+    angles = body.face_angles.reshape(-1)
+    pull = np.repeat(face_normals, 3, axis=0)
+    sums = np.stack([np.bincount(group, weights=angles * pull[:, i]) for i in range(3)], axis=1)
+    corner_normals = (sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12))[group]
+    apart = np.einsum("ij,ij->i", corner_normals, pull) < np.cos(np.radians(CREASE_DEG))
+    corner_normals[apart] = pull[apart]  # the tip of a cone has no normal of its own
+    group = np.where(apart, group.size + np.arange(group.size), group)
+    rgb = corner_colors.reshape(-1, 3).astype(np.int64)
+    key = (group << 24) + (rgb[:, 0] << 16) + (rgb[:, 1] << 8) + rgb[:, 2]
+    _, first, index = np.unique(key, return_index=True, return_inverse=True)
+    placed = vertices[faces.reshape(-1)[first]].astype(np.float32)
+    return Mesh(
+        name=name,
+        vertices=placed,
+        faces=index.reshape(-1, 3).astype(np.int32),
+        normals=corner_normals[first].astype(np.float32),
+        colors=(rgb[first] / 255.0).astype(np.float32),
+        diameter=diameter,
+        hull=hull,
+        grip=_default_grip(placed) if grip is None else np.asarray(grip, np.float32).reshape(2, 3),
+    )
+
+
+def _smooth_groups(body: trimesh.Trimesh, face_normals: NDArray[np.float64]) -> NDArray[np.int32]:
+    """(3F,) group of each face corner: corners at one vertex share it across edges that are not creases."""
+    adjacent = np.asarray(body.face_adjacency, np.int64)
+    cosine = np.einsum("ij,ij->i", face_normals[adjacent[:, 0]], face_normals[adjacent[:, 1]])
+    smooth = cosine > np.cos(np.radians(CREASE_DEG))
+    adjacent, edges = adjacent[smooth], np.asarray(body.face_adjacency_edges)[smooth]
+    here = np.concatenate([adjacent, adjacent])  # each edge once for each of its two ends
+    ends = edges.T.reshape(-1)
+    corner = [3 * here[:, k] + (body.faces[here[:, k]] == ends[:, None]).argmax(axis=1) for k in (0, 1)]
+    count = 3 * len(body.faces)
+    graph = coo_array((np.ones(len(ends), bool), (corner[0], corner[1])), shape=(count, count))
+    groups: NDArray[np.int32] = connected_components(graph, directed=False)[1]
+    return groups
+
+
+def _convex_hull(points: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(H, 3) vertices of the convex hull; of a flat part, the outline in its own plane."""
+    exact = points.astype(np.float64)
+    try:
+        outer: NDArray[np.int32] = ConvexHull(exact).vertices
+    except QhullError:
+        centred = exact - exact.mean(axis=0)
+        axes = np.linalg.eigh(centred.T @ centred)[1][:, 1:]  # (3, 2), without the direction of no spread
+        outer = ConvexHull(centred @ axes).vertices
+    return points[outer]
+
+
+def _diameter(hull: NDArray[np.float32]) -> float:
+    """Largest distance between two hull vertices, mm: exact up to `EXACT_HULL` of them, else to 0.1 %.
+
+    Of a larger hull only the vertices that stick out furthest along one of 2,000 directions, which are about
+    2 degrees apart, are measured against all others.
+    """
+    points = ends = hull.astype(np.float64)
+    if len(points) > EXACT_HULL:
+        height = np.linspace(1.0, 0.0, 2000)
+        angle = np.arange(2000) * np.pi * (3.0 - np.sqrt(5.0))  # a golden spiral over half the sphere
+        flat = np.sqrt(1.0 - height**2)
+        directions = np.stack([flat * np.cos(angle), flat * np.sin(angle), height], axis=1)
+        ends = points[np.unique([(points @ direction).argmax() for direction in directions])]
+    return max(float(cdist(ends[i : i + 64], points).max()) for i in range(0, len(ends), 64))
+
+
+def _default_grip(vertices: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(2, 3) mm, the middle 70 % of the bounding box's longest axis, through the middle of the box."""
+    low, high = vertices.min(axis=0), vertices.max(axis=0)
+    ends = np.stack([(low + high) / 2] * 2)
+    axis = int(np.argmax(high - low))
+    ends[:, axis] += np.array([-0.35, 0.35], np.float32) * (high - low)[axis]
+    return ends.astype(np.float32)

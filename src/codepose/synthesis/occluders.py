@@ -1,0 +1,170 @@
+"""Three-dimensional occluders: a hand that grips the object, and other things in front, beside and behind (32)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from codepose import geometry
+from codepose.config import OcclusionSettings
+from codepose.synthesis.draws import Draws
+from codepose.synthesis.mesh import Mesh
+from codepose.synthesis.renderer import Instances
+from codepose.synthesis.world import World
+
+_HAND_GRIP_MM = 16.0
+"""Radius of the bar the built-in hand is closed around."""
+ATTEMPTS = 4
+"""How often occluders are drawn before an image goes without: later attempts draw fewer and smaller ones."""
+
+
+def grip_radius(mesh: Mesh) -> float:
+    """Returns the radius in mm of the mesh around its grip segment: the median distance of its surface from it."""
+    a, b = mesh.grip[0], mesh.grip[1]
+    corners = mesh.vertices[mesh.faces]  # (F, 3, 3)
+    area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
+    rng = np.random.default_rng(0)
+    face = rng.choice(len(area), 4096, p=area / area.sum())
+    points = np.einsum("nk,nkd->nd", rng.dirichlet((1.0, 1.0, 1.0), 4096), corners[face])
+    length = max(float(np.linalg.norm(b - a)), 1e-6)
+    axis = (b - a) / length
+    along = (points - a) @ axis
+    beside = (along >= 0) & (along <= length)
+    if not beside.any():
+        return _HAND_GRIP_MM
+    away = points[beside] - a - along[beside, None] * axis
+    return float(np.median(np.linalg.norm(away, axis=1)))
+
+
+class Occluders:
+    """Places occluders around the objects of a world."""
+
+    def __init__(self, world: World, settings: OcclusionSettings) -> None:
+        self.world = world
+        self.settings = settings
+        device = world.device
+        self._grips = torch.stack([torch.from_numpy(o.mesh.grip) for o in world.objects]).to(device)
+        self._diameters = torch.tensor([o.mesh.diameter for o in world.objects], device=device)
+        scales = [
+            min(max(o.mesh.diameter / 300.0, 1.1 * grip_radius(o.mesh) / _HAND_GRIP_MM), 1.6) for o in world.objects
+        ]
+        self._hand_scales = torch.tensor(scales, device=device)
+        self._other_diameters = torch.tensor([m.diameter for m in world.other_meshes], device=device)
+
+    def place(
+        self, draws: Draws, objects: Tensor, R: Tensor, t: Tensor, *, attempt: int, difficulty: float
+    ) -> tuple[Instances, Tensor]:
+        """Returns the occluders of B images and their tints (N, 3).
+
+        Args:
+            draws: The items' random numbers.
+            objects: (B,) which object stands in each image.
+            R: (B, 3, 3) its pose.
+            t: (B, 3) in mm.
+            attempt: 0, 1, ...: later attempts draw anew, smaller; the last returns none.
+            difficulty: Factor on the probability of any occluder.
+        """
+        occluded = draws.chance("occluded", (1.0 - self.settings.unoccluded) * difficulty)
+        if attempt >= ATTEMPTS - 1:
+            occluded = torch.zeros_like(occluded)
+        tag = f"#{attempt}"
+        with_hand = occluded & draws.chance("hand" + tag, self.settings.hand)
+        if attempt == ATTEMPTS - 2:
+            with_hand = torch.zeros_like(with_hand)
+        parts = [self._hands(draws, tag, with_hand, objects, R, t)]
+        shrink = 0.7**attempt
+        for k in range(self.settings.others):
+            # an image without a hand has at least one other occluder
+            wanted = occluded & (draws.chance(f"other {k}" + tag, 0.5) | (~with_hand if k == 0 else False))
+            parts.append(self._others(draws, f"other {k}" + tag, wanted, objects, t, shrink))
+        return merge(parts)
+
+    def clutter(self, draws: Draws, objects: Tensor, t: Tensor, difficulty: float) -> tuple[Instances, Tensor]:
+        """Returns things somewhere in the image, behind the object's front, and their tints."""
+        size = self.world.settings.data.camera.image_size
+        parts = [self._others(draws, "", torch.zeros_like(objects, dtype=torch.bool), objects, t, 1.0)]
+        for k in range(self.settings.clutter):
+            name = f"clutter {k}"
+            chosen = draws.chance(name, 0.5 * difficulty).nonzero().squeeze(1)
+            mine = draws.select(chosen)
+            center = mine.uniform(name + " place", 2) * size
+            behind = mine.uniform(name + " depth", low=0.0, high=1.5) * self._diameters[objects[chosen]]
+            parts.append(self._thing(mine, name, chosen, objects, center, t[chosen, 2] + behind, 1.0))
+        return merge(parts)
+
+    def _hands(
+        self, draws: Draws, tag: str, wanted: Tensor, objects: Tensor, R: Tensor, t: Tensor
+    ) -> tuple[Instances, Tensor]:
+        chosen = wanted.nonzero().squeeze(1)
+        mine = draws.select(chosen)
+        grip = self._grips[objects[chosen]]  # (n, 2, 3)
+        along = mine.uniform("grip" + tag, low=0.0, high=1.0)[:, None]
+        point = grip[:, 0] + along * (grip[:, 1] - grip[:, 0])
+        axis = F.normalize(grip[:, 1] - grip[:, 0], dim=1)
+        axis = axis * torch.where(mine.chance("grip end" + tag, 0.5), 1.0, -1.0)[:, None]
+        y = torch.tensor([0.0, 1.0, 0.0], device=axis.device)
+        roll = mine.uniform("grip roll" + tag, high=2 * math.pi)
+        R_obj_hand = geometry.rotation_between(y, axis) @ _about_y(roll)
+        scale = self._hand_scales[objects[chosen]] * mine.uniform("hand size" + tag, low=0.9, high=1.15)
+        instances = Instances(
+            chosen,
+            torch.full_like(chosen, self.world.hand_index),
+            R[chosen] @ R_obj_hand,
+            (R[chosen] @ point[..., None])[..., 0] + t[chosen],
+            scale,
+            torch.full_like(chosen, -1),
+        )
+        # skin from light to dark, a little redder or yellower
+        tone = mine.uniform("skin" + tag, low=0.35, high=1.25)[:, None]
+        hue = mine.uniform("skin hue" + tag, 3, low=0.9, high=1.1)
+        return instances, tone * hue
+
+    def _others(
+        self, draws: Draws, name: str, wanted: Tensor, objects: Tensor, t: Tensor, shrink: float
+    ) -> tuple[Instances, Tensor]:
+        """Things in front of the object: on the ray through a point near its centre, nearer to the camera."""
+        chosen = wanted.nonzero().squeeze(1)
+        mine = draws.select(chosen)
+        diameter = self._diameters[objects[chosen]]
+        focal, middle = self.world.K[0, 0], self.world.K[:2, 2]
+        z = t[chosen, 2]
+        spread = 0.4 * diameter * focal / z
+        center = middle + t[chosen, :2] / z[:, None] * focal
+        center = center + mine.uniform(name + " place", 2, low=-1.0, high=1.0) * spread[:, None]
+        nearer = mine.uniform(name + " depth", low=0.15, high=0.6) * diameter
+        depth = torch.maximum(z - nearer, 0.4 * z)
+        return self._thing(mine, name, chosen, objects, center, depth, shrink)
+
+    def _thing(
+        self, mine: Draws, name: str, chosen: Tensor, objects: Tensor, center: Tensor, z: Tensor, factor: float
+    ) -> tuple[Instances, Tensor]:
+        """One distractor an image at image point ``center`` (n, 2) and depth ``z`` (n,)."""
+        kind = mine.integer(name + " kind", len(self.world.other_meshes))
+        size = mine.uniform(name + " size", low=0.2, high=0.6) * factor * self._diameters[objects[chosen]]
+        ray = (center - self.world.K[:2, 2]) / self.world.K[0, 0]
+        rotation = geometry.view_rotation(mine.direction(name + " turn"), mine.uniform(name + " roll", high=6.283))
+        instances = Instances(
+            chosen,
+            self.world.first_other + kind,
+            rotation,
+            torch.cat((ray * z[:, None], z[:, None]), 1),
+            size / self._other_diameters[kind],
+            torch.full_like(chosen, -1),
+        )
+        return instances, mine.uniform(name + " colour", 3, low=0.05, high=1.0)
+
+
+def merge(parts: Sequence[tuple[Instances, Tensor]]) -> tuple[Instances, Tensor]:
+    """Joins instances of the same images, with their tints (N, 3), in the images' order."""
+    order = torch.argsort(torch.cat([instances.image for instances, _ in parts]), stable=True)
+    return Instances.merge([instances for instances, _ in parts]), torch.cat([tint for _, tint in parts])[order]
+
+
+def _about_y(angle: Tensor) -> Tensor:
+    cos, sin, zero, one = angle.cos(), angle.sin(), torch.zeros_like(angle), torch.ones_like(angle)
+    return torch.stack((cos, zero, sin, zero, one, zero, -sin, zero, cos), -1).reshape(-1, 3, 3)

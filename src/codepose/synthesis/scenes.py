@@ -1,0 +1,280 @@
+"""Step-1 crops and Step-2 scenes, in batches on the device; image i is a function of (seed, split, i) alone (37)."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from codepose import geometry
+from codepose.config import Settings
+from codepose.synthesis.appearance import Lights, augment, render_shaded
+from codepose.synthesis.backgrounds import Backgrounds, build_backgrounds
+from codepose.synthesis.draws import Draws
+from codepose.synthesis.occluders import ATTEMPTS, Occluders, merge
+from codepose.synthesis.renderer import Buffers, Instances
+from codepose.synthesis.world import World
+
+Split = Literal["train", "val", "test"]
+
+
+@dataclass(frozen=True)
+class CropBatch:
+    """Step 1's data.
+
+    Attributes:
+        index: (B,) item numbers.
+        inputs: (B, 3, c, c) in [0, 1], x_i: lit, occluded, on a background, shifted and scaled.
+        targets: (B, 3, c, c) in [0, 1], x_t: clean and centred.
+        objects: (B,) which object.
+        R_view: (B, 3, 3) its rotation as seen along the ray through its centre.
+        visible_fraction: (B,) share of the silhouette inside the window that nothing hides.
+    """
+
+    index: Tensor
+    inputs: Tensor
+    targets: Tensor
+    objects: Tensor
+    R_view: Tensor
+    visible_fraction: Tensor
+
+
+@dataclass(frozen=True)
+class SceneBatch:
+    """Step 2's data: one target object a scene.
+
+    Attributes:
+        index: (B,) item numbers.
+        images: (B, 3, S, S) in [0, 1].
+        targets: (B, 3, c, c) in [0, 1], the clean, centred view at R_view (21).
+        objects: (B,) which object.
+        boxes: (B, 4) amodal box, xyxy pixels, clipped to the image (22).
+        visible_boxes: (B, 4) box of the visible pixels.
+        R_cam_obj: (B, 3, 3).
+        t_cam_obj: (B, 3) mm.
+        R_view: (B, 3, 3), R_cam_obj = offaxis_rotation(t) @ R_view.
+        visible_fraction: (B,).
+        depth: (B, S, S) mm of object, occluders and clutter before a far plane; None unless asked for.
+        K: (3, 3) the camera.
+    """
+
+    index: Tensor
+    images: Tensor
+    targets: Tensor
+    objects: Tensor
+    boxes: Tensor
+    visible_boxes: Tensor
+    R_cam_obj: Tensor
+    t_cam_obj: Tensor
+    R_view: Tensor
+    visible_fraction: Tensor
+    depth: Tensor | None
+    K: Tensor
+
+
+@dataclass(frozen=True)
+class _Posed:
+    """Which object stands where, before which camera: (B,), (B, 3, 3), (B, 3), (B, 3, 3)."""
+
+    objects: Tensor
+    R: Tensor
+    t: Tensor
+    K: Tensor
+
+    def select(self, keep: Tensor) -> _Posed:
+        return _Posed(self.objects[keep], self.R[keep], self.t[keep], self.K[keep])
+
+
+@dataclass(frozen=True)
+class _Rendered:
+    """Colour and coverage (B, 4, s, s), the target's visible pixels, its visible fraction, and what stood there."""
+
+    rgba: Tensor
+    mask: Tensor
+    visible: Tensor
+    instances: Instances
+
+    def replaced(self, images: Tensor, new: _Rendered) -> _Rendered:
+        """Returns a copy in which ``images`` (n,) are those of ``new``."""
+        gone = torch.isin(self.instances.image, images)
+        layer = torch.where(new.instances.layer >= 0, images[new.instances.layer.clamp_min(0)], -1)
+        moved = dataclasses.replace(new.instances, image=images[new.instances.image], layer=layer)
+        return _Rendered(
+            self.rgba.index_copy(0, images, new.rgba),
+            self.mask.index_copy(0, images, new.mask),
+            self.visible.index_copy(0, images, new.visible),
+            Instances.merge([self.instances.select(~gone), moved]),
+        )
+
+
+class SceneSource:
+    """Makes the images of one split.
+
+    Args:
+        world: Meshes and renderer.
+        split: "train", "val" or "test": other random numbers and other backgrounds for each (36).
+        backgrounds: The split's bank; built from the settings if left out.
+    """
+
+    def __init__(self, world: World, split: Split, backgrounds: Backgrounds | None = None) -> None:
+        self.world = world
+        self.split = split
+        self.settings: Settings = world.settings
+        data = self.settings.data
+        self.backgrounds = backgrounds or build_backgrounds(
+            data.backgrounds, split, data.textures, seed=data.seed, device=world.device
+        )
+        self._occluders = Occluders(world, data.occlusion)
+
+    def crops(self, index: Tensor, difficulty: float = 1.0) -> CropBatch:
+        """Returns Step 1's items ``index`` (B,); ``difficulty`` in [0, 1] is the curriculum's (see findings)."""
+        world, data = self.world, self.settings.data
+        draws = Draws(data.seed, f"crops/{self.split}", index, world.device)
+        objects, R_view = self._views(draws)
+        t = world.reference_translations(objects)
+        square = geometry.padded_square(world.boxes(objects, R_view, t), data.pad)
+        window = self._jittered(square, draws, difficulty)
+        K = geometry.crop_camera(world.K, window, self.settings.network.crop)
+        posed = _Posed(objects, R_view, t, K)
+        render = self._render(draws, posed, self.settings.network.crop, difficulty, clutter=False)
+        return CropBatch(
+            index=index,
+            inputs=self._finish(render.rgba, draws, difficulty),
+            targets=world.clean_views(objects, R_view),
+            objects=objects,
+            R_view=R_view,
+            visible_fraction=render.visible,
+        )
+
+    def scenes(self, index: Tensor, difficulty: float = 1.0, *, depth: bool = False) -> SceneBatch:
+        """Returns Step 2's items ``index`` (B,), with test depth for VSD if ``depth`` (38)."""
+        world, data = self.world, self.settings.data
+        draws = Draws(data.seed, f"scenes/{self.split}", index, world.device)
+        objects, R_view = self._views(draws)
+        R, t = self._place(draws, objects, R_view)
+        size = data.camera.image_size
+        K = world.K.expand(len(index), 3, 3)
+        render = self._render(draws, _Posed(objects, R, t, K), size, difficulty, clutter=True)
+        return SceneBatch(
+            index=index,
+            images=self._finish(render.rgba, draws, difficulty),
+            targets=world.clean_views(objects, R_view),
+            objects=objects,
+            boxes=world.boxes(objects, R, t).clamp(0, size),
+            visible_boxes=_mask_boxes(render.mask) / data.antialias,
+            R_cam_obj=R,
+            t_cam_obj=t,
+            R_view=R_view,
+            visible_fraction=render.visible,
+            depth=self._depth(render.instances, K, size) if depth else None,
+            K=world.K,
+        )
+
+    def _views(self, draws: Draws) -> tuple[Tensor, Tensor]:
+        models = self.world.objects
+        objects = draws.integer("object", len(models))
+        uniforms, in_plane = draws.uniform("view", 2), draws.uniform("in-plane", high=2 * torch.pi)
+        directions = torch.empty(len(draws), 3, device=self.world.device)
+        for k, model in enumerate(models):
+            mine = objects == k
+            axis = model.axis.to(self.world.device)
+            directions[mine] = geometry.directions_in_cone(uniforms[mine], axis, model.cone_deg)
+        return objects, geometry.view_rotation(directions, in_plane)
+
+    def _jittered(self, square: Tensor, draws: Draws, difficulty: float) -> Tensor:
+        """Scales and shifts Step 1's window, as detections will be off (35)."""
+        settings = self.settings.data.augmentation
+        low, high = settings.scale
+        scale = 1.0 + (draws.uniform("scale", low=low, high=high) - 1.0) * difficulty
+        scale = torch.where(draws.chance("scale?", settings.probability), scale, 1.0)
+        reach = settings.shift * difficulty
+        shift = draws.uniform("shift", 2, low=-reach, high=reach)
+        shift = torch.where(draws.chance("shift?", settings.probability)[:, None], shift, 0.0)
+        side = geometry.box_size(square)
+        center = geometry.box_center(square) + shift * side
+        half = side * scale[:, None] / 2
+        return torch.cat((center - half, center + half), 1)
+
+    def _place(self, draws: Draws, objects: Tensor, R_view: Tensor) -> tuple[Tensor, Tensor]:
+        """Puts the object where its box has the drawn size and centre (34): a few fixed-point steps."""
+        camera = self.settings.data.camera
+        side = draws.uniform("box side", low=camera.box_side[0], high=camera.box_side[1])
+        place = draws.uniform("place", 2)
+        t, R = self.world.reference_translations(objects), R_view
+        for _ in range(6):
+            boxes = self.world.boxes(objects, R, t)
+            extent = geometry.box_size(boxes)
+            t = t * (extent.amax(1) / side)[:, None]
+            extent = extent * (side / extent.amax(1))[:, None]
+            margin = 1.0 - camera.truncation * side[:, None]
+            wanted = extent / 2 + margin + place * (camera.image_size - extent - 2 * margin)
+            moved = (wanted - geometry.box_center(boxes)) / camera.focal * t[:, 2:]
+            t = torch.cat((t[:, :2] + moved, t[:, 2:]), 1)
+            R = geometry.offaxis_rotation(t) @ R_view
+        return R, t
+
+    def _render(
+        self, draws: Draws, item: _Posed, size: int, difficulty: float, *, clutter: bool, attempt: int = 0
+    ) -> _Rendered:
+        """Renders objects and occluders, and anew, with other occluders, where too little of an object is visible."""
+        aug, antialias = self.settings.data.augmentation, self.settings.data.antialias
+        lights = Lights.draw(draws, aug)
+        tint = 1.0 + draws.uniform("tint", 3, low=-1.0, high=1.0) * aug.tint * difficulty
+        own = Instances.single(item.objects, item.R, item.t)
+        where = (draws, item.objects, item.R, item.t)
+        parts = [(own, tint), self._occluders.place(*where, attempt=attempt, difficulty=difficulty)]
+        if clutter:
+            parts.append(self._occluders.clutter(draws, item.objects, item.t, difficulty))
+        instances, tints = merge(parts)
+        rgba, buffers = render_shaded(self.world.renderer, instances, item.K, size, lights, tints, antialias)
+        mask = _object_mask(buffers, instances)
+        visible = mask.flatten(1).sum(1) / (buffers.layers > 0).flatten(1).sum(1).clamp_min(1)
+        result = _Rendered(rgba, mask, visible, instances)
+        poor = (visible < self.settings.data.occlusion.min_visible).nonzero().squeeze(1)
+        if len(poor) == 0 or attempt == ATTEMPTS - 1:
+            return result
+        again = self._render(
+            draws.select(poor), item.select(poor), size, difficulty, clutter=clutter, attempt=attempt + 1
+        )
+        return result.replaced(poor, again)
+
+    def _finish(self, rgba: Tensor, draws: Draws, difficulty: float) -> Tensor:
+        """Lays the render over a background and changes the whole image's appearance."""
+        background = self.backgrounds.sample(draws, rgba.shape[-1])
+        dim = draws.uniform("background brightness")[:, None, None, None]
+        background = background * (difficulty * (1.0 - (1.0 - difficulty) * dim))
+        images = rgba[:, :3] + (1.0 - rgba[:, 3:]) * background
+        return augment(images, draws, self.settings.data.augmentation, difficulty)
+
+    def _depth(self, instances: Instances, K: Tensor, size: int) -> Tensor:
+        depth = self.world.renderer.render(instances, K, (size, size)).depth
+        return torch.where(depth > 0, depth, self.settings.data.camera.far)
+
+
+def _object_mask(buffers: Buffers, instances: Instances) -> Tensor:
+    """Returns (B, H, W) bool, the pixels where each image's target object is nearest."""
+    target = (instances.layer >= 0).nonzero().squeeze(1).int()  # one an image, in the images' order
+    return buffers.instance == target[:, None, None]
+
+
+def _mask_boxes(masks: Tensor) -> Tensor:
+    """Returns the boxes (B, 4) of masks (B, H, W); zeros for an empty one."""
+    columns, rows = masks.any(1), masks.any(2)
+    sides = []
+    for line in (columns, rows):
+        low = line.int().argmax(1)
+        high = line.shape[1] - line.flip(1).int().argmax(1)
+        sides.append((low, high))
+    (x0, x1), (y0, y1) = sides
+    boxes = torch.stack((x0, y0, x1, y1), 1).float()
+    return boxes * columns.any(1, keepdim=True)
+
+
+def difficulty_at(progress: float, ramp: float) -> float:
+    """Returns the curriculum's difficulty after a share ``progress`` of a stage; ``ramp`` = 0 switches it off."""
+    return 1.0 if ramp <= 0 else min(1.0, progress / ramp)
+
+

@@ -1,0 +1,109 @@
+"""The meshes of a run on one device, and the clean, centred views of its objects that every stage shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from codepose import geometry
+from codepose.config import ObjectSettings, Settings
+from codepose.synthesis.appearance import Lights, render_shaded
+from codepose.synthesis.mesh import Mesh
+from codepose.synthesis.renderer import Instances, Renderer
+from codepose.synthesis.shapes import distractors, hand, resolve
+
+
+@dataclass(frozen=True, eq=False)
+class ObjectModel:
+    """One object as the network learns it.
+
+    Attributes:
+        label: Name in results.
+        mesh: The CAD model in mm.
+        axis: (3,) middle of the trained view directions, object frame.
+        cone_deg: Half-angle of the trained views around it.
+        z_ref: Distance in mm of the reference view, at which the object's padded diameter fills a crop.
+    """
+
+    label: str
+    mesh: Mesh
+    axis: Tensor
+    cone_deg: float
+    z_ref: float
+
+
+def _model(settings: ObjectSettings, whole: Settings) -> ObjectModel:
+    mesh = resolve(settings.mesh, unit=settings.unit)
+    if settings.view_direction is None:
+        axis = torch.zeros(3)
+        axis[int(mesh.extents.argmin())] = 1.0
+    else:
+        axis = torch.nn.functional.normalize(torch.tensor(settings.view_direction), dim=0)
+    z_ref = whole.data.camera.focal * whole.data.pad * mesh.diameter / whole.network.crop
+    return ObjectModel(settings.label or Path(settings.mesh).stem, mesh, axis, settings.view_cone_deg, z_ref)
+
+
+class World:
+    """The objects of a run, the occluders, and a renderer that holds them all.
+
+    Args:
+        settings: Names the meshes, the camera and the crop's size.
+        device: Where everything is rendered.
+
+    Raises:
+        MeshError: A mesh cannot be used; the text says what to type.
+    """
+
+    def __init__(self, settings: Settings, device: torch.device | str = "cpu") -> None:
+        self.settings = settings
+        self.device = torch.device(device)
+        self.objects = [_model(o, settings) for o in settings.objects]
+        self.hand_mesh = hand()
+        self.other_meshes = distractors()
+        meshes = [o.mesh for o in self.objects] + [self.hand_mesh, *self.other_meshes]
+        self.renderer = Renderer(meshes, self.device)
+        self.hand_index = len(self.objects)
+        self.first_other = self.hand_index + 1
+        self._z_ref = torch.tensor([o.z_ref for o in self.objects], device=self.device)
+        camera = settings.data.camera
+        half = camera.image_size / 2
+        self.K = geometry.camera_matrix(camera.focal, half, half).to(self.device)
+
+    def reference_translations(self, objects: Tensor) -> Tensor:
+        """Returns t (B, 3) of the reference views: on the optical axis at the object's reference distance."""
+        t = torch.zeros(len(objects), 3, device=self.device)
+        t[:, 2] = self._z_ref[objects]
+        return t
+
+    def boxes(self, objects: Tensor, R: Tensor, t: Tensor, K: Tensor | None = None) -> Tensor:
+        """Returns the amodal boxes (B, 4) in the scene camera's image, or in that of K (3, 3)."""
+        K = self.K if K is None else K
+        return self.renderer.projected_boxes(Instances.single(objects, R, t), K.expand(len(R), 3, 3))
+
+    def clean_views(self, objects: Tensor, R_view: Tensor, *, canvas: int | None = None) -> Tensor:
+        """Renders the targets of Eq. 1: fixed light, black background, centred, the padded square = one crop.
+
+        Args:
+            objects: (B,) long, which object.
+            R_view: (B, 3, 3) its rotation.
+            canvas: Side in pixels of a larger black canvas around the crop; None = the crop alone.
+
+        Returns:
+            (B, 3, canvas, canvas) in [0, 1].
+        """
+        crop, pad = self.settings.network.crop, self.settings.data.pad
+        canvas = canvas or crop
+        t = self.reference_translations(objects)
+        window = geometry.padded_square(self.boxes(objects, R_view, t), pad)
+        if canvas != crop:
+            window = geometry.padded_square(window, canvas / crop)
+        K = geometry.crop_camera(self.K, window, canvas)
+        lights = Lights.fixed(len(R_view), self.device)
+        tint = torch.ones(len(R_view), 3, device=self.device)
+        instances = Instances.single(objects, R_view, t)
+        antialias = self.settings.data.antialias
+        rgba, _ = render_shaded(self.renderer, instances, K, canvas, lights, tint, antialias)
+        return rgba[:, :3]

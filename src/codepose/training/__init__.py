@@ -1,0 +1,1 @@
+"""Training: run folders, the loop, and its stages."""

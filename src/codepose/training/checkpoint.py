@@ -1,0 +1,78 @@
+"""Nested training state in one safetensors file: tensors by name, the rest as JSON. No pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+
+class CheckpointError(ValueError):
+    """A file that is not one of our checkpoints, or not the one that was asked for."""
+
+
+def save_state(path: str | Path, state: Any) -> None:
+    """Writes nested dicts and lists of tensors, numbers, strings, booleans and None, atomically.
+
+    Raises:
+        TypeError: The state holds something else.
+    """
+    path = Path(path)
+    tensors: dict[str, torch.Tensor] = {}
+    tree = _pack(state, tensors, "")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    save_file(tensors, temporary, metadata={"codepose": json.dumps(tree)})
+    with open(temporary, "rb") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def load_state(path: str | Path) -> Any:
+    """Reads what ``save_state`` wrote.
+
+    Raises:
+        CheckpointError: The file is missing, damaged or something else.
+    """
+    if not Path(path).is_file():
+        raise CheckpointError(f"{path} does not exist")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is damaged or is no safetensors file: {error}") from None
+    if "codepose" not in metadata:
+        raise CheckpointError(f"{path} is a safetensors file, but not one that codepose wrote")
+    return _unpack(json.loads(metadata["codepose"]), tensors)
+
+
+def _pack(value: Any, tensors: dict[str, torch.Tensor], name: str) -> Any:
+    if isinstance(value, torch.Tensor):
+        key = name.lstrip("/") or "value"
+        # a copy: safetensors refuses tensors that share memory
+        tensors[key] = value.detach().to("cpu", copy=True).contiguous()
+        return {"tensor": key}
+    if isinstance(value, dict):
+        # JSON turns integer keys into strings; optimizers number their parameters
+        items = [[k, _pack(v, tensors, f"{name}/{k}")] for k, v in value.items()]
+        return {"dict": items}
+    if isinstance(value, list | tuple):
+        return {"list": [_pack(v, tensors, f"{name}/{i}") for i, v in enumerate(value)]}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"a checkpoint cannot hold {type(value).__name__} at {name or 'the top'}")
+
+
+def _unpack(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    if not isinstance(value, dict):
+        return value
+    if "tensor" in value:
+        return tensors[value["tensor"]]
+    if "dict" in value:
+        return {k: _unpack(v, tensors) for k, v in value["dict"]}
+    return [_unpack(v, tensors) for v in value["list"]]

@@ -1,0 +1,45 @@
+"""Optimisers by name, and learning rates as a pure function of progress (24, 25)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from codepose.config import OptimizerSettings
+
+
+def build_optimizer(parameters: Iterable[nn.Parameter], settings: OptimizerSettings) -> torch.optim.Optimizer:
+    """Returns the optimiser the settings name."""
+    lr, decay = settings.lr, settings.weight_decay
+    if settings.name == "sgd":
+        return torch.optim.SGD(parameters, lr=lr, momentum=settings.momentum, weight_decay=decay)
+    if settings.name == "adam":
+        return torch.optim.Adam(parameters, lr=lr, weight_decay=decay, fused=True)
+    if settings.name == "adamw":
+        return torch.optim.AdamW(parameters, lr=lr, weight_decay=decay, fused=True)
+    from pytorch_optimizer import AdaBound
+
+    adabound: torch.optim.Optimizer = AdaBound(
+        parameters, lr=lr, final_lr=settings.final_lr, gamma=settings.gamma, weight_decay=decay
+    )
+    return adabound
+
+
+def learning_rate(settings: OptimizerSettings, step: int, epoch: float, progress: float) -> float:
+    """Returns the learning rate of an iteration.
+
+    Args:
+        settings: Schedule and base rate.
+        step: Iterations done, for the warm-up.
+        epoch: Epochs done, for 'steps'.
+        progress: Share of the stage done, in [0, 1], for 'cosine'.
+    """
+    rate = settings.lr
+    if settings.schedule == "steps":
+        rate *= 0.1 ** math.floor(epoch / settings.step_epochs + 1e-9)
+    elif settings.schedule == "cosine":
+        rate *= 0.5 * (1.0 + math.cos(math.pi * min(progress, 1.0)))
+    return rate * min(1.0, (step + 1) / settings.warmup) if settings.warmup > 0 else rate

@@ -1,0 +1,149 @@
+"""A run folder: settings, and for every stage its metrics, TensorBoard log, checkpoint and final weights."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from codepose.config import Settings, load_settings, to_yaml
+from codepose.training.checkpoint import CheckpointError, load_state, save_state
+
+
+class RunError(ValueError):
+    """A run folder that cannot be used as asked; the text says what to type."""
+
+
+class Run:
+    """One folder of one training, safe against interruption at any moment.
+
+    ``config.yaml``; and per stage ``STAGE/metrics.jsonl``, ``STAGE/tensorboard/``, ``STAGE/checkpoint.safetensors``
+    (while it trains) and ``STAGE/weights.safetensors`` (when it is done).
+    """
+
+    def __init__(self, path: Path, settings: Settings) -> None:
+        self.path = path
+        self.settings = settings
+
+    @classmethod
+    def create(cls, path: str | Path, settings: Settings, *, resume: bool = False) -> Run:
+        """Makes a run folder, or goes on with an existing one.
+
+        Raises:
+            RunError: The folder holds a run and ``resume`` is off, or it was made with other settings.
+        """
+        path = Path(path)
+        config = path / "config.yaml"
+        if config.exists():
+            if not resume:
+                raise RunError(f"{path} already holds a run: type --resume to go on with it, or choose another --out")
+            if load_settings(config) != settings:
+                raise RunError(
+                    f"{path} was made with other settings; --resume goes on with the same ones only (see {config})"
+                )
+        elif path.is_dir() and any(path.iterdir()):
+            raise RunError(f"{path} exists, is not empty, and holds no run: choose another --out")
+        path.mkdir(parents=True, exist_ok=True)
+        write_atomically(config, to_yaml(settings))
+        return cls(path, settings)
+
+    @classmethod
+    def open(cls, path: str | Path) -> Run:
+        """Opens an existing run folder.
+
+        Raises:
+            RunError: There is none.
+        """
+        path = Path(path)
+        if not (path / "config.yaml").is_file():
+            raise RunError(f"{path} is no run folder: it has no config.yaml; train one with `codepose train`")
+        return cls(path, load_settings(path / "config.yaml"))
+
+    def stage(self, name: str) -> Path:
+        """Returns the folder of a stage, made if needed."""
+        folder = self.path / name
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def has(self, stage: str) -> bool:
+        """Whether a stage is done."""
+        return (self.path / stage / "weights.safetensors").is_file()
+
+    def save_weights(self, stage: str, network: nn.Module) -> None:
+        """Writes a stage's final weights and removes its checkpoint."""
+        folder = self.stage(stage)
+        save_state(folder / "weights.safetensors", network.state_dict())
+        (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+
+    def load_weights(self, stage: str, network: nn.Module) -> None:
+        """Fills a network with a finished stage's weights.
+
+        Raises:
+            RunError: The stage is not done, or its weights do not fit.
+        """
+        if not self.has(stage):
+            raise RunError(f"{self.path} has no finished {stage!r} stage; finish it with `codepose train ... --resume`")
+        try:
+            network.load_state_dict(load_state(self.path / stage / "weights.safetensors"))
+        except (RuntimeError, CheckpointError) as error:
+            raise RunError(f"the {stage!r} weights of {self.path} cannot be used: {error}") from None
+
+    def save_checkpoint(self, stage: str, state: dict[str, Any]) -> None:
+        """Writes a stage's whole training state, atomically."""
+        save_state(self.stage(stage) / "checkpoint.safetensors", state)
+
+    def load_checkpoint(self, stage: str) -> dict[str, Any] | None:
+        """Returns the last saved state of a stage, or None."""
+        path = self.path / stage / "checkpoint.safetensors"
+        if not path.is_file():
+            return None
+        state: dict[str, Any] = load_state(path)
+        return state
+
+    def metrics(self, stage: str) -> Iterator[dict[str, Any]]:
+        """Yields the records of a stage's metrics.jsonl; a line cut short by a crash is skipped."""
+        path = self.path / stage / "metrics.jsonl"
+        if not path.is_file():
+            return
+        for line in path.read_text().splitlines():
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError:
+                continue
+
+
+class MetricsLog:
+    """Appends records to a stage's metrics.jsonl and TensorBoard; a resumed stage drops what it will log again."""
+
+    def __init__(self, run: Run, stage: str, first_step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        folder = run.stage(stage)
+        kept = [r for r in run.metrics(stage) if r["step"] <= first_step]
+        write_atomically(folder / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in kept))
+        self._file = open(folder / "metrics.jsonl", "a")  # noqa: SIM115 - closed by close()
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step)
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Appends one record; 'step' numbers it, numbers are drawn by TensorBoard."""
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+        for key, value in record.items():
+            if isinstance(value, int | float) and key != "step":
+                self._board.add_scalar(key, value, record["step"])
+
+    def close(self) -> None:
+        """Closes both files."""
+        self._file.close()
+        self._board.close()
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replaces a text file in one step: a reader sees the old one or the new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text)
+    os.replace(temporary, path)

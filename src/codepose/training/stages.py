@@ -1,0 +1,231 @@
+"""The trainings of the paper: Step 1 of both autoencoders, the independent detector, Step 2 of the joint network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torchvision.ops import box_iou
+
+from codepose.config import Settings
+from codepose.networks.autoencoder import ExtendedAutoencoder, OriginalAutoencoder
+from codepose.networks.build import build_detector, build_extended, build_joint, build_original
+from codepose.networks.detector import Boxes, Detector
+from codepose.networks.joint import JointNetwork
+from codepose.networks.precision import autocast
+from codepose.networks.losses import angle_loss, cos_loss, mse, reconstruction_health
+from codepose.synthesis.scenes import CropBatch, SceneBatch, SceneSource
+from codepose.synthesis.world import World
+from codepose.training.loop import Stage, fit
+from codepose.training.progress import Display
+from codepose.training.run import Run
+
+_VAL_CROPS = 128
+_VAL_SCENES = 48
+
+
+def make_fabric(device: str = "auto") -> Fabric:
+    """Returns a Fabric for one device: "auto", "cpu", "cuda" or "cuda:N".
+
+    Its own mixed precision is left off: it would turn boxes, rotations and targets into bf16 on their way into the
+    network. ``autocast`` rounds only what the layers multiply.
+    """
+    kind, _, number = device.partition(":")
+    if kind == "auto":
+        kind = "cuda" if torch.cuda.is_available() else "cpu"
+    devices: Any = [int(number)] if number else 1
+    return Fabric(accelerator=kind, devices=devices, precision="32-true")
+
+
+def step1_stage(settings: Settings, world: World, network: nn.Module, *, original: bool = False) -> Stage:
+    """Section 3.1: the extended AAE with Eq. 4, or the original AAE with its bootstrapped squared error."""
+    losses = settings.losses
+    train, val = SceneSource(world, "train"), SceneSource(world, "val")
+    ratio = losses.original_bootstrap_ratio if original else losses.bootstrap_ratio
+
+    def loss(net: nn.Module, batch: CropBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        inputs = batch.inputs.contiguous(memory_format=torch.channels_last)
+        latents, reconstructions = net(inputs)
+        terms = {"mse": mse(reconstructions.float(), batch.targets, ratio).mean()}
+        total = terms["mse"]
+        if not original:
+            assert isinstance(network, ExtendedAutoencoder)
+            targets = batch.targets.contiguous(memory_format=torch.channels_last)
+            with torch.set_grad_enabled(not losses.stop_grad_target):
+                target_latents = network.encode(targets)
+            terms["angle"] = angle_loss(latents.float(), batch.R_view, batch.objects, losses.pairing)
+            terms["cos"] = cos_loss(latents.float(), target_latents.float())
+            total = total + losses.lambda_angle * terms["angle"] + losses.lambda_cos * terms["cos"]
+        return total, terms
+
+    def health(net: nn.Module) -> tuple[dict[str, float], list[str]]:
+        size = min(_VAL_CROPS, settings.data.val_images)
+        batch = val.crops(torch.arange(size))
+        with autocast(settings, world.device):
+            latents, reconstructions = net(batch.inputs)
+        found = reconstruction_health(reconstructions.float(), batch.targets, latents)
+        numbers = {
+            "mse": float(mse(reconstructions.float(), batch.targets).mean()),
+            "object_mse": found.object_mse,
+            "black_mse": found.target_energy,
+            "latent_spread": found.latent_spread,
+        }
+        return numbers, found.warnings()
+
+    def check(net: nn.Module, batch: CropBatch) -> list[str]:
+        with torch.no_grad():
+            return health(net)[1]
+
+    return Stage(
+        name="original" if original else "step1",
+        network=network,
+        groups={"all": []},
+        items=settings.data.step1_images,
+        batch=train.crops,
+        loss=loss,
+        settings=settings.original if original else settings.step1,
+        curriculum=settings.data.curriculum,
+        validate=lambda net: health(net)[0],
+        check=check,
+    )
+
+
+def boxes_of(batch: SceneBatch) -> list[Boxes]:
+    """Returns the detector's targets: one amodal box an image, labels from 1."""
+    return [
+        {"boxes": box[None], "labels": label[None]} for box, label in zip(batch.boxes, batch.objects + 1, strict=True)
+    ]
+
+
+def _mean_iou(found: list[Boxes], batch: SceneBatch) -> float:
+    """Mean IoU of each image's best-scored detection of the right class; a miss counts 0."""
+    total = 0.0
+    for one, box, label in zip(found, batch.boxes, batch.objects + 1, strict=True):
+        mine = one["boxes"][one["labels"] == label]
+        total += float(box_iou(mine[:1], box[None])[0, 0]) if len(mine) else 0.0
+    return total / len(found)
+
+
+def detector_stage(settings: Settings, world: World, network: Detector) -> Stage:
+    """The independent Faster R-CNN (L_faster alone), the paper's baseline detector."""
+    train, val = SceneSource(world, "train"), SceneSource(world, "val")
+
+    def loss(net: nn.Module, batch: SceneBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        terms = net(batch.images.contiguous(memory_format=torch.channels_last), boxes_of(batch))
+        return torch.stack(list(terms.values())).sum(), terms
+
+    def validate(_: nn.Module) -> dict[str, float]:
+        batch = val.scenes(torch.arange(min(_VAL_SCENES, settings.data.val_images)))
+        with autocast(settings, world.device):
+            found = network.detect(batch.images)
+        return {"mean_iou": _mean_iou(found, batch)}
+
+    return Stage(
+        name="detector",
+        network=network,
+        groups={"all": []},
+        items=settings.data.scene_images,
+        batch=train.scenes,
+        loss=loss,
+        settings=settings.detector,
+        curriculum=settings.data.curriculum,
+        validate=validate,
+    )
+
+
+def step2_stage(settings: Settings, world: World, network: JointNetwork) -> Stage:
+    """Section 3.2: Eq. 5 on scenes, with T1 or T2 as phases (23)."""
+    train, val = SceneSource(world, "train"), SceneSource(world, "val")
+    weight = settings.losses.lambda_pose
+
+    def loss(net: nn.Module, batch: SceneBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        images = batch.images.contiguous(memory_format=torch.channels_last)
+        out = net(images, boxes_of(batch), batch.targets)
+        total = sum(value for name, value in out.losses.items() if name != "mse") + weight * out.losses["mse"]
+        return total, out.losses | {"fed_back_iou": out.iou.mean(), "skipped": 1.0 - out.used.float().mean()}
+
+    def validate(_: nn.Module) -> dict[str, float]:
+        batch = val.scenes(torch.arange(min(_VAL_SCENES, settings.data.val_images)))
+        with autocast(settings, world.device):
+            features, found = network.detect(batch.images)
+            latents = network.latents(features, batch.boxes, torch.arange(len(batch.boxes), device=features.device))
+            reconstructions = network.autoencoder.decode(latents)
+        error = mse(reconstructions.float(), batch.targets).mean()
+        return {"mean_iou": _mean_iou(found, batch), "mse_gt_boxes": float(error)}
+
+    return Stage(
+        name="step2",
+        network=network,
+        groups=joint_groups(network),
+        items=settings.data.scene_images,
+        batch=train.scenes,
+        loss=loss,
+        settings=settings.step2,
+        curriculum=0.0,
+        validate=validate,
+    )
+
+
+def joint_groups(network: JointNetwork) -> dict[str, list[nn.Parameter]]:
+    """Returns the joint network's parameters by the names that phases use."""
+    parts = {
+        "encoder": network.autoencoder.encoder,
+        "decoder": network.autoencoder.decoder,
+        "fc": network.autoencoder.head,
+        "rpn": network.heads.rpn,
+        "box_head": network.heads.roi_heads,
+    }
+    return {name: list(part.parameters()) for name, part in parts.items()}
+
+
+def train_step1(run: Run, world: World, fabric: Fabric) -> ExtendedAutoencoder:
+    """Trains, resumes or loads the extended AAE of Step 1."""
+    torch.manual_seed(run.settings.seed)
+    network = build_extended(run.settings)
+    _train(lambda: step1_stage(run.settings, world, network), "step1", "Step 1: extended AAE", network, run, fabric)
+    return network
+
+
+def train_original(run: Run, world: World, fabric: Fabric) -> OriginalAutoencoder:
+    """Trains, resumes or loads the original AAE."""
+    torch.manual_seed(run.settings.seed + 1)
+    network = build_original(run.settings)
+    _train(
+        lambda: step1_stage(run.settings, world, network, original=True),
+        "original",
+        "Baseline: original AAE",
+        network,
+        run,
+        fabric,
+    )
+    return network
+
+
+def train_detector(run: Run, world: World, fabric: Fabric) -> Detector:
+    """Trains, resumes or loads the independent Faster R-CNN."""
+    torch.manual_seed(run.settings.seed + 2)
+    network = build_detector(run.settings)
+    _train(
+        lambda: detector_stage(run.settings, world, network), "detector", "Baseline: Faster R-CNN", network, run, fabric
+    )
+    return network
+
+
+def train_step2(run: Run, world: World, fabric: Fabric, pretrained: ExtendedAutoencoder) -> JointNetwork:
+    """Trains, resumes or loads the joint network, from Step 1's weights."""
+    torch.manual_seed(run.settings.seed + 3)
+    network = build_joint(run.settings)
+    network.autoencoder.load_state_dict(pretrained.state_dict())
+    _train(lambda: step2_stage(run.settings, world, network), "step2", "Step 2: joint network", network, run, fabric)
+    return network
+
+
+def _train(stage: Any, name: str, title: str, network: nn.Module, run: Run, fabric: Fabric) -> None:
+    if run.has(name):
+        run.load_weights(name, network)
+        network.to(fabric.device, memory_format=torch.channels_last)
+    else:
+        fit(stage(), run, fabric, seed=run.settings.seed, display=Display(title))
+    network.eval()
