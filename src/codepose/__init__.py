@@ -1,1 +1,51 @@
-"""codepose."""
+"""codepose: from a CAD model to a network that finds the part in a photo and gives its 6-D pose."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from codepose.config import Settings, load_preset, load_settings
+    from codepose.estimation.codebook import Codebook
+    from codepose.estimation.detection import Detection
+    from codepose.estimation.estimator import PoseEstimator
+    from codepose.evaluation.vsd import vsd
+    from codepose.synthesis.mesh import Mesh, load_mesh
+    from codepose.synthesis.renderer import Renderer
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Settings": "config",
+    "load_preset": "config",
+    "load_settings": "config",
+    "Mesh": "synthesis.mesh",
+    "load_mesh": "synthesis.mesh",
+    "Renderer": "synthesis.renderer",
+    "Codebook": "estimation.codebook",
+    "Detection": "estimation.detection",
+    "PoseEstimator": "estimation.estimator",
+    "vsd": "evaluation.vsd",
+}
+
+__all__ = [
+    "Codebook",
+    "Detection",
+    "Mesh",
+    "PoseEstimator",
+    "Renderer",
+    "Settings",
+    "__version__",
+    "load_mesh",
+    "load_preset",
+    "load_settings",
+    "vsd",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name when it is first asked for."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'codepose' has no attribute {name!r}")
+    return getattr(import_module(f"codepose.{_HOMES[name]}"), name)

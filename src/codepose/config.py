@@ -11,12 +11,20 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(gt=0)]
-Range = tuple[float, float]
+
+
+def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
+    if not pair[0] <= pair[1]:
+        raise ValueError(f"a range must go from low to high, not from {pair[0]} to {pair[1]}")
+    return pair
+
+
+Range = Annotated[tuple[float, float], AfterValidator(_ascending)]
 
 
 class ConfigError(ValueError):
@@ -129,13 +137,18 @@ class NetworkSettings(_Frozen):
     latent: Count = 4096
     width: Positive = 1.0
     """Factor on VGG16's channel counts, and on the original AAE's."""
-    norm: Literal["none", "group", "weight"] = "none"
-    """'group': GroupNorm. 'weight': standardised filters, independent of the image's size and batch (10)."""
+    norm: Literal["none", "group", "block"] = "none"
+    """'group': GroupNorm after every convolution. 'block': GroupNorm once a block, which learns as well at a tenth
+    of its cost (10)."""
     weights: Literal["none", "imagenet"] = "none"
     """'none' = Kaiming; 'imagenet' needs torchvision's VGG16 file (11)."""
     anchor_sizes: tuple[float, ...] = (64.0, 128.0, 256.0)
     aspect_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
     box_head: Count = 1024
+    proposals: Count = 1000
+    """RPN boxes kept after NMS in training; twice as many go in; half as many at inference."""
+    roi_samples: Count = 128
+    """RoIs an image on which the box head is trained, a quarter of them positive."""
     box_gradient: Literal["features", "boxes"] = "features"
     """Whether L_mse reaches the detector through the features alone, or also moves the box (18)."""
     original_latent: Count = 128
@@ -217,6 +230,8 @@ class CodebookSettings(_Frozen):
     """Icosphere subdivisions: 4 = 2,562 view directions."""
     in_plane: Count = 36
     batch: Count = 64
+    translation: Literal["exact", "aae"] = "exact"
+    """'aae': the original's formula; 'exact': that, then corrected for the perspective off the axis (29)."""
     canvas: int = 0
     """Side in pixels of the black canvas of the joint network's views; 0 = the scene's size (27)."""
 
@@ -241,23 +256,17 @@ class Settings(_Frozen):
     step1: StageSettings = StageSettings(
         optimizer=OptimizerSettings(name="adabound", lr=8e-6),
     )
-    original: StageSettings = StageSettings(
-        batch=64, epochs=96.0, optimizer=OptimizerSettings(name="adam", lr=2e-4)
-    )
+    original: StageSettings = StageSettings(batch=64, epochs=96.0, optimizer=OptimizerSettings(name="adam", lr=2e-4))
     """The original AAE: 30,000 iterations over its own 20,000 views."""
     detector: StageSettings = StageSettings(
         batch=12,
         epochs=30.0,
-        optimizer=OptimizerSettings(
-            name="sgd", lr=0.01, schedule="steps", warmup=500, weight_decay=5e-4
-        ),
+        optimizer=OptimizerSettings(name="sgd", lr=0.01, schedule="steps", warmup=500, weight_decay=5e-4),
     )
     step2: StageSettings = StageSettings(
         batch=12,
         epochs=30.0,
-        optimizer=OptimizerSettings(
-            name="sgd", lr=0.01, schedule="steps", warmup=500, weight_decay=5e-4
-        ),
+        optimizer=OptimizerSettings(name="sgd", lr=0.01, schedule="steps", warmup=500, weight_decay=5e-4),
     )
     codebook: CodebookSettings = CodebookSettings()
     detection: DetectionSettings = DetectionSettings()
@@ -286,6 +295,20 @@ def _validated(values: dict[str, Any], source: str) -> Settings:
         raise ConfigError(f"{source} cannot be used:\n" + "\n".join(lines)) from None
 
 
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Lays values over others, mapping by mapping."""
+    merged = dict(base)
+    for key, value in changes.items():
+        below = base.get(key)
+        merged[key] = _merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _over_the_papers(values: dict[str, Any], source: str) -> Settings:
+    """A stage given in part keeps the rest of the paper's own values for that stage."""
+    return _validated(_merged(Settings().model_dump(mode="json"), values), source)
+
+
 def load_preset(name: str) -> Settings:
     """Returns the settings of a shipped preset.
 
@@ -295,7 +318,7 @@ def load_preset(name: str) -> Settings:
     if name not in PRESETS:
         raise ConfigError(f"no preset is called {name!r}; there are {', '.join(PRESETS)}")
     text = resources.files("codepose").joinpath("presets", f"{name}.yaml").read_text()
-    return _validated({"name": name, **(yaml.safe_load(text) or {})}, f"preset {name}")
+    return _over_the_papers({"name": name, **(yaml.safe_load(text) or {})}, f"preset {name}")
 
 
 def load_settings(path: str | Path) -> Settings:
@@ -306,14 +329,15 @@ def load_settings(path: str | Path) -> Settings:
     """
     path = Path(path)
     try:
-        values = yaml.safe_load(path.read_text()) or {}
-    except FileNotFoundError:
-        raise ConfigError(f"{path} does not exist") from None
+        values = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from None
+    values = {} if values is None else values
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold a mapping of settings, not a {type(values).__name__}")
-    return _validated(values, str(path))
+    return _over_the_papers(values, str(path))
 
 
 def override(settings: Settings, changes: dict[str, Any]) -> Settings:

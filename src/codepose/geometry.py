@@ -54,21 +54,23 @@ def directions_in_cone(uniforms: Tensor, axis: Tensor, cone_deg: float) -> Tenso
     radius = (1.0 - height * height).clamp_min(0.0).sqrt()
     turn = 2.0 * math.pi * uniforms[..., 1]
     local = torch.stack((radius * turn.cos(), radius * turn.sin(), height), -1)
-    return local @ rotation_between(torch.tensor([0.0, 0.0, 1.0]), axis).T.to(local)
+    return local @ rotation_between(axis.new_tensor([0.0, 0.0, 1.0]), axis).T.to(local)
 
 
 def rotation_between(a: Tensor, b: Tensor) -> Tensor:
     """Returns the smallest rotation (..., 3, 3) that takes direction ``a`` to direction ``b``, both (..., 3)."""
-    a, b = torch.broadcast_tensors(F.normalize(a, dim=-1), F.normalize(b, dim=-1))
-    axis = torch.linalg.cross(a, b, dim=-1)
+    dtype = torch.promote_types(a.dtype, b.dtype)
+    a, b = F.normalize(a.double(), dim=-1), F.normalize(b.double(), dim=-1)  # float32 fails near opposite directions
+    a, b = a + torch.zeros_like(b), b + torch.zeros_like(a)  # one shape
     cos = (a * b).sum(-1)
-    skew = cross_matrix(axis)
+    skew = cross_matrix(torch.linalg.cross(a, b, dim=-1))
     eye = torch.eye(3, dtype=a.dtype, device=a.device)
-    rotation = eye + skew + skew @ skew / (1.0 + cos).clamp_min(1e-8)[..., None, None]
+    rotation = eye + skew + skew @ skew / (1.0 + cos).clamp_min(1e-10)[..., None, None]
     # opposite directions: half a turn about any perpendicular axis
-    perpendicular = F.normalize(torch.linalg.cross(a, torch.roll(a, 1, -1) + eye[0], dim=-1), dim=-1)
+    least = F.one_hot(a.abs().argmin(-1), 3).to(a)
+    perpendicular = F.normalize(torch.linalg.cross(a, least, dim=-1), dim=-1)
     half_turn = 2.0 * perpendicular[..., :, None] * perpendicular[..., None, :] - eye
-    return torch.where((cos < -1.0 + 1e-6)[..., None, None], half_turn, rotation)
+    return torch.where((cos < -1.0 + 1e-9)[..., None, None], half_turn, rotation).to(dtype)
 
 
 def cross_matrix(v: Tensor) -> Tensor:
@@ -148,7 +150,7 @@ def padded_square(boxes: Tensor, pad: float) -> Tensor:
 
 
 def crop_camera(K: Tensor, window: Tensor, size: int) -> Tensor:
-    """Returns the camera (B, 3, 3) whose size x size image is the ``window`` (B, 4) of the image that K (3, 3) takes."""
+    """Returns the camera (B, 3, 3) whose size x size image is the ``window`` (B, 4) of the image of K (3, 3)."""
     scale = size / box_size(window)  # (B, 2)
     zoom = torch.diag_embed(torch.cat((scale, torch.ones_like(scale[:, :1])), -1))
     zoom[:, :2, 2] = -window[:, :2] * scale
@@ -174,6 +176,31 @@ def translation_from_box(boxes: Tensor, K: Tensor, ref_boxes: Tensor, ref_K: Ten
     ray = (box_center(boxes) - K[:2, 2]) / focal
     offset = (box_center(ref_boxes) - ref_K[:2, 2]) / ref_focal * ref_z[:, None]
     return torch.cat((ray * z[:, None] - offset, z[:, None]), -1)
+
+
+def fit_translation(hull: Tensor, R_view: Tensor, boxes: Tensor, K: Tensor, start: Tensor, steps: int = 6) -> Tensor:
+    """Returns the t_cam_obj (B, 3) in mm at which the object really projects to the boxes.
+
+    The formula of ``translation_from_box`` takes the object's image for that on the optical axis. Off the axis the
+    image is stretched: 30 degrees aside the distance comes out some 10 % short. A few fixed-point steps on the exact
+    projection of the convex hull settle both distance and place.
+
+    Args:
+        hull: (H, 3) convex-hull vertices in mm.
+        R_view: (B, 3, 3) rotation as seen along the ray through the object.
+        boxes: (B, 4) amodal, unpadded boxes in the image of K (3, 3).
+        K: Camera of the image.
+        start: (B, 3) a first guess in mm.
+        steps: How many; each shrinks the error about tenfold.
+    """
+    t, focal = start, K.diagonal()[:2]
+    size = (box_size(boxes) / focal).norm(dim=-1, keepdim=True).clamp_min(1e-9)
+    for _ in range(steps):
+        seen = projected_box(hull, offaxis_rotation(t) @ R_view, t, K)
+        t = t * ((box_size(seen) / focal).norm(dim=-1, keepdim=True) / size)
+        moved = (box_center(boxes) - box_center(seen)) / focal * t[:, 2:]
+        t = torch.cat((t[:, :2] + moved, t[:, 2:]), -1)
+    return t
 
 
 def to_opencv(K: Tensor) -> Tensor:

@@ -52,9 +52,7 @@ def test_nearer_axes_cover_farther_ones() -> None:
 
 def test_axes_behind_the_camera_are_left_out() -> None:
     for z in (-600.0, 10.0):
-        tilted = torch.eye(3)[:, [2, 1, 0]] * torch.tensor(
-            [-1.0, 1.0, 1.0]
-        )  # x of the object: -z of the camera
+        tilted = torch.eye(3)[:, [2, 1, 0]] * torch.tensor([-1.0, 1.0, 1.0])  # x of the object: -z of the camera
         picture = draw.overlay(GREY, K, tilted, torch.tensor([0.0, 0, z]), NOWHERE, (0, 0, 1, 1), 40.0)
         assert draw.AXIS_COLORS[0] not in colors(picture)
 
@@ -164,9 +162,7 @@ def test_methods_never_share_a_colour() -> None:
     names = ["joint", "joint, refined", "extended AAE", "Original AAE", "oracle", "GT boxes"]
     chosen = draw.method_colors(names)
     assert len(set(chosen.values())) == len(names)
-    assert [chosen[name] for name in ("joint", "extended AAE", "Original AAE")] == [
-        *draw.METHOD_COLORS.values()
-    ]
+    assert [chosen[name] for name in ("joint", "extended AAE", "Original AAE")] == [*draw.METHOD_COLORS.values()]
 
 
 def test_detections_has_a_row_per_method_and_marks_the_missed() -> None:
@@ -175,9 +171,7 @@ def test_detections_has_a_row_per_method_and_marks_the_missed() -> None:
     boxes = torch.stack([gt + 5, gt - 5])
     boxes[1, 1] = float("nan")
     sheet = draw.detections(images, gt, boxes, torch.full((2, 2), 0.5), ["a", "b"], ["joint", "independent"])
-    found = [
-        (sheet == color).all(-1).sum() for color in draw.method_colors(["joint", "independent"]).values()
-    ]
+    found = [(sheet == color).all(-1).sum() for color in draw.method_colors(["joint", "independent"]).values()]
     assert found[0] == 2 * found[1] == 2 * (30**2 - 26**2)
     with pytest.raises(ValueError, match=r"got \(2, 4\),"):
         draw.detections(images, gt, boxes[:1], torch.ones(2, 2), ["a", "b"], ["joint", "independent"])
@@ -237,9 +231,7 @@ def test_report_is_one_file_whose_pictures_decode(tmp_path: Path) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
     sections = [
         Section("Accuracy", "First.\n\nSecond <b>.", (), method_table({"joint & co": summary(auc=415.04)})),
-        Section(
-            "Pictures", pictures=[('a "quoted" one', draw.to_png(picture)), ("again", draw.to_png(picture))]
-        ),
+        Section("Pictures", pictures=[('a "quoted" one', draw.to_png(picture)), ("again", draw.to_png(picture))]),
     ]
     path = write_report(
         tmp_path / "new" / "report.html",
@@ -253,9 +245,7 @@ def test_report_is_one_file_whose_pictures_decode(tmp_path: Path) -> None:
     images = [source for source in page.sources if source.startswith("data:")]
     assert page.sources == ["#s0", "#s1", *images]
     for source in images:
-        assert np.array_equal(
-            read_png(base64.b64decode(source.removeprefix("data:image/png;base64,"))), picture
-        )
+        assert np.array_equal(read_png(base64.b64decode(source.removeprefix("data:image/png;base64,"))), picture)
     bare = re.sub(r'data:image/png;base64,[^"]*', "", text)
     assert not re.search(r"http|@import|url\(|<script|<link", bare)
     assert "prefers-color-scheme: dark" in bare

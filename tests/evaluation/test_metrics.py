@@ -102,9 +102,7 @@ def test_bootstrap_is_near_the_normal_interval_and_seeded() -> None:
     interval = bootstrap_interval(a, b, seed=0)
     half = 1.96 * np.std(a - b) / np.sqrt(400)
     assert interval.mean == pytest.approx(np.mean(a) - np.mean(b))
-    assert (interval.low, interval.high) == pytest.approx(
-        (interval.mean - half, interval.mean + half), abs=0.02
-    )
+    assert (interval.low, interval.high) == pytest.approx((interval.mean - half, interval.mean + half), abs=0.02)
     assert bootstrap_interval(a, b, seed=0) == interval
     assert bootstrap_interval(a, b, seed=1) != interval
     assert bootstrap_interval(a, b, seed=0, level=0.5).high < interval.high
@@ -184,9 +182,7 @@ def test_summary_of_a_blind_method_is_json() -> None:
 
 
 def test_summary_rejects_holes_in_detected_images() -> None:
-    values: dict[str, Any] = {
-        name: [0.5, 0.5] for name in ("vsd", "iou", "rotation_deg", "translation_mm", "score")
-    }
+    values: dict[str, Any] = {name: [0.5, 0.5] for name in ("vsd", "iou", "rotation_deg", "translation_mm", "score")}
     with pytest.raises(ValueError, match="rotation_deg holds nan"):
         summarise(**values | {"rotation_deg": [0.5, NAN]})
     with pytest.raises(ValueError, match="iou has 3 images"):

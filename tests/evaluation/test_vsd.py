@@ -79,8 +79,7 @@ def slow_vsd(
             measured = d_test > 0
             near_est, near_gt = (d - d_test <= delta for d in (d_est, d_gt))
             scene_est, scene_gt = (
-                (near or not measured) if rule == "bop19" else (near and measured)
-                for near in (near_est, near_gt)
+                (near or not measured) if rule == "bop19" else (near and measured) for near in (near_est, near_gt)
             )
             visible_gt = d_gt > 0 and scene_gt
             visible_est = d_est > 0 and (scene_est or visible_gt)
@@ -104,8 +103,7 @@ def slow_vsd(
 def test_agrees_with_slow_twin(seed: int, cost: Any, rule: Any, diameter: float | None) -> None:
     generator = np.random.default_rng(seed)
     est, gt, test = (
-        generator.uniform(480, 540, (3, 6, 7)) * (generator.random((3, 6, 7)) < share)
-        for share in (0.6, 0.6, 0.8)
+        generator.uniform(480, 540, (3, 6, 7)) * (generator.random((3, 6, 7)) < share) for share in (0.6, 0.6, 0.8)
     )
     cameras = K.numpy() + np.diag([1.0, 1.0, 0.0]) * generator.uniform(-5, 5, (3, 1, 1))
     taus = [0.1, 0.4] if diameter else [4.0, 20.0]
@@ -175,9 +173,7 @@ def test_unmeasured_pixels_follow_the_rule() -> None:
 def test_taus_are_fractions_of_each_diameter() -> None:
     est, gt = row(510).expand(2, 1, 1), row(500).expand(2, 1, 1)
     relative = vsd(est, gt, gt, K_UNIT, taus=(0.1, 0.5), cost="tlinear", diameter=torch.tensor([50.0, 200.0]))
-    absolute = [
-        vsd(est[:1], gt[:1], gt[:1], K_UNIT, taus=(0.1 * d, 0.5 * d), cost="tlinear") for d in (50, 200)
-    ]
+    absolute = [vsd(est[:1], gt[:1], gt[:1], K_UNIT, taus=(0.1 * d, 0.5 * d), cost="tlinear") for d in (50, 200)]
     torch.testing.assert_close(relative, torch.cat(absolute), rtol=0, atol=1e-12)
     assert relative.tolist()[0] == pytest.approx([1.0, 0.4])
 
@@ -187,8 +183,7 @@ def test_a_batch_equals_its_images(golden: dict[str, npt.NDArray[Any]]) -> None:
     cameras = np.stack([golden["K"] + np.diag([i, 2.0 * i, 0]) for i in range(5)])
     batch = vsd(est, gt, test, cameras, taus=(5.0, 20.0), cost="tlinear")
     singles = [
-        vsd(est[i, None], gt[i, None], test[i, None], cameras[i], taus=(5.0, 20.0), cost="tlinear")
-        for i in range(5)
+        vsd(est[i, None], gt[i, None], test[i, None], cameras[i], taus=(5.0, 20.0), cost="tlinear") for i in range(5)
     ]
     assert torch.equal(batch, torch.cat(singles))
 

@@ -146,9 +146,7 @@ def test_face_colours_stay_sharp_and_do_not_bend_normals(tmp_path: Path) -> None
 
 
 def test_a_texture_is_sampled_at_the_vertices(tmp_path: Path) -> None:
-    source = trimesh.Trimesh(
-        [[0, 0, 0], [50, 0, 0], [50, 50, 0], [0, 50, 0]], [[0, 1, 2], [0, 2, 3]], process=False
-    )
+    source = trimesh.Trimesh([[0, 0, 0], [50, 0, 0], [50, 50, 0], [0, 50, 0]], [[0, 1, 2], [0, 2, 3]], process=False)
     pixels = np.zeros((64, 64, 3), np.uint8)
     pixels[:, :32], pixels[:, 32:] = (255, 0, 0), (0, 255, 0)
     material = trimesh.visual.material.PBRMaterial(baseColorTexture=Image.fromarray(pixels))

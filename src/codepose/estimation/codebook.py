@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,9 @@ class Codebook:
         boxes: (N, 4) float32 amodal boxes in the image of ``K``, the origin on the axis at ``z_ref``.
         z_ref: Reference distance in mm.
         K: (3, 3) the reference camera.
+        hull: (H, 3) float32 vertices of the object's convex hull in mm.
+        offset: (3,) float32 mm, the poses' origin in the CAD file's own frame.
+        exact: Whether translations are fitted to the exact projection, or left as the original AAE's formula.
         fingerprint: Hash of the weights and settings that made it.
     """
 
@@ -44,6 +48,9 @@ class Codebook:
     boxes: Tensor
     z_ref: float
     K: Tensor
+    hull: Tensor
+    offset: Tensor
+    exact: bool
     fingerprint: str
 
     def search(self, latents: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
@@ -72,15 +79,19 @@ class Codebook:
         return values, indices
 
     def poses(self, index: Tensor, boxes: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns R_cam_obj (B, 3, 3) and t_cam_obj (B, 3) mm of views seen in boxes (B, 4) of K's image (29)."""
+        """Returns R_cam_obj (B, 3, 3), t_cam_obj (B, 3) mm of views seen in boxes (B, 4) of K's image (29)."""
         z = torch.full((len(index),), self.z_ref, device=boxes.device)
         t = geometry.translation_from_box(boxes, K, self.boxes[index], self.K, z)
+        if self.exact:
+            t = geometry.fit_translation(self.hull, self.rotations[index], boxes, K, t)
         return geometry.offaxis_rotation(t) @ self.rotations[index], t
 
     def to(self, device: torch.device) -> Codebook:
         """Returns a copy on a device."""
-        where = {name: getattr(self, name).to(device) for name in ("codes", "rotations", "boxes", "K")}
-        return Codebook(label=self.label, z_ref=self.z_ref, fingerprint=self.fingerprint, **where)
+        where = {
+            name: getattr(self, name).to(device) for name in ("codes", "rotations", "boxes", "K", "hull", "offset")
+        }
+        return dataclasses.replace(self, **where)
 
     def save(self, path: str | Path) -> None:
         """Writes the codebook as safetensors, atomically."""
@@ -108,7 +119,9 @@ def fingerprint(pipeline: Pipeline) -> str:
     """Returns a hash of everything the latents depend on: weights, networks, camera, crop, views."""
     settings = pipeline.settings
     digest = hashlib.sha256()
-    digest.update(repr((settings.network, settings.data.pad, settings.data.camera, settings.objects)).encode())
+    # a run keeps a copy of its meshes, so a moved folder may name them differently
+    objects = [o.model_copy(update={"mesh": ""}) for o in settings.objects]
+    digest.update(repr((settings.network, settings.data.pad, settings.data.camera, objects)).encode())
     digest.update(repr((settings.codebook, settings.data.antialias, pipeline.canvas)).encode())
     for module in pipeline.modules():
         for name, value in sorted(module.state_dict().items()):
@@ -126,7 +139,7 @@ def build_codebook(pipeline: Pipeline, world: World, index: int) -> Codebook:
     rotations = geometry.codebook_rotations(views.level, views.in_plane, model.axis, model.cone_deg).to(world.device)
     codes, boxes = [], []
     middle = pipeline.canvas / 2
-    for part in rotations.split(views.batch):
+    for part in torch.split(rotations, views.batch):
         objects = torch.full((len(part),), index, device=world.device)
         images = world.clean_views(objects, part, canvas=pipeline.canvas)
         reference = world.boxes(objects, part, world.reference_translations(objects))
@@ -146,5 +159,8 @@ def build_codebook(pipeline: Pipeline, world: World, index: int) -> Codebook:
         boxes=torch.cat(boxes).to(pipeline.device),
         z_ref=model.z_ref,
         K=world.K.to(pipeline.device),
+        hull=world.renderer.hull(index).to(pipeline.device),
+        offset=model.offset.to(pipeline.device),
+        exact=views.translation == "exact",
         fingerprint=fingerprint(pipeline),
     )

@@ -129,4 +129,5 @@ def crop_squares(images: Tensor, squares: Tensor, which: Tensor, size: int) -> T
     Bilinear at each pixel's centre: squares are near the crop's own size, so there is little to average.
     """
     rois = torch.cat((which[:, None].to(squares), squares), 1)
-    return roi_align(images, rois.to(images), size, 1.0, sampling_ratio=1, aligned=True)
+    crops: Tensor = roi_align(images, rois.to(images), size, 1.0, sampling_ratio=1, aligned=True)
+    return crops

@@ -55,9 +55,7 @@ def method_colors(names: Iterable[str]) -> dict[str, Color]:
     return colors
 
 
-def contact_sheet(
-    rows: Sequence[tuple[str, Tensor]], *, scale: int = 1, columns: int | None = None
-) -> Picture:
+def contact_sheet(rows: Sequence[tuple[str, Tensor]], *, scale: int = 1, columns: int | None = None) -> Picture:
     """Lays out samples side by side, one labelled row per tensor.
 
     Args:
@@ -128,9 +126,7 @@ def figure3_grid(panels: Mapping[str, Mapping[str, npt.ArrayLike]]) -> Figure:
     return figure
 
 
-def learning_curves(
-    records: Sequence[Mapping[str, object]], keys: Sequence[str], *, x: str = "step"
-) -> Figure:
+def learning_curves(records: Sequence[Mapping[str, object]], keys: Sequence[str], *, x: str = "step") -> Figure:
     """One panel per recorded value, over the training step; logarithmic where positive values span 100 times.
 
     Args:
@@ -148,9 +144,7 @@ def learning_curves(
     figure = _figure(4.0 * across, 2.8 * down)
     for index, key in enumerate(keys):
         axes = figure.add_subplot(down, across, index + 1)
-        points = np.array(
-            [(r[x], r[key]) for r in records if _is_number(r.get(x)) and _is_number(r.get(key))], float
-        )
+        points = np.array([(r[x], r[key]) for r in records if _is_number(r.get(x)) and _is_number(r.get(key))], float)
         if len(points):
             xs, ys = points[np.argsort(points[:, 0], kind="stable")].T
             axes.plot(
@@ -163,9 +157,7 @@ def learning_curves(
             if ys.min() > 0 and ys.max() > 100 * ys.min():
                 axes.set_yscale("log")
         else:
-            axes.text(
-                0.5, 0.5, "not recorded", ha="center", va="center", transform=axes.transAxes, color="grey"
-            )
+            axes.text(0.5, 0.5, "not recorded", ha="center", va="center", transform=axes.transAxes, color="grey")
         axes.set(title=key, xlabel=x)
         _clean(axes)
     return figure
@@ -194,9 +186,7 @@ def detections(
     m, n = len(methods), len(images)
     if truth.shape != (n, 4) or found.shape != (m, n, 4) or overlaps.shape != (m, n) or len(labels) != n:
         shapes = f"got {truth.shape}, {found.shape}, {overlaps.shape} and {len(labels)}"
-        raise ValueError(
-            f"want gt_boxes ({n}, 4), boxes ({m}, {n}, 4), ious ({m}, {n}), {n} labels; {shapes}"
-        )
+        raise ValueError(f"want gt_boxes ({n}, 4), boxes ({m}, {n}, 4), ious ({m}, {n}), {n} labels; {shapes}")
     strips = []
     for method, row, row_ious in zip(methods, found, overlaps, strict=True):
         color = method_colors(methods)[method]
@@ -248,9 +238,7 @@ def overlay(
     if tuple(mask.shape) != image.shape[:2]:
         raise ValueError(f"mask must be {image.shape[:2]}, got {tuple(mask.shape)}")
     width = max(1, round(max(image.shape[:2]) / 256))
-    canvas = Image.fromarray(
-        np.where(contour(mask, width)[..., None], np.array(CONTOUR_COLOR, np.uint8), image)
-    )
+    canvas = Image.fromarray(np.where(contour(mask, width)[..., None], np.array(CONTOUR_COLOR, np.uint8), image))
     _draw_box(canvas, _numbers(box), METHOD_COLORS["joint"], width=width)
     _draw_axes(canvas, _numbers(K), _numbers(R_cam_obj), _numbers(t_cam_obj), axis_length_mm, 2 * width)
     if inset is not None:

@@ -110,9 +110,7 @@ def translation_error_mm(t_a: Tensor, t_b: Tensor) -> Tensor:
     return distance
 
 
-def bootstrap_interval(
-    a: Values, b: Values, *, seed: int, resamples: int = 2000, level: float = 0.95
-) -> Interval:
+def bootstrap_interval(a: Values, b: Values, *, seed: int, resamples: int = 2000, level: float = 0.95) -> Interval:
     """Paired percentile bootstrap of mean(a) - mean(b) over the images (decision 41).
 
     Args:

@@ -46,9 +46,7 @@ class Section:
     def __post_init__(self) -> None:
         for caption, data in self.pictures:
             if not data.startswith(PNG_SIGNATURE):
-                raise ValueError(
-                    f"picture {caption!r} is no PNG: encode it with codepose.evaluation.draw.to_png"
-                )
+                raise ValueError(f"picture {caption!r} is no PNG: encode it with codepose.evaluation.draw.to_png")
 
 
 def method_table(summaries: Mapping[str, Mapping[str, float | None]]) -> Table:
@@ -69,9 +67,7 @@ def method_table(summaries: Mapping[str, Mapping[str, float | None]]) -> Table:
     return Table(("Method", *(heading for heading, _, _ in METHOD_COLUMNS)), rows)
 
 
-def write_report(
-    path: Path | str, *, title: str, summary: Mapping[str, object], sections: Sequence[Section]
-) -> Path:
+def write_report(path: Path | str, *, title: str, summary: Mapping[str, object], sections: Sequence[Section]) -> Path:
     """Writes the page; an existing file is replaced in one step.
 
     Args:
@@ -95,8 +91,7 @@ def write_report(
 
 def _summary(summary: Mapping[str, object]) -> str:
     tiles = "".join(
-        f"<div><dt>{escape(name)}</dt><dd>{escape(_value(value))}</dd></div>"
-        for name, value in summary.items()
+        f"<div><dt>{escape(name)}</dt><dd>{escape(_value(value))}</dd></div>" for name, value in summary.items()
     )
     return f'<dl class="tiles">{tiles}</dl>' if tiles else ""
 
@@ -107,9 +102,7 @@ def _contents(sections: Sequence[Section]) -> str:
 
 
 def _section(section: Section, index: int) -> str:
-    paragraphs = "".join(
-        f"<p>{escape(part.strip())}</p>" for part in section.text.split("\n\n") if part.strip()
-    )
+    paragraphs = "".join(f"<p>{escape(part.strip())}</p>" for part in section.text.split("\n\n") if part.strip())
     table = _table(section.table) if section.table else ""
     pictures = "".join(_picture(caption, data) for caption, data in section.pictures)
     return f'<section id="s{index}"><h2>{escape(section.title)}</h2>{paragraphs}{table}{pictures}</section>'
@@ -117,18 +110,13 @@ def _section(section: Section, index: int) -> str:
 
 def _table(table: Table) -> str:
     head = "".join(f'<th scope="col">{escape(header)}</th>' for header in table.headers)
-    rows = "".join(
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in table.rows
-    )
+    rows = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in table.rows)
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
 
 
 def _picture(caption: str, data: bytes) -> str:
     text, encoded = escape(caption), base64.b64encode(data).decode("ascii")
-    return (
-        f'<figure><img alt="{text}" src="data:image/png;base64,{encoded}">'
-        f"<figcaption>{text}</figcaption></figure>"
-    )
+    return f'<figure><img alt="{text}" src="data:image/png;base64,{encoded}"><figcaption>{text}</figcaption></figure>'
 
 
 def _value(value: object) -> str:

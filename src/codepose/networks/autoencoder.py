@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from codepose.networks.vgg import STRIDE, Decoder, Encoder
+from codepose.networks.vgg import STRIDE, Decoder, Encoder, start_dark
 
 
 class Autoencoder(Protocol):
@@ -35,10 +35,11 @@ class LatentHead(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def encode(self, features: Tensor) -> Tensor:
-        return self.to_latent(features.flatten(1))  # (B, D)
+        latents: Tensor = self.to_latent(features.flatten(1))  # (B, D)
+        return latents
 
     def decode(self, latents: Tensor) -> Tensor:
-        return torch.relu(self.from_latent(latents)).unflatten(1, self.shape)  # (B, C, s, s)
+        return torch.relu(self.from_latent(latents)).reshape(-1, *self.shape)  # (B, C, s, s)
 
 
 class ExtendedAutoencoder(nn.Module):
@@ -58,7 +59,8 @@ class ExtendedAutoencoder(nn.Module):
         return self.head.encode(self.encoder(images))
 
     def decode(self, latents: Tensor) -> Tensor:
-        return self.decoder(self.head.decode(latents))
+        reconstructions: Tensor = self.decoder(self.head.decode(latents))
+        return reconstructions
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Returns latents (B, D) and reconstructions (B, 3, c, c)."""
@@ -88,7 +90,9 @@ class OriginalAutoencoder(nn.Module):
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 nn.init.xavier_uniform_(layer.weight)
+                assert layer.bias is not None
                 nn.init.zeros_(layer.bias)
+        start_dark(self.decoder[-1])
 
     def encode(self, images: Tensor) -> Tensor:
         return self.head.encode(self.encoder(images))

@@ -44,6 +44,8 @@ def build_heads(settings: Settings, channels: int) -> DetectionHeads:
         anchor_sizes=network.anchor_sizes,
         aspect_ratios=network.aspect_ratios,
         box_head=network.box_head,
+        proposals=network.proposals,
+        roi_samples=network.roi_samples,
         score=detection.score,
         nms=detection.nms,
         per_image=detection.per_image,

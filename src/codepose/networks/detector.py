@@ -28,7 +28,8 @@ class AlignedRoIPool(MultiScaleRoIAlign):
     def forward(self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]) -> Tensor:
         features = x["0"]
         scale = features.shape[-1] / image_shapes[0][1]
-        return roi_align(features, boxes, self.output_size, scale, self.sampling_ratio, aligned=True)
+        pooled: Tensor = roi_align(features, boxes, self.output_size, scale, self.sampling_ratio, aligned=True)
+        return pooled
 
 
 class _Float32RPNHead(RPNHead):
@@ -69,6 +70,8 @@ class DetectionHeads(nn.Module):
         anchor_sizes: Sides of the anchors in pixels.
         aspect_ratios: Height over width of the anchors.
         box_head: Width of the box head's two FC layers.
+        proposals: RPN boxes kept after NMS in training; half as many at inference.
+        roi_samples: RoIs an image on which the box head is trained.
         score, nms, per_image: What is kept at inference.
     """
 
@@ -80,6 +83,8 @@ class DetectionHeads(nn.Module):
         anchor_sizes: tuple[float, ...],
         aspect_ratios: tuple[float, ...],
         box_head: int,
+        proposals: int = 1000,
+        roi_samples: int = 128,
         score: float = 0.05,
         nms: float = 0.5,
         per_image: int = 10,
@@ -93,8 +98,8 @@ class DetectionHeads(nn.Module):
             bg_iou_thresh=0.3,
             batch_size_per_image=256,
             positive_fraction=0.5,
-            pre_nms_top_n={"training": 1000, "testing": 500},
-            post_nms_top_n={"training": 500, "testing": 200},
+            pre_nms_top_n={"training": 2 * proposals, "testing": proposals},
+            post_nms_top_n={"training": proposals, "testing": max(1, proposals // 2)},
             nms_thresh=0.7,
         )
         self.roi_heads = RoIHeads(
@@ -103,7 +108,7 @@ class DetectionHeads(nn.Module):
             _Float32Predictor(box_head, classes),
             fg_iou_thresh=0.5,
             bg_iou_thresh=0.5,
-            batch_size_per_image=128,
+            batch_size_per_image=roi_samples,
             positive_fraction=0.25,
             bbox_reg_weights=None,
             score_thresh=score,
@@ -137,12 +142,13 @@ class DetectionHeads(nn.Module):
             (B, 4) decoded boxes, clipped to the image, with gradient to the box head.
         """
         heads = self.roi_heads
-        split = list(boxes.split(1))
+        split = [box[None] for box in boxes]
         pooled = heads.box_roi_pool({"0": features}, split, [size] * len(split))  # (B, C, 7, 7)
         _, regression = heads.box_predictor(heads.box_head(pooled))
         decoded = heads.box_coder.decode(regression, split)  # (B, classes, 4)
         mine = decoded[torch.arange(len(boxes), device=boxes.device), labels]
-        return clip_boxes_to_image(mine, size)
+        clipped: Tensor = clip_boxes_to_image(mine, size)
+        return clipped
 
     def detect(self, features: Tensor, images: Tensor) -> list[Boxes]:
         """Returns each image's detections, best first; the module must be in eval mode."""

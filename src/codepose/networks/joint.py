@@ -54,7 +54,8 @@ def pool_features(features: Tensor, squares: Tensor, images: Tensor, side: int) 
         (N, C, side, side); no gradient reaches the squares.
     """
     rois = torch.cat((images[:, None].to(squares), squares), 1)
-    return roi_align(features, rois.to(features), side, 1.0 / STRIDE, sampling_ratio=1, aligned=True)
+    pooled: Tensor = roi_align(features, rois.to(features), side, 1.0 / STRIDE, sampling_ratio=1, aligned=True)
+    return pooled
 
 
 def sample_features(features: Tensor, squares: Tensor, images: Tensor, side: int) -> Tensor:

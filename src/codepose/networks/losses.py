@@ -32,7 +32,10 @@ def mse(reconstructions: Tensor, targets: Tensor, bootstrap_ratio: int = 1) -> T
 
 
 def angle_loss(
-    latents: Tensor, rotations: Tensor, objects: Tensor, pairing: Literal["nearest", "closest_pair"] = "nearest"
+    latents: Tensor,
+    rotations: Tensor,
+    objects: Tensor,
+    pairing: Literal["nearest", "closest_pair"] = "nearest",
 ) -> Tensor:
     """Eq. 2: ||z_j - z_k|| exp(-theta_jk) over pairs that are close in rotation.
 

@@ -87,7 +87,9 @@ def shade(buffers: Buffers, image: Tensor, K: Tensor, lights: Lights, tint: Tens
     mirrored = 2.0 * facing[:, None] * normal - light
     highlight = -(mirrored * F.normalize(rays, dim=1)).sum(1)
     lit = facing > 0
-    glint = torch.where(lit, highlight.clamp_min(1e-6) ** lights.shininess[b], 0.0) * lights.specular[b]
+    # a power, by exp and log: torch's own rounds differently at different places of a tensor (37)
+    shine = (lights.shininess[b] * highlight.clamp_min(1e-6).log()).exp()
+    glint = torch.where(lit, shine, 0.0) * lights.specular[b]
     matte = lights.ambient[b] + lights.diffuse[b] * facing.clamp_min(0.0)
     color = (buffers.color.view(-1, 3)[hit] * tint[owner] * matte[:, None] + glint[:, None]).clamp(0.0, 1.0)
     out.view(-1, 4)[hit] = torch.cat((color, torch.ones_like(color[:, :1])), 1)
@@ -95,7 +97,13 @@ def shade(buffers: Buffers, image: Tensor, K: Tensor, lights: Lights, tint: Tens
 
 
 def render_shaded(
-    renderer: Renderer, instances: Instances, K: Tensor, size: int, lights: Lights, tint: Tensor, antialias: int
+    renderer: Renderer,
+    instances: Instances,
+    K: Tensor,
+    size: int,
+    lights: Lights,
+    tint: Tensor,
+    antialias: int,
 ) -> tuple[Tensor, Buffers]:
     """Renders and shades square images with ``antialias`` rays a pixel along each axis.
 
@@ -165,7 +173,9 @@ def _noise(images: Tensor, draws: Draws, largest: float) -> Tensor:
         return images
     sigma = draws.uniform("noise", high=largest)[:, None, None, None]
     bank, size = _noise_bank(images.device), images[0].numel()
-    places = draws.integer("noise place", _BANK - size).tolist()
+    if size >= _BANK:
+        bank = bank.repeat(2 + size // _BANK)
+    places = draws.integer("noise place", len(bank) - size).tolist()
     noise = torch.stack([bank[place : place + size] for place in places])
     return noise.view_as(images).mul_(sigma).add_(images).clamp_(0.0, 1.0)
 

@@ -37,7 +37,7 @@ class Backgrounds:
         self.source = source
 
     def sample(self, draws: Draws, size: int) -> Tensor:
-        """Returns (B, 3, size, size) in [0, 1]: a window of 30-100 % of a picture, turned by quarter turns and a bit."""
+        """Returns (B, 3, size, size) in [0, 1]: a window of 30-100 % of a picture, turned by any angle."""
         picture = draws.integer("background", self.count)
         zoom = draws.uniform("background zoom", low=0.3, high=1.0)
         angle = draws.integer("background quarter", 4) * (math.pi / 2)
@@ -46,7 +46,11 @@ class Backgrounds:
         shift = draws.uniform("background shift", 2, low=-1.0, high=1.0) * (1.0 - zoom)[:, None]
         cos, sin = angle.cos() * zoom, angle.sin() * zoom
         affine = torch.stack(
-            (torch.stack((cos * mirror, -sin, shift[:, 0]), 1), torch.stack((sin * mirror, cos, shift[:, 1]), 1)), 1
+            (
+                torch.stack((cos * mirror, -sin, shift[:, 0]), 1),
+                torch.stack((sin * mirror, cos, shift[:, 1]), 1),
+            ),
+            1,
         )
         grid = F.affine_grid(affine, [len(picture), 3, size, size], align_corners=False)  # (B, size, size, 2)
         grid = 1.0 - ((grid + 1.0).remainder(4.0) - 2.0).abs()  # mirrored at the picture's edges, in [-1, 1]
@@ -171,7 +175,7 @@ def _cells(rng: np.random.Generator) -> Tensor:
 
 
 def _wood(rng: np.random.Generator) -> Tensor:
-    x, y = _grid()
+    x, _ = _grid()
     rings = (x * rng.uniform(1, 4) + _fractal(rng, 0.5) * rng.uniform(0.5, 2)) * rng.uniform(3, 12)
     value = 0.6 * (rings - rings.floor()) + 0.4 * _fractal(rng, 0.9, 24)
     return _palette(value if rng.random() < 0.5 else value.T, rng)

@@ -52,7 +52,7 @@ class Draws:
         return chosen
 
     def uniform(self, name: str, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
-        """Returns (B, *shape) float32, uniform in [low, high); the same name gives the same numbers."""
+        """Returns (B, *shape) float32, uniform in [low, high), up to rounding; the same name gives the same numbers."""
         count = math.prod(shape)
         with np.errstate(over="ignore"):
             stream = _mix(self._state + np.uint64(zlib.crc32(name.encode())) * _GOLDEN)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -66,6 +66,19 @@ class Mesh:
         center: NDArray[np.float32] = (self.vertices.min(axis=0) + self.vertices.max(axis=0)) / np.float32(2)
         return center
 
+    def moved(self, by: ArrayLike) -> Mesh:
+        """A copy shifted by (3,) mm."""
+        step = np.asarray(by, dtype=np.float32)
+        places = {name: getattr(self, name) + step for name in ("vertices", "hull", "grip")}
+        return replace(self, **places)
+
+
+def save_mesh(mesh: Mesh, path: str | Path) -> None:
+    """Write a part as a PLY file in mm, with its colours, in its own frame; `load_mesh` reads it back."""
+    colors = (np.clip(mesh.colors, 0.0, 1.0) * 255).round().astype(np.uint8)
+    soup = trimesh.Trimesh(mesh.vertices, mesh.faces, vertex_colors=colors, process=False)
+    soup.export(str(path))
+
 
 def load_mesh(path: str | Path, *, unit: Unit = "mm", center: bool = True, name: str | None = None) -> Mesh:
     """Read a CAD file: PLY, OBJ, STL, GLB or whatever else trimesh reads.
@@ -94,9 +107,7 @@ def load_mesh(path: str | Path, *, unit: Unit = "mm", center: bool = True, name:
     return mesh_from_trimesh(soup, name or path.stem, unit=unit)
 
 
-def mesh_from_trimesh(
-    mesh: trimesh.Trimesh, name: str, *, grip: ArrayLike | None = None, unit: Unit = "mm"
-) -> Mesh:
+def mesh_from_trimesh(mesh: trimesh.Trimesh, name: str, *, grip: ArrayLike | None = None, unit: Unit = "mm") -> Mesh:
     """Check a trimesh, split it at its creases and freeze it.
 
     Degenerate faces and unused vertices are dropped, and faces that are wound inside out are turned.
@@ -177,8 +188,7 @@ def _check_size(diameter: float, name: str, unit: Unit) -> None:
         key=lambda other: abs(np.log(sizes[other] / TYPICAL_MM)),
     )
     advice = ", ".join(
-        f"if the file is in {_PLURAL[other]} type --unit {other} ({_plain(sizes[other])} mm across)"
-        for other in likely
+        f"if the file is in {_PLURAL[other]} type --unit {other} ({_plain(sizes[other])} mm across)" for other in likely
     )
     if not advice:
         advice = f"scale the model so that it is between {SMALLEST_MM:g} and {LARGEST_MM:,.0f} mm across"

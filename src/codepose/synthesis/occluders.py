@@ -141,7 +141,14 @@ class Occluders:
         return self._thing(mine, name, chosen, objects, center, depth, shrink)
 
     def _thing(
-        self, mine: Draws, name: str, chosen: Tensor, objects: Tensor, center: Tensor, z: Tensor, factor: float
+        self,
+        mine: Draws,
+        name: str,
+        chosen: Tensor,
+        objects: Tensor,
+        center: Tensor,
+        z: Tensor,
+        factor: float,
     ) -> tuple[Instances, Tensor]:
         """One distractor an image at image point ``center`` (n, 2) and depth ``z`` (n,)."""
         kind = mine.integer(name + " kind", len(self.world.other_meshes))

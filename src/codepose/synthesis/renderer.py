@@ -18,7 +18,7 @@ from torch import Tensor
 
 from codepose import geometry
 from codepose.synthesis.mesh import Mesh
-
+from codepose.synthesis.raycast import cast_rays
 
 
 def _start_warp() -> None:
@@ -38,85 +38,6 @@ def _start_warp() -> None:
 
 
 _start_warp()
-
-
-@wp.kernel(enable_backward=False)
-def _cast(
-    first_ray: int,
-    ray_offsets: wp.array(dtype=wp.int32),  # (B + 1,) rays before each image
-    windows: wp.array(dtype=wp.int32, ndim=2),  # (B, 4) x0, y0, x1, y1 of the rays of each image
-    cameras: wp.array(dtype=wp.float32, ndim=2),  # (B, 4) fx, fy, cx, cy
-    instance_offsets: wp.array(dtype=wp.int32),  # (B + 1,) instances before each image
-    boxes: wp.array(dtype=wp.int32, ndim=2),  # (N, 4)
-    meshes: wp.array(dtype=wp.uint64),  # (N,)
-    vertex_offsets: wp.array(dtype=wp.int32),  # (N,)
-    layers: wp.array(dtype=wp.int32),  # (N,) or -1
-    rotations: wp.array(dtype=wp.mat33),  # (N,) R_cam_obj
-    translations: wp.array(dtype=wp.vec3),  # (N,) t_cam_obj
-    scales: wp.array(dtype=wp.float32),  # (N,)
-    normals: wp.array(dtype=wp.vec3),  # every mesh's, one after the other
-    colors: wp.array(dtype=wp.vec3),
-    width: int,
-    height: int,
-    depth: wp.array(dtype=wp.float32),
-    ids: wp.array(dtype=wp.int32),
-    normal_out: wp.array(dtype=wp.vec3),
-    color_out: wp.array(dtype=wp.vec3),
-    layer_depth: wp.array(dtype=wp.float32),
-):
-    ray = wp.tid() + first_ray
-    low = int(0)
-    high = ray_offsets.shape[0] - 1
-    while high - low > 1:
-        middle = (low + high) // 2
-        if ray_offsets[middle] <= ray:
-            low = middle
-        else:
-            high = middle
-    image = low
-    local = ray - ray_offsets[image]
-    span = windows[image, 2] - windows[image, 0]
-    x = windows[image, 0] + local % span
-    y = windows[image, 1] + local // span
-    pixel = (image * height + y) * width + x
-
-    # the direction has z = 1, so the distance along it, times its length, is the depth
-    direction = wp.vec3(
-        (float(x) + 0.5 - cameras[image, 2]) / cameras[image, 0],
-        (float(y) + 0.5 - cameras[image, 3]) / cameras[image, 1],
-        1.0,
-    )
-    nearest = float(1.0e20)
-    for i in range(instance_offsets[image], instance_offsets[image + 1]):
-        if x >= boxes[i, 0] and x < boxes[i, 2] and y >= boxes[i, 1] and y < boxes[i, 3]:
-            to_object = wp.transpose(rotations[i])
-            # in the mesh's own units: the instance is scaled about its origin
-            origin = -(to_object * translations[i]) / scales[i]
-            toward = to_object * direction / scales[i]
-            length = wp.length(toward)
-            limit = nearest
-            if layers[i] >= 0:
-                limit = float(1.0e20)
-            hit = wp.mesh_query_ray(meshes[i], origin, toward / length, limit * length)
-            if hit.result:
-                z = hit.t / length
-                if layers[i] >= 0:
-                    layer_depth[(layers[i] * height + y) * width + x] = z
-                if z < nearest:
-                    nearest = z
-                    face = hit.face * 3
-                    indices = wp.mesh_get(meshes[i]).indices
-                    a = vertex_offsets[i] + indices[face]
-                    b = vertex_offsets[i] + indices[face + 1]
-                    c = vertex_offsets[i] + indices[face + 2]
-                    w = 1.0 - hit.u - hit.v
-                    n = hit.u * normals[a] + hit.v * normals[b] + w * normals[c]
-                    if wp.dot(n, toward) > 0.0:
-                        n = -n
-                    depth[pixel] = z
-                    ids[pixel] = i
-                    normal_out[pixel] = wp.normalize(rotations[i] * n)
-                    color_out[pixel] = hit.u * colors[a] + hit.v * colors[b] + w * colors[c]
 
 
 @dataclass(frozen=True)
@@ -186,19 +107,19 @@ class Renderer:
         threads: CPU threads; None = all cores.
     """
 
-    def __init__(
-        self, meshes: Sequence[Mesh], device: torch.device | str = "cpu", threads: int | None = None
-    ) -> None:
+    def __init__(self, meshes: Sequence[Mesh], device: torch.device | str = "cpu", threads: int | None = None) -> None:
         self.device = torch.device(device)
         self._warp_device = wp.get_device("cpu" if self.device.type == "cpu" else f"cuda:{self.device.index or 0}")
-        wp.load_module(device=self._warp_device)  # compiled once, before several threads ask for it
+        # compiled once, before several threads ask for it
+        wp.load_module("codepose.synthesis.raycast", device=self._warp_device)
         self._threads = (threads or os.cpu_count() or 1) if self.device.type == "cpu" else 1
         self._pool = ThreadPoolExecutor(self._threads) if self._threads > 1 else None
         self._hulls = [torch.from_numpy(m.hull).to(self.device) for m in meshes]
         with wp.ScopedDevice(self._warp_device):
             self._meshes = [
                 wp.Mesh(
-                    points=wp.array(m.vertices, dtype=wp.vec3), indices=wp.array(m.faces.reshape(-1), dtype=wp.int32)
+                    points=wp.array(m.vertices, dtype=wp.vec3),
+                    indices=wp.array(m.faces.reshape(-1), dtype=wp.int32),
                 )
                 for m in meshes
             ]
@@ -217,7 +138,7 @@ class Renderer:
     def projected_boxes(self, instances: Instances, K: Tensor) -> Tensor:
         """Returns the amodal boxes (N, 4) of the instances; K is (B, 3, 3)."""
         boxes = torch.empty(len(instances.R), 4, device=self.device)
-        for index in instances.mesh.unique().tolist():
+        for index in torch.unique(instances.mesh).tolist():
             mine = instances.mesh == index
             R = instances.R[mine] * instances.scale[mine, None, None]
             boxes[mine] = geometry.projected_box(self._hulls[index], R, instances.t[mine], K[instances.image[mine]])
@@ -236,13 +157,13 @@ class Renderer:
         """
         height, width = size
         count, layers = len(K), int(instances.layer.max()) + 1 if len(instances.R) else 0
-        where = {"device": self.device}
+        where = self.device
         out = Buffers(
-            depth=torch.zeros(count, height, width, **where),
-            instance=torch.full((count, height, width), -1, dtype=torch.int32, **where),
-            normal=torch.zeros(count, height, width, 3, **where),
-            color=torch.zeros(count, height, width, 3, **where),
-            layers=torch.zeros(max(layers, 0), height, width, **where),
+            depth=torch.zeros(count, height, width, device=where),
+            instance=torch.full((count, height, width), -1, dtype=torch.int32, device=where),
+            normal=torch.zeros(count, height, width, 3, device=where),
+            color=torch.zeros(count, height, width, 3, device=where),
+            layers=torch.zeros(max(layers, 0), height, width, device=where),
         )
         if len(instances.R) == 0:
             return out
@@ -285,7 +206,7 @@ class Renderer:
         def cast(first: int, last: int) -> None:
             if last > first:
                 wp.launch(
-                    _cast,
+                    cast_rays,
                     dim=last - first,
                     inputs=[first, *arrays, *size, *outputs],
                     device=self._warp_device,

@@ -226,7 +226,7 @@ class SceneSource:
         own = Instances.single(item.objects, item.R, item.t)
         where = (draws, item.objects, item.R, item.t)
         parts = [(own, tint), self._occluders.place(*where, attempt=attempt, difficulty=difficulty)]
-        if clutter:
+        if clutter and attempt < ATTEMPTS - 1:
             parts.append(self._occluders.clutter(draws, item.objects, item.t, difficulty))
         instances, tints = merge(parts)
         rgba, buffers = render_shaded(self.world.renderer, instances, item.K, size, lights, tints, antialias)
@@ -276,5 +276,3 @@ def _mask_boxes(masks: Tensor) -> Tensor:
 def difficulty_at(progress: float, ramp: float) -> float:
     """Returns the curriculum's difficulty after a share ``progress`` of a stage; ``ramp`` = 0 switches it off."""
     return 1.0 if ramp <= 0 else min(1.0, progress / ramp)
-
-

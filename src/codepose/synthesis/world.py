@@ -22,7 +22,8 @@ class ObjectModel:
 
     Attributes:
         label: Name in results.
-        mesh: The CAD model in mm.
+        mesh: The CAD model in mm, moved so that the middle of its bounding box is the origin of the poses inside.
+        offset: (3,) mm, where that middle lies in the CAD file's own frame, in which poses are given out.
         axis: (3,) middle of the trained view directions, object frame.
         cone_deg: Half-angle of the trained views around it.
         z_ref: Distance in mm of the reference view, at which the object's padded diameter fills a crop.
@@ -30,20 +31,29 @@ class ObjectModel:
 
     label: str
     mesh: Mesh
+    offset: Tensor
     axis: Tensor
     cone_deg: float
     z_ref: float
 
 
 def _model(settings: ObjectSettings, whole: Settings) -> ObjectModel:
-    mesh = resolve(settings.mesh, unit=settings.unit)
+    original = resolve(settings.mesh, unit=settings.unit, center=False)
+    mesh = original.moved(-original.center)
     if settings.view_direction is None:
         axis = torch.zeros(3)
         axis[int(mesh.extents.argmin())] = 1.0
     else:
         axis = torch.nn.functional.normalize(torch.tensor(settings.view_direction), dim=0)
     z_ref = whole.data.camera.focal * whole.data.pad * mesh.diameter / whole.network.crop
-    return ObjectModel(settings.label or Path(settings.mesh).stem, mesh, axis, settings.view_cone_deg, z_ref)
+    return ObjectModel(
+        label=settings.label or Path(settings.mesh).stem,
+        mesh=mesh,
+        offset=torch.from_numpy(original.center),
+        axis=axis,
+        cone_deg=settings.view_cone_deg,
+        z_ref=z_ref,
+    )
 
 
 class World:

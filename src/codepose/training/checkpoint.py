@@ -43,7 +43,7 @@ def load_state(path: str | Path) -> Any:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise CheckpointError(f"{path} is damaged or is no safetensors file: {error}") from None
     if "codepose" not in metadata:
@@ -62,7 +62,8 @@ def _pack(value: Any, tensors: dict[str, torch.Tensor], name: str) -> Any:
         items = [[k, _pack(v, tensors, f"{name}/{k}")] for k, v in value.items()]
         return {"dict": items}
     if isinstance(value, list | tuple):
-        return {"list": [_pack(v, tensors, f"{name}/{i}") for i, v in enumerate(value)]}
+        kind = "tuple" if isinstance(value, tuple) else "list"
+        return {kind: [_pack(v, tensors, f"{name}/{i}") for i, v in enumerate(value)]}
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise TypeError(f"a checkpoint cannot hold {type(value).__name__} at {name or 'the top'}")
@@ -75,4 +76,6 @@ def _unpack(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
         return tensors[value["tensor"]]
     if "dict" in value:
         return {k: _unpack(v, tensors) for k, v in value["dict"]}
+    if "tuple" in value:
+        return tuple(_unpack(v, tensors) for v in value["tuple"])
     return [_unpack(v, tensors) for v in value["list"]]

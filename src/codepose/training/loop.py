@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -26,12 +26,8 @@ class NonFiniteLossError(FloatingPointError):
     """A term of the loss became NaN or infinite; the text names it."""
 
 
-class Loss(Protocol):
-    """Computes a stage's loss on a batch."""
-
-    def __call__(self, network: nn.Module, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        """Returns the total to minimise, a scalar, and the terms to log, scalars."""
-        ...
+Loss = Callable[[nn.Module, Any], tuple[Tensor, dict[str, Tensor]]]
+"""(network, batch) -> the total to minimise and the terms to log, all scalars."""
 
 
 @dataclass(frozen=True)
@@ -97,70 +93,112 @@ def fit(stage: Stage, run: Run, fabric: Fabric, *, seed: int = 0, display: Displ
         NonFiniteLossError: A term of the loss is NaN or infinite. The last checkpoint is kept.
         KeyboardInterrupt: Ctrl-C; the state of that moment is saved first.
     """
-    display = display or Display(stage.name)
     torch.manual_seed(seed)
-    stage.network.to(fabric.device, memory_format=torch.channels_last)
-    optimizer = build_optimizer(stage.network.parameters(), stage.settings.optimizer)
-    clock = _Clock(total_steps(stage), stage.settings.time_limit)
-    step = _resume(stage, run, optimizer, clock)
-    log = MetricsLog(run, stage.name, step)
-
-    def save() -> None:
-        run.save_checkpoint(stage.name, _state(stage, optimizer, clock, step))
-
-    feed = _Feed(stage, clock, seed, step, threaded=fabric.device.type == "cuda")
-    meter = _Meter(stage, fabric.device)
-    phase: Phase | None = None
+    trainer = _Trainer(stage, run, fabric, display or Display(stage.name), seed)
     try:
-        with display:
-            while (progress := clock.progress(step)) < 1.0:
-                current = phase_at(stage, step)
-                if current is not phase:
-                    phase = current
-                    # a fresh wrap: distributed wrappers fix which parameters have gradients when they are made
-                    freeze(stage, phase)
-                    network, wrapped = fabric.setup(stage.network, optimizer)
-                    network.train()
-                rate = learning_rate(stage.settings.optimizer, step, step / steps_per_epoch(stage), progress)
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
-                wait = time.monotonic()
-                batch, difficulty = next(feed)
-                wait = time.monotonic() - wait
-                with autocast(run.settings, fabric.device):
-                    loss, terms = stage.loss(network, batch)
-                meter.add(terms, wait)
-                fabric.backward(loss)
-                if stage.settings.optimizer.clip > 0:
-                    fabric.clip_gradients(network, wrapped, max_norm=stage.settings.optimizer.clip)
-                wrapped.step()
-                wrapped.zero_grad()
-                step += 1
-                if step % stage.settings.log_every == 0 or step == clock.total:
-                    record = meter.read(step)
-                    log.write({**record, "lr": rate, "difficulty": difficulty, "elapsed_s": clock.elapsed()})
-                    display.update(clock.progress(step), rate_text(meter.means, meter.images_per_s))
-                if int(clock.progress(step) * 10) > int(progress * 10):
-                    log.write({"step": step, **_validated(stage)})
-                    if stage.check is not None and progress > stage.curriculum:
-                        for warning in stage.check(stage.network, batch):
-                            display.note(f"warning: {warning}")
-                            log.write({"step": step, "warning": warning})
-                if step % stage.settings.checkpoint_every == 0:
-                    meter.require_finite()
-                    save()
-            meter.require_finite()
-            display.update(1.0, rate_text(meter.means, meter.images_per_s))
+        with trainer.display:
+            while trainer.clock.progress(trainer.step) < 1.0:
+                trainer.enter_phase()
+                trainer.iterate()
+                trainer.look()
+            trainer.finish()
     except KeyboardInterrupt:
-        save()
-        display.note(f"stopped at iteration {step}; --resume goes on from here")
+        trainer.save()
+        trainer.display.note(f"stopped at iteration {trainer.step}; --resume goes on from here")
         raise
     finally:
-        feed.close()
-        log.close()
-    for parameter in stage.network.parameters():
-        parameter.requires_grad_(True)
+        trainer.close()
     run.save_weights(stage.name, stage.network)
+
+
+class _Trainer:
+    """The state of a running stage: what a checkpoint holds, and what watches over it."""
+
+    def __init__(self, stage: Stage, run: Run, fabric: Fabric, display: Display, seed: int) -> None:
+        self.stage, self.run, self.fabric, self.display = stage, run, fabric, display
+        stage.network.to(device=fabric.device).to(memory_format=torch.channels_last)
+        self.optimizer = build_optimizer(stage.network.parameters(), stage.settings.optimizer)
+        self.clock = _Clock(total_steps(stage), stage.settings.time_limit)
+        self.step = _resume(stage, run, self.optimizer, self.clock)
+        self.log = MetricsLog(run, stage.name, self.step)
+        self.feed = _Feed(stage, self.clock, seed, self.step, threaded=fabric.device.type == "cuda")
+        self.meter = _Meter(stage, fabric.device)
+        self.phase: Phase | None = None
+        self.rate = self.difficulty = self.begun = 0.0
+        self.batch: Any = None
+
+    def enter_phase(self) -> None:
+        """Freezes what the current phase keeps, and wraps the network anew when the phase changes.
+
+        Distributed wrappers fix which parameters have gradients when they are made (23).
+        """
+        phase = phase_at(self.stage, self.step)
+        if phase is not self.phase:
+            self.phase = phase
+            freeze(self.stage, phase)
+            self.network, self.wrapped_optimizer = self.fabric.setup(self.stage.network, self.optimizer)
+            self.network.train()
+
+    def iterate(self) -> None:
+        """One step of the optimiser."""
+        settings = self.stage.settings.optimizer
+        self.begun = self.clock.progress(self.step)
+        self.rate = learning_rate(settings, self.step, self.step / steps_per_epoch(self.stage), self.begun)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate
+        start = time.monotonic()
+        self.batch, self.difficulty = next(self.feed)
+        wait = time.monotonic() - start
+        with autocast(self.run.settings, self.fabric.device):
+            loss, terms = self.stage.loss(self.network, self.batch)
+        self.meter.add(terms, wait)
+        self.fabric.backward(loss)
+        if settings.clip > 0:
+            self.fabric.clip_gradients(self.network, self.wrapped_optimizer, max_norm=settings.clip)
+        self.wrapped_optimizer.step()
+        self.wrapped_optimizer.zero_grad()
+        self.step += 1
+
+    def look(self) -> None:
+        """Logs, validates and saves when it is time to."""
+        settings, progress = self.stage.settings, self.clock.progress(self.step)
+        if self.step % settings.log_every == 0 or self.step == self.clock.total:
+            record = self.meter.read(self.step)
+            record |= {"lr": self.rate, "difficulty": self.difficulty, "elapsed_s": self.clock.elapsed()}
+            self.log.write(record)
+            self.display.update(progress, rate_text(self.meter.means, self.meter.images_per_s))
+        if int(progress * 10) > int(self.begun * 10):
+            self.log.write({"step": self.step, **_validated(self.stage)})
+            if self.stage.check is not None and self.begun > self.stage.curriculum:
+                for warning in self.stage.check(self.stage.network, self.batch):
+                    self.display.note(f"warning: {warning}")
+                    self.log.write({"step": self.step, "warning": warning})
+        if self.step % settings.checkpoint_every == 0:
+            self.meter.require_finite()
+            self.save()
+
+    def save(self) -> None:
+        """Writes the checkpoint."""
+        state = {
+            "network": self.stage.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "rng": torch.get_rng_state(),
+            "used": self.clock.elapsed(),
+            "step": self.step,
+        }
+        self.run.save_checkpoint(self.stage.name, state)
+
+    def finish(self) -> None:
+        """Leaves the network whole."""
+        self.meter.require_finite()
+        self.display.update(1.0, rate_text(self.meter.means, self.meter.images_per_s))
+        for parameter in self.stage.network.parameters():
+            parameter.requires_grad_(True)
+
+    def close(self) -> None:
+        """Stops the data thread and closes the logs."""
+        self.feed.close()
+        self.log.close()
 
 
 def phase_at(stage: Stage, step: int) -> Phase:
@@ -191,19 +229,13 @@ def _resume(stage: Stage, run: Run, optimizer: torch.optim.Optimizer, clock: _Cl
         return 0
     stage.network.load_state_dict(state["network"])
     optimizer.load_state_dict(state["optimizer"])
+    for parameter, values in optimizer.state.items():  # in the parameter's memory layout, which fused kernels assume
+        for name, value in values.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                values[name] = torch.empty_like(parameter).copy_(value)
     torch.set_rng_state(state["rng"])
     clock.used = state["used"]
     return int(state["step"])
-
-
-def _state(stage: Stage, optimizer: torch.optim.Optimizer, clock: _Clock, step: int) -> dict[str, Any]:
-    return {
-        "network": stage.network.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "rng": torch.get_rng_state(),
-        "used": clock.elapsed(),
-        "step": step,
-    }
 
 
 def _validated(stage: Stage) -> dict[str, float]:
@@ -250,7 +282,12 @@ class _Meter:
         seconds = max(time.monotonic() - self._start, 1e-9)
         self.means = {name: float(value) / self._count for name, value in self._sums.items()}
         self.images_per_s = self._count * self._batch / seconds
-        record = {"step": step, **self.means, "images_per_s": self.images_per_s, "data_wait": self._wait / seconds}
+        record = {
+            "step": step,
+            **self.means,
+            "images_per_s": self.images_per_s,
+            "data_wait": self._wait / seconds,
+        }
         self._sums, self._count, self._wait, self._start = {}, 0, 0.0, time.monotonic()
         return record
 
@@ -271,9 +308,9 @@ class _Feed(Iterator[tuple[Any, float]]):
             self._thread = threading.Thread(target=self._work, daemon=True, name=f"{stage.name}-data")
             self._thread.start()
 
-    def _indices(self) -> Tensor:
+    def _indices(self, step: int) -> Tensor:
         per_epoch, size = steps_per_epoch(self._stage), self._stage.settings.batch
-        epoch, place = divmod(self._step, per_epoch)
+        epoch, place = divmod(step, per_epoch)
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)
         order = torch.randperm(self._stage.items, generator=generator)
         return order[place * size : (place + 1) * size]
@@ -281,7 +318,7 @@ class _Feed(Iterator[tuple[Any, float]]):
     @torch.no_grad()
     def _make(self) -> tuple[Any, float]:
         difficulty = difficulty_at(self._clock.progress(self._step), self._stage.curriculum)
-        batch = self._stage.batch(self._indices(), difficulty)
+        batch = self._stage.batch(self._indices(self._step), difficulty)
         self._step += 1
         return batch, difficulty
 

@@ -58,11 +58,11 @@ class Display:
             done = share - self._first_share
             left = (now - self._start) * (1.0 - share) / done if done > 0 else float("nan")
             clock = f"{int(left) // 60}:{int(left) % 60:02d}" if left == left else "?"
-            self.console.print(f"{self.title}: {share:4.0%}  {detail}  left {clock}", highlight=False)
+            self.console.print(f"{self.title}: {share:4.0%}  {detail}  left {clock}", highlight=False, soft_wrap=True)
 
     def note(self, text: str) -> None:
         """Prints a line that stays."""
-        self.console.print(f"{self.title}: {text}", highlight=False)
+        self.console.print(f"{self.title}: {text}", highlight=False, soft_wrap=True)
 
 
 def rate_text(terms: dict[str, float], images_per_s: float) -> str:

@@ -11,6 +11,8 @@ from typing import Any
 from torch import nn
 
 from codepose.config import Settings, load_settings, to_yaml
+from codepose.synthesis.mesh import load_mesh, save_mesh
+from codepose.synthesis.shapes import BUILTIN
 from codepose.training.checkpoint import CheckpointError, load_state, save_state
 
 
@@ -21,8 +23,9 @@ class RunError(ValueError):
 class Run:
     """One folder of one training, safe against interruption at any moment.
 
-    ``config.yaml``; and per stage ``STAGE/metrics.jsonl``, ``STAGE/tensorboard/``, ``STAGE/checkpoint.safetensors``
-    (while it trains) and ``STAGE/weights.safetensors`` (when it is done).
+    ``config.yaml``; ``meshes/``, the CAD models in mm, so that the folder can be moved; and per stage
+    ``STAGE/metrics.jsonl``, ``STAGE/tensorboard/``, ``STAGE/checkpoint.safetensors`` (while it trains) and
+    ``STAGE/weights.safetensors`` (when it is done).
     """
 
     def __init__(self, path: Path, settings: Settings) -> None:
@@ -48,8 +51,9 @@ class Run:
         elif path.is_dir() and any(path.iterdir()):
             raise RunError(f"{path} exists, is not empty, and holds no run: choose another --out")
         path.mkdir(parents=True, exist_ok=True)
+        local = _with_own_meshes(path, settings)
         write_atomically(config, to_yaml(settings))
-        return cls(path, settings)
+        return cls(path, local)
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
@@ -61,7 +65,7 @@ class Run:
         path = Path(path)
         if not (path / "config.yaml").is_file():
             raise RunError(f"{path} is no run folder: it has no config.yaml; train one with `codepose train`")
-        return cls(path, load_settings(path / "config.yaml"))
+        return cls(path, _with_own_meshes(path, load_settings(path / "config.yaml")))
 
     def stage(self, name: str) -> Path:
         """Returns the folder of a stage, made if needed."""
@@ -114,6 +118,22 @@ class Run:
                 yield json.loads(line)
             except json.JSONDecodeError:
                 continue
+
+
+def _with_own_meshes(path: Path, settings: Settings) -> Settings:
+    """Puts the CAD models into the run folder, in mm, where they are missing; returns settings that name these."""
+    objects = []
+    for number, item in enumerate(settings.objects, start=1):
+        if item.mesh in BUILTIN:
+            objects.append(item)
+            continue
+        own = path / "meshes" / f"{number}.ply"
+        if not own.exists():
+            own.parent.mkdir(exist_ok=True)
+            save_mesh(load_mesh(item.mesh, unit=item.unit, center=False), own)
+        label = item.label or Path(item.mesh).stem
+        objects.append(item.model_copy(update={"mesh": str(own), "unit": "mm", "label": label}))
+    return settings.model_copy(update={"objects": tuple(objects)})
 
 
 class MetricsLog:

@@ -14,8 +14,8 @@ from codepose.networks.autoencoder import ExtendedAutoencoder, OriginalAutoencod
 from codepose.networks.build import build_detector, build_extended, build_joint, build_original
 from codepose.networks.detector import Boxes, Detector
 from codepose.networks.joint import JointNetwork
-from codepose.networks.precision import autocast
 from codepose.networks.losses import angle_loss, cos_loss, mse, reconstruction_health
+from codepose.networks.precision import autocast
 from codepose.synthesis.scenes import CropBatch, SceneBatch, SceneSource
 from codepose.synthesis.world import World
 from codepose.training.loop import Stage, fit
@@ -184,7 +184,14 @@ def train_step1(run: Run, world: World, fabric: Fabric) -> ExtendedAutoencoder:
     """Trains, resumes or loads the extended AAE of Step 1."""
     torch.manual_seed(run.settings.seed)
     network = build_extended(run.settings)
-    _train(lambda: step1_stage(run.settings, world, network), "step1", "Step 1: extended AAE", network, run, fabric)
+    _train(
+        lambda: step1_stage(run.settings, world, network),
+        "step1",
+        "Step 1: extended AAE",
+        network,
+        run,
+        fabric,
+    )
     return network
 
 
@@ -208,7 +215,12 @@ def train_detector(run: Run, world: World, fabric: Fabric) -> Detector:
     torch.manual_seed(run.settings.seed + 2)
     network = build_detector(run.settings)
     _train(
-        lambda: detector_stage(run.settings, world, network), "detector", "Baseline: Faster R-CNN", network, run, fabric
+        lambda: detector_stage(run.settings, world, network),
+        "detector",
+        "Baseline: Faster R-CNN",
+        network,
+        run,
+        fabric,
     )
     return network
 
@@ -218,14 +230,21 @@ def train_step2(run: Run, world: World, fabric: Fabric, pretrained: ExtendedAuto
     torch.manual_seed(run.settings.seed + 3)
     network = build_joint(run.settings)
     network.autoencoder.load_state_dict(pretrained.state_dict())
-    _train(lambda: step2_stage(run.settings, world, network), "step2", "Step 2: joint network", network, run, fabric)
+    _train(
+        lambda: step2_stage(run.settings, world, network),
+        "step2",
+        "Step 2: joint network",
+        network,
+        run,
+        fabric,
+    )
     return network
 
 
 def _train(stage: Any, name: str, title: str, network: nn.Module, run: Run, fabric: Fabric) -> None:
     if run.has(name):
         run.load_weights(name, network)
-        network.to(fabric.device, memory_format=torch.channels_last)
+        network.to(device=fabric.device).to(memory_format=torch.channels_last)
     else:
         fit(stage(), run, fabric, seed=run.settings.seed, display=Display(title))
     network.eval()

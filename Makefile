@@ -1,0 +1,33 @@
+# `make demo` needs Python >= 3.11 and make, nothing else.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint slow clean
+
+.venv/runtime: pyproject.toml requirements.lock
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "codepose needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable .
+	touch $@
+
+.venv/dev: .venv/runtime
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable '.[dev]'
+	touch $@
+
+demo: .venv/runtime  ## train the quick preset on the built-in hammer and report (DEMO="--joint-only" for the short one)
+	$(BIN)/codepose demo $(DEMO)
+
+test: .venv/dev  ## the test suite, on the CPU
+	$(BIN)/python -m pytest
+
+lint: .venv/dev  ## formatting, lint and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+slow: .venv/dev  ## trainings that take minutes
+	$(BIN)/python -m pytest -m slow
+
+clean:
+	rm -rf .venv build dist

@@ -1,0 +1,5 @@
+"""python -m codepose."""
+
+from codepose.apps.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,55 @@
+"""The command line. Each command is a few lines over a public function; heavy imports stay inside commands."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+COMMANDS = {
+    "demo": "train the quick preset on the built-in hammer and report: the whole paper in minutes",
+    "preview": "draw a contact sheet of the training data, before any training",
+    "train": "train a network on your CAD model",
+    "evaluate": "measure a trained run on held-out scenes; writes results.json and report.html",
+    "predict": "find the part in a photo or a folder of photos: overlay and JSON",
+    "report": "print a run's numbers and where its report is",
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command; returns the exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_help())
+        return 0
+    if arguments[0] in ("-V", "--version"):
+        from codepose import __version__
+
+        print(f"codepose {__version__}")
+        return 0
+    command, rest = arguments[0], arguments[1:]
+    if command not in COMMANDS:
+        print(f"codepose: there is no command {command!r}\n\n{_help()}", file=sys.stderr)
+        return 2
+    return _run(command, rest)
+
+
+def _help() -> str:
+    lines = [f"  {name:<10}{what}" for name, what in COMMANDS.items()]
+    return "\n".join(
+        [
+            "codepose: from a CAD model to a network that finds the part in a photo and gives its pose",
+            "",
+            "usage: codepose COMMAND [options]        codepose COMMAND --help",
+            "",
+            *lines,
+        ]
+    )
+
+
+def _run(command: str, rest: list[str]) -> int:
+    """Runs a command, turning the errors that a user can mend into one line."""
+    # waiting threads must not spin where two cores are shared; read when torch is imported
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from codepose.apps import commands
+
+    return commands.run(command, rest, COMMANDS[command])

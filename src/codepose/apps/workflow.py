@@ -1,0 +1,168 @@
+"""What the commands do, for Python users too: preview, train, evaluate, report."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from codepose.config import Settings
+from codepose.estimation.estimator import (
+    METHODS,
+    STAGES,
+    Method,
+    PoseEstimator,
+    load_codebooks,
+    load_pipeline,
+)
+from codepose.evaluation import draw
+from codepose.evaluation.benchmark import Results, evaluate
+from codepose.evaluation.pictures import write_run_report
+from codepose.synthesis.scenes import SceneSource
+from codepose.synthesis.world import World
+from codepose.training.progress import Display
+from codepose.training.run import Run, write_atomically
+from codepose.training.stages import make_fabric, train_detector, train_original, train_step1, train_step2
+
+
+def train(
+    run: Run, methods: Sequence[Method] = METHODS, *, device: str = "auto", console: Console | None = None
+) -> None:
+    """Trains, or goes on training, every stage that the methods need, joint network first.
+
+    Args:
+        run: Its settings say what and how.
+        methods: Which of "joint", "extended", "original".
+        device: "auto", "cpu", "cuda" or "cuda:N".
+    """
+    fabric = make_fabric(device)
+    world = World(run.settings, fabric.device)
+    needed = {stage for method in methods for stage in STAGES[method]}
+    if needed & {"step1", "step2"}:
+        extended = train_step1(run, world, fabric)
+        if "step2" in needed:
+            train_step2(run, world, fabric, extended)
+    if "detector" in needed:
+        train_detector(run, world, fabric)
+    if "original" in needed:
+        train_original(run, world, fabric)
+
+
+def trained_methods(run: Run) -> list[Method]:
+    """Returns the methods all of whose stages are done."""
+    return [m for m in METHODS if all(run.has(stage) for stage in STAGES[m])]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Results with where their files are."""
+
+    results: Results
+    json_path: Path
+    csv_path: Path
+
+
+def evaluate_run(
+    run: Run,
+    methods: Sequence[Method] | None = None,
+    *,
+    images: int | None = None,
+    split: str = "test",
+    device: str = "auto",
+) -> Evaluation:
+    """Evaluates methods on the same held-out scenes and writes results.json, per_image.csv and report.html.
+
+    Args:
+        run: A trained run.
+        methods: None = all that are trained.
+        images: How many scenes; None = the settings' test split.
+        split: "test", or "val" for choosing anything.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+
+    Raises:
+        RunError: A method is not trained.
+    """
+    where = make_fabric(device).device
+    world = World(run.settings, where)
+    methods = list(methods or trained_methods(run) or ["joint"])
+    estimators: dict[str, PoseEstimator] = {}
+    for method in methods:
+        with Display(f"Codebook: {method}") as display:
+            start = time.monotonic()
+            pipeline = load_pipeline(run, method, where)
+            books = load_codebooks(run, method, pipeline, world)
+            estimators[method] = PoseEstimator(pipeline, books)
+            views = sum(len(b.codes) for b in books)
+            display.update(1.0, f"{views} views in {time.monotonic() - start:.0f} s")
+    with Display(f"Evaluation on {split}") as display:
+        results = evaluate(
+            world,
+            estimators,
+            images=images or run.settings.data.test_images,
+            split="val" if split == "val" else "test",
+            progress=lambda share: display.update(share, ""),
+        )
+    folder = run.stage("evaluation")
+    json_path, csv_path = folder / "results.json", folder / "per_image.csv"
+    summary: dict[str, Any] = results.summary() | {
+        "preset": run.settings.name,
+        "seed": run.settings.data.seed,
+        "weights": run.settings.network.weights,
+        "hardware": hardware(where),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+    write_atomically(json_path, json.dumps(summary, indent=2) + "\n")
+    write_atomically(csv_path, results.csv())
+    write_run_report(run, world, results, summary, run.path / "report.html")
+    return Evaluation(results, json_path, csv_path)
+
+
+def hardware(device: torch.device) -> str:
+    """Returns in words what the numbers were measured on."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    name = torch.cpu.get_capabilities().get("cpu_name", platform.processor())
+    return f"{name}, {torch.get_num_threads()} CPU threads"
+
+
+def preview(settings: Settings, *, count: int = 8, scenes: bool = True, difficulty: float = 1.0) -> draw.Picture:
+    """Draws a contact sheet of training data before any training.
+
+    Args:
+        settings: The run's.
+        count: Columns.
+        scenes: Also draw Step-2 scenes with their boxes.
+        difficulty: Of the curriculum, in [0, 1].
+
+    Returns:
+        uint8 (H, W, 3).
+    """
+    world = World(settings)
+    source = SceneSource(world, "train")
+    with torch.no_grad():
+        crops = source.crops(torch.arange(count), difficulty)
+        rows = [("input", crops.inputs), ("target", crops.targets)]
+        sheet = draw.contact_sheet(rows, columns=count, scale=max(1, 128 // settings.network.crop))
+        if not scenes:
+            return sheet
+        batch = source.scenes(torch.arange(min(count, 4)), difficulty)
+    nothing = np.full((1, len(batch.boxes), 4), np.nan)
+    pictures = draw.detections(
+        batch.images,
+        batch.boxes,
+        nothing,
+        nothing[..., 0],
+        [f"{v:.0%} visible" for v in batch.visible_fraction.tolist()],
+        ["amodal box"],
+    )
+    width = max(sheet.shape[1], pictures.shape[1])
+    padded = [np.pad(p, ((0, 8), (0, width - p.shape[1]), (0, 0)), constant_values=255) for p in (sheet, pictures)]
+    return np.concatenate(padded)

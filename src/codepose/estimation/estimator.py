@@ -1,0 +1,226 @@
+"""PoseEstimator: an image and its camera in, detections with poses out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Self, get_args
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from codepose import geometry
+from codepose.config import Settings
+from codepose.estimation.codebook import Codebook, CodebookError, build_codebook, fingerprint
+from codepose.estimation.detection import Detection
+from codepose.estimation.pipelines import JointPipeline, Pipeline, TwoStagePipeline
+from codepose.networks.build import build_detector, build_extended, build_joint, build_original
+from codepose.synthesis.world import World
+from codepose.training.run import Run, RunError
+
+Method = Literal["joint", "extended", "original"]
+METHODS: tuple[Method, ...] = get_args(Method)
+STAGES: dict[Method, tuple[str, ...]] = {
+    "joint": ("step2",),
+    "extended": ("detector", "step1"),
+    "original": ("detector", "original"),
+}
+"""The finished stages a method needs."""
+
+
+def load_pipeline(run: Run, method: Method, device: torch.device) -> Pipeline:
+    """Returns a method's networks with their trained weights.
+
+    Raises:
+        RunError: A stage the method needs is not done.
+    """
+    # the weights come from the run: ImageNet's are not wanted again
+    settings = run.settings.model_copy(update={"network": run.settings.network.model_copy(update={"weights": "none"})})
+    if method == "joint":
+        joint = build_joint(settings)
+        run.load_weights("step2", joint)
+        return JointPipeline(joint, run.settings, device)
+    if method not in METHODS:
+        raise RunError(f"no method is called {method!r}; there are {', '.join(METHODS)}")
+    detector = build_detector(settings)
+    run.load_weights("detector", detector)
+    autoencoder = build_extended(settings) if method == "extended" else build_original(settings)
+    run.load_weights("step1" if method == "extended" else "original", autoencoder)
+    return TwoStagePipeline(detector, autoencoder, run.settings, device)
+
+
+def load_codebooks(run: Run, method: Method, pipeline: Pipeline, world: World | None = None) -> list[Codebook]:
+    """Reads a method's codebooks, one an object; builds and saves those that are missing or of other weights.
+
+    Args:
+        run: Where they are kept.
+        method: Whose they are.
+        pipeline: Its networks.
+        world: Its meshes; loaded only if a codebook must be built.
+    """
+    mark = fingerprint(pipeline)
+    books = []
+    for index in range(len(run.settings.objects)):
+        path = run.stage("codebooks") / f"{method}-{index + 1}.safetensors"
+        try:
+            book = Codebook.load(path, mark) if path.exists() else None
+        except CodebookError:
+            book = None  # of earlier weights
+        if book is None:
+            world = world or World(run.settings, pipeline.device)
+            book = build_codebook(pipeline, world, index)
+            book.save(path)
+        books.append(book.to(pipeline.device))
+    return books
+
+
+class PoseEstimator:
+    """Finds a run's objects in images and says how they lie.
+
+    Args:
+        pipeline: The networks.
+        codebooks: One an object, in the settings' order.
+    """
+
+    def __init__(self, pipeline: Pipeline, codebooks: list[Codebook]) -> None:
+        self.pipeline = pipeline
+        self.codebooks = codebooks
+        self.settings: Settings = pipeline.settings
+        self.device = pipeline.device
+
+    @classmethod
+    def load(cls, run: str | Path | Run, method: Method = "joint", device: str = "auto") -> Self:
+        """Loads a trained run; the codebook is built at the first use and kept in the run folder.
+
+        Args:
+            run: The run's folder.
+            method: "joint" (the paper's), or a two-network baseline: "extended" or "original".
+            device: "auto", "cpu", "cuda" or "cuda:N".
+
+        Raises:
+            RunError: The folder is no run, or the method's training is not finished.
+        """
+        run = run if isinstance(run, Run) else Run.open(run)
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        pipeline = load_pipeline(run, method, torch.device(device))
+        return cls(pipeline, load_codebooks(run, method, pipeline))
+
+    def __call__(
+        self, image: NDArray[np.uint8], camera: ArrayLike, *, min_score: float | None = None
+    ) -> list[Detection]:
+        """Finds the objects in one image.
+
+        Args:
+            image: (H, W, 3) uint8 RGB, any size; it is scaled so that its longer side fits the network.
+            camera: (3, 3) pinhole matrix of this image in pixels, with OpenCV's convention (the centre of the first
+                pixel is (0, 0)), no lens distortion.
+            min_score: Leave out detections below; None = the settings' threshold.
+
+        Returns:
+            Detections, best first, in the image's own pixels.
+
+        Raises:
+            ValueError: The image or the camera has the wrong shape or type.
+        """
+        K = _checked_camera(camera)
+        if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise ValueError("the image must be an (H, W, 3) uint8 RGB array")
+        pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255.0
+        boxed, scale = letterbox(pixels.to(self.device), self.settings.data.camera.image_size)
+        K_scaled = K.clone()
+        K_scaled[:2] *= scale
+        found = self.estimate(boxed, K_scaled.to(self.device))[0]
+        threshold = self.settings.detection.score if min_score is None else min_score
+        return [_rescaled(d, scale) for d in found if d.score >= threshold]
+
+    @torch.no_grad()
+    def estimate(self, images: Tensor, K: Tensor) -> list[list[Detection]]:
+        """Finds the objects in a batch at the network's own scale.
+
+        Args:
+            images: (B, 3, S, S) in [0, 1] on the estimator's device.
+            K: (3, 3) camera of all of them, pixel centres at integer + 0.5.
+
+        Returns:
+            Each image's detections, best first.
+        """
+        prepared = self.pipeline.prepare(images)
+        found = self.pipeline.detect(prepared)
+        boxes = torch.cat([f["boxes"] for f in found])
+        which = torch.cat([torch.full((len(f["boxes"]),), i, device=boxes.device) for i, f in enumerate(found)])
+        objects = torch.cat([f["labels"] for f in found]) - 1
+        scores = torch.cat([f["scores"] for f in found])
+        result: list[list[Detection]] = [[] for _ in found]
+        if len(boxes) == 0:
+            return result
+        R, t, similarity, latents = self.poses(prepared, boxes, which, objects, K)
+        reconstructions = self.pipeline.decode(latents).cpu().numpy()
+        for i in range(len(boxes)):
+            index = int(objects[i])
+            result[int(which[i])].append(
+                Detection(
+                    label=self.codebooks[index].label,
+                    object_index=index,
+                    score=min(1.0, float(scores[i])),
+                    similarity=float(similarity[i]),
+                    box=boxes[i].double().cpu().numpy(),
+                    R_cam_obj=R[i].double().cpu().numpy(),
+                    t_cam_obj=(t[i] - R[i] @ self.codebooks[index].offset).double().cpu().numpy(),
+                    reconstruction=reconstructions[i],
+                )
+            )
+        return result
+
+    def poses(
+        self, prepared: object, boxes: Tensor, images: Tensor, objects: Tensor, K: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Returns R_cam_obj (N, 3, 3), t_cam_obj (N, 3), similarities (N,) and latents (N, D) for given boxes.
+
+        Args:
+            prepared: The pipeline's view of the images.
+            boxes: (N, 4) amodal, unpadded.
+            images: (N,) which image each is in.
+            objects: (N,) which object.
+            K: (3, 3) the images' camera.
+        """
+        latents = self.pipeline.latents(prepared, boxes, images)
+        R, t = boxes.new_zeros(len(boxes), 3, 3), boxes.new_zeros(len(boxes), 3)
+        similarity = boxes.new_zeros(len(boxes))
+        for index, book in enumerate(self.codebooks):
+            mine = (objects == index).nonzero().squeeze(1)
+            if len(mine) == 0:
+                continue
+            values, views = book.search(latents[mine])
+            R[mine], t[mine] = book.poses(views[:, 0], boxes[mine], K)
+            similarity[mine] = values[:, 0]
+        return R, t, similarity, latents
+
+
+def letterbox(images: Tensor, size: int) -> tuple[Tensor, float]:
+    """Scales images (B, 3, H, W) so that the longer side is ``size`` and pads them, black, to the right and below.
+
+    Returns:
+        (B, 3, size, size), and the scale; K times it is the new camera, for continuous pixel coordinates.
+    """
+    height, width = images.shape[-2:]
+    scale = size / max(height, width)
+    shape = (max(1, round(height * scale)), max(1, round(width * scale)))
+    if shape != (height, width):
+        images = F.interpolate(images, shape, mode="bilinear", align_corners=False, antialias=scale < 1.0)
+    return F.pad(images, (0, size - shape[1], 0, size - shape[0])).clamp(0.0, 1.0), scale
+
+
+def _checked_camera(camera: ArrayLike) -> Tensor:
+    K = np.asarray(camera, dtype=np.float64)
+    if K.shape != (3, 3) or not np.isfinite(K).all() or K[0, 0] <= 0 or K[1, 1] <= 0:
+        raise ValueError("the camera must be a 3 x 3 matrix [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] in pixels")
+    if np.abs(K[2] - (0, 0, 1)).max() > 1e-6 or K[0, 1] != 0:
+        raise ValueError("the camera's last row must be 0 0 1 and its skew 0; pass the 3 x 3 intrinsics in pixels")
+    return geometry.from_opencv(torch.from_numpy(K).float())
+
+
+def _rescaled(found: Detection, scale: float) -> Detection:
+    return Detection(**{**found.__dict__, "box": found.box / scale})

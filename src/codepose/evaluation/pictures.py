@@ -1,0 +1,182 @@
+"""The pictures of a run's report: training data, reconstructions, Figs. 3 and 4 of the paper, overlays, curves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from codepose.evaluation import draw
+from codepose.evaluation.benchmark import Example, Results, settings_note
+from codepose.evaluation.metrics import by_visibility
+from codepose.evaluation.report import Section, Table, method_table, write_report
+from codepose.synthesis.scenes import SceneSource
+from codepose.synthesis.world import World
+from codepose.training.run import Run
+
+_SHEET = 8
+_STAGE_KEYS = {
+    "step1": ("mse", "val_mse", "val_object_mse", "val_black_mse"),
+    "step2": ("mse", "head_box", "rpn_box", "fed_back_iou", "val_mean_iou"),
+    "detector": ("head_box", "rpn_box", "val_mean_iou"),
+    "original": ("mse", "val_mse", "val_object_mse"),
+}
+
+
+def write_run_report(run: Run, world: World, results: Results, summary: Mapping[str, Any], path: Path) -> Path:
+    """Writes a run's self-contained report.html and, beside results.json, its pictures as PNG files."""
+    folder = run.stage("evaluation")
+    sections = [
+        *_numbers(results, summary),
+        _figure3(results),
+        _figure4(results),
+        _overlays(results, world),
+        _reconstructions(results),
+        _training_data(world),
+        _curves(run),
+    ]
+    for section in sections:
+        for k, (_, png) in enumerate(section.pictures):
+            name = section.title.lower().split(":")[0].replace(" ", "-")
+            (folder / f"{name}-{k + 1}.png").write_bytes(png)
+    joint = summary["methods"].get("joint") or next(iter(summary["methods"].values()))
+    headline = {
+        "AUC fraction": f"{joint['auc_fraction']:.3f}",
+        "Mean IoU": f"{joint['mean_iou']:.2f}",
+        "Median rotation error": f"{joint['rotation_median_deg']:.1f}°",
+        "Held-out scenes": str(results.images),
+    }
+    return write_report(path, title=f"codepose: {run.settings.name}", summary=headline, sections=sections)
+
+
+def _numbers(results: Results, summary: Mapping[str, Any]) -> list[Section]:
+    methods = summary["methods"]
+    keys = ["rotation", "translation", "tlinear", "10", "20", "50"]
+    headers = ["Method", "GT translation", "GT rotation", "tlinear", "τ 10 %", "τ 20 %", "τ 50 %", "AR_VSD"]
+    rows = [[n, *(f"{m[f'auc_fraction_{k}']:.3f}" for k in keys), f"{m['ar_vsd']:.3f}"] for n, m in methods.items()]
+    visible = np.clip(np.asarray(results.visible_fraction), 0.0, 1.0)
+    edges = [0.0, 0.6, 0.8, 0.999, 1.0]
+    lines = []
+    for name, row in results.methods.items():
+        bins = by_visibility(1.0 - np.nan_to_num(row.array("vsd"), nan=1.0), visible, edges)
+        lines.append([name, *("–" if b.mean is None else f"{b.mean:.3f}" for b in bins)])
+    labels = ["under 60 %", "60–80 %", "80–99 %", "all visible"]
+    counts = [b.count for b in by_visibility(visible, visible, edges)]
+    columns = ["Method", *(f"{w} ({n} scenes)" for w, n in zip(labels, counts, strict=True))]
+    return [
+        Section("Results", summary_text(summary), table=method_table(methods)),
+        Section(
+            "Which half fails: AUC fraction under other readings of VSD",
+            "GT translation leaves the rotation alone to be judged, GT rotation the translation; τ is absolute (20 mm) "
+            "or a share of the diameter; AR_VSD is BOP19's.",
+            table=Table(headers, rows),
+        ),
+        Section("By visibility: AUC fraction", "Share of the silhouette that is visible.", table=Table(columns, lines)),
+    ]
+
+
+def summary_text(summary: Mapping[str, Any]) -> str:
+    """Returns what a reader must know to believe the numbers."""
+    return (
+        f"{summary['images']} scenes of the {summary['split']} split, preset {summary['preset']}, seed "
+        f"{summary['seed']}, initial weights: {summary['weights']}, backgrounds: {summary['backgrounds']}; "
+        f"{summary['hardware']}, {summary['date']}."
+    )
+
+
+def _figure3(results: Results) -> Section:
+    curves = {n: np.nan_to_num(r.array("vsd"), nan=1.0) for n, r in results.methods.items() if "GT" not in n}
+    figure = draw.figure3(curves, title="Full pose")
+    rotation = {n: np.nan_to_num(r.array("vsd_rotation"), nan=1.0) for n, r in results.methods.items() if "GT" not in n}
+    second = draw.figure3(rotation, title="Rotation only (true translation)")
+    return Section(
+        "Figure 3: correct poses against the VSD threshold",
+        "The number of images whose VSD lies below the threshold; the area under each curve is the sum of 1 − VSD.",
+        [("Full pose", draw.to_png(figure)), ("Rotation only", draw.to_png(second))],
+    )
+
+
+def _figure4(results: Results) -> Section:
+    examples = results.examples[:4]
+    names = [n for n in results.methods if any(n in e.estimates for e in examples)]
+    boxes = np.full((len(names), len(examples), 4), np.nan)
+    ious = np.full((len(names), len(examples)), np.nan)
+    for m, name in enumerate(names):
+        for i, example in enumerate(examples):
+            if name in example.estimates:
+                boxes[m, i] = example.estimates[name].box.numpy()
+                ious[m, i] = results.methods[name].iou[i]
+    picture = draw.detections(
+        torch.stack([e.image for e in examples]),
+        torch.stack([e.gt_box for e in examples]),
+        boxes,
+        ious,
+        [f"scene {i}" for i in range(len(examples))],
+        names,
+    )
+    means = ", ".join(f"{n} {np.nan_to_num(results.methods[n].array('iou')).mean():.3f}" for n in names)
+    return Section(
+        "Figure 4: detections", f"Mean IoU over all scenes: {means}.", [("Detections", draw.to_png(picture))]
+    )
+
+
+def _overlays(results: Results, world: World) -> Section:
+    name = next(iter(results.methods))
+    pictures = [draw_example(e, name, world) for e in results.examples if name in e.estimates]
+    grid = draw.contact_sheet(
+        [("", torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255.0)], columns=4
+    )
+    text = (
+        "The contour of the model at the estimated pose, its axes, the detected box, and the network's reconstruction."
+    )
+    return Section("Poses: estimated on held-out scenes", text, [(name, draw.to_png(grid))])
+
+
+def draw_example(example: Example, name: str, world: World) -> draw.Picture:
+    """Draws one method's estimate over an example scene."""
+    estimate = example.estimates[name]
+    image = (example.image.permute(1, 2, 0) * 255).round().byte().numpy()
+    return draw.overlay(
+        image,
+        example.K,
+        estimate.R,
+        estimate.t,
+        estimate.mask,
+        estimate.box,
+        0.3 * world.objects[0].mesh.diameter,
+        inset=estimate.reconstruction,
+    )
+
+
+def _reconstructions(results: Results) -> Section:
+    examples = results.examples[:_SHEET]
+    rows: list[tuple[str, Tensor]] = [("target", torch.stack([e.target for e in examples]))]
+    black = torch.zeros_like(rows[0][1][0])
+    for name in (n for n in results.methods if any(n in e.estimates for e in examples)):
+        made = [e.estimates[name].reconstruction if name in e.estimates else black for e in examples]
+        rows.append((name, torch.stack(made)))
+    sheet = draw.contact_sheet(rows, columns=len(examples), scale=max(1, 128 // black.shape[-1]))
+    text = "What each network makes of the detected, occluded object, under the clean view it should have made."
+    return Section("Reconstructions", text, [("Reconstructions", draw.to_png(sheet))])
+
+
+def _training_data(world: World) -> Section:
+    with torch.no_grad():
+        crops = SceneSource(world, "train").crops(torch.arange(_SHEET))
+    rows = [("input", crops.inputs.cpu()), ("target", crops.targets.cpu())]
+    sheet = draw.contact_sheet(rows, columns=_SHEET, scale=max(1, 128 // crops.inputs.shape[-1]))
+    return Section("Training data", "Step 1's inputs and targets.", [("Contact sheet", draw.to_png(sheet))])
+
+
+def _curves(run: Run) -> Section:
+    pictures = []
+    for stage, keys in _STAGE_KEYS.items():
+        records = list(run.metrics(stage))
+        present = [k for k in keys if any(k in r for r in records)]
+        if present:
+            pictures.append((stage, draw.to_png(draw.learning_curves(records, present))))
+    return Section("Training", settings_note(run.settings), pictures)

@@ -1,0 +1,194 @@
+"""The commands as a user types them, from a CAD file to poses, on settings small enough for seconds."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from codepose import geometry
+from codepose.apps.cli import main
+from codepose.apps.prediction import read_camera, read_image
+from codepose.config import ConfigError, to_yaml
+from codepose.synthesis.scenes import SceneSource
+from codepose.synthesis.world import World
+from codepose.training.run import Run
+
+BRACKET = Path(__file__).parents[1] / "data" / "bracket.ply"
+
+
+@pytest.fixture(scope="module")
+def preset(tmp_path_factory: pytest.TempPathFactory, make_settings) -> Path:
+    path = tmp_path_factory.mktemp("preset") / "tiny.yaml"
+    settings = make_settings(**{"name": "tiny", "detection.score": 0.0, "detection.per_image": 2})
+    path.write_text(to_yaml(settings))
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, preset: Path) -> Path:
+    """codepose train bracket.ply ... && codepose evaluate ..."""
+    out = tmp_path_factory.mktemp("cli") / "part"
+    methods = ["--methods", "joint", "extended", "original"]
+    assert main(["train", str(BRACKET), "--preset", str(preset), "--out", str(out), *methods]) == 0
+    assert main(["evaluate", str(out)]) == 0
+    return out
+
+
+def test_results_hold_every_method_on_the_same_images(run: Path) -> None:
+    results = json.loads((run / "evaluation" / "results.json").read_text())
+    names = {"joint", "extended", "original"}
+    assert set(results["methods"]) == names | {f"{n} + GT box" for n in names} | {"oracle"}
+    assert results["images"] == 6
+    assert results["split"] == "test"
+    keys = {"auc", "auc_fraction", "recall_03", "mean_iou", "rotation_median_deg", "translation_median_mm"}
+    for numbers in results["methods"].values():
+        assert keys <= numbers.keys()
+        assert numbers["auc"] == pytest.approx(6 * numbers["auc_fraction"])
+    assert results["methods"]["joint + GT box"]["mean_iou"] == pytest.approx(1.0)
+    oracle = results["methods"]["oracle"]
+    assert oracle["auc_fraction_translation"] > 0.95, "true boxes and rotations must give the true translation"
+    with open(run / "evaluation" / "per_image.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 6 * 7
+    by_method = {n: [float(r["vsd"] or 1.0) for r in rows if r["method"] == n] for n in results["methods"]}
+    for name, errors in by_method.items():
+        assert sum(1.0 - e for e in errors) == pytest.approx(results["methods"][name]["auc"], abs=1e-4)
+
+
+def test_report_is_self_contained_and_its_pictures_open(run: Path) -> None:
+    page = (run / "report.html").read_text()
+    assert "http" not in page
+    pictures = re.findall(r"data:image/png;base64,([A-Za-z0-9+/=]+)", page)
+    assert len(pictures) >= 8
+    for data in pictures:
+        assert base64.b64decode(data).startswith(b"\x89PNG")
+    for title in ("Figure 3", "Figure 4", "Reconstructions", "Training data", "Poses"):
+        assert title in page
+    assert main(["report", str(run)]) == 0
+
+
+def test_the_run_folder_can_be_moved(run: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "elsewhere"
+    run.rename(moved)
+    try:
+        objects = Run.open(moved).settings.objects
+        assert objects[0].label == "bracket"
+        assert Path(objects[0].mesh).is_relative_to(moved)
+        original, own = World(Run.open(moved).settings), BRACKET
+        assert own.is_file()
+        assert original.objects[0].mesh.diameter > 50
+    finally:
+        moved.rename(run)
+
+
+def test_predict_on_a_folder_skips_what_is_no_image(run: Path, tmp_path: Path, capsys) -> None:
+    settings = Run.open(run).settings
+    scene = SceneSource(World(settings), "test").scenes(torch.arange(1))
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    Image.fromarray((scene.images[0].permute(1, 2, 0) * 255).byte().numpy()).save(photos / "a.png")
+    (photos / "b.png").write_bytes(b"not a picture")
+    K = geometry.to_opencv(scene.K)
+    camera = f"{K[0, 0]},{K[1, 1]},{K[0, 2]},{K[1, 2]}"
+    out = tmp_path / "out"
+    status = main(["predict", str(run), str(photos), "--K", camera, "--out", str(out), "--min-score", "0"])
+    assert status == 1, "a skipped file must show in the exit status"
+    assert "b.png skipped" in capsys.readouterr().err
+    found = json.loads((out / "a.json").read_text())
+    assert len(found["detections"]) == 2
+    pose = found["detections"][0]
+    assert pose["label"] == "bracket"
+    R = np.array(pose["R_cam_obj"])
+    np.testing.assert_allclose(R @ R.T, np.eye(3), atol=1e-4)
+    assert len(pose["t_cam_obj_mm"]) == 3
+    assert Image.open(out / "a.overlay.png").size == (128, 128)
+    one = main(["predict", str(run), str(photos / "a.png"), "--K", camera, "--out", str(out), "--min-score", "1"])
+    assert one == 0
+    assert json.loads((out / "a.json").read_text())["detections"] == []
+
+
+def test_preview_draws_before_training(preset: Path, tmp_path: Path) -> None:
+    out = tmp_path / "sheet.png"
+    assert main(["preview", str(BRACKET), "--preset", str(preset), "--out", str(out), "--count", "3"]) == 0
+    assert np.asarray(Image.open(out)).std() > 20
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "nowhere.ply"], "nowhere.ply"),
+        (["train", "--preset", "none-such"], "quick"),
+        (["evaluate", "nowhere"], "codepose train"),
+        (["report", "nowhere"], "codepose evaluate"),
+        (["predict", "nowhere", "photo.png"], "--K fx,fy,cx,cy"),
+        (["predict", "nowhere", "photo.png", "--K", "1,2,3"], "four numbers"),
+    ],
+)
+def test_mistakes_end_in_one_line_that_says_what_to_type(arguments: list[str], words: str, capsys) -> None:
+    assert main(arguments) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert words in error
+
+
+def test_unknown_command_lists_the_known(capsys) -> None:
+    assert main(["trian"]) == 2
+    assert "train" in capsys.readouterr().err
+    assert main(["--version"]) == 0
+
+
+def test_a_run_folder_is_not_overwritten(run: Path, preset: Path, capsys) -> None:
+    assert main(["train", str(BRACKET), "--preset", str(preset), "--out", str(run)]) == 1
+    assert "--resume" in capsys.readouterr().err
+
+
+def test_cameras(tmp_path: Path) -> None:
+    expected = np.array([[500.0, 0, 320], [0, 510, 240], [0, 0, 1]])
+    np.testing.assert_array_equal(read_camera("500,510,320,240"), expected)
+    path = tmp_path / "camera.json"
+    path.write_text(json.dumps({"fx": 500, "fy": 510, "cx": 320, "cy": 240, "depth_scale": 1.0}))
+    np.testing.assert_array_equal(read_camera(str(path)), expected)
+    path.write_text(json.dumps({"K": expected.tolist()}))
+    np.testing.assert_array_equal(read_camera(str(path)), expected)
+    path.write_text("{}")
+    with pytest.raises(ConfigError, match="fx, fy, cx, cy"):
+        read_camera(str(path))
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_camera(str(tmp_path / "none.json"))
+
+
+def test_images_of_every_kind_become_rgb(tmp_path: Path) -> None:
+    gradient = np.tile(np.arange(16, dtype=np.uint8) * 16, (8, 1))
+    grey, rgba = Image.fromarray(gradient), Image.new("RGBA", (16, 8), (200, 100, 50, 0))
+    rotated = Image.new("RGB", (16, 8), (255, 0, 0))
+    exif = rotated.getexif()
+    exif[274] = 6  # turn by a quarter
+    rotated.save(tmp_path / "turned.jpg", exif=exif)
+    grey.save(tmp_path / "grey.png")
+    rgba.save(tmp_path / "rgba.png")
+    Image.fromarray(gradient.astype(np.uint16) * 257).save(tmp_path / "deep.png")
+    grey.convert("CMYK").save(tmp_path / "cmyk.tif")
+    assert read_image(tmp_path / "turned.jpg").shape == (16, 8, 3)
+    assert read_image(tmp_path / "rgba.png").max() == 0, "transparent is black"
+    for name in ("grey.png", "deep.png", "cmyk.tif"):
+        np.testing.assert_allclose(read_image(tmp_path / name)[..., 1], gradient, atol=2)
+
+
+def test_several_parts_in_one_network(preset: Path, tmp_path: Path) -> None:
+    """The settings hold a list of objects: two parts give two codebooks, three classes, one run."""
+    out = tmp_path / "set"
+    assert main(["train", str(BRACKET), "hammer", "--preset", str(preset), "--out", str(out)]) == 0
+    settings = Run.open(out).settings
+    assert [o.label for o in settings.objects] == ["bracket", "hammer"]
+    scenes = SceneSource(World(settings), "train").scenes(torch.arange(12))
+    assert set(scenes.objects.tolist()) == {0, 1}
+    assert main(["evaluate", str(out)]) == 0
+    assert sorted(p.name for p in (out / "codebooks").iterdir()) == ["joint-1.safetensors", "joint-2.safetensors"]

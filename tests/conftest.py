@@ -1,0 +1,57 @@
+"""Settings small enough that a test of a whole stage takes seconds."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+
+import pytest
+import torch
+
+from codepose.config import Settings, load_preset, override
+from codepose.synthesis.world import World
+
+# the networks here are too small for two threads, and one is immune to whatever else the machine does
+torch.set_num_threads(1)
+
+
+def tiny(**changes: object) -> Settings:
+    """The quick preset at a quarter of its scale: scenes of 128 px, crops of 32 px."""
+    base = {
+        "data.camera.image_size": 128,
+        "data.camera.focal": 75.0,
+        "data.camera.box_side": [26.0, 40.0],
+        "data.textures": 4,
+        "data.step1_images": 16,
+        "data.scene_images": 8,
+        "data.val_images": 4,
+        "data.test_images": 6,
+        "network.crop": 32,
+        "network.latent": 16,
+        "network.original_latent": 16,
+        "network.width": 0.125,
+        "network.anchor_sizes": [16.0, 32.0, 64.0],
+        "network.box_head": 32,
+        "codebook.level": 1,
+        "codebook.in_plane": 4,
+        "precision": "float32",
+    }
+    for stage, batch in (("step1", 4), ("original", 4), ("detector", 2), ("step2", 2)):
+        base |= {f"{stage}.batch": batch, f"{stage}.epochs": 1.0, f"{stage}.log_every": 1}
+    return override(load_preset("quick"), base | changes)
+
+
+@pytest.fixture(scope="session")
+def tiny_settings() -> Settings:
+    return tiny()
+
+
+@pytest.fixture(scope="session")
+def world(tiny_settings: Settings) -> World:
+    return World(tiny_settings)
+
+
+@pytest.fixture(scope="session", name="make_settings")
+def _make_settings():
+    return tiny

@@ -1,0 +1,106 @@
+"""A codebook returns its own views, exactly, and refuses other weights (26-29)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from codepose.config import Settings
+from codepose.estimation.codebook import Codebook, CodebookError, build_codebook, fingerprint
+from codepose.estimation.pipelines import JointPipeline, Pipeline, TwoStagePipeline, crop_squares
+from codepose.geometry import geodesic_angle
+from codepose.networks.build import build_extended, build_joint
+from codepose.synthesis.world import World
+
+
+@pytest.fixture(scope="module", params=["joint", "two-stage"])
+def pipeline(request: pytest.FixtureRequest, tiny_settings: Settings) -> Pipeline:
+    torch.manual_seed(0)
+    device = torch.device("cpu")
+    if request.param == "joint":
+        return JointPipeline(build_joint(tiny_settings), tiny_settings, device)
+    return TwoStagePipeline(None, build_extended(tiny_settings), tiny_settings, device)
+
+
+@pytest.fixture(scope="module")
+def book(pipeline: Pipeline, world: World) -> Codebook:
+    return build_codebook(pipeline, world, 0)
+
+
+def random_book(count: int, dimension: int) -> Codebook:
+    torch.manual_seed(0)
+    codes = torch.nn.functional.normalize(torch.randn(count, dimension), dim=1).half()
+    eye = torch.eye(3).expand(count, 3, 3)
+    hull, offset = torch.rand(8, 3), torch.zeros(3)
+    return Codebook("x", codes, eye, torch.ones(count, 4), 500.0, torch.eye(3), hull, offset, True, "f")
+
+
+def test_a_codebook_finds_its_own_views(book: Codebook, pipeline: Pipeline, world: World) -> None:
+    """Its own clean renders, through inference's path, come back as themselves."""
+    index = torch.arange(0, len(book.codes), 3)
+    objects = torch.zeros(len(index), dtype=torch.long)
+    images = world.clean_views(objects, book.rotations[index], canvas=pipeline.canvas)
+    half = (book.boxes[index, 2:] - book.boxes[index, :2]) / 2
+    half = half / half.amax(1, keepdim=True) * world.settings.network.crop / world.settings.data.pad / 2
+    boxes = torch.cat((pipeline.canvas / 2 - half, pipeline.canvas / 2 + half), 1)
+    latents = pipeline.latents(pipeline.prepare(images), boxes, torch.arange(len(index)))
+    similarity, found = book.search(latents)
+    assert float(similarity.min()) > 0.999
+    angles = geodesic_angle(book.rotations[found[:, 0]], book.rotations[index])
+    assert float((angles.rad2deg() < 1.0).float().mean()) > 0.9
+
+
+def test_boxes_and_distance_are_those_of_the_reference_view(book: Codebook, world: World) -> None:
+    objects = torch.zeros(len(book.codes), dtype=torch.long)
+    expected = world.boxes(objects, book.rotations, world.reference_translations(objects))
+    torch.testing.assert_close(book.boxes, expected)
+    R, t = book.poses(torch.arange(len(book.codes)), book.boxes, book.K)
+    torch.testing.assert_close(t, world.reference_translations(objects), atol=0.05, rtol=0)
+    assert float(geodesic_angle(R, book.rotations).max()) < 1e-3
+
+
+@pytest.mark.parametrize("count", [7, 1000])
+def test_search_is_exact_whatever_the_chunk(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    book = random_book(count, 16)
+    queries = torch.randn(5, 16)
+    brute = torch.nn.functional.normalize(queries, dim=1) @ book.codes.float().T
+    values, indices = brute.topk(5, dim=1)
+    for chunk in (16 * 3, 16 * 100, 1 << 24):
+        monkeypatch.setattr("codepose.estimation.codebook._CHUNK", chunk)
+        found, where = book.search(queries, k=5)
+        torch.testing.assert_close(found, values)
+        assert torch.equal(where, indices)
+    with pytest.raises(ValueError, match="k must lie in"):
+        book.search(queries, k=count + 1)
+
+
+def test_another_networks_codebook_is_refused(book: Codebook, pipeline: Pipeline, tmp_path: Path) -> None:
+    path = tmp_path / "book.safetensors"
+    book.save(path)
+    mark = fingerprint(pipeline)
+    back = Codebook.load(path, mark)
+    for name in ("codes", "rotations", "boxes", "K"):
+        assert torch.equal(getattr(back, name), getattr(book, name))
+    assert back.codes.dtype == torch.float16
+    weight = next(pipeline.modules()[0].parameters())
+    with torch.no_grad():
+        weight.view(-1)[0] += 1e-6
+        changed = fingerprint(pipeline)
+        weight.view(-1)[0] -= 1e-6
+    assert changed != mark
+    with pytest.raises(CodebookError, match="other weights"):
+        Codebook.load(path, changed)
+    path.write_bytes(b"no")
+    with pytest.raises(CodebookError, match="no codebook"):
+        Codebook.load(path, mark)
+
+
+def test_cropping_a_square_is_slicing_where_it_falls_on_pixels() -> None:
+    images = torch.rand(2, 3, 40, 40)
+    squares = torch.tensor([[3.0, 5.0, 19.0, 21.0], [30.0, -6.0, 46.0, 10.0]])
+    crops = crop_squares(images, squares, torch.tensor([0, 1]), 16)
+    torch.testing.assert_close(crops[0], images[0, :, 5:21, 3:19])
+    assert float(crops[1, :, :5].abs().max()) == 0.0  # black above the image (20)
+    torch.testing.assert_close(crops[1, :, 6:, :9], images[1, :, 0:10, 30:39])

@@ -1,0 +1,145 @@
+"""PoseEstimator on a trained tiny run: shapes, frames, scaling, errors."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from codepose import geometry
+from codepose.config import Settings
+from codepose.estimation.detection import Detection
+from codepose.estimation.estimator import PoseEstimator, letterbox
+from codepose.estimation.pipelines import JointPipeline
+from codepose.networks.build import build_joint
+from codepose.synthesis.scenes import SceneSource
+from codepose.synthesis.world import World
+from codepose.training.run import Run, RunError
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, tiny_settings: Settings) -> Run:
+    """Random weights and a threshold of zero: it detects something everywhere, which is all these tests need."""
+    settings = tiny_settings.model_copy(
+        update={"detection": tiny_settings.detection.model_copy(update={"score": 0.0, "per_image": 3})}
+    )
+    run = Run.create(tmp_path_factory.mktemp("estimator") / "run", settings)
+    torch.manual_seed(0)
+    run.save_weights("step2", build_joint(settings))
+    return run
+
+
+@pytest.fixture(scope="module")
+def estimator(run: Run) -> PoseEstimator:
+    return PoseEstimator.load(run, device="cpu")
+
+
+def camera(size: int) -> np.ndarray:
+    return geometry.to_opencv(geometry.camera_matrix(75.0 * size / 128, size / 2, size / 2)).numpy()
+
+
+def test_detections_are_complete_and_sorted(estimator: PoseEstimator) -> None:
+    image = np.random.default_rng(0).integers(0, 255, (128, 128, 3), dtype=np.uint8)
+    found = estimator(image, camera(128))
+    assert 0 < len(found) <= 3
+    assert [d.score for d in found] == sorted((d.score for d in found), reverse=True)
+    for d in found:
+        assert d.label == "hammer"
+        assert d.object_index == 0
+        assert d.reconstruction is not None
+        assert d.reconstruction.shape == (3, 32, 32)
+        assert d.t_cam_obj[2] > 0
+        assert -1.0 <= d.similarity <= 1.0
+        assert set(d.to_json()) == {"label", "score", "similarity", "box_xyxy", "R_cam_obj", "t_cam_obj_mm"}
+    assert estimator(image, camera(128), min_score=1.0) == []
+
+
+def test_a_photo_of_another_size_gives_the_same_pose(
+    estimator: PoseEstimator, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twice the pixels with the camera to match: the same box in the network, the same pose in mm, boxes doubled."""
+    box = {"boxes": torch.tensor([[30.0, 70.0, 62.0, 95.0]]), "labels": torch.ones(1).long(), "scores": torch.ones(1)}
+    monkeypatch.setattr(estimator.pipeline, "detect", lambda prepared: [box])
+    scene = SceneSource(world, "test").scenes(torch.arange(1)).images[0]
+    small = (scene.permute(1, 2, 0) * 255).byte().numpy()
+    large = small.repeat(2, 0).repeat(2, 1)
+    a, b = estimator(small, camera(128))[0], estimator(large, camera(256))[0]
+    np.testing.assert_allclose(b.box, 2 * a.box, atol=0.5)
+    np.testing.assert_allclose(b.t_cam_obj, a.t_cam_obj, rtol=0.02, atol=2.0)
+    np.testing.assert_allclose(b.R_cam_obj, a.R_cam_obj, atol=0.02)
+
+
+def test_poses_of_true_boxes_lie_at_the_true_place(estimator: PoseEstimator, world: World) -> None:
+    """With the true view and box, translation and rotation are the truth, off the axis too."""
+    scenes = SceneSource(world, "test").scenes(torch.arange(4))
+    book = estimator.codebooks[0]
+    seen = world.boxes(scenes.objects, scenes.R_view, world.reference_translations(scenes.objects))
+    exact = dataclasses.replace(book, rotations=scenes.R_view, boxes=seen)
+    R, t = exact.poses(torch.arange(4), scenes.boxes, scenes.K)
+    assert float((t - scenes.t_cam_obj).norm(dim=1).max()) < 0.5
+    assert float(geometry.geodesic_angle(R, scenes.R_cam_obj).rad2deg().max()) < 0.05
+    # the original's formula alone is far off beside the optical axis
+    _, rough = dataclasses.replace(exact, exact=False).poses(torch.arange(4), scenes.boxes, scenes.K)
+    assert float(((rough - scenes.t_cam_obj).norm(dim=1) / scenes.t_cam_obj.norm(dim=1)).max()) > 0.05
+
+
+def test_letterbox_scales_the_longer_side_and_pads_with_black() -> None:
+    out, scale = letterbox(torch.ones(1, 3, 30, 60), 128)
+    assert out.shape == (1, 3, 128, 128)
+    assert scale == pytest.approx(128 / 60)
+    assert float(out[:, :, :64].min()) == pytest.approx(1.0)
+    assert float(out[:, :, 64:].max()) == 0.0
+
+
+def test_the_codebook_is_kept_and_rebuilt_for_new_weights(run: Run) -> None:
+    path = run.path / "codebooks" / "joint-1.safetensors"
+    PoseEstimator.load(run, device="cpu")
+    before = path.stat().st_mtime_ns
+    PoseEstimator.load(run, device="cpu")
+    assert path.stat().st_mtime_ns == before
+    torch.manual_seed(1)
+    run.save_weights("step2", build_joint(run.settings))
+    PoseEstimator.load(run, device="cpu")
+    assert path.stat().st_mtime_ns != before
+
+
+def test_wrong_inputs_are_refused_in_words(estimator: PoseEstimator, run: Run, tmp_path: Path) -> None:
+    image = np.zeros((8, 8, 3), dtype=np.uint8)
+    with pytest.raises(ValueError, match=r"\(H, W, 3\) uint8"):
+        estimator(image.astype(np.float32), camera(128))
+    with pytest.raises(ValueError, match=r"\(H, W, 3\) uint8"):
+        estimator(image[..., 0], camera(128))
+    with pytest.raises(ValueError, match="3 x 3"):
+        estimator(image, np.eye(4))
+    with pytest.raises(ValueError, match="3 x 3"):
+        estimator(image, np.full((3, 3), np.nan))
+    with pytest.raises(RunError, match="detector"):
+        PoseEstimator.load(run, "extended", device="cpu")
+    with pytest.raises(RunError, match="no run folder"):
+        PoseEstimator.load(tmp_path)
+
+
+def test_a_detection_is_checked_when_made() -> None:
+    good = {"label": "a", "object_index": 0, "score": 0.5, "similarity": 0.9, "box": np.zeros(4)}
+    Detection(**good, R_cam_obj=np.eye(3), t_cam_obj=np.ones(3))
+    with pytest.raises(ValueError, match="rotation"):
+        Detection(**good, R_cam_obj=np.diag([1.0, 1.0, -1.0]), t_cam_obj=np.ones(3))
+    with pytest.raises(ValueError, match=r"t_cam_obj must have shape \(3,\)"):
+        Detection(**good, R_cam_obj=np.eye(3), t_cam_obj=np.ones(4))
+    with pytest.raises(ValueError, match="finite"):
+        Detection(**good, R_cam_obj=np.eye(3), t_cam_obj=np.full(3, np.inf))
+    with pytest.raises(ValueError, match="score"):
+        Detection(**{**good, "score": 1.5}, R_cam_obj=np.eye(3), t_cam_obj=np.ones(3))
+
+
+def test_one_encoder_pass_serves_boxes_and_latents(estimator: PoseEstimator) -> None:
+    pipeline = estimator.pipeline
+    assert isinstance(pipeline, JointPipeline)
+    calls = []
+    handle = pipeline.network.autoencoder.encoder.register_forward_hook(lambda *_: calls.append(1))
+    estimator.estimate(torch.rand(2, 3, 128, 128), geometry.camera_matrix(75.0, 64.0, 64.0))
+    handle.remove()
+    assert len(calls) == 1

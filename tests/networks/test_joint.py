@@ -1,0 +1,188 @@
+"""The points on which the joint network stands or falls: its boxes, its RoIs, its gradients (15-20)."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torchvision.ops import box_iou
+
+from codepose.config import Settings
+from codepose.geometry import padded_square
+from codepose.networks.build import build_joint
+from codepose.networks.joint import JointNetwork, best_proposals, pool_features, sample_features
+from codepose.synthesis.scenes import SceneBatch, SceneSource
+from codepose.synthesis.world import World
+from codepose.training.stages import boxes_of
+
+
+@pytest.fixture(scope="module")
+def scenes(world: World) -> SceneBatch:
+    return SceneSource(world, "train").scenes(torch.arange(4))
+
+
+def network(settings: Settings, **changes: object) -> JointNetwork:
+    torch.manual_seed(0)
+    made = build_joint(settings.model_copy(update={"network": settings.network.model_copy(update=changes)}))
+    made.min_iou = 0.0
+    return made.train()
+
+
+def test_box_fed_back_is_a_detection_and_never_the_ground_truth(
+    tiny_settings: Settings, scenes: SceneBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, seen = network(tiny_settings), {}
+    propose, refine = net.heads.propose, net.heads.refine
+
+    def spy_propose(*args):
+        seen["proposals"] = propose(*args)
+        seen["copies"] = [b.clone() for b in seen["proposals"].boxes]
+        return seen["proposals"]
+
+    def spy_refine(features, boxes, labels, size):
+        seen["chosen"] = boxes
+        return refine(features, boxes, labels, size)
+
+    monkeypatch.setattr(net.heads, "propose", spy_propose)
+    monkeypatch.setattr(net.heads, "refine", spy_refine)
+    out = net(scenes.images, boxes_of(scenes), scenes.targets)
+    for i, (proposals, before) in enumerate(zip(seen["proposals"].boxes, seen["copies"], strict=True)):
+        truth = scenes.boxes[i : i + 1]
+        assert torch.equal(proposals, before), "torchvision's sampling changed the proposals in place"
+        overlaps = box_iou(before, truth)[:, 0]
+        assert float(overlaps.max()) < 1.0, "the ground truth is among the proposals"
+        assert torch.equal(seen["chosen"][i], before[overlaps.argmax()])
+        assert float((out.boxes[i] - truth[0]).abs().max()) > 1e-3, "the ground truth was fed back"
+
+
+def test_torchvisions_own_sampling_does_append_the_ground_truth(tiny_settings: Settings, scenes: SceneBatch) -> None:
+    """The trap that (15) is about: taken after this step, 'largest IoU' would always be the ground truth."""
+    net = network(tiny_settings)
+    proposals = [torch.tensor([[0.0, 0.0, 9.0, 9.0]])] * len(scenes.boxes)
+    sampled, *_ = net.heads.roi_heads.select_training_samples(proposals, boxes_of(scenes))
+    for boxes, truth in zip(sampled, scenes.boxes, strict=True):
+        assert (boxes == truth).all(1).any()
+
+
+def test_moving_the_ground_truth_cannot_move_the_box_fed_back(tiny_settings: Settings, scenes: SceneBatch) -> None:
+    """With a single proposal to choose from, the box fed back does not depend on the ground truth at all."""
+    net = network(tiny_settings)
+    only = [torch.tensor([[20.0, 30.0, 60.0, 70.0]])] * 2
+    features = net.encoder(scenes.images[:2])
+    results = []
+    for truth in (scenes.boxes[:2], scenes.boxes[:2] + 3.0):
+        chosen, found = best_proposals(only, truth)
+        assert found.all()
+        results.append(net.heads.refine(features, chosen, torch.ones(2, dtype=torch.long), (128, 128)))
+    assert torch.equal(results[0], results[1])
+
+
+def test_an_image_without_proposals_is_left_out(tiny_settings: Settings) -> None:
+    chosen, found = best_proposals([torch.zeros(0, 4), torch.ones(1, 4)], torch.rand(2, 4))
+    assert found.tolist() == [False, True]
+    assert chosen.shape == (2, 4)
+
+
+def test_roi_of_a_whole_crop_is_step_1s_feature_map_and_latent(tiny_settings: Settings) -> None:
+    """Through RoIAlign, Step 1's FC weights see exactly what they were trained on (8)."""
+    net = network(tiny_settings).eval()
+    crop = torch.rand(2, 3, 32, 32)
+    features = net.encoder(crop)
+    squares = torch.tensor([[0.0, 0.0, 32.0, 32.0]]).expand(2, 4)
+    for pool in (pool_features, sample_features):
+        pooled = pool(features, squares, torch.arange(2), net.side)
+        torch.testing.assert_close(pooled, features, rtol=1e-5, atol=1e-5)
+    direct = net.autoencoder.encode(crop)
+    boxes = squares.clone()
+    boxes[:, :2] += 16.0 - 16.0 / net.pad
+    boxes[:, 2:] -= 16.0 - 16.0 / net.pad
+    torch.testing.assert_close(padded_square(boxes, net.pad), squares)
+    through = net.latents(features, boxes, torch.arange(2))
+    torch.testing.assert_close(through, direct, rtol=1e-4, atol=1e-4)
+
+
+def test_roi_in_a_scene_differs_from_the_crop_by_border_effects_only(make_settings) -> None:
+    """The same pixels in a larger, neutral image: what differs comes from the zero padding at the crop's border.
+
+    At the paper's crop of 128 px without norms, with random weights, the latents agree to a cosine above 0.95;
+    the RoI one stride aside does not.
+    """
+    settings = make_settings(**{"network.crop": 128, "network.norm": "none", "data.camera.image_size": 256})
+    net = network(settings).eval()
+    torch.manual_seed(1)
+    yy, xx = torch.meshgrid(torch.linspace(-1, 1, 128), torch.linspace(-1, 1, 128), indexing="ij")
+    window = (1.0 - (xx**2 + yy**2)).clamp(0, 1)  # an object in the middle, neutral at the border
+    mean = net.autoencoder.encoder.mean
+    crop = mean + (torch.rand(1, 3, 128, 128) - mean) * window
+    scene = mean.expand(1, 3, 256, 256).clone()
+    scene[:, :, 64:192, 64:192] = crop
+    features = net.encoder(scene)
+    square = torch.tensor([[64.0, 64.0, 192.0, 192.0]])
+    with torch.no_grad():
+        direct = net.autoencoder.encode(crop)
+        inside = net.autoencoder.head.encode(pool_features(features, square, torch.zeros(1).long(), net.side))
+        aside = net.autoencoder.head.encode(pool_features(features, square + 16.0, torch.zeros(1).long(), net.side))
+    cosine = torch.nn.functional.cosine_similarity
+    assert float(cosine(direct, inside)) > 0.95
+    assert float(cosine(direct, aside)) < 0.8
+
+
+def test_both_roi_poolings_agree_inside_and_are_zero_outside(tiny_settings: Settings) -> None:
+    features = torch.randn(2, 5, 8, 8)
+    squares = torch.tensor([[20.0, 24.0, 75.0, 79.0], [33.0, 40.0, 90.0, 97.0]])
+    images = torch.tensor([1, 0])
+    a, b = pool_features(features, squares, images, 4), sample_features(features, squares, images, 4)
+    torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+    far = torch.tensor([[-200.0, -200.0, -100.0, -100.0]])
+    for pool in (pool_features, sample_features):
+        assert float(pool(features, far, images[:1], 4).abs().max()) == 0.0
+
+
+@pytest.mark.parametrize("box_gradient", ["features", "boxes"])
+def test_gradient_of_the_reconstruction_reaches_what_it_should(
+    tiny_settings: Settings, scenes: SceneBatch, box_gradient: str
+) -> None:
+    net = network(tiny_settings, box_gradient=box_gradient)
+    net(scenes.images, boxes_of(scenes), scenes.targets).losses["mse"].backward()
+
+    def moved(module: torch.nn.Module) -> bool:
+        return any(p.grad is not None and float(p.grad.abs().max()) > 0 for p in module.parameters())
+
+    assert moved(net.autoencoder.encoder)
+    assert moved(net.autoencoder.head)
+    assert moved(net.autoencoder.decoder)
+    assert moved(net.heads.roi_heads.box_predictor.bbox_pred) == (box_gradient == "boxes")
+    assert moved(net.heads.roi_heads.box_head) == (box_gradient == "boxes")
+    assert not moved(net.heads.rpn)
+
+
+def test_poor_detections_are_left_out_of_the_reconstruction_loss(tiny_settings: Settings, scenes: SceneBatch) -> None:
+    net = network(tiny_settings)
+    net.min_iou = 1.1
+    out = net(scenes.images, boxes_of(scenes), scenes.targets)
+    assert not out.used.any()
+    assert float(out.losses["mse"].detach()) == 0.0
+    assert set(out.losses) == {"rpn_objectness", "rpn_box", "head_class", "head_box", "mse"}
+
+
+def test_detections_are_boxes_inside_the_image_with_scores(tiny_settings: Settings, scenes: SceneBatch) -> None:
+    net = network(tiny_settings).eval()
+    net.heads.roi_heads.score_thresh = 0.0
+    with torch.no_grad():
+        features, found = net.detect(scenes.images)
+    assert features.shape == (4, 64, 8, 8)
+    for one in found:
+        assert len(one["boxes"]) > 0
+        assert float(one["boxes"].min()) >= 0.0
+        assert float(one["boxes"].max()) <= 128.0
+        assert (one["scores"].diff() <= 0).all()
+        assert (one["labels"] == 1).all()
+
+
+def test_boxes_stay_float32_under_bf16(tiny_settings: Settings, scenes: SceneBatch) -> None:
+    """bf16 coordinates are a pixel off at 256: boxes must never be rounded to it."""
+    net = network(tiny_settings)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = net(scenes.images, boxes_of(scenes), scenes.targets)
+    assert out.boxes.dtype == torch.float32
+    rounded = out.boxes.detach().bfloat16().float()
+    assert (rounded != out.boxes.detach()).float().mean() > 0.5

@@ -1,0 +1,114 @@
+"""Eqs. 1-3 against slow twins written from the paper, gradients against finite differences, and the warnings."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from codepose.geometry import geodesic_angle, view_rotation
+from codepose.networks.losses import angle_loss, cos_loss, mse, reconstruction_health
+
+
+def rotations(count: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    directions = torch.nn.functional.normalize(torch.randn(count, 3, generator=generator, dtype=torch.float64), dim=1)
+    return view_rotation(directions, torch.rand(count, generator=generator, dtype=torch.float64) * 6.28)
+
+
+def slow_mse(reconstruction: torch.Tensor, target: torch.Tensor, k: int) -> float:
+    pairs = zip(reconstruction.flatten(), target.flatten(), strict=True)
+    errors = sorted(((r - t) ** 2 for r, t in pairs), reverse=True)
+    kept = errors[: max(1, len(errors) // k)]
+    return float(sum(kept) / len(kept))
+
+
+def slow_angle(z: torch.Tensor, R: torch.Tensor, objects: torch.Tensor, pairing: str) -> float:
+    pairs = []
+    for j in range(len(z)):
+        others = [k for k in range(len(z)) if k != j and objects[k] == objects[j]]
+        if others:
+            k = min(others, key=lambda k: float(geodesic_angle(R[j], R[k])))
+            theta = float(geodesic_angle(R[j], R[k]))
+            pairs.append((theta, float((z[j] - z[k]).norm()) * math.exp(-theta)))
+        else:
+            pairs.append((math.inf, 0.0))
+    return min(pairs)[1] if pairing == "closest_pair" else sum(v for _, v in pairs) / len(pairs)
+
+
+@given(st.integers(1, 5), st.integers(1, 6))
+@settings(max_examples=20, deadline=None)
+def test_mse_is_the_mean_of_the_largest_errors(count: int, k: int) -> None:
+    generator = torch.Generator().manual_seed(count * 7 + k)
+    a, b = torch.rand(2, count, 3, 4, 5, generator=generator, dtype=torch.float64)
+    expected = [slow_mse(x, y, k) for x, y in zip(a, b, strict=True)]
+    torch.testing.assert_close(mse(a, b, k), torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=0)
+
+
+def test_mse_with_ratio_one_is_equation_1() -> None:
+    a, b = torch.rand(2, 3, 3, 8, 8)
+    torch.testing.assert_close(mse(a, b), ((a - b) ** 2).mean((1, 2, 3)))
+
+
+@pytest.mark.parametrize("pairing", ["nearest", "closest_pair"])
+@pytest.mark.parametrize("objects", [[0] * 6, [0, 1, 0, 1, 1, 0], [0, 1, 2, 0, 0, 1]])
+def test_angle_loss_equals_its_slow_twin(pairing: str, objects: list[int]) -> None:
+    z = torch.randn(6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    R, which = rotations(6), torch.tensor(objects)
+    value = float(angle_loss(z, R, which, pairing))
+    assert value == pytest.approx(slow_angle(z, R, which, pairing), rel=1e-9)
+
+
+def test_angle_loss_by_hand() -> None:
+    """Two views 90 degrees apart: each is the other's neighbour, |z1 - z2| = 5, theta = pi / 2."""
+    R = view_rotation(torch.tensor([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]], dtype=torch.float64), torch.zeros(2).double())
+    theta = float(geodesic_angle(R[0], R[1]))
+    z = torch.tensor([[0.0, 0.0], [3.0, 4.0]], dtype=torch.float64)
+    assert float(angle_loss(z, R, torch.zeros(2))) == pytest.approx(5.0 * math.exp(-theta), rel=1e-9)
+
+
+def test_angle_loss_of_a_lone_view_is_zero() -> None:
+    assert float(angle_loss(torch.randn(1, 4), rotations(1).float(), torch.zeros(1))) == 0.0
+    assert float(angle_loss(torch.randn(2, 4), rotations(2).float(), torch.tensor([0, 1]))) == 0.0
+
+
+def test_gradients_match_finite_differences() -> None:
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.rand(2, 2, 3, 3, 3, generator=generator, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: mse(x, b.detach(), 1), a.detach().requires_grad_())
+    assert torch.autograd.gradcheck(lambda x: mse(x, b.detach(), 4), a.detach().requires_grad_())
+    z = torch.randn(4, 3, generator=generator, dtype=torch.float64, requires_grad=True)
+    y = torch.randn(4, 3, generator=generator, dtype=torch.float64, requires_grad=True)
+    for pairing in ("nearest", "closest_pair"):
+        assert torch.autograd.gradcheck(lambda x, p=pairing: angle_loss(x, rotations(4), torch.zeros(4), p), z)
+    assert torch.autograd.gradcheck(cos_loss, (z, y))
+
+
+def test_angle_loss_has_a_finite_gradient_where_latents_coincide() -> None:
+    z = torch.ones(3, 4, requires_grad=True)
+    angle_loss(z, rotations(3).float(), torch.zeros(3)).backward()
+    assert torch.isfinite(z.grad).all()
+
+
+def test_cos_loss_is_minus_the_mean_cosine() -> None:
+    z, y = torch.randn(2, 6, 5, dtype=torch.float64)
+    slow = -sum(float(a @ b / (a.norm() * b.norm())) for a, b in zip(z, y, strict=True)) / 6
+    assert float(cos_loss(z, y)) == pytest.approx(slow, rel=1e-9)
+    assert float(cos_loss(z, 3.0 * z)) == pytest.approx(-1.0)
+
+
+def test_warnings_name_black_outputs_and_collapsed_latents() -> None:
+    targets = torch.zeros(4, 3, 8, 8)
+    targets[:, :, 2:5, 2:5] = 0.7
+    good = reconstruction_health(targets * 0.9, targets, torch.randn(4, 8))
+    assert good.warnings() == []
+    black = reconstruction_health(torch.zeros_like(targets), targets, torch.randn(4, 8))
+    assert black.object_mse == pytest.approx(0.49)
+    assert len(black.warnings()) == 1
+    assert "black" in black.warnings()[0]
+    collapsed = reconstruction_health(targets, targets, torch.ones(4, 8) + 1e-5 * torch.randn(4, 8))
+    assert len(collapsed.warnings()) == 1
+    assert "collapsed" in collapsed.warnings()[0]

@@ -1,0 +1,87 @@
+"""VGG16's shapes, its mirror, and torchvision's weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torchvision.models import vgg16
+
+from codepose.networks.autoencoder import LatentHead, OriginalAutoencoder
+from codepose.networks.vgg import Decoder, Encoder, load_imagenet
+
+
+@pytest.mark.parametrize("norm", ["none", "group", "block"])
+def test_shapes_go_down_by_sixteen_and_back(norm: str) -> None:
+    encoder, decoder = Encoder(0.125, norm), Decoder(0.125, norm)
+    features = encoder(torch.rand(2, 3, 64, 96))
+    assert features.shape == (2, 64, 4, 6)
+    out = decoder(features)
+    assert out.shape == (2, 3, 64, 96)
+    assert 0.0 <= float(out.min()) <= float(out.max()) <= 1.0
+
+
+def test_full_width_encoder_is_torchvisions_vgg16_without_pool5() -> None:
+    with torch.device("meta"):
+        ours, theirs = Encoder(), vgg16()
+    mine = {k: v.shape for k, v in ours.state_dict().items()}
+    reference = {k: v.shape for k, v in theirs.state_dict().items() if k.startswith("features")}
+    assert mine == reference
+    kinds = [type(layer) for layer in ours.features]
+    assert kinds == [type(layer) for layer in theirs.features[:-1]]
+
+
+def test_decoder_mirrors_the_encoder() -> None:
+    """Thirteen convolutions each way, with the channel pairs turned round, and four upsamplings."""
+    encoder, decoder = Encoder(0.25), Decoder(0.25)
+    down = [(c.in_channels, c.out_channels) for c in encoder.modules() if isinstance(c, nn.Conv2d)]
+    up = [(c.in_channels, c.out_channels) for c in decoder.modules() if isinstance(c, nn.Conv2d)]
+    assert len(down) == 13
+    assert up == [(out, into) for into, out in reversed(down)]
+    assert sum(isinstance(m, nn.Upsample) for m in decoder.modules()) == 4
+
+
+def small_imagenet_file(folder: Path) -> Path:
+    """A file with VGG16's names and shapes: every tensor repeats one number, so it takes kilobytes."""
+    with torch.device("meta"):
+        state = vgg16().state_dict()
+    path = folder / "vgg16.pth"
+    torch.save({k: torch.full((1,), float(i)).expand(v.shape) for i, (k, v) in enumerate(state.items())}, path)
+    assert path.stat().st_size < 100_000
+    return path
+
+
+def test_imagenet_weights_are_loaded_from_a_file(tmp_path: Path) -> None:
+    encoder = Encoder()
+    load_imagenet(encoder, small_imagenet_file(tmp_path))
+    for i, value in enumerate(encoder.state_dict().values()):
+        assert (value == float(i)).all()
+
+
+def test_missing_imagenet_file_says_where_to_put_it(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.pth.*--network\.weights none"):
+        load_imagenet(Encoder(0.125), tmp_path / "nowhere.pth")
+
+
+def test_imagenet_weights_need_full_width(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"--network\.width 1 --network\.norm none"):
+        load_imagenet(Encoder(0.125), small_imagenet_file(tmp_path))
+
+
+def test_original_autoencoder_has_the_published_size() -> None:
+    """29.7 M parameters (the AAE's own count)."""
+    network = OriginalAutoencoder()
+    assert sum(p.numel() for p in network.parameters()) == pytest.approx(29.7e6, rel=0.02)
+    latents, images = OriginalAutoencoder(64, 32, 0.125)(torch.rand(2, 3, 64, 64))
+    assert latents.shape == (2, 32)
+    assert images.shape == (2, 3, 64, 64)
+
+
+def test_latent_head_maps_the_paper_sizes() -> None:
+    """32,768 -> latent -> 32,768 (12)."""
+    with torch.device("meta"):
+        head = LatentHead(512, 8, 4096)
+    assert head.to_latent.weight.shape == (4096, 32768)
+    assert head.from_latent.weight.shape == (32768, 4096)

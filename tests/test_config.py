@@ -1,0 +1,324 @@
+"""The settings: the paper's numbers, the shipped presets, YAML in and out, and errors that name the key."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from codepose import config
+from codepose.config import (
+    PRESETS,
+    ConfigError,
+    OptimizerSettings,
+    Phase,
+    Settings,
+    StageSettings,
+    load_preset,
+    load_settings,
+    override,
+    to_yaml,
+)
+
+FOUND = sorted(p.name[:-5] for p in resources.files("codepose").joinpath("presets").iterdir() if p.name[-5:] == ".yaml")
+SIX = {"quick", "robust", "paper-128-t1", "paper-128-t2", "paper-4096-t1", "paper-4096-t2"}
+
+# dotted key → what the paper prints, or what decisions.md settles
+PRINTED: dict[str, Any] = {
+    "step1.optimizer.name": "adabound",
+    "step1.optimizer.lr": 8e-6,
+    "step1.optimizer.final_lr": 0.1,
+    "step1.optimizer.gamma": 1e-3,
+    "step1.optimizer.schedule": "constant",
+    "step1.batch": 128,
+    "step1.epochs": 27.0,
+    "losses.lambda_angle": 1e-6,
+    "losses.lambda_cos": 1e-2,
+    "losses.lambda_pose": 1.0,
+    "losses.bootstrap_ratio": 1,
+    "losses.original_bootstrap_ratio": 4,
+    "losses.pairing": "nearest",
+    "losses.stop_grad_target": False,
+    "losses.min_iou": 0.3,
+    "data.step1_images": 100_000,
+    "data.scene_images": 25_000,
+    "data.test_images": 800,
+    "data.val_images": 500,
+    "data.pad": 1.2,
+    "data.backgrounds": None,
+    "data.curriculum": 0.0,
+    "data.camera.image_size": 512,
+    "data.camera.focal": 300.0,
+    "data.camera.box_side": (80.0, 133.0),
+    "data.camera.truncation": 0.0,
+    "data.camera.far": 5000.0,
+    "data.augmentation.probability": 0.5,
+    "data.augmentation.add": 0.1,
+    "data.augmentation.contrast": (0.4, 2.3),
+    "data.augmentation.multiply": (0.6, 1.4),
+    "data.augmentation.per_channel": 0.3,
+    "data.augmentation.blur_sigma": 1.2,
+    "data.augmentation.scale": (0.8, 1.2),
+    "data.augmentation.shift": 0.15,
+    "data.occlusion.unoccluded": 0.3,
+    "data.occlusion.min_visible": 0.4,
+    "network.crop": 128,
+    "network.latent": 4096,
+    "network.width": 1.0,
+    "network.norm": "none",
+    "network.weights": "none",
+    "network.anchor_sizes": (64.0, 128.0, 256.0),
+    "network.aspect_ratios": (0.5, 1.0, 2.0),
+    "network.box_gradient": "features",
+    "network.original_latent": 128,
+    "original.batch": 64,
+    "original.optimizer.name": "adam",
+    "original.optimizer.lr": 2e-4,
+    "codebook.level": 4,
+    "codebook.in_plane": 36,
+    **{
+        f"{stage}.{key}": value
+        for stage in ("detector", "step2")
+        for key, value in {
+            "batch": 12,
+            "epochs": 30.0,
+            "optimizer.name": "sgd",
+            "optimizer.lr": 0.01,
+            "optimizer.schedule": "steps",
+            "optimizer.step_epochs": 8.0,
+            "optimizer.momentum": 0.9,
+            "optimizer.weight_decay": 5e-4,
+            "optimizer.warmup": 500,
+        }.items()
+    },
+}
+
+
+def at(settings: Settings, key: str) -> Any:
+    node: Any = settings
+    for part in key.split("."):
+        node = getattr(node, part)
+    return node
+
+
+@pytest.mark.parametrize("key", sorted(PRINTED))
+def test_defaults_are_the_papers(key: str) -> None:
+    assert at(Settings(), key) == PRINTED[key]
+
+
+def test_defaults_describe_one_hammer_seen_from_everywhere() -> None:
+    (part,) = Settings().objects
+    assert (part.mesh, part.unit, part.view_cone_deg, part.view_direction) == ("hammer", "mm", 180.0, None)
+
+
+def test_the_padded_square_averages_the_crop() -> None:
+    """(34): the square the encoder sees is 128 px on average, Step 1's scale."""
+    low, high = Settings().data.camera.box_side
+    assert Settings().data.pad * (low + high) / 2 == pytest.approx(Settings().network.crop, abs=0.5)
+
+
+def test_the_originals_30000_iterations() -> None:
+    """(AAE) 30,000 iterations of 64 over its own 20,000 views."""
+    original = Settings().original
+    assert original.epochs * 20_000 / original.batch == 30_000
+
+
+# presets
+
+
+def test_all_six_presets_ship_and_no_other_file() -> None:
+    assert set(PRESETS) == SIX
+    assert set(FOUND) == SIX
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_preset_round_trips(name: str, tmp_path: Path) -> None:
+    settings = load_preset(name)
+    assert settings.name == name
+    path = tmp_path / "config.yaml"
+    path.write_text(to_yaml(settings))
+    assert load_settings(path) == settings
+    assert to_yaml(load_settings(path)) == path.read_text()
+    assert Settings.model_validate_json(settings.model_dump_json()) == settings
+
+
+@pytest.mark.parametrize("name", [n for n in FOUND if n.startswith("paper-")])
+def test_paper_presets_say_what_their_names_say(name: str) -> None:
+    _, latent, scheme = name.split("-")
+    settings = load_preset(name)
+    assert settings.network.latent == int(latent)
+    phases = [(p.epochs, set(p.train)) for p in settings.step2.phases]
+    if scheme == "t1":
+        assert phases in ([], [(30.0, set(config.ALL_GROUPS))])
+    else:
+        assert phases == [
+            (1.0, {"rpn", "fc"}),
+            (1.0, {"encoder", "decoder"}),
+            (28.0, set(config.ALL_GROUPS)),
+        ] or (
+            phases
+            == [
+                (1.0, {"rpn", "fc", "box_head"}),
+                (1.0, {"encoder", "decoder"}),
+                (28.0, set(config.ALL_GROUPS)),
+            ]
+        )
+    # nothing that the paper prints is changed but the latent
+    for key, value in PRINTED.items():
+        if key != "network.latent" and key != "network.weights":
+            assert at(settings, key) == value, key
+
+
+def test_unknown_preset_lists_those_there_are() -> None:
+    with pytest.raises(ConfigError, match=r"'papre'.*quick.*robust.*paper-4096-t2"):
+        load_preset("papre")
+
+
+# YAML
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def test_left_out_keys_keep_the_papers_values(tmp_path: Path) -> None:
+    settings = load_settings(write(tmp_path / "a.yaml", "step1: {batch: 7, optimizer: {lr: 1e-3}}\n"))
+    assert settings.step1.batch == 7
+    assert settings.step1.epochs == 27.0
+    assert settings.step1.optimizer.lr == 1e-3  # YAML 1.1 reads 1e-3 as text; it is a number all the same
+    assert settings.step2 == Settings().step2
+    assert load_settings(write(tmp_path / "empty.yaml", "# nothing\n")) == Settings()
+
+
+@pytest.mark.parametrize("stage", ["step1", "original", "detector", "step2"])
+def test_a_stage_changed_in_part_keeps_the_rest_of_its_own_defaults(stage: str, tmp_path: Path) -> None:
+    settings = load_settings(write(tmp_path / "a.yaml", f"{stage}: {{log_every: 3, optimizer: {{clip: 1.5}}}}\n"))
+    expected = override(Settings(), {f"{stage}.log_every": 3, f"{stage}.optimizer.clip": 1.5})
+    assert settings == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("batchsize: 3", "batchsize"),
+        ("step1: {bacth: 3}", "step1.bacth"),
+        ("data: {camera: {focus: 3}}", "data.camera.focus"),
+        ("objects: [{mesh: hammer, colour: red}]", "objects.0.colour"),
+        ("step2: {phases: [{epochs: 30, trian: [fc]}]}", "step2.phases.0.trian"),
+    ],
+)
+def test_unknown_key_is_named(text: str, key: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "typo.yaml", text)
+    with pytest.raises(ConfigError) as caught:
+        load_settings(path)
+    assert f"  {key}: " in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("step1: {batch: 0}", "step1.batch"),
+        ("step1: {optimizer: {lr: -1.0}}", "step1.optimizer.lr"),
+        ("network: {crop: 100}", "network.crop"),
+        ("network: {norm: batch}", "network.norm"),
+        ("data: {occlusion: {min_visible: 1.5}}", "data.occlusion.min_visible"),
+        ("data: {camera: {box_side: [80]}}", "data.camera.box_side"),
+        ("data: {camera: {image_size: 500}}", "data.camera.image_size"),
+        ("objects: []", "objects"),
+        ("objects: [{view_cone_deg: 181}]", "objects.0.view_cone_deg"),
+        ("step2: {phases: [{epochs: 1}]}", "step2"),
+    ],
+)
+def test_bad_value_is_named(text: str, key: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_settings(write(tmp_path / "bad.yaml", text))
+    assert key in str(caught.value)
+
+
+def test_every_problem_of_a_file_is_listed_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_settings(write(tmp_path / "bad.yaml", "step1: {batch: 0, bacth: 2}\nsead: 1\n"))
+    assert all(f"  {key}: " in str(caught.value) for key in ("step1.batch", "step1.bacth", "sead"))
+
+
+@pytest.mark.parametrize(("text", "words"), [("a: [1", "not valid YAML"), ("- 1\n- 2\n", "mapping")])
+def test_other_files_are_refused_in_words(text: str, words: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=words):
+        load_settings(write(tmp_path / "other.yaml", text))
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml does not exist"):
+        load_settings(tmp_path / "nowhere.yaml")
+
+
+# override
+
+
+def test_override_changes_what_it_names_and_nothing_else() -> None:
+    before = Settings()
+    changed = override(before, {"step1.batch": 4, "data.camera.box_side": [20, 33], "name": "mine", "seed": "3"})
+    assert (changed.step1.batch, changed.data.camera.box_side, changed.name, changed.seed) == (
+        4,
+        (20, 33),
+        "mine",
+        3,
+    )
+    assert before == Settings()
+    back = {"step1.batch": 128, "data.camera.box_side": [80, 133], "name": before.name, "seed": 0}
+    assert override(changed, back) == before
+    assert override(before, {}) == before
+
+
+@pytest.mark.parametrize("key", ["bacth", "step1.bacth", "step1.optimizer.lr.x", "nothing.at.all", "step1.", ""])
+def test_override_names_a_key_that_does_not_exist(key: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        override(Settings(), {key: 1})
+    assert repr(key) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("step1.batch", "many"), ("step1.batch", -1), ("network.crop", 33), ("step2.epochs", 0)],
+)
+def test_override_names_the_key_of_a_bad_value(key: str, value: Any) -> None:
+    with pytest.raises(ConfigError) as caught:
+        override(Settings(), {key: value})
+    assert f"  {key}: " in str(caught.value)
+
+
+# frozen
+
+
+@pytest.mark.parametrize("key", ["seed", "step1.batch", "step1.optimizer.lr", "data.camera.focal"])
+def test_settings_are_frozen(key: str) -> None:
+    settings = Settings()
+    *parents, last = key.split(".")
+    node = at(settings, ".".join(parents)) if parents else settings
+    with pytest.raises(ValidationError, match="frozen"):
+        setattr(node, last, 1)
+    assert settings == Settings()
+
+
+def test_phases_must_fill_the_epochs() -> None:
+    phases = (Phase(epochs=1, train=("rpn", "fc")), Phase(epochs=29))
+    assert StageSettings(epochs=30, phases=phases).phases == phases
+    with pytest.raises(ValidationError, match="must add up"):
+        StageSettings(epochs=31, phases=phases)
+    with pytest.raises(ValidationError):
+        Phase(epochs=1, train=("heads",))  # type: ignore[arg-type]
+
+
+def test_yaml_keeps_small_numbers_and_every_key() -> None:
+    settings = override(Settings(), {"step1.optimizer.lr": 8e-6, "losses.lambda_angle": 1e-6})
+    values = yaml.safe_load(to_yaml(settings))
+    assert values["step1"]["optimizer"]["lr"] == 8e-6
+    assert values["losses"]["lambda_angle"] == 1e-6
+    assert set(values) == set(Settings.model_fields)
+    assert set(values["step1"]["optimizer"]) == set(OptimizerSettings.model_fields)

@@ -1,0 +1,94 @@
+"""The documentation is checked: its commands parse, its snippets run, its names exist."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+import tyro
+from PIL import Image
+
+from codepose.apps.cli import COMMANDS
+from codepose.apps.commands import COMMAND_OPTIONS
+from codepose.config import Settings
+from codepose.networks.build import build_joint
+from codepose.training.run import Run
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "CONTRIBUTING.md"])
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), flags=re.DOTALL)
+
+
+def shell_lines() -> list[str]:
+    lines = []
+    for page in PAGES:
+        for block in blocks(page, "bash"):
+            lines += [line.split("  #")[0].strip() for line in block.replace("\\\n", " ").splitlines() if line.strip()]
+    return lines
+
+
+@pytest.mark.parametrize("line", [x for x in shell_lines() if x.startswith("codepose ")])
+def test_documented_commands_parse(line: str) -> None:
+    command, *arguments = shlex.split(line)[1:]
+    assert command in COMMANDS
+    tyro.cli(COMMAND_OPTIONS[command], args=arguments)
+
+
+@pytest.mark.parametrize("line", [x for x in shell_lines() if x.startswith("make ")])
+def test_documented_make_targets_exist(line: str) -> None:
+    target = shlex.split(line)[1]
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+
+
+def test_the_readme_documents_every_command() -> None:
+    text = (ROOT / "README.md").read_text()
+    for command in COMMANDS:
+        assert f"codepose {command}" in text or f"make {command}" in text, command
+
+
+def test_the_readmes_python_runs(
+    tiny_settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    run = Run.create(tmp_path / "runs" / "part", tiny_settings)
+    torch.manual_seed(0)
+    run.save_weights("step2", build_joint(tiny_settings))
+    Image.new("RGB", (64, 48), (90, 90, 90)).save(tmp_path / "photo.png")
+    monkeypatch.chdir(tmp_path)
+    snippets = blocks(ROOT / "README.md", "python")
+    assert snippets
+    for snippet in snippets:
+        exec(compile(snippet, "README.md", "exec"), {})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_and_pictures_exist(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text()):
+        if not target.startswith(("http", "mailto")):
+            assert (page.parent / target).exists(), target
+
+
+def test_the_method_page_names_functions_that_exist() -> None:
+    text = (ROOT / "docs" / "method.md").read_text()
+    table = text.split("## Equation")[1].split("## Losses")[0]
+    pairs = re.findall(r"`([\w/]+\.py) : ([\w.]+)`", table)
+    assert len(pairs) >= 12
+    for file, name in pairs:
+        source = (ROOT / "src" / "codepose" / file).read_text()
+        for part in name.split("."):
+            assert re.search(rf"(def|class) {part}\b", source), f"{file}: {part}"
+
+
+def test_the_example_runs(tiny_settings: Settings, tmp_path: Path, capsys) -> None:
+    run = Run.create(tmp_path / "run", tiny_settings)
+    run.save_weights("step2", build_joint(tiny_settings))
+    code = compile((ROOT / "examples" / "poses_from_renders.py").read_text(), "example", "exec")
+    names: dict = {"__name__": "example"}
+    exec(code, names)
+    names["main"](str(tmp_path / "run"), count=3)
+    assert capsys.readouterr().out.count("\n") == 3

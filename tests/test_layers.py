@@ -1,0 +1,68 @@
+"""The arrows of the architecture point one way: a folder imports only from those above it."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1] / "src" / "codepose"
+LAYERS = ("config", "geometry", "synthesis", "networks", "training", "estimation", "evaluation", "apps")
+
+
+def imported(path: Path) -> set[str]:
+    """The codepose layers a file imports, wherever in it; imports for type checkers alone do not count."""
+    tree, layers = ast.parse(path.read_text()), set()
+    skipped = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        names = []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names] + [node.module]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        layers |= {n.split(".")[1] for n in names if n.startswith("codepose.") and n.split(".")[1] in LAYERS}
+    return layers
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_point_upwards(path: Path) -> None:
+    place = path.relative_to(ROOT).parts[0].removesuffix(".py")
+    if place.startswith("__"):
+        return
+    allowed = set(LAYERS[: LAYERS.index(place) + 1])
+    assert imported(path) <= allowed
+
+
+def test_help_answers_within_half_a_second() -> None:
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        done = subprocess.run([sys.executable, "-m", "codepose", "--help"], capture_output=True, text=True, check=True)
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.5
+    for command in ("demo", "preview", "train", "evaluate", "predict", "report"):
+        assert f"  {command} " in done.stdout
+
+
+def test_files_and_functions_stay_short() -> None:
+    """Past 400 lines or 50 a function it holds two ideas."""
+    long = []
+    for path in ROOT.rglob("*.py"):
+        text = path.read_text()
+        if text.count("\n") > 400:
+            long.append(str(path))
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno >= 90:
+                long.append(f"{path}:{node.name}")
+    assert long == []

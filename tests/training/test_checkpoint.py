@@ -1,0 +1,58 @@
+"""Checkpoints hold any nested training state, and no pickle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from codepose.training.checkpoint import CheckpointError, load_state, save_state
+
+
+def test_an_optimizers_state_survives(tmp_path: Path) -> None:
+    layer = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(layer.parameters())
+    layer(torch.rand(4, 3)).sum().backward()
+    optimizer.step()
+    save_state(tmp_path / "a.safetensors", optimizer.state_dict())
+    again = torch.optim.AdamW(layer.parameters())
+    again.load_state_dict(load_state(tmp_path / "a.safetensors"))
+    for key, values in optimizer.state_dict()["state"].items():
+        for name, value in values.items():
+            assert torch.equal(value, again.state_dict()["state"][key][name])
+    assert again.state_dict()["param_groups"] == optimizer.state_dict()["param_groups"]
+
+
+def test_plain_values_shared_tensors_and_odd_names(tmp_path: Path) -> None:
+    x = torch.arange(6.0).view(2, 3)
+    state = {"a/b": [x, x.T, {"c": None, 3: True}], "t": (1, 2.5, "s"), "rng": torch.get_rng_state()}
+    save_state(tmp_path / "s", state)
+    back = load_state(tmp_path / "s")
+    assert torch.equal(back["a/b"][0], x)
+    assert torch.equal(back["a/b"][1], x.T)
+    assert back["a/b"][2] == {"c": None, 3: True}
+    assert back["t"] == (1, 2.5, "s")
+    assert torch.equal(back["rng"], state["rng"])
+
+
+def test_what_cannot_be_held_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="set at /a/1"):
+        save_state(tmp_path / "s", {"a": [1, {2}]})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_wrong_files_are_refused_in_words(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="does not exist"):
+        load_state(tmp_path / "none")
+    (tmp_path / "junk").write_bytes(b"junk" * 100)
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_state(tmp_path / "junk")
+    save_file({"x": torch.ones(2)}, tmp_path / "other")
+    with pytest.raises(CheckpointError, match="not one that codepose wrote"):
+        load_state(tmp_path / "other")
+    save_state(tmp_path / "good", {"x": torch.ones(1000)})
+    (tmp_path / "cut").write_bytes((tmp_path / "good").read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_state(tmp_path / "cut")

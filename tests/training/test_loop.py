@@ -1,0 +1,238 @@
+"""Training: runs, overfits, repeats bit for bit, resumes bit for bit, survives kill -9, names what goes wrong."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from codepose.config import Phase, Settings, StageSettings, to_yaml
+from codepose.networks.build import build_extended, build_joint
+from codepose.networks.losses import mse
+from codepose.synthesis.scenes import SceneSource
+from codepose.synthesis.world import World
+from codepose.training.checkpoint import load_state
+from codepose.training.loop import NonFiniteLossError, Stage, fit, freeze, phase_at, total_steps
+from codepose.training.run import Run, RunError
+from codepose.training.stages import (
+    joint_groups,
+    make_fabric,
+    step1_stage,
+    step2_stage,
+    train_detector,
+    train_original,
+    train_step1,
+    train_step2,
+)
+
+
+def weights(run: Run, stage: str) -> dict[str, torch.Tensor]:
+    return load_state(run.path / stage / "weights.safetensors")
+
+
+def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert a.keys() == b.keys()
+    for name in a:
+        assert torch.equal(a[name], b[name]), name
+
+
+def train_all(path: Path, settings: Settings, world: World) -> Run:
+    run = Run.create(path, settings)
+    fabric = make_fabric("cpu")
+    extended = train_step1(run, world, fabric)
+    train_step2(run, world, fabric, extended)
+    train_detector(run, world, fabric)
+    train_original(run, world, fabric)
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, tiny_settings: Settings, world: World) -> Run:
+    return train_all(tmp_path_factory.mktemp("runs") / "first", tiny_settings, world)
+
+
+def test_every_stage_runs_and_logs_its_terms(trained: Run) -> None:
+    expected = {
+        "step1": {"mse", "angle", "cos", "val_mse"},
+        "original": {"mse", "val_mse"},
+        "detector": {"rpn_objectness", "rpn_box", "head_class", "head_box", "val_mean_iou"},
+        "step2": {"rpn_objectness", "rpn_box", "head_class", "head_box", "mse", "fed_back_iou", "skipped"},
+    }
+    for stage, names in expected.items():
+        assert trained.has(stage)
+        assert not (trained.path / stage / "checkpoint.safetensors").exists()
+        logged = set().union(*trained.metrics(stage))
+        assert names <= logged
+        assert any((trained.path / stage / "tensorboard").iterdir())
+        steps = [r["step"] for r in trained.metrics(stage) if "mse" in r or "head_box" in r]
+        assert steps == list(range(1, 5))
+
+
+def test_two_runs_are_bit_equal(trained: Run, tmp_path: Path, world: World) -> None:
+    again = train_all(tmp_path / "again", trained.settings, world)
+    for stage in ("step1", "original", "detector", "step2"):
+        assert_same(weights(trained, stage), weights(again, stage))
+
+
+@pytest.mark.parametrize("name", ["step1", "step2"])
+def test_stopping_and_resuming_equals_an_uninterrupted_run(
+    trained: Run, tmp_path: Path, world: World, name: str
+) -> None:
+    run, fabric = Run.create(tmp_path / "stopped", trained.settings), make_fabric("cpu")
+
+    def stage() -> Stage:
+        if name == "step1":
+            torch.manual_seed(trained.settings.seed)
+            return step1_stage(trained.settings, world, build_extended(trained.settings))
+        extended = build_extended(trained.settings)
+        trained.load_weights("step1", extended)
+        torch.manual_seed(trained.settings.seed + 3)
+        network = build_joint(trained.settings)
+        network.autoencoder.load_state_dict(extended.state_dict())
+        return step2_stage(trained.settings, world, network)
+
+    first, calls = stage(), []
+
+    def interrupted(network, batch):
+        calls.append(1)
+        if len(calls) == 3:  # Ctrl-C in the middle of the third iteration
+            raise KeyboardInterrupt
+        return first.loss(network, batch)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(Stage(**{**first.__dict__, "loss": interrupted}), run, fabric, seed=trained.settings.seed)
+    assert run.load_checkpoint(name)["step"] == 2
+    torch.manual_seed(987)  # whatever happened in between must not matter
+    fit(stage(), run, fabric, seed=trained.settings.seed)
+    assert_same(weights(trained, name), weights(run, name))
+    assert [r["step"] for r in run.metrics(name) if "mse" in r] == [1, 2, 3, 4]
+
+
+def test_kill_9_loses_at_most_the_last_interval(make_settings, tmp_path: Path) -> None:
+    settings = make_settings(**{"data.step1_images": 4000, "step1.checkpoint_every": 2})
+    config = tmp_path / "settings.yaml"
+    config.write_text(to_yaml(settings))
+    code = (
+        "from codepose.config import load_settings; from codepose.training.run import Run\n"
+        "from codepose.apps.workflow import train\n"
+        f"train(Run.create({str(tmp_path / 'run')!r}, load_settings({str(config)!r}), resume=True), device='cpu')"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    log = tmp_path / "run" / "step1" / "metrics.jsonl"
+
+    def steps() -> int:
+        return sum('"mse"' in line for line in log.read_text().splitlines()) if log.exists() else 0
+
+    deadline = time.monotonic() + 90
+    while steps() < 7 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = steps()
+    assert done >= 7, "the training did not start"
+    state = Run.open(tmp_path / "run").load_checkpoint("step1")
+    assert done - 2 <= state["step"] <= done + 2
+    for line in log.read_text().splitlines()[:-1]:
+        json.loads(line)
+
+
+def test_four_images_can_be_overfitted(make_settings, world: World, tmp_path: Path) -> None:
+    """Step 1 on four clean crops: the squared error falls to a tenth of a black output's."""
+    settings = make_settings(**{"network.latent": 64, "network.width": 0.25})
+    torch.manual_seed(0)
+    network = build_extended(settings)
+    crops = SceneSource(world, "train").crops(torch.arange(4), difficulty=0.0)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
+    for _ in range(250):
+        _, out = network(crops.inputs)
+        loss = mse(out, crops.targets, 4).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    final = float(mse(network(crops.inputs)[1], crops.targets).mean().detach())
+    assert final < 0.1 * float(crops.targets.square().mean())
+
+
+def test_a_non_finite_loss_stops_and_names_its_term(tiny_settings: Settings, world: World, tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", tiny_settings)
+    stage = step1_stage(tiny_settings, world, build_extended(tiny_settings))
+
+    def loss(network, batch):
+        total, terms = stage.loss(network, batch)
+        return total, terms | {"angle": terms["angle"] * torch.nan}
+
+    with pytest.raises(NonFiniteLossError, match="'angle' is nan"):
+        fit(Stage(**{**stage.__dict__, "loss": loss}), run, make_fabric("cpu"))
+    assert not run.has("step1")
+
+
+def test_t2_moves_only_each_phases_groups(make_settings, world: World) -> None:
+    """First epoch RPN and FC layers, second encoder and decoder, then everything (23)."""
+    phases = (
+        Phase(epochs=1, train=("rpn", "fc", "box_head")),
+        Phase(epochs=1, train=("encoder", "decoder")),
+        Phase(epochs=2),
+    )
+    settings = make_settings()
+    step2 = settings.step2.model_copy(update={"epochs": 4.0, "phases": phases})
+    settings = settings.model_copy(update={"step2": step2})
+    network = build_joint(settings)
+    stage = step2_stage(settings, world, network)
+    assert total_steps(stage) == 16
+    assert [phase_at(stage, s) for s in (0, 3, 4, 7, 8, 15)] == [phases[i] for i in (0, 0, 1, 1, 2, 2)]
+    groups = joint_groups(network)
+    assert {id(p) for group in groups.values() for p in group} == {id(p) for p in network.parameters()}
+    network.min_iou = 0.0
+    for phase, moving in zip(phases, [{"rpn", "fc", "box_head"}, {"encoder", "decoder"}, set(groups)], strict=True):
+        freeze(stage, phase)
+        before = {name: [p.detach().clone() for p in group] for name, group in groups.items()}
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+        optimizer.zero_grad()
+        loss, _ = stage.loss(network.train(), stage.batch(torch.arange(2), 1.0))
+        loss.backward()
+        optimizer.step()
+        changed = {
+            name
+            for name, group in groups.items()
+            if any(not torch.equal(a, b) for a, b in zip(group, before[name], strict=True))
+        }
+        assert changed == moving
+
+
+def test_a_time_limit_shortens_the_schedule(make_settings, world: World, tmp_path: Path) -> None:
+    settings = make_settings(**{"data.step1_images": 4_000_000, "step1.time_limit": 2.0, "step1.log_every": 1})
+    run = Run.create(tmp_path / "run", settings)
+    start = time.monotonic()
+    fit(step1_stage(settings, world, build_extended(settings)), run, make_fabric("cpu"))
+    assert run.has("step1")
+    assert time.monotonic() - start < 20
+    rates = [r["lr"] for r in run.metrics("step1") if "lr" in r]
+    assert rates[-1] < 0.3 * max(rates), "the cosine must have come down"
+
+
+def test_run_folders_refuse_what_would_mix_two_runs(tiny_settings: Settings, make_settings, tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    Run.create(path, tiny_settings)
+    with pytest.raises(RunError, match="--resume"):
+        Run.create(path, tiny_settings)
+    with pytest.raises(RunError, match="other settings"):
+        Run.create(path, make_settings(**{"seed": 5}), resume=True)
+    with pytest.raises(RunError, match="no run folder"):
+        Run.open(tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("")
+    with pytest.raises(RunError, match="not empty"):
+        Run.create(tmp_path / "mine", tiny_settings)
+    with pytest.raises(RunError, match="--resume"):
+        Run.open(path).load_weights("step2", build_joint(tiny_settings))
+
+
+def test_phases_must_fill_the_epochs() -> None:
+    with pytest.raises(ValueError, match="add up"):
+        StageSettings(epochs=3.0, phases=(Phase(epochs=1.0),))
