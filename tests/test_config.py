@@ -254,7 +254,7 @@ def test_other_files_are_refused_in_words(text: str, words: str, tmp_path: Path)
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"nowhere\.yaml does not exist"):
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml cannot be read: No such file"):
         load_settings(tmp_path / "nowhere.yaml")
 
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Polygon, Rectangle
 from torch import Tensor
 
-from codepose.estimation.estimator import PoseEstimator, load_pipeline
+from codepose.estimation.estimator import PoseEstimator
 from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
 from codepose.training.run import Run
@@ -55,9 +55,11 @@ def main(folder: str) -> None:
         i = int((crop.visible_fraction - 0.75).abs().argmin())
         scenes = SceneSource(world, "test").scenes(torch.arange(12))
         found = estimator.estimate(scenes.images, scenes.K)
-        j = max((k for k, f in enumerate(found) if f and scenes.visible_fraction[k] < 0.9), key=lambda k: found[k][0].score)
+        j = max(
+            (k for k, f in enumerate(found) if f and scenes.visible_fraction[k] < 0.9), key=lambda k: found[k][0].score
+        )
         first = found[j][0]
-    assert load_pipeline is not None and first.reconstruction is not None
+    assert first.reconstruction is not None
     figure = Figure(figsize=(10.5, 5.0), layout="constrained")
     axes = figure.add_subplot()
     axes.set(xlim=(0, 10.5), ylim=(0, 5.0), aspect="equal")
@@ -71,7 +73,12 @@ def main(folder: str) -> None:
     network(axes, 4.3, 3.85, 1.4, 1.2, "mirrored\ndecoder", narrow="left")
     picture(axes, crop.targets[i], 6.0, 3.25, 1.2)
     axes.text(6.6, 3.08, "clean target", ha="center", fontsize=8, color=SOFT)
-    for a, b in (((1.3, 3.85), (1.6, 3.85)), ((3.0, 3.85), (3.3, 3.85)), ((4.0, 3.85), (4.3, 3.85)), ((5.7, 3.85), (6.0, 3.85))):
+    for a, b in (
+        ((1.3, 3.85), (1.6, 3.85)),
+        ((3.0, 3.85), (3.3, 3.85)),
+        ((4.0, 3.85), (4.3, 3.85)),
+        ((5.7, 3.85), (6.0, 3.85)),
+    ):
         arrow(axes, a, b)
     axes.text(7.5, 3.85, "Eq. 4:  L_mse + λ₁ L_angle + λ₂ L_cos", fontsize=9, va="center", color=INK)
 

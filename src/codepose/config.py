@@ -120,6 +120,9 @@ class DataSettings(_Frozen):
     """Rays a pixel along each axis."""
     curriculum: Fraction = 0.0
     """Share of a stage during which difficulty rises from 0 to 1; 0 = full difficulty from the start."""
+    clean: Fraction = 0.0
+    """Share of training images that are left clean: no occluder, black background, the target's light. The codebook
+    is made of such views; with a share of them in training, its latents stay those of the same views under clutter."""
     step1_images: Count = 100_000
     scene_images: Count = 25_000
     val_images: Count = 500
@@ -187,6 +190,8 @@ class OptimizerSettings(_Frozen):
     """AdaBound's final learning rate."""
     gamma: Positive = 1e-3
     """AdaBound's convergence speed."""
+    pretrained_factor: Positive = 1.0
+    """Factor on the learning rate of what Step 2 takes over from Step 1: encoder, decoder and FC layers."""
     clip: float = 0.0
     """Largest gradient norm; 0 = no clipping."""
 

@@ -31,6 +31,10 @@ COUNT = 160
 @cache
 def small(**changes: Any) -> Settings:
     base = {
+        "data.clean": 0.0,
+        "data.occlusion.others": 2,
+        "data.occlusion.clutter": 3,
+        "objects": [{"mesh": "hammer", "view_cone_deg": 45.0}],
         "data.camera.image_size": SIZE,
         "data.camera.focal": FOCAL,
         "data.camera.box_side": [20, 33],
@@ -559,3 +563,21 @@ def test_blur_and_noise() -> None:
     drawn = Draws(0, "x", torch.arange(16)).uniform("noise", high=0.05)
     torch.testing.assert_close(noise.flatten(1).std(1), drawn, atol=2e-3, rtol=0.08)
     assert abs(float(torch.corrcoef(noise.flatten(1)).fill_diagonal_(0).abs().max())) < 0.15
+
+
+def test_clean_items_are_their_targets_and_only_in_training() -> None:
+    plain, mixed = source(), source(data__clean=0.5)
+    index = torch.arange(24)
+    before, after = plain.crops(index), mixed.crops(index)
+    same = (after.inputs == after.targets).flatten(1).all(1)
+    assert 6 <= int(same.sum()) <= 18
+    assert torch.equal(after.inputs[~same], before.inputs[~same])
+    assert (after.visible_fraction[same] == 1.0).all()
+    scene = mixed.scenes(index)
+    bare = (scene.images[:, :, 0].abs().amax((1, 2)) == 0) & (scene.images[:, :, -1].abs().amax((1, 2)) == 0)
+    assert int(bare.sum()) >= 6
+    assert (scene.visible_fraction[bare] == 1.0).all()
+    wide = scene.visible_boxes[bare] - scene.boxes[bare]
+    assert float(wide.abs().max()) < 2.0
+    held_out = source("test", data__clean=0.5).crops(index)
+    assert not (held_out.inputs == held_out.targets).flatten(1).all(1).any()

@@ -27,7 +27,7 @@ def test_warm_up_and_cosine() -> None:
 @pytest.mark.parametrize("name", ["adabound", "sgd", "adam", "adamw"])
 def test_every_optimizer_descends(name: str) -> None:
     x = torch.nn.Parameter(torch.ones(4))
-    optimizer = build_optimizer([x], OptimizerSettings(name=name, lr=0.05))
+    optimizer = build_optimizer([([x], 1.0)], OptimizerSettings(name=name, lr=0.05))
     for _ in range(50):
         optimizer.zero_grad()
         x.square().sum().backward()

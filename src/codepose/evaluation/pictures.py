@@ -126,10 +126,9 @@ def _figure4(results: Results) -> Section:
 
 def _overlays(results: Results, world: World) -> Section:
     name = next(iter(results.methods))
-    pictures = [draw_example(e, name, world) for e in results.examples if name in e.estimates]
-    grid = draw.contact_sheet(
-        [("", torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255.0)], columns=4
-    )
+    drawn = [draw_example(e, name, world) for e in results.examples if name in e.estimates]
+    pictures = torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2).float() / 255.0
+    grid = draw.contact_sheet([("", row) for row in torch.split(pictures, 3)], columns=3)
     text = (
         "The contour of the model at the estimated pose, its axes, the detected box, and the network's reconstruction."
     )
@@ -139,14 +138,17 @@ def _overlays(results: Results, world: World) -> Section:
 def draw_example(example: Example, name: str, world: World) -> draw.Picture:
     """Draws one method's estimate over an example scene."""
     estimate = example.estimates[name]
+    zoom = max(1, 512 // example.image.shape[-1])
     image = (example.image.permute(1, 2, 0) * 255).round().byte().numpy()
+    K = example.K.clone()
+    K[:2] *= zoom
     return draw.overlay(
-        image,
-        example.K,
+        image.repeat(zoom, 0).repeat(zoom, 1),
+        K,
         estimate.R,
         estimate.t,
-        estimate.mask,
-        estimate.box,
+        estimate.mask.repeat_interleave(zoom, 0).repeat_interleave(zoom, 1),
+        estimate.box * zoom,
         0.3 * world.objects[0].mesh.diameter,
         inset=estimate.reconstruction,
     )

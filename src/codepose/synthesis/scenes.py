@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -75,6 +75,9 @@ class SceneBatch:
     K: Tensor
 
 
+AnyBatch = TypeVar("AnyBatch", CropBatch, SceneBatch)
+
+
 @dataclass(frozen=True)
 class _Posed:
     """Which object stands where, before which camera: (B,), (B, 3, 3), (B, 3), (B, 3, 3)."""
@@ -110,6 +113,20 @@ class _Rendered:
         )
 
 
+def split_batch(batch: AnyBatch, sizes: list[int]) -> list[AnyBatch]:
+    """Cuts a batch into smaller ones of the given sizes; item i is the same in any of them."""
+    parts, start = [], 0
+    for size in sizes:
+        own = {
+            f.name: getattr(batch, f.name)[start : start + size]
+            for f in dataclasses.fields(batch)
+            if f.name != "K" and getattr(batch, f.name) is not None
+        }
+        parts.append(dataclasses.replace(batch, **own))
+        start += size
+    return parts
+
+
 class SceneSource:
     """Makes the images of one split.
 
@@ -140,13 +157,16 @@ class SceneSource:
         K = geometry.crop_camera(world.K, window, self.settings.network.crop)
         posed = _Posed(objects, R_view, t, K)
         render = self._render(draws, posed, self.settings.network.crop, difficulty, clutter=False)
+        targets = world.clean_views(objects, R_view)
+        inputs = self._finish(render.rgba, draws, difficulty)
+        clean = self._clean(draws)
         return CropBatch(
             index=index,
-            inputs=self._finish(render.rgba, draws, difficulty),
-            targets=world.clean_views(objects, R_view),
+            inputs=torch.where(clean[:, None, None, None], targets, inputs),
+            targets=targets,
             objects=objects,
             R_view=R_view,
-            visible_fraction=render.visible,
+            visible_fraction=torch.where(clean, 1.0, render.visible),
         )
 
     def scenes(self, index: Tensor, difficulty: float = 1.0, *, depth: bool = False) -> SceneBatch:
@@ -158,9 +178,15 @@ class SceneSource:
         size = data.camera.image_size
         K = world.K.expand(len(index), 3, 3)
         render = self._render(draws, _Posed(objects, R, t, K), size, difficulty, clutter=True)
+        images = self._finish(render.rgba, draws, difficulty)
+        clean = self._clean(draws).nonzero().squeeze(1)
+        if len(clean):
+            bare = self._bare(_Posed(objects, R, t, K).select(clean), size)
+            render = render.replaced(clean, bare)
+            images[clean] = bare.rgba[:, :3]
         return SceneBatch(
             index=index,
-            images=self._finish(render.rgba, draws, difficulty),
+            images=images,
             targets=world.clean_views(objects, R_view),
             objects=objects,
             boxes=world.boxes(objects, R, t).clamp(0, size),
@@ -248,6 +274,19 @@ class SceneSource:
         background = background * (difficulty * (1.0 - (1.0 - difficulty) * dim))
         images = rgba[:, :3] + (1.0 - rgba[:, 3:]) * background
         return augment(images, draws, self.settings.data.augmentation, difficulty)
+
+    def _clean(self, draws: Draws) -> Tensor:
+        """Which items are left clean, (B,) bool; only in training."""
+        return draws.chance("clean", self.settings.data.clean if self.split == "train" else 0.0)
+
+    def _bare(self, item: _Posed, size: int) -> _Rendered:
+        """The objects alone before black, in the target's light."""
+        lights = Lights.fixed(len(item.objects), self.world.device)
+        tint = torch.ones(len(item.objects), 3, device=self.world.device)
+        instances = Instances.single(item.objects, item.R, item.t)
+        antialias = self.settings.data.antialias
+        rgba, buffers = render_shaded(self.world.renderer, instances, item.K, size, lights, tint, antialias)
+        return _Rendered(rgba, _object_mask(buffers, instances), torch.ones_like(tint[:, 0]), instances)
 
     def _depth(self, instances: Instances, K: Tensor, size: int) -> Tensor:
         depth = self.world.renderer.render(instances, K, (size, size)).depth

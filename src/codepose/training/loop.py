@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from codepose.config import ALL_GROUPS, Phase, StageSettings
 from codepose.networks.precision import autocast
-from codepose.synthesis.scenes import difficulty_at
+from codepose.synthesis.scenes import difficulty_at, split_batch
 from codepose.training.optimizers import build_optimizer, learning_rate
 from codepose.training.progress import Display, rate_text
 from codepose.training.run import MetricsLog, Run
@@ -37,7 +37,8 @@ class Stage:
     Attributes:
         name: Folder in the run.
         network: What is trained.
-        groups: The network's parameters by name of group, for phases.
+        groups: All of the network's parameters by name of group, for phases.
+        pretrained: Groups that come from an earlier stage and may learn more slowly.
         items: Number of different training images; an epoch shows each once.
         batch: (item numbers (B,), difficulty) -> a batch on the device.
         loss: See ``Loss``.
@@ -55,6 +56,7 @@ class Stage:
     loss: Loss
     settings: StageSettings
     curriculum: float = 0.0
+    pretrained: tuple[str, ...] = ()
     validate: Callable[[nn.Module], dict[str, float]] | None = None
     check: Callable[[nn.Module, Any], list[str]] | None = None
 
@@ -117,7 +119,9 @@ class _Trainer:
     def __init__(self, stage: Stage, run: Run, fabric: Fabric, display: Display, seed: int) -> None:
         self.stage, self.run, self.fabric, self.display = stage, run, fabric, display
         stage.network.to(device=fabric.device).to(memory_format=torch.channels_last)
-        self.optimizer = build_optimizer(stage.network.parameters(), stage.settings.optimizer)
+        factor = stage.settings.optimizer.pretrained_factor
+        parts = [(p, factor if name in stage.pretrained else 1.0) for name, p in stage.groups.items()]
+        self.optimizer = build_optimizer(parts, stage.settings.optimizer)
         self.clock = _Clock(total_steps(stage), stage.settings.time_limit)
         self.step = _resume(stage, run, self.optimizer, self.clock)
         self.log = MetricsLog(run, stage.name, self.step)
@@ -132,7 +136,7 @@ class _Trainer:
 
         Distributed wrappers fix which parameters have gradients when they are made (23).
         """
-        phase = phase_at(self.stage, self.step)
+        phase = phase_at(self.stage, self.clock.progress(self.step))
         if phase is not self.phase:
             self.phase = phase
             freeze(self.stage, phase)
@@ -145,7 +149,7 @@ class _Trainer:
         self.begun = self.clock.progress(self.step)
         self.rate = learning_rate(settings, self.step, self.step / steps_per_epoch(self.stage), self.begun)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rate
+            group["lr"] = self.rate * group["factor"]
         start = time.monotonic()
         self.batch, self.difficulty = next(self.feed)
         wait = time.monotonic() - start
@@ -201,12 +205,12 @@ class _Trainer:
         self.log.close()
 
 
-def phase_at(stage: Stage, step: int) -> Phase:
-    """Returns the phase an iteration belongs to (23)."""
+def phase_at(stage: Stage, progress: float) -> Phase:
+    """Returns the phase (23) in which a stage is when a share ``progress`` of it is done."""
     end = 0.0
     for phase in stage.settings.phases:
-        end += phase.epochs * steps_per_epoch(stage)
-        if step < round(end):
+        end += phase.epochs / stage.settings.epochs
+        if progress < end - 1e-9:
             return phase
     return stage.settings.phases[-1] if stage.settings.phases else _WHOLE
 
@@ -292,6 +296,10 @@ class _Meter:
         return record
 
 
+_TOGETHER = 128
+"""Images made in one go on a CPU, at most."""
+
+
 class _Feed(Iterator[tuple[Any, float]]):
     """Makes the batches, in an order that is a function of (seed, epoch): a resumed stage sees the same ones.
 
@@ -302,6 +310,7 @@ class _Feed(Iterator[tuple[Any, float]]):
     def __init__(self, stage: Stage, clock: _Clock, seed: int, step: int, threaded: bool, ahead: int = 2) -> None:
         self._stage, self._clock, self._seed, self._step = stage, clock, seed, step
         self._queue: queue.Queue[tuple[Any, float] | BaseException] = queue.Queue(ahead)
+        self._ready: list[tuple[Any, float]] = []
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
         if threaded:
@@ -317,10 +326,17 @@ class _Feed(Iterator[tuple[Any, float]]):
 
     @torch.no_grad()
     def _make(self) -> tuple[Any, float]:
-        difficulty = difficulty_at(self._clock.progress(self._step), self._stage.curriculum)
-        batch = self._stage.batch(self._indices(self._step), difficulty)
+        """The next batch; several are made in one go, always the same ones together, so that a resumed stage repeats
+        them: much of the time is spent once a call, whatever its size."""
+        if not self._ready:
+            together = 1 if self._thread is not None else max(1, min(4, _TOGETHER // self._stage.settings.batch))
+            first = self._step - self._step % together
+            items = [self._indices(step) for step in range(first, first + together)]
+            difficulty = difficulty_at(self._clock.progress(first), self._stage.curriculum)
+            made = split_batch(self._stage.batch(torch.cat(items), difficulty), [len(i) for i in items])
+            self._ready = [(batch, difficulty) for batch in made[self._step - first :]]
         self._step += 1
-        return batch, difficulty
+        return self._ready.pop(0)
 
     def _work(self) -> None:
         try:

@@ -11,8 +11,16 @@ from torch import nn
 from codepose.config import OptimizerSettings
 
 
-def build_optimizer(parameters: Iterable[nn.Parameter], settings: OptimizerSettings) -> torch.optim.Optimizer:
-    """Returns the optimiser the settings name."""
+def build_optimizer(
+    groups: Iterable[tuple[list[nn.Parameter], float]], settings: OptimizerSettings
+) -> torch.optim.Optimizer:
+    """Returns the optimiser the settings name.
+
+    Args:
+        groups: Parameters, and the factor on their learning rate; it is kept in each group's "factor".
+        settings: Name and constants.
+    """
+    parameters = [{"params": list(p), "lr": settings.lr * factor, "factor": factor} for p, factor in groups]
     lr, decay = settings.lr, settings.weight_decay
     if settings.name == "sgd":
         return torch.optim.SGD(parameters, lr=lr, momentum=settings.momentum, weight_decay=decay)

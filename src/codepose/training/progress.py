@@ -57,8 +57,10 @@ class Display:
             self._last_line = now
             done = share - self._first_share
             left = (now - self._start) * (1.0 - share) / done if done > 0 else float("nan")
+            left = 0.0 if share >= 1.0 else left
             clock = f"{int(left) // 60}:{int(left) % 60:02d}" if left == left else "?"
-            self.console.print(f"{self.title}: {share:4.0%}  {detail}  left {clock}", highlight=False, soft_wrap=True)
+            words = f"{detail}  " if detail else ""
+            self.console.print(f"{self.title}: {share:4.0%}  {words}left {clock}", highlight=False, soft_wrap=True)
 
     def note(self, text: str) -> None:
         """Prints a line that stays."""

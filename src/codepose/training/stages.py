@@ -81,7 +81,7 @@ def step1_stage(settings: Settings, world: World, network: nn.Module, *, origina
     return Stage(
         name="original" if original else "step1",
         network=network,
-        groups={"all": []},
+        groups={"encoder": list(network.parameters())},
         items=settings.data.step1_images,
         batch=train.crops,
         loss=loss,
@@ -125,7 +125,7 @@ def detector_stage(settings: Settings, world: World, network: Detector) -> Stage
     return Stage(
         name="detector",
         network=network,
-        groups={"all": []},
+        groups={"encoder": list(network.parameters())},
         items=settings.data.scene_images,
         batch=train.scenes,
         loss=loss,
@@ -159,6 +159,7 @@ def step2_stage(settings: Settings, world: World, network: JointNetwork) -> Stag
         name="step2",
         network=network,
         groups=joint_groups(network),
+        pretrained=("encoder", "decoder", "fc"),
         items=settings.data.scene_images,
         batch=train.scenes,
         loss=loss,
