@@ -218,6 +218,8 @@ class StageSettings(_Frozen):
     checkpoint_every: Count = 500
     """Iterations between checkpoints."""
     log_every: Count = 20
+    validations: Count = 10
+    """How often, evenly over the stage, a small part of the validation split is looked at."""
     time_limit: float = 0.0
     """Seconds; when a slow machine would need longer, the schedule is shortened to fit. 0 = no limit."""
 

@@ -192,7 +192,7 @@ def demo(options: Demo) -> int:
     from codepose.training.run import Run
 
     settings = load_preset("quick")
-    limits = {"step1": 390.0, "step2": 220.0, "detector": 170.0, "original": 190.0}
+    limits = {"step1": 350.0, "step2": 200.0, "detector": 170.0, "original": 170.0}
     settings = override(settings, {f"{stage}.time_limit": limit for stage, limit in limits.items()})
     methods = ("joint",) if options.joint_only else _ALL
     run = Run.create(options.out, settings, resume=True)

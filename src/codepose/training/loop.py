@@ -42,8 +42,8 @@ class Stage:
         items: Number of different training images; an epoch shows each once.
         batch: (item numbers (B,), difficulty) -> a batch on the device.
         loss: See ``Loss``.
-        validate: network -> numbers to log, run without gradient in eval mode; every tenth of the stage.
-        check: (network, batch) -> warnings in words, looked at every tenth after the curriculum's ramp.
+        validate: network -> numbers to log, run without gradient in eval mode, ``settings.validations`` times.
+        check: (network, batch) -> warnings in words, looked at as often, after the curriculum's ramp.
         settings: Batch size, epochs, optimiser, phases.
         curriculum: Share of the stage over which the difficulty rises.
     """
@@ -171,7 +171,7 @@ class _Trainer:
             record |= {"lr": self.rate, "difficulty": self.difficulty, "elapsed_s": self.clock.elapsed()}
             self.log.write(record)
             self.display.update(progress, rate_text(self.meter.means, self.meter.images_per_s))
-        if int(progress * 10) > int(self.begun * 10):
+        if int(progress * settings.validations) > int(self.begun * settings.validations):
             self.log.write({"step": self.step, **_validated(self.stage)})
             if self.stage.check is not None and self.begun > self.stage.curriculum:
                 for warning in self.stage.check(self.stage.network, self.batch):

@@ -22,8 +22,8 @@ from codepose.training.loop import Stage, fit
 from codepose.training.progress import Display
 from codepose.training.run import Run
 
-_VAL_CROPS = 128
-_VAL_SCENES = 48
+_VAL_CROPS = 64
+_VAL_SCENES = 32
 
 
 def make_fabric(device: str = "auto") -> Fabric:
