@@ -31,13 +31,13 @@ def network(axes, x: float, y: float, w: float, h: float, text: str, *, narrow: 
     corners = [(x, y - a / 2), (x, y + a / 2), (x + w, y + b / 2), (x + w, y - b / 2)]
     axes.add_patch(Polygon(corners, fc=color, ec="none", alpha=0.18))
     axes.add_patch(Polygon(corners, fill=False, ec=color, lw=1.2))
-    axes.text(x + w / 2, y, text, ha="center", va="center", fontsize=9, color=INK)
+    axes.text(x + w / 2, y, text, ha="center", va="center", fontsize=9, color=INK, zorder=4)
 
 
 def block(axes, x: float, y: float, w: float, h: float, text: str, color: str = SOFT) -> None:
     style = "round,pad=0,rounding_size=0.06"
-    axes.add_patch(FancyBboxPatch((x, y - h / 2), w, h, boxstyle=style, fc="white", ec=color, lw=1.2))
-    axes.text(x + w / 2, y, text, ha="center", va="center", fontsize=9, color=INK)
+    axes.add_patch(FancyBboxPatch((x, y - h / 2), w, h, boxstyle=style, fc="white", ec=color, lw=1.2, zorder=3))
+    axes.text(x + w / 2, y, text, ha="center", va="center", fontsize=9, color=INK, zorder=4)
 
 
 def arrow(axes, start, end, *, color=INK, curve: float = 0.0, dashed: bool = False) -> None:
