@@ -199,7 +199,7 @@ def demo(options: Demo) -> int:
     train(run, methods, device=options.device)
     wanted = [m for m in trained_methods(run) if m in methods]
     evaluation = evaluate_run(run, wanted, device=options.device)
-    _print_numbers(json.loads(evaluation.json_path.read_text()))
+    _print_numbers(evaluation.summary)
     _console.print(f"report: {run.path / 'report.html'}", highlight=False, soft_wrap=True)
     return 0
 
@@ -252,7 +252,7 @@ def evaluate(options: Evaluate) -> int:
         split=options.split,
         device=options.device,
     )
-    _print_numbers(json.loads(done.json_path.read_text()))
+    _print_numbers(done.summary)
     _console.print(f"report: {options.run / 'report.html'}", highlight=False, soft_wrap=True)
     return 0
 

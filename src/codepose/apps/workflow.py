@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 
 from codepose.config import Settings
 from codepose.estimation.estimator import (
@@ -33,9 +32,7 @@ from codepose.training.run import Run, write_atomically
 from codepose.training.stages import make_fabric, train_detector, train_original, train_step1, train_step2
 
 
-def train(
-    run: Run, methods: Sequence[Method] = METHODS, *, device: str = "auto", console: Console | None = None
-) -> None:
+def train(run: Run, methods: Sequence[Method] = METHODS, *, device: str = "auto") -> None:
     """Trains, or goes on training, every stage that the methods need, joint network first.
 
     Args:
@@ -63,9 +60,10 @@ def trained_methods(run: Run) -> list[Method]:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Results with where their files are."""
+    """Results, the content of results.json, and where the files are."""
 
     results: Results
+    summary: dict[str, Any]
     json_path: Path
     csv_path: Path
 
@@ -122,7 +120,7 @@ def evaluate_run(
     write_atomically(json_path, json.dumps(summary, indent=2) + "\n")
     write_atomically(csv_path, results.csv())
     write_run_report(run, world, results, summary, run.path / "report.html")
-    return Evaluation(results, json_path, csv_path)
+    return Evaluation(results, summary, json_path, csv_path)
 
 
 def hardware(device: torch.device) -> str:
