@@ -1,6 +1,8 @@
 # `make demo` needs Python >= 3.11 and make, nothing else.
 PYTHON ?= python3
 BIN := .venv/bin
+# uv trusts the certificates of the system, as pip does: behind a company's proxy its own list fails
+export UV_SYSTEM_CERTS := 1
 
 .PHONY: demo test lint slow clean
 
