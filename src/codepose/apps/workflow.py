@@ -91,15 +91,7 @@ def evaluate_run(
     where = make_fabric(device).device
     world = World(run.settings, where)
     methods = list(methods or trained_methods(run) or ["joint"])
-    estimators: dict[str, PoseEstimator] = {}
-    for method in methods:
-        with Display(f"Codebook: {method}") as display:
-            start = time.monotonic()
-            pipeline = load_pipeline(run, method, where)
-            books = load_codebooks(run, method, pipeline, world)
-            estimators[method] = PoseEstimator(pipeline, books)
-            views = sum(len(b.codes) for b in books)
-            display.update(1.0, f"{views} views in {time.monotonic() - start:.0f} s")
+    estimators = {method: _estimator(run, method, world) for method in methods}
     with Display(f"Evaluation on {split}") as display:
         results = evaluate(
             world,
@@ -121,6 +113,16 @@ def evaluate_run(
     write_atomically(csv_path, results.csv())
     write_run_report(run, world, results, summary, run.path / "report.html")
     return Evaluation(results, summary, json_path, csv_path)
+
+
+def _estimator(run: Run, method: Method, world: World) -> PoseEstimator:
+    with Display(f"Codebook: {method}") as display:
+        start = time.monotonic()
+        pipeline = load_pipeline(run, method, world.device)
+        books = load_codebooks(run, method, pipeline, world)
+        views = sum(len(b.codes) for b in books)
+        display.update(1.0, f"{views} views in {time.monotonic() - start:.0f} s")
+    return PoseEstimator(pipeline, books)
 
 
 def hardware(device: torch.device) -> str:

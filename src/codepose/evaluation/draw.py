@@ -81,7 +81,7 @@ def contact_sheet(rows: Sequence[tuple[str, Tensor]], *, scale: int = 1, columns
 
 
 def figure3(curves: Mapping[str, npt.ArrayLike], path: Path | None = None, title: str = "") -> Figure:
-    """Number of correct poses (VSD < theta) over theta, with each method's AUC (Fig. 3, decision 40).
+    """Number of correct poses (VSD < theta) over theta, with each method's AUC (Fig. 3; 40).
 
     Args:
         curves: method to its (N,) VSD in [0, 1] over the test images; nan = missed, counts as 1.

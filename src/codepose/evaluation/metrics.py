@@ -1,6 +1,6 @@
 """Numbers from per-image errors: AUC, recalls, IoU, medians, paired intervals.
 
-The main one (decision 40 in `docs/decisions.md`): a pose is correct iff VSD < theta; the area under "number
+The main one (40 in `docs/method.md`): a pose is correct iff VSD < theta; the area under "number
 of correct poses" over theta in [0, 1] is then exactly the sum of 1 - VSD. A missed detection counts VSD = 1.
 """
 
@@ -42,7 +42,7 @@ class VisibilityBin:
 
 
 def auc(errors: Values) -> float:
-    """Area under "number of correct poses" over theta in [0, 1]: the sum of 1 - VSD (decision 40).
+    """Area under "number of correct poses" over theta in [0, 1]: the sum of 1 - VSD (40).
 
     Args:
         errors: (N,) VSD in [0, 1]; nan = missed, counts as 1.
@@ -111,7 +111,7 @@ def translation_error_mm(t_a: Tensor, t_b: Tensor) -> Tensor:
 
 
 def bootstrap_interval(a: Values, b: Values, *, seed: int, resamples: int = 2000, level: float = 0.95) -> Interval:
-    """Paired percentile bootstrap of mean(a) - mean(b) over the images (decision 41).
+    """Paired percentile bootstrap of mean(a) - mean(b) over the images (41).
 
     Args:
         a: (N,) finite per-image values of one method.
@@ -141,7 +141,7 @@ def bootstrap_interval(a: Values, b: Values, *, seed: int, resamples: int = 2000
 
 
 def by_visibility(values: Values, visible_fraction: Values, edges: Sequence[float]) -> list[VisibilityBin]:
-    """Mean of a value in bins of the visible fraction (decision 42).
+    """Mean of a value in bins of the visible fraction (42).
 
     Args:
         values: (N,) per-image values, no nan.
@@ -192,7 +192,7 @@ def summarise(
         rotation_deg: (N,) geodesic rotation error, degrees in [0, 180].
         translation_mm: (N,) mm.
         score: (N,) detection score; nan = missed.
-        vsd_variants: further VSDs by name, (N,) each (decision 30 and 39: GT translation, tlinear, ...).
+        vsd_variants: further VSDs by name, (N,) each (30, 39: GT translation, tlinear, ...).
 
     Returns:
         Plain floats, ready for JSON, under `auc` (of N), `auc_fraction` (of 1), `recall_03`, `mean_iou`,

@@ -42,8 +42,8 @@ class Stage:
         items: Number of different training images; an epoch shows each once.
         batch: (item numbers (B,), difficulty) -> a batch on the device.
         loss: See ``Loss``.
-        validate: network -> numbers to log, run without gradient in eval mode, ``settings.validations`` times.
-        check: (network, batch) -> warnings in words, looked at as often, after the curriculum's ramp.
+        validate: network -> numbers to log and warnings in words, run without gradient in eval mode,
+            ``settings.validations`` times; warnings count after the curriculum's ramp.
         settings: Batch size, epochs, optimiser, phases.
         curriculum: Share of the stage over which the difficulty rises.
     """
@@ -57,8 +57,7 @@ class Stage:
     settings: StageSettings
     curriculum: float = 0.0
     pretrained: tuple[str, ...] = ()
-    validate: Callable[[nn.Module], dict[str, float]] | None = None
-    check: Callable[[nn.Module, Any], list[str]] | None = None
+    validate: Callable[[nn.Module], tuple[dict[str, float], list[str]]] | None = None
 
 
 @dataclass
@@ -129,7 +128,6 @@ class _Trainer:
         self.meter = _Meter(stage, fabric.device)
         self.phase: Phase | None = None
         self.rate = self.difficulty = self.begun = 0.0
-        self.batch: Any = None
 
     def enter_phase(self) -> None:
         """Freezes what the current phase keeps, and wraps the network anew when the phase changes.
@@ -151,10 +149,10 @@ class _Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate * group["factor"]
         start = time.monotonic()
-        self.batch, self.difficulty = next(self.feed)
+        batch, self.difficulty = next(self.feed)
         wait = time.monotonic() - start
         with autocast(self.run.settings, self.fabric.device):
-            loss, terms = self.stage.loss(self.network, self.batch)
+            loss, terms = self.stage.loss(self.network, batch)
         self.meter.add(terms, wait)
         self.fabric.backward(loss)
         if settings.clip > 0:
@@ -172,11 +170,11 @@ class _Trainer:
             self.log.write(record)
             self.display.update(progress, rate_text(self.meter.means, self.meter.images_per_s))
         if int(progress * settings.validations) > int(self.begun * settings.validations):
-            self.log.write({"step": self.step, **_validated(self.stage)})
-            if self.stage.check is not None and self.begun > self.stage.curriculum:
-                for warning in self.stage.check(self.stage.network, self.batch):
-                    self.display.note(f"warning: {warning}")
-                    self.log.write({"step": self.step, "warning": warning})
+            numbers, warnings = _validated(self.stage)
+            self.log.write({"step": self.step, **numbers})
+            for warning in warnings if self.begun > self.stage.curriculum else []:
+                self.display.note(f"warning: {warning}")
+                self.log.write({"step": self.step, "warning": warning})
         if self.step % settings.checkpoint_every == 0:
             self.meter.require_finite()
             self.save()
@@ -242,16 +240,16 @@ def _resume(stage: Stage, run: Run, optimizer: torch.optim.Optimizer, clock: _Cl
     return int(state["step"])
 
 
-def _validated(stage: Stage) -> dict[str, float]:
+def _validated(stage: Stage) -> tuple[dict[str, float], list[str]]:
     if stage.validate is None:
-        return {}
+        return {}, []
     random_state = torch.get_rng_state()
     stage.network.eval()
     with torch.no_grad():
-        numbers = stage.validate(stage.network)
+        numbers, warnings = stage.validate(stage.network)
     stage.network.train()
     torch.set_rng_state(random_state)
-    return {f"val_{name}": value for name, value in numbers.items()}
+    return {f"val_{name}": value for name, value in numbers.items()}, warnings
 
 
 class _Meter:

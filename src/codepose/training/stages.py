@@ -74,10 +74,6 @@ def step1_stage(settings: Settings, world: World, network: nn.Module, *, origina
         }
         return numbers, found.warnings()
 
-    def check(net: nn.Module, batch: CropBatch) -> list[str]:
-        with torch.no_grad():
-            return health(net)[1]
-
     return Stage(
         name="original" if original else "step1",
         network=network,
@@ -87,8 +83,7 @@ def step1_stage(settings: Settings, world: World, network: nn.Module, *, origina
         loss=loss,
         settings=settings.original if original else settings.step1,
         curriculum=settings.data.curriculum,
-        validate=lambda net: health(net)[0],
-        check=check,
+        validate=health,
     )
 
 
@@ -116,11 +111,11 @@ def detector_stage(settings: Settings, world: World, network: Detector) -> Stage
         terms = net(batch.images.contiguous(memory_format=torch.channels_last), boxes_of(batch))
         return torch.stack(list(terms.values())).sum(), terms
 
-    def validate(_: nn.Module) -> dict[str, float]:
+    def validate(_: nn.Module) -> tuple[dict[str, float], list[str]]:
         batch = val.scenes(torch.arange(min(_VAL_SCENES, settings.data.val_images)))
         with autocast(settings, world.device):
             found = network.detect(batch.images)
-        return {"mean_iou": _mean_iou(found, batch)}
+        return {"mean_iou": _mean_iou(found, batch)}, []
 
     return Stage(
         name="detector",
@@ -146,14 +141,14 @@ def step2_stage(settings: Settings, world: World, network: JointNetwork) -> Stag
         total = sum(value for name, value in out.losses.items() if name != "mse") + weight * out.losses["mse"]
         return total, out.losses | {"fed_back_iou": out.iou.mean(), "skipped": 1.0 - out.used.float().mean()}
 
-    def validate(_: nn.Module) -> dict[str, float]:
+    def validate(_: nn.Module) -> tuple[dict[str, float], list[str]]:
         batch = val.scenes(torch.arange(min(_VAL_SCENES, settings.data.val_images)))
         with autocast(settings, world.device):
             features, found = network.detect(batch.images)
             latents = network.latents(features, batch.boxes, torch.arange(len(batch.boxes), device=features.device))
             reconstructions = network.autoencoder.decode(latents)
         error = mse(reconstructions.float(), batch.targets).mean()
-        return {"mean_iou": _mean_iou(found, batch), "mse_gt_boxes": float(error)}
+        return {"mean_iou": _mean_iou(found, batch), "mse_gt_boxes": float(error)}, []
 
     return Stage(
         name="step2",
