@@ -91,7 +91,7 @@ def evaluate_run(
     where = make_fabric(device).device
     world = World(run.settings, where)
     methods = list(methods or trained_methods(run) or ["joint"])
-    estimators = {method: _estimator(run, method, world) for method in methods}
+    estimators: dict[str, PoseEstimator] = {method: _estimator(run, method, world) for method in methods}
     with Display(f"Evaluation on {split}") as display:
         results = evaluate(
             world,
