@@ -243,6 +243,18 @@ class CodebookSettings(_Frozen):
     """Side in pixels of the black canvas of the joint network's views; 0 = the scene's size (27)."""
 
 
+class RefinementSettings(_Frozen):
+    """Render-and-compare against the network's own reconstruction."""
+
+    candidates: Count = 64
+    """The codebook's nearest views that are rendered."""
+    keep: Count = 4
+    """How many of the best are then turned."""
+    rounds: int = 3
+    """How often; the step halves each time. 0 = re-rank only."""
+    step_deg: Positive = 8.0
+
+
 class DetectionSettings(_Frozen):
     """What counts as a detection at inference."""
 
@@ -277,6 +289,7 @@ class Settings(_Frozen):
     )
     codebook: CodebookSettings = CodebookSettings()
     detection: DetectionSettings = DetectionSettings()
+    refinement: RefinementSettings = RefinementSettings()
     precision: Literal["auto", "float32", "bf16"] = "auto"
     """'auto' = bf16 where the processor multiplies it fast (CUDA, AMX), else float32."""
     seed: int = 0

@@ -78,13 +78,21 @@ class Codebook:
             values, indices = best.values, indices.gather(1, best.indices)
         return values, indices
 
-    def poses(self, index: Tensor, boxes: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns R_cam_obj (B, 3, 3), t_cam_obj (B, 3) mm of views seen in boxes (B, 4) of K's image (29)."""
+    def poses(self, index: Tensor, boxes: Tensor, K: Tensor, R_view: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Returns R_cam_obj (B, 3, 3), t_cam_obj (B, 3) mm of views seen in boxes (B, 4) of K's image (29).
+
+        Args:
+            index: (B,) the codebook's views.
+            boxes: (B, 4) amodal, unpadded.
+            K: (3, 3) the image's camera.
+            R_view: (B, 3, 3) better rotations near those views; None = the views' own.
+        """
+        R_view = self.rotations[index] if R_view is None else R_view
         z = torch.full((len(index),), self.z_ref, device=boxes.device)
         t = geometry.translation_from_box(boxes, K, self.boxes[index], self.K, z)
         if self.exact:
-            t = geometry.fit_translation(self.hull, self.rotations[index], boxes, K, t)
-        return geometry.offaxis_rotation(t) @ self.rotations[index], t
+            t = geometry.fit_translation(self.hull, R_view, boxes, K, t)
+        return geometry.offaxis_rotation(t) @ R_view, t
 
     def to(self, device: torch.device) -> Codebook:
         """Returns a copy on a device."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self, get_args
 
@@ -16,6 +17,7 @@ from codepose.config import Settings
 from codepose.estimation.codebook import Codebook, CodebookError, build_codebook, fingerprint
 from codepose.estimation.detection import Detection
 from codepose.estimation.pipelines import JointPipeline, Pipeline, TwoStagePipeline
+from codepose.estimation.refine import Refiner
 from codepose.networks.build import build_detector, build_extended, build_joint, build_original
 from codepose.synthesis.world import World
 from codepose.training.run import Run, RunError
@@ -76,28 +78,50 @@ def load_codebooks(run: Run, method: Method, pipeline: Pipeline, world: World | 
     return books
 
 
+@dataclass(frozen=True)
+class Estimates:
+    """Poses of N boxes.
+
+    Attributes:
+        R: (N, 3, 3) R_cam_obj.
+        t: (N, 3) mm, where the object's own middle lies.
+        similarity: (N,) cosine of each code with the codebook's nearest.
+        latents: (N, D).
+    """
+
+    R: Tensor
+    t: Tensor
+    similarity: Tensor
+    latents: Tensor
+
+
 class PoseEstimator:
     """Finds a run's objects in images and says how they lie.
 
     Args:
         pipeline: The networks.
         codebooks: One an object, in the settings' order.
+        refiner: Refines rotations by render-and-compare; None = the codebook's nearest view.
     """
 
-    def __init__(self, pipeline: Pipeline, codebooks: list[Codebook]) -> None:
+    def __init__(self, pipeline: Pipeline, codebooks: list[Codebook], refiner: Refiner | None = None) -> None:
         self.pipeline = pipeline
         self.codebooks = codebooks
+        self.refiner = refiner
         self.settings: Settings = pipeline.settings
         self.device = pipeline.device
 
     @classmethod
-    def load(cls, run: str | Path | Run, method: Method = "joint", device: str = "auto") -> Self:
+    def load(
+        cls, run: str | Path | Run, method: Method = "joint", device: str = "auto", *, refine: bool = False
+    ) -> Self:
         """Loads a trained run; the codebook is built at the first use and kept in the run folder.
 
         Args:
             run: The run's folder.
             method: "joint" (the paper's), or a two-network baseline: "extended" or "original".
             device: "auto", "cpu", "cuda" or "cuda:N".
+            refine: Refine rotations by render-and-compare; ``docs/results.md`` says what it gains and costs.
 
         Raises:
             RunError: The folder is no run, or the method's training is not finished.
@@ -106,7 +130,9 @@ class PoseEstimator:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         pipeline = load_pipeline(run, method, torch.device(device))
-        return cls(pipeline, load_codebooks(run, method, pipeline))
+        world = World(run.settings, pipeline.device) if refine else None
+        books = load_codebooks(run, method, pipeline, world)
+        return cls(pipeline, books, None if world is None else Refiner(world, run.settings.refinement))
 
     def __call__(
         self, image: NDArray[np.uint8], camera: ArrayLike, *, min_score: float | None = None
@@ -156,8 +182,9 @@ class PoseEstimator:
         result: list[list[Detection]] = [[] for _ in found]
         if len(boxes) == 0:
             return result
-        R, t, similarity, latents = self.poses(prepared, boxes, which, objects, K)
-        reconstructions = self.pipeline.decode(latents).cpu().numpy()
+        estimates = self.poses(prepared, boxes, which, objects, K)
+        R, t = estimates.R, estimates.t
+        reconstructions = self.pipeline.decode(estimates.latents).cpu().numpy()
         for i in range(len(boxes)):
             index = int(objects[i])
             result[int(which[i])].append(
@@ -165,7 +192,7 @@ class PoseEstimator:
                     label=self.codebooks[index].label,
                     object_index=index,
                     score=min(1.0, float(scores[i])),
-                    similarity=float(similarity[i]),
+                    similarity=float(estimates.similarity[i]),
                     box=boxes[i].double().cpu().numpy(),
                     R_cam_obj=R[i].double().cpu().numpy(),
                     t_cam_obj=(t[i] - R[i] @ self.codebooks[index].offset).double().cpu().numpy(),
@@ -174,10 +201,8 @@ class PoseEstimator:
             )
         return result
 
-    def poses(
-        self, prepared: object, boxes: Tensor, images: Tensor, objects: Tensor, K: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Returns R_cam_obj (N, 3, 3), t_cam_obj (N, 3), similarities (N,) and latents (N, D) for given boxes.
+    def poses(self, prepared: object, boxes: Tensor, images: Tensor, objects: Tensor, K: Tensor) -> Estimates:
+        """Returns the poses of N given boxes.
 
         Args:
             prepared: The pipeline's view of the images.
@@ -193,10 +218,14 @@ class PoseEstimator:
             mine = (objects == index).nonzero().squeeze(1)
             if len(mine) == 0:
                 continue
-            values, views = book.search(latents[mine])
-            R[mine], t[mine] = book.poses(views[:, 0], boxes[mine], K)
+            wanted = self.settings.refinement.candidates if self.refiner is not None else 1
+            values, views = book.search(latents[mine], min(wanted, len(book.codes)))
+            R_view = book.rotations[views[:, 0]]
+            if self.refiner is not None:
+                R_view, _ = self.refiner(self.pipeline.decode(latents[mine]), book.rotations[views], objects[mine])
+            R[mine], t[mine] = book.poses(views[:, 0], boxes[mine], K, R_view)
             similarity[mine] = values[:, 0]
-        return R, t, similarity, latents
+        return Estimates(R, t, similarity, latents)
 
 
 def letterbox(images: Tensor, size: int) -> tuple[Tensor, float]:

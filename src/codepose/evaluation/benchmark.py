@@ -229,8 +229,8 @@ def _detected(estimator: PoseEstimator, prepared: Any, scenes: SceneBatch) -> _E
 
 def _posed(estimator: PoseEstimator, prepared: Any, scenes: SceneBatch, boxes: Tensor, found: Tensor) -> _Estimates:
     order = torch.arange(len(boxes), device=boxes.device)
-    R, t, similarity, latents = estimator.poses(prepared, boxes, order, scenes.objects, scenes.K)
-    return _Estimates(found, boxes, R, t, similarity, latents)
+    one = estimator.poses(prepared, boxes, order, scenes.objects, scenes.K)
+    return _Estimates(found, boxes, one.R, one.t, one.similarity, one.latents)
 
 
 def _oracle(books: Sequence[Codebook], scenes: SceneBatch) -> _Estimates:
