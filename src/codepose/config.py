@@ -154,6 +154,9 @@ class NetworkSettings(_Frozen):
     """RoIs an image on which the box head is trained, a quarter of them positive."""
     box_gradient: Literal["features", "boxes"] = "features"
     """Whether L_mse reaches the detector through the features alone, or also moves the box (18)."""
+    feedback: Literal["detection", "random"] = "detection"
+    """Which box is fed back in Step 2: the detector's own (15), or, to see what that is worth, the true one scaled
+    and shifted at random within Step 1's ranges."""
     original_latent: Count = 128
     """Latent size of the original AAE baseline."""
 
@@ -163,6 +166,8 @@ class LossSettings(_Frozen):
 
     lambda_angle: float = 1e-6
     lambda_cos: float = 1e-2
+    lambda_match: float = 0.0
+    """Weight of ``match_loss``; not in the paper."""
     lambda_pose: float = 1.0
     """Eq. 5's weight of L_mse."""
     bootstrap_ratio: Count = 1

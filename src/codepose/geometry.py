@@ -142,6 +142,20 @@ def box_size(boxes: Tensor) -> Tensor:
     return boxes[..., 2:] - boxes[..., :2]
 
 
+def jittered_boxes(boxes: Tensor, shift: float, scale: float) -> Tensor:
+    """Returns the boxes (..., 4) moved and resized at random, from torch's default generator.
+
+    Args:
+        boxes: xyxy.
+        shift: Largest move of the centre along each axis, as a fraction of max(w, h).
+        scale: Largest relative change of the size.
+    """
+    side = box_size(boxes).amax(-1, keepdim=True)
+    center = box_center(boxes) + (torch.rand_like(boxes[..., :2]) * 2.0 - 1.0) * shift * side
+    half = box_size(boxes) / 2 * (1.0 + (torch.rand_like(boxes[..., :1]) * 2.0 - 1.0) * scale)
+    return torch.cat((center - half, center + half), -1)
+
+
 def padded_square(boxes: Tensor, pad: float) -> Tensor:
     """Returns the squares (..., 4) of side pad * max(w, h) around the boxes' centres (19); they may leave the image."""
     half = box_size(boxes).amax(-1, keepdim=True) * (pad / 2)

@@ -24,7 +24,7 @@ from codepose.config import (
     override,
 )
 
-Method = Literal["joint", "extended", "original"]
+Method = Literal["joint", "extended", "original", "jitter"]
 _ALL: tuple[Method, ...] = ("joint", "extended", "original")
 _console = Console()
 
@@ -68,7 +68,8 @@ class Train:
     out: Path = Path("runs/part")
     """Run folder."""
     methods: tuple[Method, ...] = ("joint",)
-    """joint (the paper's), extended and original (its two-network baselines)."""
+    """joint (the paper's), extended and original (its two-network baselines), jitter (extended, trained on jittered
+    boxes)."""
     resume: bool = False
     """Go on with the run in this folder."""
     device: str = "auto"
@@ -90,6 +91,8 @@ class Evaluate:
     """How many scenes; None = the settings' test split."""
     split: Literal["test", "val"] = "test"
     """val for choosing anything, test for the final numbers."""
+    refine: bool = False
+    """Add a row a method with render-and-compare against its reconstructions."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
 
@@ -250,6 +253,7 @@ def evaluate(options: Evaluate) -> int:
         options.methods or None,
         images=options.images,
         split=options.split,
+        refine=options.refine,
         device=options.device,
     )
     _print_numbers(done.summary)

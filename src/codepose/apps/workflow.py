@@ -16,12 +16,14 @@ import torch
 from codepose.config import Settings
 from codepose.estimation.estimator import (
     METHODS,
+    PAPER_METHODS,
     STAGES,
     Method,
     PoseEstimator,
     load_codebooks,
     load_pipeline,
 )
+from codepose.estimation.refine import Refiner
 from codepose.evaluation import draw
 from codepose.evaluation.benchmark import Results, evaluate
 from codepose.evaluation.pictures import write_run_report
@@ -29,24 +31,33 @@ from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
 from codepose.training.progress import Display
 from codepose.training.run import Run, write_atomically
-from codepose.training.stages import make_fabric, train_detector, train_original, train_step1, train_step2
+from codepose.training.stages import (
+    make_fabric,
+    train_detector,
+    train_jitter,
+    train_original,
+    train_step1,
+    train_step2,
+)
 
 
-def train(run: Run, methods: Sequence[Method] = METHODS, *, device: str = "auto") -> None:
+def train(run: Run, methods: Sequence[Method] = PAPER_METHODS, *, device: str = "auto") -> None:
     """Trains, or goes on training, every stage that the methods need, joint network first.
 
     Args:
         run: Its settings say what and how.
-        methods: Which of "joint", "extended", "original".
+        methods: Which of "joint", "extended", "original", "jitter".
         device: "auto", "cpu", "cuda" or "cuda:N".
     """
     fabric = make_fabric(device)
     world = World(run.settings, fabric.device)
     needed = {stage for method in methods for stage in STAGES[method]}
-    if needed & {"step1", "step2"}:
+    if needed & {"step1", "step2", "jitter"}:
         extended = train_step1(run, world, fabric)
         if "step2" in needed:
             train_step2(run, world, fabric, extended)
+        if "jitter" in needed:
+            train_jitter(run, world, fabric, extended)
     if "detector" in needed:
         train_detector(run, world, fabric)
     if "original" in needed:
@@ -74,6 +85,7 @@ def evaluate_run(
     *,
     images: int | None = None,
     split: str = "test",
+    refine: bool = False,
     device: str = "auto",
 ) -> Evaluation:
     """Evaluates methods on the same held-out scenes and writes results.json, per_image.csv and report.html.
@@ -83,6 +95,7 @@ def evaluate_run(
         methods: None = all that are trained.
         images: How many scenes; None = the settings' test split.
         split: "test", or "val" for choosing anything.
+        refine: Also give every method a row with render-and-compare.
         device: "auto", "cpu", "cuda" or "cuda:N".
 
     Raises:
@@ -92,6 +105,10 @@ def evaluate_run(
     world = World(run.settings, where)
     methods = list(methods or trained_methods(run) or ["joint"])
     estimators: dict[str, PoseEstimator] = {method: _estimator(run, method, world) for method in methods}
+    if refine:
+        refiner = Refiner(world, run.settings.refinement)
+        for name, plain in list(estimators.items()):
+            estimators[f"{name} + refinement"] = PoseEstimator(plain.pipeline, plain.codebooks, refiner)
     with Display(f"Evaluation on {split}") as display:
         results = evaluate(
             world,

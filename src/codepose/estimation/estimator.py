@@ -22,12 +22,14 @@ from codepose.networks.build import build_detector, build_extended, build_joint,
 from codepose.synthesis.world import World
 from codepose.training.run import Run, RunError
 
-Method = Literal["joint", "extended", "original"]
+Method = Literal["joint", "extended", "original", "jitter"]
 METHODS: tuple[Method, ...] = get_args(Method)
+PAPER_METHODS: tuple[Method, ...] = ("joint", "extended", "original")
 STAGES: dict[Method, tuple[str, ...]] = {
     "joint": ("step2",),
     "extended": ("detector", "step1"),
     "original": ("detector", "original"),
+    "jitter": ("detector", "jitter"),
 }
 """The finished stages a method needs."""
 
@@ -48,8 +50,8 @@ def load_pipeline(run: Run, method: Method, device: torch.device) -> Pipeline:
         raise RunError(f"no method is called {method!r}; there are {', '.join(METHODS)}")
     detector = build_detector(settings)
     run.load_weights("detector", detector)
-    autoencoder = build_extended(settings) if method == "extended" else build_original(settings)
-    run.load_weights("step1" if method == "extended" else "original", autoencoder)
+    autoencoder = build_original(settings) if method == "original" else build_extended(settings)
+    run.load_weights(STAGES[method][-1], autoencoder)
     return TwoStagePipeline(detector, autoencoder, run.settings, device)
 
 

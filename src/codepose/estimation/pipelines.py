@@ -6,11 +6,10 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import roi_align
 
 from codepose.config import Settings
 from codepose.geometry import padded_square
-from codepose.networks.autoencoder import Autoencoder
+from codepose.networks.autoencoder import Autoencoder, crop_squares
 from codepose.networks.detector import Boxes, Detector
 from codepose.networks.joint import JointNetwork
 from codepose.networks.precision import autocast
@@ -121,13 +120,3 @@ class TwoStagePipeline:
 
     def modules(self) -> list[nn.Module]:
         return self._modules
-
-
-def crop_squares(images: Tensor, squares: Tensor, which: Tensor, size: int) -> Tensor:
-    """Cuts squares (N, 4) out of images (B, 3, H, W) and resizes them to size x size; black outside (20).
-
-    Bilinear at each pixel's centre: squares are near the crop's own size, so there is little to average.
-    """
-    rois = torch.cat((which[:, None].to(squares), squares), 1)
-    crops: Tensor = roi_align(images, rois.to(images), size, 1.0, sampling_ratio=1, aligned=True)
-    return crops

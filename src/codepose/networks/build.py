@@ -58,6 +58,12 @@ def build_detector(settings: Settings) -> Detector:
     return Detector(encoder, build_heads(settings, encoder.out_channels))
 
 
+def box_jitter(settings: Settings) -> tuple[float, float]:
+    """Returns the largest relative shift and change of scale of a box: those of Step 1's windows (35)."""
+    augmentation = settings.data.augmentation
+    return augmentation.shift, max(abs(edge - 1.0) for edge in augmentation.scale)
+
+
 def build_joint(settings: Settings) -> JointNetwork:
     """Returns the joint network; load Step 1's weights into its ``autoencoder`` afterwards."""
     autoencoder = build_extended(settings)
@@ -67,6 +73,8 @@ def build_joint(settings: Settings) -> JointNetwork:
         crop=settings.network.crop,
         pad=settings.data.pad,
         box_gradient=settings.network.box_gradient,
+        feedback=settings.network.feedback,
+        jitter=box_jitter(settings),
         min_iou=settings.losses.min_iou,
         bootstrap_ratio=settings.losses.bootstrap_ratio,
     )

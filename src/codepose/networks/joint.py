@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import box_iou, roi_align
 
-from codepose.geometry import padded_square
+from codepose.geometry import jittered_boxes, padded_square
 from codepose.networks.autoencoder import ExtendedAutoencoder
 from codepose.networks.detector import Boxes, DetectionHeads, faster_losses
 from codepose.networks.losses import mse
@@ -79,6 +79,8 @@ class JointNetwork(nn.Module):
         crop: Side of Step 1's images; the RoI has crop/16 bins a side.
         pad: Side of the square RoI over max(w, h) of the box (19).
         box_gradient: 'features' or 'boxes' (18).
+        feedback: 'detection' (15), or 'random': the true box, jittered.
+        jitter: Largest relative shift and change of scale of a random box.
         min_iou: Detections that overlap less are left out of L_mse (17).
         bootstrap_ratio: Of L_mse (2).
     """
@@ -91,6 +93,8 @@ class JointNetwork(nn.Module):
         crop: int,
         pad: float,
         box_gradient: str = "features",
+        feedback: str = "detection",
+        jitter: tuple[float, float] = (0.15, 0.2),
         min_iou: float = 0.3,
         bootstrap_ratio: int = 1,
     ) -> None:
@@ -100,6 +104,8 @@ class JointNetwork(nn.Module):
         self.side = crop // STRIDE
         self.pad = pad
         self.box_gradient = box_gradient
+        self.feedback = feedback
+        self.jitter = jitter
         self.min_iou = min_iou
         self.bootstrap_ratio = bootstrap_ratio
 
@@ -126,9 +132,12 @@ class JointNetwork(nn.Module):
         features = self.encoder(images)  # (B, C, S/16, S/16)
         losses, proposals = faster_losses(self.heads, features, images, targets)
         truth = torch.stack([t["boxes"][0] for t in targets])
-        best, found = best_proposals(proposals, truth)
-        labels = torch.stack([t["labels"][0] for t in targets])
-        boxes = self.heads.refine(features, best, labels, size)
+        if self.feedback == "random":
+            boxes, found = jittered_boxes(truth, *self.jitter), torch.ones_like(truth[:, 0], dtype=torch.bool)
+        else:
+            best, found = best_proposals(proposals, truth)
+            labels = torch.stack([t["labels"][0] for t in targets])
+            boxes = self.heads.refine(features, best, labels, size)
         iou = torch.stack([box_iou(b[None], t[None])[0, 0] for b, t in zip(boxes.detach(), truth, strict=True)])
         used = found & (iou >= self.min_iou)
         fed_back = boxes if self.box_gradient == "boxes" else boxes.detach()

@@ -64,6 +64,39 @@ def angle_loss(
     return ((difference.square().sum(1) + _EPS).sqrt() * weight).mean()
 
 
+def match_loss(
+    latents: Tensor,
+    target_latents: Tensor,
+    rotations: Tensor,
+    objects: Tensor,
+    *,
+    width_deg: float = 15.0,
+    temperature: float = 0.1,
+) -> Tensor:
+    """Teaches the codes to be retrieved: cross-entropy of the cosines with every clean view of the batch.
+
+    Not in the paper, whose Eqs. 2 and 3 pull latents together but never apart. The lookup asks for more: that the
+    clean view nearest in rotation have the largest cosine. The wanted distribution over the batch's clean views falls
+    with the angle to them as a Gaussian.
+
+    Args:
+        latents: (B, D), z_i of the input images.
+        target_latents: (B, D), z_t of the clean views.
+        rotations: (B, 3, 3).
+        objects: (B,) which object; views of another one are never wanted.
+        width_deg: Standard deviation of the Gaussian.
+        temperature: Divides the cosines.
+
+    Returns:
+        A scalar.
+    """
+    theta = geodesic_angle(rotations[:, None], rotations[None]).rad2deg()  # (B, B)
+    wanted = -0.5 * (theta / width_deg).square()
+    wanted = wanted.masked_fill(objects[:, None] != objects[None], -torch.inf).softmax(1)
+    cosines = F.normalize(latents, dim=1) @ F.normalize(target_latents, dim=1).T
+    return F.cross_entropy(cosines / temperature, wanted)
+
+
 def cos_loss(latents: Tensor, target_latents: Tensor) -> Tensor:
     """Eq. 3: minus the mean cosine between z_i and z_t, both (B, D); -1 when they agree."""
     return -F.cosine_similarity(latents, target_latents, dim=1, eps=1e-8).mean()

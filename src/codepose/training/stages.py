@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from torchvision.ops import box_iou
 
 from codepose.config import Settings
-from codepose.networks.autoencoder import ExtendedAutoencoder, OriginalAutoencoder
-from codepose.networks.build import build_detector, build_extended, build_joint, build_original
+from codepose.geometry import jittered_boxes, padded_square
+from codepose.networks.autoencoder import ExtendedAutoencoder, OriginalAutoencoder, crop_squares
+from codepose.networks.build import box_jitter, build_detector, build_extended, build_joint, build_original
 from codepose.networks.detector import Boxes, Detector
 from codepose.networks.joint import JointNetwork
-from codepose.networks.losses import angle_loss, cos_loss, mse, reconstruction_health
+from codepose.networks.losses import angle_loss, cos_loss, match_loss, mse, reconstruction_health
 from codepose.networks.precision import autocast
 from codepose.synthesis.scenes import CropBatch, SceneBatch, SceneSource
 from codepose.synthesis.world import World
@@ -58,6 +59,10 @@ def step1_stage(settings: Settings, world: World, network: nn.Module, *, origina
             terms["angle"] = angle_loss(latents.float(), batch.R_view, batch.objects, losses.pairing)
             terms["cos"] = cos_loss(latents.float(), target_latents.float())
             total = total + losses.lambda_angle * terms["angle"] + losses.lambda_cos * terms["cos"]
+            if losses.lambda_match > 0:
+                views = (latents.float(), target_latents.float(), batch.R_view, batch.objects)
+                terms["match"] = match_loss(*views)
+                total = total + losses.lambda_match * terms["match"]
         return total, terms
 
     def health(net: nn.Module) -> tuple[dict[str, float], list[str]]:
@@ -164,6 +169,35 @@ def step2_stage(settings: Settings, world: World, network: JointNetwork) -> Stag
     )
 
 
+def jitter_stage(settings: Settings, world: World, network: ExtendedAutoencoder) -> Stage:
+    """Goes on training the extended AAE on Step 2's scenes, cut out at the true boxes, jittered.
+
+    A row the paper lacks: as many images, iterations and the same L_mse as Step 2, but no detector. Does training on
+    detections beat simple jitter?
+    """
+    train, losses = SceneSource(world, "train"), settings.losses
+    reach = box_jitter(settings)
+
+    def loss(net: nn.Module, batch: SceneBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        squares = padded_square(jittered_boxes(batch.boxes, *reach), settings.data.pad)
+        order = torch.arange(len(squares), device=squares.device)
+        crops = crop_squares(batch.images, squares, order, settings.network.crop)
+        _, reconstructions = net(crops.contiguous(memory_format=torch.channels_last))
+        error = mse(reconstructions.float(), batch.targets, losses.bootstrap_ratio).mean()
+        return losses.lambda_pose * error, {"mse": error}
+
+    return Stage(
+        name="jitter",
+        network=network,
+        groups={"encoder": list(network.parameters())},
+        pretrained=("encoder",),
+        items=settings.data.scene_images,
+        batch=train.scenes,
+        loss=loss,
+        settings=settings.step2.model_copy(update={"phases": ()}),
+    )
+
+
 def joint_groups(network: JointNetwork) -> dict[str, list[nn.Parameter]]:
     """Returns the joint network's parameters by the names that phases use."""
     parts = {
@@ -230,6 +264,22 @@ def train_step2(run: Run, world: World, fabric: Fabric, pretrained: ExtendedAuto
         lambda: step2_stage(run.settings, world, network),
         "step2",
         "Step 2: joint network",
+        network,
+        run,
+        fabric,
+    )
+    return network
+
+
+def train_jitter(run: Run, world: World, fabric: Fabric, pretrained: ExtendedAutoencoder) -> ExtendedAutoencoder:
+    """Trains, resumes or loads the jitter-trained extended AAE, from Step 1's weights."""
+    torch.manual_seed(run.settings.seed + 4)
+    network = build_extended(run.settings)
+    network.load_state_dict(pretrained.state_dict())
+    _train(
+        lambda: jitter_stage(run.settings, world, network),
+        "jitter",
+        "Baseline: jittered boxes",
         network,
         run,
         fabric,
