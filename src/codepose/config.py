@@ -309,7 +309,16 @@ class Settings(_Frozen):
         return self
 
 
-PRESETS = ("quick", "robust", "paper-128-t1", "paper-128-t2", "paper-4096-t1", "paper-4096-t2")
+PRESETS = (
+    "quick",
+    "robust",
+    "cpu",
+    "smoke",
+    "paper-128-t1",
+    "paper-128-t2",
+    "paper-4096-t1",
+    "paper-4096-t2",
+)
 
 
 def _validated(values: dict[str, Any], source: str) -> Settings:

@@ -36,7 +36,8 @@ def test_refiner_turns_a_nearby_view_into_the_true_one(world: World):
     before = geometry.geodesic_angle(start, crops.R_view).rad2deg()
     after = geometry.geodesic_angle(refined, crops.R_view).rad2deg()
     assert before.min() > 11.0
-    assert after.max() < 8.0 and after.median() < 3.5, after
+    assert after.max() < 8.0, after
+    assert after.median() < 3.5, after
     assert score.min() > 0.98
 
 

@@ -186,3 +186,21 @@ def test_boxes_stay_float32_under_bf16(tiny_settings: Settings, scenes: SceneBat
     assert out.boxes.dtype == torch.float32
     rounded = out.boxes.detach().bfloat16().float()
     assert (rounded != out.boxes.detach()).float().mean() > 0.5
+
+
+def test_random_feedback_is_the_jittered_truth_and_no_detection(
+    tiny_settings: Settings, scenes: SceneBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The row that asks what the detections are worth: boxes around the truth, drawn anew at every step."""
+    net = network(tiny_settings, feedback="random")
+    monkeypatch.setattr(net.heads, "refine", lambda *_: pytest.fail("a detection was asked for"))
+    first, second = (net(scenes.images, boxes_of(scenes), scenes.targets) for _ in range(2))
+    assert not torch.equal(first.boxes, second.boxes)
+    assert first.used.all()
+    side = (scenes.boxes[:, 2:] - scenes.boxes[:, :2]).amax(1)
+    moved = (first.boxes - scenes.boxes).unflatten(1, (2, 2)).mean(1).abs() / side[:, None]
+    ratio = (first.boxes[:, 2:] - first.boxes[:, :2]) / (scenes.boxes[:, 2:] - scenes.boxes[:, :2])
+    shift, scale = net.jitter
+    assert moved.max() <= shift + 1e-5
+    assert (ratio - 1.0).abs().max() <= scale + 1e-5
+    assert first.iou.max() < 1.0

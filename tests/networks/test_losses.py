@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codepose.geometry import geodesic_angle, view_rotation
-from codepose.networks.losses import angle_loss, cos_loss, mse, reconstruction_health
+from codepose.networks.losses import angle_loss, cos_loss, match_loss, mse, reconstruction_health
 
 
 def rotations(count: int, seed: int = 0) -> torch.Tensor:
@@ -112,3 +112,33 @@ def test_warnings_name_black_outputs_and_collapsed_latents() -> None:
     collapsed = reconstruction_health(targets, targets, torch.ones(4, 8) + 1e-5 * torch.randn(4, 8))
     assert len(collapsed.warnings()) == 1
     assert "collapsed" in collapsed.warnings()[0]
+
+
+def slow_match(z: torch.Tensor, y: torch.Tensor, R: torch.Tensor, objects: list[int]) -> float:
+    total = 0.0
+    for i in range(len(z)):
+        wanted, found = [], []
+        for k in range(len(z)):
+            degrees = math.degrees(float(geodesic_angle(R[i], R[k])))
+            wanted.append(math.exp(-0.5 * (degrees / 15.0) ** 2) if objects[i] == objects[k] else 0.0)
+            found.append(math.exp(float(z[i] @ y[k] / (z[i].norm() * y[k].norm())) / 0.1))
+        for w, f in zip(wanted, found, strict=True):
+            total -= w / sum(wanted) * math.log(f / sum(found))
+    return total / len(z)
+
+
+@pytest.mark.parametrize("objects", [[0, 0, 0, 0, 0], [0, 1, 0, 1, 1]])
+def test_match_loss_equals_its_slow_twin(objects: list[int]) -> None:
+    z, y = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    R = rotations(5)
+    value = match_loss(z, y, R, torch.tensor(objects))
+    assert float(value) == pytest.approx(slow_match(z, y, R, objects), rel=1e-6)
+    z.requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: match_loss(x, y, R, torch.tensor(objects)), z)
+
+
+def test_match_loss_prefers_the_right_clean_view() -> None:
+    R = rotations(6)
+    y = torch.eye(6, dtype=torch.float64)
+    right, wrong = match_loss(y, y, R, torch.zeros(6)), match_loss(y.roll(1, 0), y, R, torch.zeros(6))
+    assert float(right) < float(wrong)

@@ -14,6 +14,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from codepose.apps.options import Reproduce
 from codepose.config import (
     PRESETS,
     ConfigError,
@@ -201,7 +202,7 @@ def demo(options: Demo) -> int:
     run = Run.create(options.out, settings, resume=True)
     train(run, methods, device=options.device)
     wanted = [m for m in trained_methods(run) if m in methods]
-    evaluation = evaluate_run(run, wanted, device=options.device)
+    evaluation = evaluate_run(run, wanted, refine=True, device=options.device)
     _print_numbers(evaluation.summary)
     _console.print(f"report: {run.path / 'report.html'}", highlight=False, soft_wrap=True)
     return 0
@@ -303,6 +304,13 @@ def _print_numbers(summary: dict[str, Any]) -> None:
     _console.print(table)
 
 
+def reproduce(options: Reproduce) -> int:
+    """Runs the paper's experiment."""
+    from codepose.apps.reproduce import reproduce as run_experiment
+
+    return run_experiment(options)
+
+
 COMMAND_OPTIONS: dict[str, Any] = {
     "demo": Demo,
     "preview": Preview,
@@ -310,6 +318,7 @@ COMMAND_OPTIONS: dict[str, Any] = {
     "evaluate": Evaluate,
     "predict": Predict,
     "report": Report,
+    "reproduce": Reproduce,
 }
 _ACTIONS: dict[str, Callable[[Any], int]] = {
     "demo": demo,
@@ -318,4 +327,5 @@ _ACTIONS: dict[str, Callable[[Any], int]] = {
     "evaluate": evaluate,
     "predict": predict,
     "report": report,
+    "reproduce": reproduce,
 }

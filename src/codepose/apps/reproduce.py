@@ -1,0 +1,112 @@
+"""The paper's experiment by one command: plan, train what is missing, evaluate, compare."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from codepose.apps.grid import DEFAULT_SEEDS, Cell, cells, share, stage_key, training_stages
+from codepose.apps.options import Reproduce, Scale
+from codepose.apps.workflow import evaluate_run, train
+from codepose.config import Settings
+from codepose.evaluation.grid_report import write_grid_report
+from codepose.networks.build import build_detector, build_extended, build_joint, build_original
+from codepose.networks.detector import Detector
+from codepose.networks.joint import JointNetwork
+from codepose.synthesis.world import World
+from codepose.training.cost import Cost, measure
+from codepose.training.loop import Stage
+from codepose.training.run import Run
+from codepose.training.stages import detector_stage, jitter_stage, make_fabric, step1_stage, step2_stage
+
+
+def reproduce(options: Reproduce) -> int:
+    """Runs, resumes or plans the experiment; returns the exit status."""
+    console = Console()
+    seeds = range(options.seeds or DEFAULT_SEEDS[options.scale])
+    if options.dry_run:
+        console.print(plan_table(options.scale, options.cells, len(seeds), options.device))
+        return 0
+    for seed in seeds:
+        run_seed(options.out, options.scale, seed, options.cells, console, options.device)
+        report = write_grid_report(options.out)
+        console.print(f"report: {report}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def run_seed(
+    out: Path, scale: Scale, seed: int, patterns: Sequence[str], console: Console, device: str = "auto"
+) -> None:
+    """Trains and evaluates one seed's cells; what is done already is left as it is."""
+    folder = out / f"seed-{seed}"
+    homes: dict[str, Run] = {}
+    groups: dict[str, list[Cell]] = {}
+    for cell in cells(scale, seed, patterns):
+        groups.setdefault(cell.group, []).append(cell)
+    for group, members in groups.items():
+        run = Run.create(folder / group, members[0].settings, resume=True)
+        for cell in members:
+            console.rule(f"seed {seed}, {cell.name}")
+            for stage in training_stages(cell):
+                share(stage, homes.get(stage_key(cell, stage), run), run)
+            train(run, [cell.method], device=device)
+            for stage in training_stages(cell):
+                homes.setdefault(stage_key(cell, stage), run)
+        _evaluate(run, members, device)
+
+
+def _evaluate(run: Run, members: Sequence[Cell], device: str) -> None:
+    """Evaluates a group's methods, unless the results on disk hold them all."""
+    path = run.path / "evaluation" / "results.json"
+    done = set(json.loads(path.read_text())["methods"]) if path.is_file() else set()
+    if not {cell.method for cell in members} <= done:
+        evaluate_run(run, [cell.method for cell in members], refine=True, device=device)
+
+
+def plan_table(scale: Scale, patterns: Sequence[str], seeds: int, device: str = "auto") -> Table:
+    """Returns the stages to train, each once, with images, FLOPs and time estimated from an iteration done now."""
+    table = Table(title=f"scale {scale}, {seeds} seed{'s' if seeds > 1 else ''}")
+    for name in ("cell", "stage", "images", "GFLOP an image", "PFLOP in all", "hours (estimated)"):
+        table.add_column(name, justify="left" if name in ("cell", "stage") else "right")
+    where = make_fabric(device).device
+    seen: set[str] = set()
+    flops = hours = 0.0
+    for cell in cells(scale, 0, patterns):
+        for stage in training_stages(cell):
+            if stage_key(cell, stage) in seen:
+                continue
+            seen.add(stage_key(cell, stage))
+            cost = stage_cost(cell.settings, stage, where)
+            total, time = cost.images * cost.flops, cost.images * cost.seconds / 3600.0
+            flops, hours = flops + total, hours + time
+            row = (f"{cost.images:,}", f"{cost.flops / 1e9:.2f}", f"{total / 1e15:.3f}", f"{time:.2f}")
+            table.add_row(cell.name, stage, *row)
+    table.add_section()
+    table.add_row("one seed", "", "", "", f"{flops / 1e15:.3f}", f"{hours:.2f}")
+    table.add_row("all seeds", "", "", "", f"{flops * seeds / 1e15:.3f}", f"{hours * seeds:.2f}")
+    return table
+
+
+def stage_cost(settings: Settings, name: str, device: torch.device) -> Cost:
+    """Returns what one stage of a run costs on this device, from an iteration on four images."""
+    plain = settings.model_copy(update={"network": settings.network.model_copy(update={"weights": "none"})})
+    world = World(plain, device)
+    stage: Stage
+    if name == "step1":
+        stage = step1_stage(plain, world, build_extended(plain))
+    elif name == "original":
+        stage = step1_stage(plain, world, build_original(plain), original=True)
+    elif name == "detector":
+        detector: Detector = build_detector(plain)
+        stage = detector_stage(plain, world, detector)
+    elif name == "jitter":
+        stage = jitter_stage(plain, world, build_extended(plain))
+    else:
+        joint: JointNetwork = build_joint(plain)
+        stage = step2_stage(plain, world, joint)
+    return measure(stage, plain, device)

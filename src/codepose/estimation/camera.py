@@ -1,0 +1,160 @@
+"""A photo's camera: its intrinsics and lens distortion, fitted to the photo's size."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from kornia.geometry.calibration import distort_points
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from codepose.config import ConfigError
+
+_LENGTHS = (4, 5, 8, 12, 14)
+"""How many distortion coefficients OpenCV's models have."""
+
+
+class CameraError(ConfigError):
+    """A camera that cannot be used; the text says what to type."""
+
+
+@dataclass(frozen=True, eq=False)
+class Camera:
+    """A pinhole camera behind a lens, with OpenCV's conventions.
+
+    Attributes:
+        K: (3, 3) float64 [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] in pixels of the upright photo; the centre of the
+            first pixel is (0, 0).
+        width: Of the images it holds for, in pixels; None = whatever they are.
+        height: The same; both or neither.
+        distortion: k1, k2, p1, p2[, k3[, k4, k5, k6[, s1 ... s4[, tx, ty]]]]; empty = none.
+
+    Raises:
+        CameraError: K is no intrinsic matrix, or there are as many coefficients as no model of OpenCV has.
+    """
+
+    K: NDArray[np.float64]
+    width: int | None = None
+    height: int | None = None
+    distortion: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        K = np.asarray(self.K, dtype=np.float64)
+        if K.shape != (3, 3) or not np.isfinite(K).all() or K[0, 0] <= 0 or K[1, 1] <= 0:
+            raise CameraError("K must be a 3 x 3 matrix [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] with fx, fy > 0 pixels")
+        if np.abs(K[2] - (0, 0, 1)).max() > 1e-6 or abs(K[0, 1]) > 1e-6 * K[0, 0] or abs(K[1, 0]) > 1e-6 * K[0, 0]:
+            raise CameraError("K must have no skew and a last row of 0 0 1: give the intrinsics, not a projection")
+        if self.distortion and len(self.distortion) not in _LENGTHS:
+            raise CameraError(f"OpenCV's lens models have 4, 5, 8, 12 or 14 coefficients, not {len(self.distortion)}")
+        if not np.isfinite(self.distortion).all():
+            raise CameraError("the distortion coefficients hold numbers that are not finite")
+        if (self.width is None) != (self.height is None):
+            raise CameraError("give both the calibration's width and its height, or neither")
+        object.__setattr__(self, "K", K * [[1, 0, 1], [0, 1, 1], [0, 0, 1]])
+        object.__setattr__(self, "distortion", tuple(self.distortion) if any(self.distortion) else ())
+
+    def for_size(self, width: int, height: int) -> Camera:
+        """Returns this camera for photos of another size that show the same picture, larger or smaller.
+
+        Args:
+            width: Of the upright photo, in pixels.
+            height: The same.
+
+        Raises:
+            CameraError: The photo is no enlarged or reduced picture of the calibration's size.
+        """
+        if self.width is None or self.height is None:
+            return replace(self, width=width, height=height)
+        if (self.width, self.height) == (width, height):
+            return self
+        if not _same_shape(self.width, self.height, width, height):
+            raise CameraError(_misfit(self.width, self.height, width, height))
+        scale = np.array([width / self.width, height / self.height])
+        K = self.K.copy()
+        K[:2] *= scale[:, None]
+        K[:2, 2] += (scale - 1.0) / 2.0  # pixels scale around the image's corner, not around the first one's centre
+        return Camera(K, width, height, self.distortion)
+
+    def undistort(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Takes the lens distortion out of a photo; K holds for the result, as with ``cv2.undistort``.
+
+        Args:
+            image: (H, W, 3) uint8 of the camera's size.
+
+        Returns:
+            (H, W, 3) uint8, bilinear; black where the lens did not look.
+
+        Raises:
+            CameraError: The image has another size.
+        """
+        height, width = image.shape[:2]
+        if self.width is None:
+            return self.for_size(width, height).undistort(image)
+        if (self.width, self.height) != (width, height):
+            raise CameraError(f"the image is {width} x {height}, the camera {self.width} x {self.height}: use for_size")
+        if not self.distortion:
+            return image
+        pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float()
+        straight = F.grid_sample(pixels, self._sampling_grid, mode="bilinear", align_corners=True)
+        return straight[0].round().clamp(0, 255).byte().permute(1, 2, 0).contiguous().numpy()
+
+    @cached_property
+    def _sampling_grid(self) -> Tensor:
+        """Where each pixel of the undistorted photo lies in the photo, (1, H, W, 2) in [-1, 1] from centre to centre."""
+        assert self.width is not None and self.height is not None
+        row, column = torch.arange(self.height), torch.arange(self.width)
+        points = torch.cartesian_prod(row, column).flip(1).float()  # (H * W, 2), x first
+        K, lens = torch.from_numpy(self.K).float(), torch.tensor(self.distortion)
+        size = torch.tensor([self.width - 1, self.height - 1]).clamp_min(1)
+        seen = distort_points(points, K, lens) / size * 2.0 - 1.0
+        grid: Tensor = seen.reshape(1, self.height, self.width, 2)
+        return grid
+
+
+@dataclass(frozen=True)
+class FieldOfView:
+    """A camera of which only the horizontal field of view is known: square pixels, principal point in the middle.
+
+    Attributes:
+        horizontal_deg: Angle in degrees between the left and the right edge of the upright photo.
+
+    Raises:
+        CameraError: The angle is not between 0 and 180 degrees.
+    """
+
+    horizontal_deg: float
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.horizontal_deg < 180.0:
+            raise CameraError(f"a field of view lies between 0 and 180 degrees: fov=60, not fov={self.horizontal_deg}")
+
+    def for_size(self, width: int, height: int) -> Camera:
+        """Returns the camera of photos of this size in pixels."""
+        focal = width / 2.0 / math.tan(math.radians(self.horizontal_deg) / 2.0)
+        K = np.array([[focal, 0.0, (width - 1) / 2.0], [0.0, focal, (height - 1) / 2.0], [0.0, 0.0, 1.0]])
+        return Camera(K, width, height)
+
+
+def _same_shape(width: int, height: int, new_width: int, new_height: int) -> bool:
+    """Whether one factor leads from one size to the other, but for sides rounded to whole pixels."""
+    across, down = new_width / width, new_height / height
+    return abs(across - down) * min(width, height) <= max(1.0, across, down)
+
+
+def _misfit(width: int, height: int, new_width: int, new_height: int) -> str:
+    text = f"the calibration is for {width} x {height} pixels, the photo has {new_width} x {new_height}"
+    if _same_shape(height, width, new_width, new_height):
+        return (
+            f"{text}: it fits the photo only before its EXIF rotation by a quarter turn. K must be that of the upright "
+            f"photo: calibrate with upright photos, or give --K fx,fy,cx,cy for {new_width} x {new_height}"
+        )
+    return (
+        f"{text}: factors {new_width / width:.4g} across and {new_height / height:.4g} down, so it is not the same "
+        "picture at another size but a cropped or stretched one; calibrate at this size, or give this size's "
+        "--K fx,fy,cx,cy"
+    )

@@ -1,0 +1,222 @@
+"""The report of a whole experiment: Figure 3 (2 x 2), Figure 4, the table over seeds, paired intervals."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from codepose.evaluation import draw
+from codepose.evaluation.comparison import VISIBLE_EDGES, Errors, Spread, auc_difference, read_errors, spread
+from codepose.evaluation.report import Section, Table, write_report
+
+_PANELS = (("t1-128", "T1, 128"), ("t2-128", "T2, 128"), ("t1-4096", "T1, 4,096"), ("t2-4096", "T2, 4,096"))
+_FIGURE_METHODS = ("joint", "extended", "original")
+_COLUMNS = (
+    ("AUC fraction", "auc_fraction", 3),
+    ("GT translation", "auc_fraction_rotation", 3),
+    ("GT rotation", "auc_fraction_translation", 3),
+    ("Recall @ 0.3", "recall_03", 3),
+    ("Mean IoU", "mean_iou", 3),
+    ("Rotation (°)", "rotation_median_deg", 1),
+    ("within 10°", "rotation_recall_10", 2),
+    ("within 30°", "rotation_recall_30", 2),
+    ("AR_VSD", "ar_vsd", 3),
+)
+Group = dict[str, list[Errors]]
+"""A run group's errors by method, one entry a seed."""
+
+
+def read_groups(out: Path) -> dict[str, Group]:
+    """Reads the per-image errors of every evaluated run of an experiment: by group, method, seed."""
+    groups: dict[str, Group] = {}
+    for path in sorted(out.glob("seed-*/*/evaluation/per_image.csv"), key=_order):
+        group = groups.setdefault(path.parent.parent.name, {})
+        for method, errors in read_errors(path).items():
+            group.setdefault(method, []).append(errors)
+    return groups
+
+
+def _order(path: Path) -> tuple[int, int, str]:
+    seed, group = path.parts[-4], path.parts[-3]
+    return int(seed.removeprefix("seed-")), len(group), group
+
+
+def write_grid_report(out: Path) -> Path:
+    """Writes results.json, table.md, figure-3.png and .svg, figure-4.png and report.html of an experiment.
+
+    Raises:
+        FileNotFoundError: Nothing in the folder has been evaluated.
+    """
+    groups = read_groups(out)
+    if not groups:
+        raise FileNotFoundError(f"{out} holds no evaluated run: codepose reproduce --out {out}")
+    facts = _facts(out)
+    rows = {f"{g}/{m}": _statistics(e) for g, methods in groups.items() for m, e in methods.items()}
+    differences = _differences(groups)
+    summary = {"cells": rows, "differences": differences, **facts}
+    (out / "results.json").write_text(json.dumps(summary, indent=2) + "\n")
+    table = _table(groups)
+    (out / "table.md").write_text(_markdown(table) + "\n\n" + _markdown(_difference_table(differences)) + "\n")
+    sections = [
+        Section("Results", _words(facts), table=table),
+        Section("Is the difference beyond noise?", _NOISE, table=_difference_table(differences)),
+        *_figure3(out, groups),
+        *_figure4(out, groups),
+        Section("By visibility: AUC fraction", "Share of the silhouette that is visible.", table=_visibility(groups)),
+    ]
+    first = next(iter(groups.values()))
+    headline = {"Cells": len(rows), "Seeds": max(len(e) for e in first.values()), "Images": facts["images"]}
+    return write_report(out / "report.html", title=f"codepose: {facts['preset']}", summary=headline, sections=sections)
+
+
+_NOISE = (
+    "AUC fraction of one method minus that of another on the same images, with the 95 % interval of a paired "
+    "bootstrap over the images; each image enters with its mean over the seeds."
+)
+
+
+def _facts(out: Path) -> dict[str, Any]:
+    """What a reader must know to believe the numbers, from the runs' own results."""
+    found = [json.loads(p.read_text()) for p in sorted(out.glob("seed-*/*/evaluation/results.json"))]
+    keys = ("images", "split", "backgrounds", "preset", "weights", "hardware")
+    facts: dict[str, Any] = {k: found[0][k] for k in keys if k in found[0]}
+    return facts | {"date": max(f["date"] for f in found), "runs": len(found)}
+
+
+def _words(facts: Mapping[str, Any]) -> str:
+    return (
+        f"{facts['images']} scenes of the {facts['split']} split, initial weights: {facts['weights']}, backgrounds: "
+        f"{facts['backgrounds']}; {facts['runs']} runs, {facts['hardware']}, until {facts['date']}. Mean over the "
+        "seeds, ± standard deviation between them; full pose unless a column says which half is true."
+    )
+
+
+def _spreads(errors: Sequence[Errors]) -> dict[str, Spread]:
+    summaries = [e.summary() for e in errors]
+    infinite = {k for s in summaries for k, v in s.items() if v is None}
+    return {k: spread([float(s[k] or 0.0) for s in summaries]) for k in summaries[0] if k not in infinite}
+
+
+def _statistics(errors: Sequence[Errors]) -> dict[str, Any]:
+    """Plain numbers for JSON; a deviation of a single seed is null."""
+    return {
+        name: {
+            "mean": s.mean,
+            "deviation": None if np.isnan(s.deviation) else s.deviation,
+            "values": list(s.values),
+        }
+        for name, s in _spreads(errors).items()
+    }
+
+
+def _table(groups: Mapping[str, Group]) -> Table:
+    rows = []
+    for group, methods in groups.items():
+        for method, errors in methods.items():
+            found = _spreads(errors)
+            rows.append([f"{group} {method}", *(_cell(found.get(key), digits) for _, key, digits in _COLUMNS)])
+    return Table(["Cell", *(heading for heading, _, _ in _COLUMNS)], rows)
+
+
+def _cell(value: Spread | None, digits: int) -> str:
+    if value is None:
+        return "–"
+    text = f"{value.mean:.{digits}f}"
+    return text if np.isnan(value.deviation) else f"{text} ± {value.deviation:.{digits}f}"
+
+
+def _differences(groups: Mapping[str, Group]) -> dict[str, dict[str, float]]:
+    """Joint against every other method of its group, and against the changed joint networks."""
+    pairs: dict[str, tuple[list[Errors], list[Errors]]] = {}
+    for group, methods in groups.items():
+        joint = methods.get("joint")
+        if joint is None:
+            continue
+        for other in ("extended", "original", "jitter", "joint + refinement"):
+            if other in methods:
+                pairs[f"{group}: joint - {other}"] = (joint, methods[other])
+        base = groups.get("-".join(group.split("-")[:2]), {}).get("joint")
+        if base is not None and base is not joint:
+            pairs[f"{group.rsplit('-', 1)[0]}: joint - joint fed/trained with {group.split('-')[-1]}"] = (base, joint)
+    found = {}
+    for name, (a, b) in pairs.items():
+        seeds = min(len(a), len(b))
+        interval = auc_difference(a[:seeds], b[:seeds])
+        found[name] = {"mean": interval.mean, "low": interval.low, "high": interval.high, "seeds": seeds}
+    return found
+
+
+def _difference_table(differences: Mapping[str, Mapping[str, float]]) -> Table:
+    rows = [
+        [
+            name,
+            f"{d['mean']:+.3f}",
+            f"{d['low']:+.3f} … {d['high']:+.3f}",
+            str(d["seeds"]),
+            "yes" if d["low"] > 0 or d["high"] < 0 else "no",
+        ]
+        for name, d in differences.items()
+    ]
+    return Table(["AUC fraction", "difference", "95 % interval", "seeds", "beyond noise"], rows)
+
+
+def _visibility(groups: Mapping[str, Group]) -> Table:
+    rows = []
+    for group, methods in groups.items():
+        for method, errors in methods.items():
+            means = [[b.mean for b in e.by_visibility()] for e in errors]
+            cells = [f"{np.mean(column):.3f}" if None not in column else "–" for column in zip(*means, strict=True)]
+            rows.append([f"{group} {method}", *cells])
+    ends = [f"{low:.0%}–{high:.0%}" for low, high in pairwise(VISIBLE_EDGES[:-1])]
+    return Table(["Cell", *ends, "all visible"], rows)
+
+
+def _figure3(out: Path, groups: Mapping[str, Group]) -> list[Section]:
+    panels = {
+        title: {
+            m: np.mean([np.sort(e.vsd) for e in groups[group][m]], axis=0)
+            for m in _FIGURE_METHODS
+            if m in groups[group]
+        }
+        for group, title in _PANELS
+        if group in groups
+    }
+    if not panels:
+        return []
+    figure = draw.figure3_grid(panels)
+    png, svg = draw.to_png(figure), io.BytesIO()
+    figure.savefig(svg, format="svg")
+    (out / "figure-3.png").write_bytes(png)
+    (out / "figure-3.svg").write_bytes(svg.getvalue())
+    text = (
+        "The number of images whose VSD lies below the threshold; the area under a curve is the sum of 1 − VSD. With "
+        "several seeds, the mean of their sorted errors, whose area is the mean of theirs."
+    )
+    return [Section("Figure 3: correct poses against the VSD threshold", text, [("Figure 3", png)])]
+
+
+def _figure4(out: Path, groups: Mapping[str, Group]) -> list[Section]:
+    """The detections of the first seed's first run that has them."""
+    for path in sorted(out.glob("seed-*/*/evaluation/figure-4-1.png"), key=_order):
+        png = path.read_bytes()
+        (out / "figure-4.png").write_bytes(png)
+        means = [
+            f"{group} {m}: {np.mean([np.nan_to_num(e.columns['iou']).mean() for e in methods[m]]):.3f}"
+            for group, methods in groups.items()
+            for m in _FIGURE_METHODS
+            if m in methods
+        ]
+        text = f"Scenes of {path.parts[-3]}. Mean IoU over all scenes and seeds: {', '.join(means)}."
+        return [Section("Figure 4: detections", text, [("Figure 4", png)])]
+    return []
+
+
+def _markdown(table: Table) -> str:
+    lines = [table.headers, ["---"] * len(table.headers), *table.rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)

@@ -1,0 +1,158 @@
+"""The whole experiment at smoke scale: cells, sharing, resuming, the report's numbers."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from codepose.apps import grid
+from codepose.apps.cli import main
+from codepose.apps.grid import cells, share, stage_key, training_stages
+from codepose.config import ConfigError
+from codepose.evaluation.comparison import auc_difference, read_errors, spread
+from codepose.evaluation.grid_report import read_groups
+from codepose.networks.build import build_joint
+from codepose.training.checkpoint import load_state
+from codepose.training.run import Run
+
+PICKED = ("t1-128/*", "t2-128/joint")
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("paper") / "smoke"
+    assert main(["reproduce", "--scale", "smoke", "--seeds", "2", "--out", str(folder), "--cells", *PICKED]) == 0
+    return folder
+
+
+def test_the_grid_is_the_papers_and_the_rows_it_lacks() -> None:
+    names = [c.name for c in cells("paper", 0)]
+    assert len(names) == len(set(names)) == 15
+    for latent in (128, 4096):
+        for schedule in ("t1", "t2"):
+            assert {f"{schedule}-{latent}/{m}" for m in ("joint", "extended", "original")} <= set(names)
+    assert set(names[12:]) == {"t1-128/jitter", "t1-128-random/joint", "t1-128-boxes/joint"}
+    with pytest.raises(ConfigError, match="t1-128/joint"):
+        cells("paper", 0, ["t9"])
+
+
+@pytest.mark.parametrize("scale", ["smoke", "cpu", "paper"])
+def test_a_cells_settings_say_what_its_name_says(scale: grid.Scale) -> None:
+    for cell in cells(scale, 5):
+        schedule, latent, *change = cell.group.split("-")
+        assert cell.settings.seed == 5
+        assert cell.settings.network.latent == int(latent)
+        groups = [set(p.train) for p in cell.settings.step2.phases]
+        if schedule == "t2":
+            assert groups[:2] == [{"rpn", "fc", "box_head"}, {"encoder", "decoder"}]
+        else:
+            assert len(groups) <= 1
+        assert cell.settings.network.feedback == ("random" if change == ["random"] else "detection")
+        assert cell.settings.network.box_gradient == ("boxes" if change == ["boxes"] else "features")
+
+
+def test_paper_scale_is_the_papers_recipe() -> None:
+    settings = cells("paper", 0, ["t1-4096/joint"])[0].settings
+    assert (settings.data.step1_images, settings.data.scene_images, settings.data.test_images) == (100_000, 25_000, 800)
+    assert (settings.step1.optimizer.name, settings.step1.epochs, settings.step1.batch) == ("adabound", 27, 128)
+    assert (settings.step2.optimizer.name, settings.step2.epochs, settings.step2.batch) == ("sgd", 30, 12)
+    assert settings.network.width == 1.0
+
+
+def test_what_can_be_shared_is_trained_once(out: Path) -> None:
+    every = cells("smoke", 0)
+    keys = {stage_key(c, s) for c in every for s in training_stages(c)}
+    assert sum(k == "detector" for k in keys) == 1
+    assert {k for k in keys if k.startswith("step1")} == {"step1-128", "step1-4096"}
+    first, second = out / "seed-0" / "t1-128", out / "seed-0" / "t2-128"
+    a, b = (load_state(p / "step1" / "weights.safetensors") for p in (first, second))
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    a, b = (load_state(p / "step2" / "weights.safetensors") for p in (first, second))
+    assert any(not torch.equal(a[k], b[k]) for k in a)
+    assert not (second / "detector").exists(), "joint alone needs no independent detector"
+
+
+def test_sharing_leaves_the_target_whole(tmp_path: Path, tiny_settings) -> None:
+    source, target = (Run.create(tmp_path / name, tiny_settings) for name in ("a", "b"))
+    share("step2", source, target)
+    assert not target.has("step2")
+    source.save_weights("step2", build_joint(tiny_settings))
+    share("step2", source, target)
+    assert target.has("step2")
+    (source.path / "step2" / "weights.safetensors").unlink()
+    target.load_weights("step2", build_joint(tiny_settings))
+
+
+def test_the_report_agrees_with_the_images_csv(out: Path) -> None:
+    summary = json.loads((out / "results.json").read_text())
+    for seed in (0, 1):
+        with open(out / f"seed-{seed}" / "t1-128" / "evaluation" / "per_image.csv") as file:
+            rows = [r for r in csv.DictReader(file) if r["method"] == "extended"]
+        value = np.mean([1.0 - float(r["vsd"] or 1.0) for r in rows])
+        cell = summary["cells"]["t1-128/extended"]["auc_fraction"]
+        assert cell["values"][seed] == pytest.approx(value, abs=1e-6)
+        assert cell["mean"] == pytest.approx(np.mean(cell["values"]))
+        assert cell["deviation"] == pytest.approx(np.std(cell["values"], ddof=1))
+    rows = {f"t1-128/{m}" for m in ("joint + refinement", "joint + GT box", "jitter", "oracle")} | {"t2-128/joint"}
+    assert rows <= set(summary["cells"])
+    difference = summary["differences"]["t1-128: joint - extended"]
+    assert difference["seeds"] == 2
+    assert difference["low"] <= difference["mean"]
+    assert difference["mean"] <= difference["high"]
+    for name in ("report.html", "table.md", "figure-3.png", "figure-3.svg", "figure-4.png"):
+        assert (out / name).stat().st_size > 500, name
+
+
+def test_a_second_call_repeats_nothing(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = sorted(out.rglob("weights.safetensors"))
+    before = [p.stat().st_mtime_ns for p in weights]
+    monkeypatch.setattr("codepose.apps.reproduce.evaluate_run", lambda *_, **__: pytest.fail("evaluated again"))
+    assert main(["reproduce", "--scale", "smoke", "--seeds", "2", "--out", str(out), "--cells", *PICKED]) == 0
+    assert [p.stat().st_mtime_ns for p in weights] == before
+
+
+def test_the_dry_run_prints_every_stage_once_and_trains_nothing(tmp_path: Path, capsys) -> None:
+    arguments = ["--dry-run", "--scale", "smoke", "--out", str(tmp_path / "x"), "--cells", "t?-128/*"]
+    assert main(["reproduce", *arguments]) == 0
+    text = capsys.readouterr().out
+    assert [text.count(f" {stage} ") for stage in ("step1", "detector", "original", "step2", "jitter")] == [
+        1,
+        1,
+        1,
+        2,
+        1,
+    ]
+    assert not (tmp_path / "x").exists()
+
+
+def test_differences_are_paired_by_image(out: Path) -> None:
+    groups = read_groups(out)
+    joint, extended = groups["t1-128"]["joint"], groups["t1-128"]["extended"]
+    found = auc_difference(joint, extended)
+    assert found.mean == pytest.approx(
+        np.mean([e.vsd.mean() for e in extended]) - np.mean([j.vsd.mean() for j in joint])
+    )
+    assert auc_difference(joint, joint) == (0.0, 0.0, 0.0)
+    shuffled = read_errors(out / "seed-0" / "t1-128" / "evaluation" / "per_image.csv")["joint"]
+    shuffled.index[:] = shuffled.index[::-1]
+    with pytest.raises(ValueError, match="same images"):
+        auc_difference([shuffled], joint[:1])
+
+
+def test_spread_of_one_seed_has_no_deviation() -> None:
+    assert np.isnan(spread([0.5]).deviation)
+    assert spread([1.0, 3.0]).deviation == pytest.approx(np.sqrt(2.0))
+
+
+def test_console_is_not_needed_to_plan() -> None:
+    from codepose.apps.reproduce import plan_table
+
+    table = plan_table("smoke", ["t1-128/original"], 1, "cpu")
+    assert len(table.rows) == 4  # detector, original, two sums
+    Console(quiet=True).print(table)
