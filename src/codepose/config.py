@@ -44,6 +44,8 @@ class ObjectSettings(_Frozen):
     """Unit of the file's coordinates."""
     label: str = ""
     """Name used in results; empty = the file's stem."""
+    max_faces: Annotated[int, Field(ge=0)] = 200_000
+    """A mesh with more faces is reduced to so many, shape and colours kept; 0 = never."""
     view_direction: tuple[float, float, float] | None = None
     """Object-frame direction towards the camera at the middle of the trained views. None = the axis along which
     the part is thinnest, the side that shows most of it."""
@@ -102,6 +104,9 @@ class OcclusionSettings(_Frozen):
     """Largest number of further occluders."""
     clutter: int = 3
     """Largest number of other things in a scene, mostly beside or behind the object."""
+    companions: int = 0
+    """Largest number of further instances of the trained objects in a scene, beside the one whose pose is learned. In
+    validation and test scenes they are of other objects only."""
     min_visible: Fraction = 0.4
     """Smallest visible fraction of the object's silhouette."""
 
@@ -143,6 +148,9 @@ class NetworkSettings(_Frozen):
     norm: Literal["none", "group", "block"] = "none"
     """'group': GroupNorm after every convolution. 'block': GroupNorm once a block, which learns as well at a tenth
     of its cost (10)."""
+    frozen_blocks: Annotated[int, Field(ge=0, le=4)] = 0
+    """VGG16 blocks that Step 2 leaves as Step 1 made them. Faster R-CNN's usual choice is 2: the first blocks hardly
+    change and take most of the backward pass's time."""
     weights: Literal["none", "imagenet"] = "none"
     """'none' = Kaiming; 'imagenet' needs torchvision's VGG16 file (11)."""
     anchor_sizes: tuple[float, ...] = (64.0, 128.0, 256.0)
@@ -150,6 +158,8 @@ class NetworkSettings(_Frozen):
     box_head: Count = 1024
     proposals: Count = 1000
     """RPN boxes kept after NMS in training; twice as many go in; half as many at inference."""
+    roi_sampling: Count = 2
+    """Bilinear samples along each axis of a bin of the box head's RoIAlign; torchvision's default is 2."""
     roi_samples: Count = 128
     """RoIs an image on which the box head is trained, a quarter of them positive."""
     box_gradient: Literal["features", "boxes"] = "features"
@@ -252,11 +262,11 @@ class RefinementSettings(_Frozen):
     """Render-and-compare against the network's own reconstruction."""
 
     candidates: Count = 64
-    """The codebook's nearest views that are rendered."""
-    keep: Count = 4
-    """How many of the best are then turned."""
-    rounds: int = 3
-    """How often; the step halves each time. 0 = re-rank only."""
+    """The codebook's nearest views that are ranked anew, coarsely, by their agreement with the reconstruction."""
+    keep: Count = 2
+    """How many of the best are then turned and rendered."""
+    rounds: int = 2
+    """How often; the step halves each time. 0 = rank anew only."""
     step_deg: Positive = 8.0
 
 

@@ -15,8 +15,7 @@ from PIL import Image
 
 from codepose import geometry
 from codepose.apps.cli import main
-from codepose.apps.prediction import read_camera, read_image
-from codepose.config import ConfigError, to_yaml
+from codepose.config import to_yaml
 from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
 from codepose.training.run import Run
@@ -148,38 +147,6 @@ def test_unknown_command_lists_the_known(capsys) -> None:
 def test_a_run_folder_is_not_overwritten(run: Path, preset: Path, capsys) -> None:
     assert main(["train", str(BRACKET), "--preset", str(preset), "--out", str(run)]) == 1
     assert "--resume" in capsys.readouterr().err
-
-
-def test_cameras(tmp_path: Path) -> None:
-    expected = np.array([[500.0, 0, 320], [0, 510, 240], [0, 0, 1]])
-    np.testing.assert_array_equal(read_camera("500,510,320,240"), expected)
-    path = tmp_path / "camera.json"
-    path.write_text(json.dumps({"fx": 500, "fy": 510, "cx": 320, "cy": 240, "depth_scale": 1.0}))
-    np.testing.assert_array_equal(read_camera(str(path)), expected)
-    path.write_text(json.dumps({"K": expected.tolist()}))
-    np.testing.assert_array_equal(read_camera(str(path)), expected)
-    path.write_text("{}")
-    with pytest.raises(ConfigError, match="fx, fy, cx, cy"):
-        read_camera(str(path))
-    with pytest.raises(ConfigError, match="cannot be read"):
-        read_camera(str(tmp_path / "none.json"))
-
-
-def test_images_of_every_kind_become_rgb(tmp_path: Path) -> None:
-    gradient = np.tile(np.arange(16, dtype=np.uint8) * 16, (8, 1))
-    grey, rgba = Image.fromarray(gradient), Image.new("RGBA", (16, 8), (200, 100, 50, 0))
-    rotated = Image.new("RGB", (16, 8), (255, 0, 0))
-    exif = rotated.getexif()
-    exif[274] = 6  # turn by a quarter
-    rotated.save(tmp_path / "turned.jpg", exif=exif)
-    grey.save(tmp_path / "grey.png")
-    rgba.save(tmp_path / "rgba.png")
-    Image.fromarray(gradient.astype(np.uint16) * 257).save(tmp_path / "deep.png")
-    grey.convert("CMYK").save(tmp_path / "cmyk.tif")
-    assert read_image(tmp_path / "turned.jpg").shape == (16, 8, 3)
-    assert read_image(tmp_path / "rgba.png").max() == 0, "transparent is black"
-    for name in ("grey.png", "deep.png", "cmyk.tif"):
-        np.testing.assert_allclose(read_image(tmp_path / name)[..., 1], gradient, atol=2)
 
 
 def test_several_parts_in_one_network(preset: Path, tmp_path: Path) -> None:

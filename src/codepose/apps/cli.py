@@ -12,6 +12,7 @@ COMMANDS = {
     "evaluate": "measure a trained run on held-out scenes; writes results.json and report.html",
     "predict": "find the part in a photo or a folder of photos: overlay and JSON",
     "reproduce": "run the paper's experiment: every cell, its baselines, and the rows it lacks",
+    "pack": "make a trained run small enough to hand on",
     "report": "print a run's numbers and where its report is",
 }
 

@@ -14,7 +14,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from codepose.apps.options import Reproduce
+from codepose.apps.options import Pack, Reproduce
 from codepose.config import (
     PRESETS,
     ConfigError,
@@ -36,6 +36,8 @@ class Demo:
 
     out: Path = Path("runs/demo")
     """Run folder; an interrupted demo goes on from there."""
+    pretrained: bool = False
+    """Train nothing: show the trained network that codepose brings, on 24 scenes, within two minutes."""
     joint_only: bool = False
     """Leave out the two-network baselines."""
     device: str = "auto"
@@ -100,21 +102,31 @@ class Evaluate:
 
 @dataclass
 class Predict:
-    """Find the part in photos."""
+    """Find the part in photos, videos or a webcam's pictures."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """Run folder."""
-    image: Annotated[Path, tyro.conf.Positional]
-    """An image, or a folder of images."""
+    sources: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    """Photos, folders of photos, quoted patterns ("photos/*.jpg"), videos, webcam or webcam:1."""
     K: str = ""
-    """fx,fy,cx,cy in pixels of the photo (OpenCV's convention), or a JSON file: BOP's camera.json (fx, fy, cx, cy)
-    or {"K": [[...], ...]}."""
+    """The camera: fx,fy,cx,cy in pixels of the upright photo (OpenCV's convention), fov=60 (horizontal, degrees), or
+    a calibration file: JSON, OpenCV or ROS YAML, COLMAP cameras.txt. Lens distortion is taken out."""
     out: Path | None = None
-    """Folder for NAME.overlay.png and NAME.json; None = beside the run, RUN/predictions."""
+    """Folder for predictions.jsonl, NAME.json and NAME.overlay.png or .mp4; None = beside the run, RUN/predictions."""
     method: Method = "joint"
     """Which of the trained methods."""
     min_score: float = 0.5
     """Leave out detections below."""
+    max_detections: int | None = None
+    """At most so many an image, best first; None = as many as the run's settings allow."""
+    refine: bool = False
+    """Refine rotations by render-and-compare with the network's reconstructions."""
+    smooth: bool = False
+    """Smooth the poses of a video over time."""
+    max_frames: int | None = None
+    """Stop a video or webcam after so many frames."""
+    bop: Path | None = None
+    """Also write a results file in BOP's CSV format."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
 
@@ -195,6 +207,8 @@ def demo(options: Demo) -> int:
     from codepose.apps.workflow import evaluate_run, train, trained_methods
     from codepose.training.run import Run
 
+    if options.pretrained:
+        return _show_pretrained(options)
     settings = load_preset("quick")
     limits = {"step1": 350.0, "step2": 200.0, "detector": 170.0, "original": 170.0}
     settings = override(settings, {f"{stage}.time_limit": limit for stage, limit in limits.items()})
@@ -203,6 +217,19 @@ def demo(options: Demo) -> int:
     train(run, methods, device=options.device)
     wanted = [m for m in trained_methods(run) if m in methods]
     evaluation = evaluate_run(run, wanted, refine=True, device=options.device)
+    _print_numbers(evaluation.summary)
+    _console.print(f"report: {run.path / 'report.html'}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _show_pretrained(options: Demo) -> int:
+    from codepose.apps.pack import unpack
+    from codepose.apps.workflow import evaluate_run
+    from codepose.training.run import Run
+
+    out = options.out if options.out != Demo().out else Path("runs/pretrained")
+    run = unpack(Run.open("hammer"), out)
+    evaluation = evaluate_run(run, ["joint"], images=24, refine=True, device=options.device)
     _print_numbers(evaluation.summary)
     _console.print(f"report: {run.path / 'report.html'}", highlight=False, soft_wrap=True)
     return 0
@@ -311,6 +338,17 @@ def reproduce(options: Reproduce) -> int:
     return run_experiment(options)
 
 
+def pack(options: Pack) -> int:
+    """Packs a run."""
+    from codepose.apps.pack import pack as pack_run
+    from codepose.training.run import Run
+
+    packed = pack_run(Run.open(options.run), options.out)
+    size = sum(p.stat().st_size for p in packed.path.rglob("*") if p.is_file()) / 1e6
+    _console.print(f"packed: {packed.path}, {size:.1f} MB", highlight=False, soft_wrap=True)
+    return 0
+
+
 COMMAND_OPTIONS: dict[str, Any] = {
     "demo": Demo,
     "preview": Preview,
@@ -319,6 +357,7 @@ COMMAND_OPTIONS: dict[str, Any] = {
     "predict": Predict,
     "report": Report,
     "reproduce": Reproduce,
+    "pack": Pack,
 }
 _ACTIONS: dict[str, Callable[[Any], int]] = {
     "demo": demo,
@@ -328,4 +367,5 @@ _ACTIONS: dict[str, Callable[[Any], int]] = {
     "predict": predict,
     "report": report,
     "reproduce": reproduce,
+    "pack": pack,
 }

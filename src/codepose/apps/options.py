@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 Scale = Literal["smoke", "cpu", "paper"]
 
@@ -25,3 +27,13 @@ class Reproduce:
     """Print the plan with images, FLOPs and estimated time, and stop."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
+
+
+@dataclass
+class Pack:
+    """Make a trained run small enough to hand on: float16 weights and codebooks, no logs."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Run folder."""
+    out: Annotated[Path, tyro.conf.Positional]
+    """New folder."""

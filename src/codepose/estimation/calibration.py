@@ -1,22 +1,18 @@
-"""Reads cameras as people have them: four numbers, a field of view, JSON, OpenCV's and ROS's YAML, COLMAP."""
+"""Calibration files as people have them: JSON, OpenCV's and ROS's YAML, COLMAP's text."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 
-from codepose.estimation.camera import Camera, CameraError, FieldOfView
-
-_WAYS = (
-    "type --K fx,fy,cx,cy in pixels, --K fov=60 (the horizontal field of view in degrees, a rough guess), or a "
-    "calibration file: camera.json, camera.yaml (OpenCV, ROS) or cameras.txt (COLMAP)"
-)
+from codepose.config import ConfigError
 
 _COLMAP = {
     "SIMPLE_PINHOLE": ("f", "cx", "cy"),
@@ -27,96 +23,103 @@ _COLMAP = {
     "FULL_OPENCV": ("fx", "fy", "cx", "cy", "k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6"),
 }
 """The parameters of COLMAP's models, in its order."""
+_LENS = ("k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6")
+_UNSUPPORTED = "is not supported: undistort the photos first, and give the K of the result"
 
 
-def read_camera(text: str) -> Camera | FieldOfView:
-    """Reads a camera; ``for_size(width, height)`` then fits it to a photo.
+class CameraError(ConfigError):
+    """A camera that cannot be used; the text says what to type."""
 
-    Args:
-        text: "fx,fy,cx,cy" in pixels (OpenCV's convention), "fov=60" (horizontal, degrees), or a file: JSON (BOP's
-            camera.json, or {"K": ..., "distortion": [...], "width": ..., "height": ...}), OpenCV's FileStorage YAML,
-            ROS's camera_info YAML, COLMAP's cameras.txt.
+
+class Calibration(NamedTuple):
+    """What a file says, with OpenCV's conventions.
+
+    Attributes:
+        K: (3, 3) in pixels; the centre of the first pixel is (0, 0).
+        width: Of the calibration's images in pixels, or None.
+        height: The same.
+        distortion: OpenCV's coefficients in its order; empty = none.
+    """
+
+    K: NDArray[np.float64]
+    width: int | None
+    height: int | None
+    distortion: tuple[float, ...]
+
+
+def read_calibration(path: Path) -> Calibration:
+    """Reads a file with one of ``SUFFIXES``.
 
     Raises:
-        CameraError: It is none of these, or its lens model is not supported; the text says what to type.
+        CameraError: The file cannot be read, or is none of the formats.
     """
-    text = text.strip()
-    if not text:
-        raise CameraError(f"give the photo's camera: {_WAYS}")
-    if text.lower().startswith("fov="):
-        return FieldOfView(_number(text[4:], "fov="))
-    reader = _READERS.get(Path(text).suffix.lower())
-    if reader is None:
-        try:
-            fx, fy, cx, cy = (float(part) for part in text.split(","))
-        except ValueError:
-            raise CameraError(f"--K {text} is not four numbers fx,fy,cx,cy with commas: {_WAYS}") from None
-        return Camera(_matrix(fx, fy, cx, cy))
     try:
-        content = Path(text).read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise CameraError(f"{text} cannot be read: {error}") from None
-    try:
-        return reader(content)
-    except CameraError as error:
-        raise CameraError(f"{text}: {error}") from None
+        content = path.read_text()
+    except OSError as error:
+        raise CameraError(f"it cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise CameraError("it cannot be read: it is not text") from None
+    return _READERS[path.suffix.lower()](content)
 
 
-def _json(content: str) -> Camera:
+def _json(content: str) -> Calibration:
     try:
         values = json.loads(content)
     except json.JSONDecodeError as error:
         raise CameraError(f"it is not valid JSON: {error}") from None
-    return _camera(values)
+    return _named(values)
 
 
 class _Loader(yaml.SafeLoader):
     """Reads OpenCV's matrices as mappings of rows, cols, dt and data."""
 
 
-_Loader.add_constructor(
-    "tag:yaml.org,2002:opencv-matrix", lambda loader, node: loader.construct_mapping(node, deep=True)
-)
+def _opencv_matrix(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Hashable, Any]:
+    return loader.construct_mapping(node, deep=True)
 
 
-def _yaml(content: str) -> Camera:
+_Loader.add_constructor("tag:yaml.org,2002:opencv-matrix", _opencv_matrix)
+
+
+def _yaml(content: str) -> Calibration:
     body = re.sub(r"\A\s*%YAML.*\n", "", content)  # OpenCV writes "%YAML:1.0", which YAML itself does not allow
     try:
         values = next(iter(yaml.load_all(body, _Loader)), None)  # `rostopic echo` ends messages with ---
     except yaml.YAMLError as error:
         raise CameraError(f"it is not valid YAML: {' '.join(str(error).split())}") from None
-    return _camera(values)
+    return _named(values)
 
 
-def _camera(values: Any) -> Camera:
-    """Reads the names that BOP, OpenCV and ROS use, whatever their spelling: camera_matrix, cameraMatrix, K, k."""
+def _named(values: Any) -> Calibration:
+    """Reads the names that BOP, OpenCV and ROS use, in any spelling: camera_matrix, cameraMatrix, K, k."""
     if not isinstance(values, dict):
         values = {}
     named = {re.sub(r"[^a-z0-9]", "", str(key).lower()): value for key, value in values.items()}
-    model = str(named.get("distortionmodel") or "plumb_bob").lower()
-    if named.get("fisheyemodel") or model not in ("plumb_bob", "rational_polynomial", "none"):
-        raise CameraError(f"the lens model {model if 'fisheyemodel' not in named else 'fisheye'!r} {_UNSUPPORTED}")
+    model = "fisheye" if named.get("fisheyemodel") else str(named.get("distortionmodel") or "plumb_bob").lower()
+    if model not in ("plumb_bob", "rational_polynomial", "none"):
+        raise CameraError(f"the lens model {model!r} {_UNSUPPORTED}")
     matrix = _first(named, "cameramatrix", "k", "camk", "intrinsics", "intrinsicmatrix")
     if matrix is not None:
-        K = np.array(_numbers(matrix, "K"))
-        if K.size != 9:
-            raise CameraError(f"K must hold 3 x 3 numbers, row after row, not {K.size}")
-        K = K.reshape(3, 3)
+        numbers = _numbers(matrix, "K")
+        if len(numbers) != 9:
+            raise CameraError(f"K must hold 3 x 3 numbers, row after row, not {len(numbers)}")
+        K = np.array(numbers).reshape(3, 3)
     elif {"fx", "fy", "cx", "cy"} <= named.keys():
-        K = _matrix(*(_number(named[name], name) for name in ("fx", "fy", "cx", "cy")))
+        fx, fy, cx, cy = (_number(named[name], name) for name in ("fx", "fy", "cx", "cy"))
+        K = np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
     else:
         raise CameraError("it must hold fx, fy, cx, cy, or a 3 x 3 matrix named K or camera_matrix")
     lens = _first(named, "distortioncoefficients", "distcoeffs", "distortion", "d")
     width, height = _first(named, "imagewidth", "width"), _first(named, "imageheight", "height")
-    return Camera(
+    return Calibration(
         K,
-        None if not width else int(_number(width, "width")),
-        None if not height else int(_number(height, "height")),
+        int(_number(width, "width")) if width else None,
+        int(_number(height, "height")) if height else None,
         () if lens is None else tuple(_numbers(lens, "distortion")),
     )
 
 
-def _colmap(content: str) -> Camera:
+def _colmap(content: str) -> Calibration:
     """COLMAP puts the first pixel's centre at (0.5, 0.5): its principal point is 0.5 larger than OpenCV's."""
     lines = [line.split() for line in content.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     if len(lines) != 1:
@@ -126,21 +129,20 @@ def _colmap(content: str) -> Camera:
     _, model, width, height, *parameters = lines[0]
     if model not in _COLMAP:
         raise CameraError(f"the lens model {model!r} {_UNSUPPORTED}; supported are {', '.join(_COLMAP)}")
-    if len(parameters) != len(_COLMAP[model]):
-        raise CameraError(f"{model} has {len(_COLMAP[model])} parameters, not {len(parameters)}")
-    named = dict(zip(_COLMAP[model], _numbers(parameters, model), strict=True))
-    fx, fy = named.get("fx", named.get("f", 0.0)), named.get("fy", named.get("f", 0.0))
-    lens = tuple(named.get(name, 0.0) for name in ("k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6"))
-    K = _matrix(fx, fy, named["cx"] - 0.5, named["cy"] - 0.5)
-    return Camera(K, int(_number(width, "WIDTH")), int(_number(height, "HEIGHT")), lens)
+    names = _COLMAP[model]
+    if len(parameters) != len(names):
+        raise CameraError(f"{model} has {len(names)} parameters ({', '.join(names)}), not {len(parameters)}")
+    given = dict(zip(names, _numbers(parameters, model), strict=True))
+    fx = given.get("f", given.get("fx", 0.0))
+    fy = given.get("f", given.get("fy", 0.0))
+    K = np.array([[fx, 0.0, given["cx"] - 0.5], [0.0, fy, given["cy"] - 0.5], [0.0, 0.0, 1.0]])
+    lens = tuple(given.get(name, 0.0) for name in _LENS)
+    return Calibration(K, int(_number(width, "WIDTH")), int(_number(height, "HEIGHT")), lens)
 
 
-_UNSUPPORTED = "is not supported: undistort the photos first, and give the K of the result"
-_READERS: dict[str, Callable[[str], Camera]] = {".json": _json, ".yaml": _yaml, ".yml": _yaml, ".txt": _colmap}
-
-
-def _matrix(fx: float, fy: float, cx: float, cy: float) -> np.ndarray[Any, np.dtype[np.float64]]:
-    return np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
+_READERS: dict[str, Callable[[str], Calibration]] = {".json": _json, ".yaml": _yaml, ".yml": _yaml, ".txt": _colmap}
+SUFFIXES = tuple(_READERS)
+"""Of the files that ``read_calibration`` reads."""
 
 
 def _first(values: dict[str, Any], *names: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,14 +14,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from codepose.config import ConfigError
+from codepose.estimation.calibration import SUFFIXES, CameraError, read_calibration
 
 _LENGTHS = (4, 5, 8, 12, 14)
 """How many distortion coefficients OpenCV's models have."""
-
-
-class CameraError(ConfigError):
-    """A camera that cannot be used; the text says what to type."""
+_WAYS = (
+    "type --K fx,fy,cx,cy in pixels, --K fov=60 (the horizontal field of view in degrees, a rough guess), or a "
+    "calibration file: camera.json, camera.yaml (OpenCV, ROS) or cameras.txt (COLMAP)"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,8 +106,9 @@ class Camera:
 
     @cached_property
     def _sampling_grid(self) -> Tensor:
-        """Where each pixel of the undistorted photo lies in the photo, (1, H, W, 2) in [-1, 1] from centre to centre."""
-        assert self.width is not None and self.height is not None
+        """Where each undistorted pixel lies in the photo, (1, H, W, 2), -1 and 1 at the outermost pixels' centres."""
+        assert self.width is not None
+        assert self.height is not None
         row, column = torch.arange(self.height), torch.arange(self.width)
         points = torch.cartesian_prod(row, column).flip(1).float()  # (H * W, 2), x first
         K, lens = torch.from_numpy(self.K).float(), torch.tensor(self.distortion)
@@ -138,6 +140,36 @@ class FieldOfView:
         focal = width / 2.0 / math.tan(math.radians(self.horizontal_deg) / 2.0)
         K = np.array([[focal, 0.0, (width - 1) / 2.0], [0.0, focal, (height - 1) / 2.0], [0.0, 0.0, 1.0]])
         return Camera(K, width, height)
+
+
+def read_camera(text: str) -> Camera | FieldOfView:
+    """Reads a camera; ``for_size(width, height)`` then fits it to a photo.
+
+    Args:
+        text: "fx,fy,cx,cy" in pixels (OpenCV's convention), "fov=60" (horizontal, degrees), or a file: JSON (BOP's
+            camera.json, or {"K": ..., "distortion": [...], "width": ..., "height": ...}), OpenCV's FileStorage YAML,
+            ROS's camera_info YAML, COLMAP's cameras.txt.
+
+    Raises:
+        CameraError: It is none of these, or its lens model is not supported; the text says what to type.
+    """
+    text = text.strip()
+    if not text:
+        raise CameraError(f"give the photo's camera: {_WAYS}")
+    if Path(text).suffix.lower() in SUFFIXES:
+        try:
+            return Camera(*read_calibration(Path(text)))
+        except CameraError as error:
+            raise CameraError(f"{text}: {error}") from None
+    try:
+        if text.lower().startswith("fov="):
+            return FieldOfView(float(text[4:]))
+        fx, fy, cx, cy = (float(part) for part in text.split(","))
+    except CameraError:
+        raise
+    except ValueError:
+        raise CameraError(f"--K {text} is not four numbers fx,fy,cx,cy with commas: {_WAYS}") from None
+    return Camera(np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]]))
 
 
 def _same_shape(width: int, height: int, new_width: int, new_height: int) -> bool:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import trimesh
@@ -14,15 +15,16 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import ConvexHull, QhullError
 from scipy.spatial.distance import cdist
 
+from codepose.synthesis.textures import colored_triangles
+
 Unit = Literal["mm", "cm", "m", "inch"]
 
 CREASE_DEG = 35.0  # faces that meet at a larger angle keep a sharp edge between them
-NEUTRAL = 153  # grey 0.6 of 255, where a file has no colour
 SMALLEST_MM, LARGEST_MM = 5.0, 5000.0
 EXACT_HULL = 4096  # vertices; all pairs of more would take seconds
 TYPICAL_MM = 150.0  # the likeliest unit is the one that brings a part nearest to this
 
-_MM: dict[Unit, float] = {"mm": 1.0, "cm": 10.0, "m": 1000.0, "inch": 25.4}
+MILLIMETRES: dict[Unit, float] = {"mm": 1.0, "cm": 10.0, "m": 1000.0, "inch": 25.4}
 _PLURAL: dict[Unit, str] = {"mm": "millimetres", "cm": "centimetres", "m": "metres", "inch": "inches"}
 
 
@@ -101,7 +103,7 @@ def load_mesh(path: str | Path, *, unit: Unit = "mm", center: bool = True, name:
             no surface or no plausible size.
     """
     path = Path(path)
-    soup = _read_soup(path)
+    soup = join_parts(read_parts(path), str(path))
     if center and len(soup.vertices) and np.isfinite(soup.vertices).all():
         soup.vertices = soup.vertices - soup.bounds.mean(axis=0)
     return mesh_from_trimesh(soup, name or path.stem, unit=unit)
@@ -125,9 +127,9 @@ def mesh_from_trimesh(mesh: trimesh.Trimesh, name: str, *, grip: ArrayLike | Non
         MeshError: No vertices, no faces, a vertex that is not finite, no surface, or no plausible size.
     """
     _check_content(mesh, name)
-    scale = _MM[_check_unit(unit)]
-    corners = np.asarray(mesh.vertices, np.float64)[mesh.faces] * scale
-    vertices, faces, corner_colors = _weld(corners, _corner_colors(mesh))
+    scale = MILLIMETRES[_check_unit(unit)]
+    corners, corner_colors = colored_triangles([mesh])
+    vertices, faces, corner_colors = _weld(corners * scale, corner_colors)
     if len(faces) == 0:
         raise MeshError(f"{name}: all faces have zero area; export the part again as a triangulated surface")
     hull = _convex_hull(vertices[np.unique(faces)].astype(np.float32))
@@ -137,8 +139,13 @@ def mesh_from_trimesh(mesh: trimesh.Trimesh, name: str, *, grip: ArrayLike | Non
     return _split_at_creases(name, vertices, faces, corner_colors, diameter, hull, grip)
 
 
-def _read_soup(path: Path) -> trimesh.Trimesh:
-    """Each triangle of a file as three vertices of its own, coloured, each part at its place."""
+def read_parts(path: str | Path) -> list[trimesh.Trimesh]:
+    """The surfaces in a CAD file, each at its place, in the file's own unit and otherwise as they are.
+
+    Raises:
+        MeshError: The file is missing, of an unknown kind, damaged, empty or without faces.
+    """
+    path = Path(path)
     if not path.is_file():
         raise MeshError(f"there is no file {path}; give the path of a PLY, OBJ, STL or GLB file")
     known = trimesh.available_formats()
@@ -148,18 +155,32 @@ def _read_soup(path: Path) -> trimesh.Trimesh:
     if path.stat().st_size == 0:
         raise MeshError(f"{path}: the file is empty; export the part again as PLY, OBJ, STL or GLB")
     try:
-        parts = trimesh.load_scene(str(path), process=False).dump()
-        meshes = [part for part in parts if isinstance(part, trimesh.Trimesh) and len(part.faces)]
-        triangles = [part.vertices[part.faces].reshape(-1, 3) for part in meshes]
-        colors = [_corner_colors(part).reshape(-1, 3) for part in meshes]
+        found = trimesh.load_scene(str(path), process=False).dump()
     except Exception as error:  # the parsers raise whatever a damaged file makes them raise
-        reason = f"{type(error).__name__}: {error}"
-        raise MeshError(f"{path}: the file cannot be read ({reason}); export the part again") from error
-    if not meshes:
+        raise _unreadable(str(path), error) from error
+    parts = [part for part in found if isinstance(part, trimesh.Trimesh) and len(part.faces)]
+    if not parts:
         raise MeshError(f"{path}: the file has no faces; export the part as a surface, not as points")
-    vertices = np.concatenate(triangles)
-    index = np.arange(len(vertices)).reshape(-1, 3)
-    return trimesh.Trimesh(vertices, index, vertex_colors=np.concatenate(colors), process=False)
+    return parts
+
+
+def join_parts(parts: Sequence[trimesh.Trimesh], name: str) -> trimesh.Trimesh:
+    """Each triangle of all parts as three coloured vertices of its own; textured ones divided (see `textures`).
+
+    Raises:
+        MeshError: Faces name no vertex, or a picture is damaged.
+    """
+    try:
+        triangles, colors = colored_triangles(parts)
+    except Exception as error:
+        raise _unreadable(name, error) from error
+    index = np.arange(3 * len(triangles)).reshape(-1, 3)
+    return trimesh.Trimesh(triangles.reshape(-1, 3), index, vertex_colors=colors.reshape(-1, 3), process=False)
+
+
+def _unreadable(name: str, error: Exception) -> MeshError:
+    reason = f"{type(error).__name__}: {error}"
+    return MeshError(f"{name}: the file cannot be read ({reason}); export the part again")
 
 
 def _check_content(mesh: trimesh.Trimesh, name: str) -> None:
@@ -173,60 +194,38 @@ def _check_content(mesh: trimesh.Trimesh, name: str) -> None:
 
 
 def _check_unit(unit: Unit) -> Unit:
-    if unit not in _MM:
-        raise MeshError(f"unknown unit {unit!r}; type --unit with one of {', '.join(_MM)}")
+    if unit not in MILLIMETRES:
+        raise MeshError(f"unknown unit {unit!r}; type --unit with one of {', '.join(MILLIMETRES)}")
     return unit
+
+
+def plausible_units(size: float) -> dict[Unit, float]:
+    """The units in which a part ``size`` of them across can be held in hands, with its size in mm, likeliest first."""
+    sizes = {unit: size * mm for unit, mm in MILLIMETRES.items() if SMALLEST_MM <= size * mm <= LARGEST_MM}
+    return dict(sorted(sizes.items(), key=lambda item: abs(np.log(item[1] / TYPICAL_MM))))
+
+
+def unit_advice(size: float) -> str:
+    """What to type for a part ``size`` of the file's units across, in words."""
+    likely = plausible_units(size)
+    if not likely:
+        return f"scale the model so that it is between {SMALLEST_MM:g} and {LARGEST_MM:,.0f} mm across"
+    return ", ".join(
+        f"if the file is in {_PLURAL[unit]} type --unit {unit} ({plain(mm)} mm across)" for unit, mm in likely.items()
+    )
 
 
 def _check_size(diameter: float, name: str, unit: Unit) -> None:
     """Refuse a diameter (mm) that no hand-held part has, and name the units that would make it plausible."""
     if SMALLEST_MM <= diameter <= LARGEST_MM:
         return
-    sizes = {other: diameter / _MM[unit] * _MM[other] for other in _MM}
-    likely = sorted(
-        (other for other, size in sizes.items() if SMALLEST_MM <= size <= LARGEST_MM),
-        key=lambda other: abs(np.log(sizes[other] / TYPICAL_MM)),
-    )
-    advice = ", ".join(
-        f"if the file is in {_PLURAL[other]} type --unit {other} ({_plain(sizes[other])} mm across)" for other in likely
-    )
-    if not advice:
-        advice = f"scale the model so that it is between {SMALLEST_MM:g} and {LARGEST_MM:,.0f} mm across"
-    raise MeshError(f"{name}: taken as {_PLURAL[unit]} this part is {_plain(diameter)} mm across; {advice}")
+    advice = unit_advice(diameter / MILLIMETRES[unit])
+    raise MeshError(f"{name}: taken as {_PLURAL[unit]} this part is {plain(diameter)} mm across; {advice}")
 
 
-def _plain(value: float) -> str:
+def plain(value: float) -> str:
+    """A length as a person writes it: 3 digits, thousands apart."""
     return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
-
-
-def _corner_colors(mesh: trimesh.Trimesh) -> NDArray[np.uint8]:
-    """(F, 3, 3) RGB, the colour at each corner of each face."""
-    visual: Any = mesh.visual
-    if visual.kind == "face":
-        return np.repeat(np.asarray(visual.face_colors, np.uint8)[:, None, :3], 3, axis=1)
-    colors = None
-    if visual.kind == "vertex":
-        colors = np.asarray(visual.vertex_colors, np.uint8)[:, :3]
-    elif visual.kind == "texture":
-        colors = _material_colors(visual, len(mesh.vertices))
-    if colors is None:
-        return np.full((len(mesh.faces), 3, 3), NEUTRAL, np.uint8)
-    return colors[mesh.faces]
-
-
-def _material_colors(visual: Any, count: int) -> NDArray[np.uint8] | None:
-    """(count, 3) RGB of a textured or plain material, None where it names no colour."""
-    image = getattr(visual.material, "image", None)
-    if image is not None and image.size == (2, 2) and (np.asarray(image)[..., :3] == 100).all():
-        return None  # what trimesh puts in where a file has texture coordinates but no texture
-    sampled = visual.to_color()
-    if sampled.kind == "vertex":
-        colors = np.atleast_2d(np.asarray(sampled.vertex_colors, np.uint8))  # one row where all share it
-        return np.broadcast_to(colors[:, :3], (count, 3))
-    plain = getattr(visual.material, "main_color", None)
-    if plain is None or np.array_equal(plain, trimesh.visual.color.DEFAULT_COLOR):
-        return None
-    return np.broadcast_to(np.asarray(plain, np.uint8)[:3], (count, 3))
 
 
 def _weld(

@@ -11,6 +11,7 @@ from torch import Tensor
 from codepose import geometry
 from codepose.config import ObjectSettings, Settings
 from codepose.synthesis.appearance import Lights, render_shaded
+from codepose.synthesis.decimation import decimate
 from codepose.synthesis.mesh import Mesh
 from codepose.synthesis.renderer import Instances, Renderer
 from codepose.synthesis.shapes import distractors, hand, resolve
@@ -39,7 +40,8 @@ class ObjectModel:
 
 def _model(settings: ObjectSettings, whole: Settings) -> ObjectModel:
     original = resolve(settings.mesh, unit=settings.unit, center=False)
-    mesh = original.moved(-original.center)
+    # moved by the original's middle: the frame of the poses does not depend on how many faces are kept
+    mesh = decimate(original, settings.max_faces).moved(-original.center)
     if settings.view_direction is None:
         axis = torch.zeros(3)
         axis[int(mesh.extents.argmin())] = 1.0

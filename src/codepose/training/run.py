@@ -20,6 +20,12 @@ class RunError(ValueError):
     """A run folder that cannot be used as asked; the text says what to type."""
 
 
+def pretrained() -> dict[str, Path]:
+    """Returns the folders of the trained networks inside the package, by name."""
+    home = Path(__file__).parents[1] / "pretrained"
+    return {p.parent.name: p.parent for p in sorted(home.glob("*/config.yaml"))}
+
+
 class Run:
     """One folder of one training, safe against interruption at any moment.
 
@@ -57,14 +63,17 @@ class Run:
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
-        """Opens an existing run folder.
+        """Opens an existing run folder, or one of the trained networks that codepose brings ("hammer").
 
         Raises:
             RunError: There is none.
         """
-        path = Path(path)
+        name, path = str(path), Path(path)
+        if not path.exists() and name in pretrained():
+            path = pretrained()[name]
         if not (path / "config.yaml").is_file():
-            raise RunError(f"{path} is no run folder: it has no config.yaml; train one with `codepose train`")
+            brought = f" (or use one that codepose brings: {', '.join(pretrained())})" if pretrained() else ""
+            raise RunError(f"{path} is no run folder: it has no config.yaml; train one with `codepose train`{brought}")
         return cls(path, _with_own_meshes(path, load_settings(path / "config.yaml")))
 
     def stage(self, name: str) -> Path:

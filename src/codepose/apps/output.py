@@ -1,0 +1,168 @@
+"""What ``predict`` leaves behind: overlays, JSON, JSON lines, a BOP results file."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from codepose.apps.sources import Photo, Source, Video, import_cv2
+from codepose.estimation.camera import Camera
+from codepose.estimation.detection import Detection
+from codepose.evaluation.bop_results import PoseResult, write_results
+from codepose.training.run import write_atomically
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What was found in one image.
+
+    Attributes:
+        source: Where the image comes from.
+        frame: Its number in a video, from 0; 0 for a photo.
+        camera: Fitted to the image's size; boxes and poses are those of the image without its lens distortion.
+        found: Best first.
+        time_ms: From pixels in memory to poses.
+    """
+
+    source: Source
+    frame: int
+    camera: Camera
+    found: list[Detection]
+    time_ms: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain values for a JSON file."""
+        values: dict[str, Any] = {"file": _file(self.source)}
+        if isinstance(self.source, Video):
+            values["frame"] = self.frame
+        values |= {"width": self.camera.width, "height": self.camera.height, "K": self.camera.K.tolist()}
+        if self.camera.distortion:
+            values["distortion"] = list(self.camera.distortion)
+        values["detections"] = [d.to_json() for d in self.found]
+        return values | {"time_ms": round(self.time_ms, 2)}
+
+    def to_bop(self, line: int) -> list[PoseResult]:
+        """Returns rows of a BOP results file; ``line`` numbers the image where its path does not."""
+        place = re.search(r"(\d+)/(?:rgb|gray)/(\d+)\.\w+$", Path(_file(self.source)).as_posix())
+        scene, image = (int(place[1]), int(place[2])) if place and isinstance(self.source, Photo) else (0, line)
+        seconds = self.time_ms / 1000.0
+        return [
+            PoseResult(scene, image, d.object_index + 1, d.score, d.R_cam_obj, d.t_cam_obj, seconds) for d in self.found
+        ]
+
+
+class Output:
+    """Writes predictions as they come: predictions.jsonl, per photo NAME.json and NAME.overlay.png, per video
+    NAME.overlay.mp4; at the end, the BOP results file.
+
+    Args:
+        folder: Made if needed; files of the same names are replaced.
+        bop: Results file in BOP's format to write; None = none.
+    """
+
+    def __init__(self, folder: Path, bop: Path | None = None) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self._bop = bop
+        self._rows: list[PoseResult] = []
+        self._lines = 0
+        self._names: dict[Source, str] = {}
+        self._film: Film | None = None
+        self._records = open(folder / "predictions.jsonl", "w")  # noqa: SIM115 - closed by __exit__
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._records.close()
+        self._close_film()
+        if self._bop is not None:
+            write_results(self._bop, self._rows)
+
+    def write(self, prediction: Prediction, picture: NDArray[np.uint8]) -> None:
+        """Writes one image's results; the images of a video must come one after the other.
+
+        Args:
+            prediction: What was found.
+            picture: (H, W, 3) uint8, the overlay.
+        """
+        values, name = prediction.to_json(), self._name(prediction.source)
+        self._records.write(json.dumps(values) + "\n")
+        self._records.flush()
+        self._rows += prediction.to_bop(self._lines)
+        self._lines += 1
+        if isinstance(prediction.source, Video):
+            if self._film is None or self._film.name != name:
+                self._close_film()
+                self._film = Film(self.folder, name, prediction.source.rate)
+            self._film.add(picture)
+            return
+        write_atomically(self.folder / f"{name}.json", json.dumps(values, indent=2) + "\n")
+        Image.fromarray(picture).save(self.folder / f"{name}.overlay.png", compress_level=1)
+
+    def _close_film(self) -> None:
+        if self._film is not None:
+            self._film.close()
+            self._film = None
+
+    def _name(self, source: Source) -> str:
+        """The source's name, with its suffix or a number where another source took that name."""
+        if source not in self._names:
+            stem, taken, number = source.name, set(self._names.values()), 2
+            name = stem if stem not in taken else Path(_file(source)).name
+            while name in taken:
+                name, number = f"{stem}-{number}", number + 1
+            self._names[source] = name
+        return self._names[source]
+
+
+class Film:
+    """Overlays of a video as NAME.overlay.mp4, or, where OpenCV cannot write that, as NAME.overlay/000000.png ...
+
+    Args:
+        folder: Where it goes.
+        name: Of the video.
+        rate: Frames a second.
+    """
+
+    def __init__(self, folder: Path, name: str, rate: float) -> None:
+        self.name = name
+        self._path = folder / f"{name}.overlay.mp4"
+        self._rate = rate
+        self._writer: Any = None
+        self._size = (0, 0)
+        self._count = 0
+
+    def add(self, picture: NDArray[np.uint8]) -> None:
+        """Appends a frame (H, W, 3) uint8; all have the first one's size."""
+        if self._count == 0:
+            cv2 = import_cv2()
+            self._size = (picture.shape[1] // 2 * 2, picture.shape[0] // 2 * 2)  # the codec wants even numbers
+            self._writer = cv2.VideoWriter(str(self._path), cv2.VideoWriter_fourcc(*"mp4v"), self._rate, self._size)
+        width, height = self._size
+        if self._writer.isOpened():
+            self._writer.write(np.ascontiguousarray(picture[:height, :width, ::-1]))
+        else:
+            frames = self._path.with_suffix("")
+            frames.mkdir(exist_ok=True)
+            Image.fromarray(picture).save(frames / f"{self._count:06d}.png", compress_level=1)
+        self._count += 1
+
+    def close(self) -> None:
+        """Finishes the file."""
+        if self._writer is not None:
+            self._writer.release()
+
+
+def _file(source: Source) -> str:
+    return source.name if isinstance(source, Video) and source.live else str(source.path)

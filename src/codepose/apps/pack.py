@@ -1,0 +1,56 @@
+"""Makes a trained run small enough to hand on: float16 weights, codebooks, no logs."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from codepose.estimation.estimator import STAGES, Method, load_codebooks, load_pipeline
+from codepose.training.checkpoint import load_state, save_state
+from codepose.training.run import Run, RunError
+
+
+def pack(run: Run, out: Path, methods: Sequence[Method] = ("joint",)) -> Run:
+    """Writes a run folder that holds only what inference needs, at half the size.
+
+    Weights are rounded to float16 (about three digits); the codebooks are built from the rounded weights, so that both
+    fit each other. Evaluate the packed run to see what the rounding costs.
+
+    Args:
+        run: Trained.
+        out: New folder.
+        methods: Which methods to keep.
+
+    Returns:
+        The packed run.
+
+    Raises:
+        RunError: ``out`` exists, or a method is not trained.
+    """
+    if out.exists():
+        raise RunError(f"{out} exists: choose another folder")
+    missing = sorted({s for m in methods for s in STAGES[m] if not run.has(s)})
+    if missing:
+        raise RunError(f"{run.path} has no finished {', '.join(missing)}: finish it with `codepose train ... --resume`")
+    out.mkdir(parents=True)
+    shutil.copyfile(run.path / "config.yaml", out / "config.yaml")
+    if (run.path / "meshes").is_dir():
+        shutil.copytree(run.path / "meshes", out / "meshes")
+    packed = Run.open(out)
+    for stage in sorted({s for m in methods for s in STAGES[m]}):
+        weights = load_state(run.path / stage / "weights.safetensors")
+        half = {k: v.half() if torch.is_floating_point(v) else v for k, v in weights.items()}
+        save_state(packed.stage(stage) / "weights.safetensors", half)
+    for method in methods:
+        load_codebooks(packed, method, load_pipeline(packed, method, torch.device("cpu")))
+    return packed
+
+
+def unpack(run: Run, out: Path) -> Run:
+    """Copies a run to a folder in which results can be written; what is there already stays."""
+    if not (out / "config.yaml").is_file():
+        shutil.copytree(run.path, out)
+    return Run.open(out)

@@ -1,0 +1,269 @@
+"""``codepose predict`` on photos, folders, patterns, videos and webcams, with random weights: it detects something."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from codepose.apps.cli import main
+from codepose.config import Settings, override
+from codepose.evaluation.bop_results import read_results
+from codepose.networks.build import build_joint
+from codepose.training.run import Run
+
+K = "75,75,63.5,47.5"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, tiny_settings: Settings) -> Path:
+    settings = override(tiny_settings, {"detection.score": 0.0, "detection.per_image": 3})
+    run = Run.create(tmp_path_factory.mktemp("predict") / "run", settings)
+    torch.manual_seed(0)
+    run.save_weights("step2", build_joint(settings))
+    return run.path
+
+
+def picture(seed: int, width: int = 128, height: int = 96) -> np.ndarray:
+    noise = np.random.default_rng(seed).integers(0, 255, (6, 8, 3)).astype(np.uint8)
+    return np.asarray(Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC))
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for seed, name in enumerate(("a.png", "b.png", "c.bmp")):
+        Image.fromarray(picture(seed)).save(folder / name)
+    (folder / "notes.txt").write_text("not a photo")
+    return folder
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    """Six frames of slowly changing colours, ten a second."""
+    cv2 = pytest.importorskip("cv2")
+    path = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (128, 94))
+    for step in range(6):
+        mixed = picture(0, 128, 94) * (1 - step / 50) + picture(1, 128, 94) * (step / 50)
+        writer.write(np.ascontiguousarray(mixed.astype(np.uint8)[..., ::-1]))
+    writer.release()
+    return path
+
+
+def predict(run: Path, out: Path, *arguments: object, camera: str = K) -> tuple[int, list[dict]]:
+    """The exit status and predictions.jsonl."""
+    words = [str(a) for a in arguments]
+    status = main(["predict", str(run), *words, "--K", camera, "--out", str(out), "--min-score", "0"])
+    return status, [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
+
+
+def test_a_folder_gives_overlays_json_and_one_line_an_image(run: Path, photos: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "out"
+    status, lines = predict(run, out, photos)
+    assert status == 0
+    assert [Path(line["file"]).name for line in lines] == ["a.png", "b.png", "c.bmp"]
+    for line in lines:
+        stem = Path(line["file"]).stem
+        assert json.loads((out / f"{stem}.json").read_text()) == line
+        assert (line["width"], line["height"]) == (128, 96)
+        assert line["K"] == [[75, 0, 63.5], [0, 75, 47.5], [0, 0, 1]]
+        assert line["time_ms"] > 0
+        assert len(line["detections"]) == 3
+        keys = {"label", "score", "similarity", "box_xyxy", "R_cam_obj", "t_cam_obj_mm"}
+        assert set(line["detections"][0]) == keys
+        overlay = np.asarray(Image.open(out / f"{stem}.overlay.png"))
+        assert overlay.shape == (96, 128, 3)
+    said = capsys.readouterr().out
+    assert re.search(r"3 images, [\d.]+ images/s", said)
+    assert "a.png: hammer" in said
+    _, lines = predict(run, out, photos / "a.png", "--max-detections", "1")
+    assert [len(line["detections"]) for line in lines] == [1]
+
+
+def test_several_sources_a_pattern_and_equal_names(run: Path, photos: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    Image.fromarray(picture(5)).save(other / "a.png")
+    Image.fromarray(picture(6)).save(other / "a.jpg")
+    out = tmp_path / "out"
+    status, lines = predict(run, out, photos / "*.png", photos / "a.png", other, "--max-detections", "1")
+    assert status == 0
+    files = [str(Path(line["file"]).relative_to(tmp_path)) for line in lines]
+    assert files == ["photos/a.png", "photos/b.png", "other/a.jpg", "other/a.png"]
+    names = {"a.json", "b.json", "a.jpg.json", "a.png.json"}
+    assert {p.name for p in out.glob("*.json")} == names
+    by_file = {json.loads((out / n).read_text())["file"]: n for n in names}
+    assert by_file[str(photos / "a.png")] == "a.json"
+    assert by_file[str(other / "a.jpg")] == "a.jpg.json"
+
+
+def test_a_calibration_is_scaled_and_its_distortion_taken_out(run: Path, photos: Path, tmp_path: Path, capsys) -> None:
+    camera = tmp_path / "camera.json"
+    K = [[150, 0, 127.5], [0, 150, 95.5], [0, 0, 1]]
+    camera.write_text(json.dumps({"K": K, "width": 256, "height": 192, "distortion": [-0.3, 0, 0, 0]}))
+    Image.fromarray(np.full((96, 128, 3), 90, np.uint8)).save(photos / "a.png")
+    Image.fromarray(picture(0, 96, 128)).save(photos / "b.png")
+    out = tmp_path / "out"
+    status, lines = predict(run, out, photos, "--max-detections", "0", camera=str(camera))
+    said = capsys.readouterr()
+    assert status == 1
+    assert re.search(r"b\.png skipped: .*EXIF rotation", said.err)
+    assert said.out.count("is scaled") == 1
+    assert [Path(line["file"]).name for line in lines] == ["a.png", "c.bmp"]
+    assert lines[0]["K"] == [[75, 0, 63.5], [0, 75, 47.5], [0, 0, 1]]
+    assert lines[0]["distortion"] == [-0.3, 0, 0, 0]
+    shown = np.asarray(Image.open(out / "a.overlay.png"))
+    assert shown[48, 64].tolist() == [90, 90, 90]
+    capsys.readouterr()
+    _, lines = predict(run, out, photos / "b.png", camera="fov=90")
+    np.testing.assert_allclose(lines[0]["K"], [[48, 0, 47.5], [0, 48, 63.5], [0, 0, 1]])
+    assert "field of view of 90 degrees" in capsys.readouterr().out
+
+
+def test_bop_results_are_numbered_by_the_path(run: Path, photos: Path, tmp_path: Path) -> None:
+    scene = tmp_path / "bop" / "test" / "000048" / "rgb"
+    scene.mkdir(parents=True)
+    Image.fromarray(picture(0)).save(scene / "000123.png")
+    table = tmp_path / "results.csv"
+    _, lines = predict(run, tmp_path / "out", scene, photos / "a.png", "--bop", table)
+    rows = read_results(table)
+    assert [(r.scene_id, r.im_id, r.obj_id) for r in rows] == [(48, 123, 1)] * 3 + [(0, 1, 1)] * 3
+    for row, found in zip(rows, [d for line in lines for d in line["detections"]], strict=True):
+        assert row.score == pytest.approx(found["score"], abs=1e-6)
+        np.testing.assert_allclose(row.R_cam_obj, found["R_cam_obj"], atol=1e-7)
+        np.testing.assert_allclose(row.t_cam_obj, found["t_cam_obj_mm"], atol=1e-3)
+    assert rows[0].time == pytest.approx(lines[0]["time_ms"] / 1000, abs=1e-5)
+
+
+def test_a_video_gives_a_film_and_a_line_a_frame(run: Path, video: Path, photos: Path, tmp_path: Path) -> None:
+    cv2 = pytest.importorskip("cv2")
+    out = tmp_path / "out"
+    status, lines = predict(run, out, video, photos / "a.png")
+    assert status == 0
+    assert [line.get("frame") for line in lines] == [0, 1, 2, 3, 4, 5, None]
+    film = cv2.VideoCapture(str(out / "clip.overlay.mp4"))
+    assert film.get(cv2.CAP_PROP_FPS) == pytest.approx(10)
+    count = 0
+    while True:
+        read, frame = film.read()
+        if not read:
+            break
+        assert frame.shape == (94, 128, 3)
+        count += 1
+    assert count == 6
+    assert not (out / "clip.json").exists()
+    assert (out / "a.json").exists()
+
+
+def test_smoothing_changes_poses_and_nothing_else(run: Path, video: Path, tmp_path: Path) -> None:
+    _, raw = predict(run, tmp_path / "raw", video, "--max-frames", "3")
+    _, smooth = predict(run, tmp_path / "smooth", video, "--max-frames", "3", "--smooth")
+    assert len(raw) == len(smooth) == 3
+    t, boxes = (
+        [[[d[key] for d in line["detections"]] for line in lines] for lines in (raw, smooth)]
+        for key in ("t_cam_obj_mm", "box_xyxy")
+    )
+    assert boxes[0] == boxes[1]
+    assert t[0][0] == t[1][0]
+    assert t[0][1:] != t[1][1:]
+
+
+def test_a_webcam_is_ended_by_ctrl_c(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    cv2 = pytest.importorskip("cv2")
+    opened, released = [], []
+
+    class Webcam:
+        def __init__(self, number: int) -> None:
+            opened.append(number)
+            self.frames = 0
+
+        def get(self, what: int) -> float:
+            return 0.0
+
+        def read(self) -> tuple[bool, np.ndarray]:
+            if self.frames == 2:
+                raise KeyboardInterrupt
+            self.frames += 1
+            return True, np.ascontiguousarray(picture(self.frames)[..., ::-1])
+
+        def release(self) -> None:
+            released.append(self)
+
+    monkeypatch.setattr(cv2, "VideoCapture", Webcam)
+    status, lines = predict(run, tmp_path / "out", "webcam:1")
+    monkeypatch.undo()
+    assert status == 0
+    assert set(opened) == {1}
+    assert len(released) == len(opened)
+    assert [(line["file"], line["frame"]) for line in lines] == [("webcam-1", 0), ("webcam-1", 1)]
+    film = cv2.VideoCapture(str(tmp_path / "out" / "webcam-1.overlay.mp4"))
+    assert film.get(cv2.CAP_PROP_FRAME_COUNT) == 2
+    assert "2 images" in capsys.readouterr().out
+
+
+def test_frames_become_pngs_where_no_film_can_be_written(
+    run: Path, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cv2 = pytest.importorskip("cv2")
+    monkeypatch.setattr(cv2, "VideoWriter", lambda *_: SimpleNamespace(isOpened=lambda: False, release=lambda: None))
+    status, _ = predict(run, tmp_path / "out", video, "--max-frames", "2")
+    assert status == 0
+    frames = sorted((tmp_path / "out" / "clip.overlay").iterdir())
+    assert [p.name for p in frames] == ["000000.png", "000001.png"]
+    assert Image.open(frames[0]).size == (128, 94)
+
+
+def test_a_video_that_cannot_be_read_is_skipped(run: Path, photos: Path, tmp_path: Path, capsys) -> None:
+    pytest.importorskip("cv2")
+    (tmp_path / "broken.mp4").write_bytes(b"no video" * 100)
+    status, lines = predict(run, tmp_path / "out", tmp_path / "broken.mp4", photos / "a.png")
+    assert status == 1
+    assert len(lines) == 1
+    assert "broken.mp4 skipped: no frame" in capsys.readouterr().err
+
+
+def test_refinement_is_an_option(run: Path, photos: Path, tmp_path: Path) -> None:
+    _, plain = predict(run, tmp_path / "plain", photos / "a.png", "--max-detections", "1")
+    status, refined = predict(run, tmp_path / "refined", photos / "a.png", "--max-detections", "1", "--refine")
+    assert status == 0
+    one, two = plain[0]["detections"][0], refined[0]["detections"][0]
+    assert one["box_xyxy"] == two["box_xyxy"]
+    assert one["R_cam_obj"] != two["R_cam_obj"]
+
+
+@pytest.mark.parametrize(
+    ("sources", "words"),
+    [
+        ([], "name a photo"),
+        (["nowhere.png"], "nowhere.png does not exist"),
+        (["none/*.jpg"], "matches no photo"),
+        (["{empty}"], "holds no photo"),
+    ],
+)
+def test_sources_that_do_not_exist_end_in_one_line(
+    run: Path, tmp_path: Path, sources: list[str], words: str, capsys
+) -> None:
+    sources = [s.format(empty=tmp_path) for s in sources]
+    assert main(["predict", str(run), *sources, "--K", K]) == 1
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1
+
+
+def test_without_opencv_a_video_says_what_to_install(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    (tmp_path / "clip.mp4").write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    for source in (str(tmp_path / "clip.mp4"), "webcam"):
+        assert main(["predict", str(run), source, "--K", K]) == 1
+        assert "pip install opencv-python-headless" in capsys.readouterr().err
