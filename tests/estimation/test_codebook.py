@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from codepose.config import Settings
-from codepose.estimation.codebook import Codebook, CodebookError, build_codebook, fingerprint
+from codepose.estimation.codebook import Codebook, CodebookError, build_codebook, fingerprint, thumbnails
 from codepose.estimation.pipelines import JointPipeline, Pipeline, TwoStagePipeline, crop_squares
 from codepose.geometry import geodesic_angle
 from codepose.networks.build import build_extended, build_joint
@@ -34,7 +34,8 @@ def random_book(count: int, dimension: int) -> Codebook:
     codes = torch.nn.functional.normalize(torch.randn(count, dimension), dim=1).half()
     eye = torch.eye(3).expand(count, 3, 3)
     hull, offset = torch.rand(8, 3), torch.zeros(3)
-    return Codebook("x", codes, eye, torch.ones(count, 4), 500.0, torch.eye(3), hull, offset, True, "f")
+    small, boxes = torch.rand(count, 192).half(), torch.ones(count, 4)
+    return Codebook("x", codes, small, eye, boxes, 500.0, torch.eye(3), hull, offset, True, "f")
 
 
 def test_a_codebook_finds_its_own_views(book: Codebook, pipeline: Pipeline, world: World) -> None:
@@ -104,3 +105,17 @@ def test_cropping_a_square_is_slicing_where_it_falls_on_pixels() -> None:
     torch.testing.assert_close(crops[0], images[0, :, 5:21, 3:19])
     assert float(crops[1, :, :5].abs().max()) == 0.0  # black above the image (20)
     torch.testing.assert_close(crops[1, :, 6:, :9], images[1, :, 0:10, 30:39])
+
+
+def test_rerank_puts_the_view_first_whose_clean_render_agrees(book: Codebook, world: World) -> None:
+    wanted = torch.tensor([3, len(book.codes) - 1])
+    images = world.clean_views(torch.zeros(2, dtype=torch.long), book.rotations[wanted])
+    views = torch.arange(len(book.codes)).expand(2, -1)
+    ranked = book.rerank(views, images)
+    assert torch.equal(ranked[:, 0], wanted)
+    assert torch.equal(ranked.sort(1).values, views)
+    twin = [
+        sorted(range(len(book.codes)), key=lambda v, i=i: -float(book.thumbnails[v].float() @ thumbnails(images)[i]))
+        for i in range(2)
+    ]
+    assert ranked.tolist() == twin

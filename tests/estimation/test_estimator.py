@@ -89,7 +89,7 @@ def test_poses_of_true_boxes_lie_at_the_true_place(estimator: PoseEstimator, wor
 def test_letterbox_scales_the_longer_side_and_pads_with_black() -> None:
     out, scale = letterbox(torch.ones(1, 3, 30, 60), 128)
     assert out.shape == (1, 3, 128, 128)
-    assert scale == pytest.approx(128 / 60)
+    assert scale == pytest.approx((128 / 60, 128 / 60))
     assert float(out[:, :, :64].min()) == pytest.approx(1.0)
     assert float(out[:, :, 64:].max()) == 0.0
 

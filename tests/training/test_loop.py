@@ -236,3 +236,18 @@ def test_run_folders_refuse_what_would_mix_two_runs(tiny_settings: Settings, mak
 def test_phases_must_fill_the_epochs() -> None:
     with pytest.raises(ValueError, match="add up"):
         StageSettings(epochs=3.0, phases=(Phase(epochs=1.0),))
+
+
+def test_frozen_blocks_stay_as_step_1_made_them(tmp_path: Path, make_settings, world: World) -> None:
+    settings = make_settings(**{"network.frozen_blocks": 2})
+    torch.manual_seed(0)
+    network = build_joint(settings)
+    before = {k: v.clone() for k, v in network.autoencoder.encoder.state_dict().items()}
+    fit(step2_stage(settings, world, network), Run.create(tmp_path / "run", settings), make_fabric("cpu"))
+    after = network.autoencoder.encoder.state_dict()
+    moved = {name: not torch.equal(before[name], after[name]) for name in before}
+    first = [name for name in moved if int(name.split(".")[1]) < 9]  # two blocks, each with its pooling, and a norm
+    assert len(first) >= 8
+    assert not any(moved[name] for name in first)
+    assert all(moved[name] for name in moved if name not in first and name.endswith("weight"))
+    assert all(p.requires_grad for p in network.parameters())

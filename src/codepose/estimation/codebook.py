@@ -32,6 +32,7 @@ class Codebook:
     Attributes:
         label: The object's name.
         codes: (N, D) float16, unit length.
+        thumbnails: (N, 192) float16, the clean views at 8 x 8 pixels, without their mean, unit length.
         rotations: (N, 3, 3) float32 R_view.
         boxes: (N, 4) float32 amodal boxes in the image of ``K``, the origin on the axis at ``z_ref``.
         z_ref: Reference distance in mm.
@@ -44,6 +45,7 @@ class Codebook:
 
     label: str
     codes: Tensor
+    thumbnails: Tensor
     rotations: Tensor
     boxes: Tensor
     z_ref: float
@@ -78,6 +80,23 @@ class Codebook:
             values, indices = best.values, indices.gather(1, best.indices)
         return values, indices
 
+    def rerank(self, views: Tensor, reconstructions: Tensor) -> Tensor:
+        """Orders views by how well their clean renders agree with reconstructions, coarsely.
+
+        Eight pixels a side tell as much as sixty-four while reconstructions are soft (docs/results.md), and the
+        comparison costs nothing.
+
+        Args:
+            views: (Q, k) indices of ``search``.
+            reconstructions: (Q, 3, c, c).
+
+        Returns:
+            (Q, k) the same indices, best first.
+        """
+        wanted = thumbnails(reconstructions)[:, :, None]  # (Q, 192, 1)
+        scores = (self.thumbnails[views].float() @ wanted)[..., 0]  # (Q, k)
+        return views.gather(1, scores.argsort(dim=1, descending=True))
+
     def poses(self, index: Tensor, boxes: Tensor, K: Tensor, R_view: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Returns R_cam_obj (B, 3, 3), t_cam_obj (B, 3) mm of views seen in boxes (B, 4) of K's image (29).
 
@@ -97,7 +116,8 @@ class Codebook:
     def to(self, device: torch.device) -> Codebook:
         """Returns a copy on a device."""
         where = {
-            name: getattr(self, name).to(device) for name in ("codes", "rotations", "boxes", "K", "hull", "offset")
+            name: getattr(self, name).to(device)
+            for name in ("codes", "thumbnails", "rotations", "boxes", "K", "hull", "offset")
         }
         return dataclasses.replace(self, **where)
 
@@ -123,6 +143,12 @@ class Codebook:
         return book
 
 
+def thumbnails(images: Tensor) -> Tensor:
+    """Returns images (B, 3, c, c) at 8 x 8 pixels, without their mean, unit length: (B, 192) float32."""
+    small = F.adaptive_avg_pool2d(images.float(), 8).flatten(1)
+    return F.normalize(small - small.mean(1, keepdim=True), dim=1, eps=1e-6)
+
+
 def fingerprint(pipeline: Pipeline) -> str:
     """Returns a hash of everything the latents depend on: weights, networks, camera, crop, views."""
     settings = pipeline.settings
@@ -145,7 +171,9 @@ def build_codebook(pipeline: Pipeline, world: World, index: int) -> Codebook:
     model = world.objects[index]
     views = settings.codebook
     rotations = geometry.codebook_rotations(views.level, views.in_plane, model.axis, model.cone_deg).to(world.device)
-    codes, boxes = [], []
+    codes, small, boxes = [], [], []
+    first = (pipeline.canvas - settings.network.crop) // 2
+    window = slice(first, first + settings.network.crop)
     middle = pipeline.canvas / 2
     for part in torch.split(rotations, views.batch):
         objects = torch.full((len(part),), index, device=world.device)
@@ -159,10 +187,12 @@ def build_codebook(pipeline: Pipeline, world: World, index: int) -> Codebook:
         order = torch.arange(len(part), device=pipeline.device)
         latents = pipeline.latents(prepared, inside.to(pipeline.device), order)
         codes.append(F.normalize(latents, dim=1).half())
+        small.append(thumbnails(images[..., window, window]).half())
         boxes.append(reference)
     return Codebook(
         label=model.label,
         codes=torch.cat(codes),
+        thumbnails=torch.cat(small).to(pipeline.device),
         rotations=rotations.to(pipeline.device),
         boxes=torch.cat(boxes).to(pipeline.device),
         z_ref=model.z_ref,

@@ -159,7 +159,7 @@ class PoseEstimator:
         pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255.0
         boxed, scale = letterbox(pixels.to(self.device), self.settings.data.camera.image_size)
         K_scaled = K.clone()
-        K_scaled[:2] *= scale
+        K_scaled[:2] *= K.new_tensor(scale)[:, None]
         found = self.estimate(boxed, K_scaled.to(self.device))[0]
         threshold = self.settings.detection.score if min_score is None else min_score
         return [_rescaled(d, scale) for d in found if d.score >= threshold]
@@ -224,24 +224,28 @@ class PoseEstimator:
             values, views = book.search(latents[mine], min(wanted, len(book.codes)))
             R_view = book.rotations[views[:, 0]]
             if self.refiner is not None:
-                R_view, _ = self.refiner(self.pipeline.decode(latents[mine]), book.rotations[views], objects[mine])
+                reconstructions = self.pipeline.decode(latents[mine])
+                best = book.rerank(views, reconstructions)[:, : self.settings.refinement.keep]
+                R_view, _ = self.refiner(reconstructions, book.rotations[best], objects[mine])
             R[mine], t[mine] = book.poses(views[:, 0], boxes[mine], K, R_view)
             similarity[mine] = values[:, 0]
         return Estimates(R, t, similarity, latents)
 
 
-def letterbox(images: Tensor, size: int) -> tuple[Tensor, float]:
+def letterbox(images: Tensor, size: int) -> tuple[Tensor, tuple[float, float]]:
     """Scales images (B, 3, H, W) so that the longer side is ``size`` and pads them, black, to the right and below.
 
     Returns:
-        (B, 3, size, size), and the scale; K times it is the new camera, for continuous pixel coordinates.
+        (B, 3, size, size), and the scales across and down: they differ a little, because the shorter side becomes a
+        whole number of pixels. K's rows times them are the new camera, for continuous pixel coordinates.
     """
     height, width = images.shape[-2:]
     scale = size / max(height, width)
     shape = (max(1, round(height * scale)), max(1, round(width * scale)))
     if shape != (height, width):
         images = F.interpolate(images, shape, mode="bilinear", align_corners=False, antialias=scale < 1.0)
-    return F.pad(images, (0, size - shape[1], 0, size - shape[0])).clamp(0.0, 1.0), scale
+    padded = F.pad(images, (0, size - shape[1], 0, size - shape[0])).clamp(0.0, 1.0)
+    return padded, (shape[1] / width, shape[0] / height)
 
 
 def _checked_camera(camera: ArrayLike) -> Tensor:
@@ -253,5 +257,5 @@ def _checked_camera(camera: ArrayLike) -> Tensor:
     return geometry.from_opencv(torch.from_numpy(K).float())
 
 
-def _rescaled(found: Detection, scale: float) -> Detection:
-    return Detection(**{**found.__dict__, "box": found.box / scale})
+def _rescaled(found: Detection, scale: tuple[float, float]) -> Detection:
+    return Detection(**{**found.__dict__, "box": found.box / (*scale, *scale)})

@@ -1,8 +1,8 @@
 """Render-and-compare: the rotation whose clean render agrees best with the network's own reconstruction.
 
 The reconstruction shows the part as the network believes it to lie, without occluders, in the targets' light. It
-knows more than the nearest code says (docs/results.md), so the codebook's best views, and small turns of the best of
-these, are rendered as targets are and compared with it.
+knows more than the nearest code says (docs/results.md): the codebook ranks its nearest views by it
+(``Codebook.rerank``), and here small turns of the best of these are rendered as targets are and compared with it.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Refiner:
 
         Args:
             reconstructions: (N, 3, c, c) in [0, 1].
-            candidates: (N, k, 3, 3) R_view to start from, such as the codebook's nearest views.
+            candidates: (N, k, 3, 3) R_view to start from, such as the codebook's best views.
             objects: (N,) which object.
 
         Returns:

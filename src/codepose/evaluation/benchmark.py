@@ -110,6 +110,7 @@ class Results:
         images: How many scenes.
         split: Which split.
         backgrounds: What the backgrounds were.
+        labels: The objects' names.
     """
 
     methods: dict[str, Row]
@@ -120,25 +121,26 @@ class Results:
     images: int
     split: str
     backgrounds: str
+    labels: tuple[str, ...] = ()
 
     def summary(self) -> dict[str, Any]:
         """Returns the content of results.json."""
-        methods: dict[str, Any] = {}
-        for name, row in self.methods.items():
-            methods[name] = summarise(
-                vsd=row.array("vsd"),
-                iou=row.array("iou"),
-                rotation_deg=row.array("rotation_deg"),
-                translation_mm=row.array("translation_mm"),
-                score=row.array("score"),
-                vsd_variants={k.removeprefix("vsd_"): row.array(k) for k in row.columns() if k.startswith("vsd_")},
-            ) | {"ar_vsd": float(np.nan_to_num(row.array("ar_vsd")).mean())}
-        return {
-            "methods": methods,
+        everything = np.ones(len(self.index), dtype=bool)
+        summary: dict[str, Any] = {
+            "methods": {name: _summary(row, everything) for name, row in self.methods.items()},
             "images": self.images,
             "split": self.split,
             "backgrounds": self.backgrounds,
         }
+        which = np.asarray(self.object_index)
+        if len(self.labels) > 1:
+            summary["objects"] = {
+                label: {"images": int((which == k).sum())}
+                | {name: _summary(row, which == k) for name, row in self.methods.items()}
+                for k, label in enumerate(self.labels)
+                if (which == k).any()
+            }
+        return summary
 
     def csv(self) -> str:
         """Returns the per-image table: one line an image and method; empty cells where nothing was detected."""
@@ -152,6 +154,14 @@ class Results:
                 cells = ["" if np.isnan(v) else f"{v:.6g}" for v in values]
                 writer.writerow([index, self.object_index[i] + 1, f"{visible:.4f}", name, *cells])
         return text.getvalue()
+
+
+def _summary(row: Row, chosen: NDArray[np.bool_]) -> dict[str, Any]:
+    """The results table's numbers over some of the images."""
+    values = {name: row.array(name)[chosen] for name in row.columns()}
+    own = {name: values[name] for name in ("vsd", "iou", "rotation_deg", "translation_mm", "score")}
+    variants = {k.removeprefix("vsd_"): v for k, v in values.items() if k.startswith("vsd_")}
+    return summarise(**own, vsd_variants=variants) | {"ar_vsd": float(np.nan_to_num(values["ar_vsd"]).mean())}
 
 
 @dataclass(frozen=True)
@@ -189,7 +199,8 @@ def evaluate(
     """
     source = SceneSource(world, split)
     names = [*estimators, *(f"{m} + GT box" for m in estimators), "oracle"]
-    results = Results({n: Row() for n in names}, [], [], [], [], images, split, source.backgrounds.source)
+    labels = tuple(o.label for o in world.objects)
+    results = Results({n: Row() for n in names}, [], [], [], [], images, split, source.backgrounds.source, labels)
     books = next(iter(estimators.values())).codebooks
     for start in range(0, images, batch):
         scenes = source.scenes(torch.arange(start, min(start + batch, images)), depth=True)

@@ -32,6 +32,7 @@ def write_run_report(run: Run, world: World, results: Results, summary: Mapping[
     folder = run.stage("evaluation")
     sections = [
         *_numbers(results, summary),
+        *_by_object(summary),
         _figure3(results),
         _figure4(results),
         _overlays(results, world),
@@ -77,6 +78,16 @@ def _numbers(results: Results, summary: Mapping[str, Any]) -> list[Section]:
         ),
         Section("By visibility: AUC fraction", "Share of the silhouette that is visible.", table=Table(columns, lines)),
     ]
+
+
+def _by_object(summary: Mapping[str, Any]) -> list[Section]:
+    """One table an object, where there are several."""
+    sections = []
+    for label, rows in summary.get("objects", {}).items():
+        methods = {name: row for name, row in rows.items() if name != "images"}
+        text = f"{rows['images']} of the scenes."
+        sections.append(Section(f"Object: {label}", text, table=method_table(methods)))
+    return sections
 
 
 def summary_text(summary: Mapping[str, Any]) -> str:

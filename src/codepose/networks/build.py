@@ -46,6 +46,7 @@ def build_heads(settings: Settings, channels: int) -> DetectionHeads:
         box_head=network.box_head,
         proposals=network.proposals,
         roi_samples=network.roi_samples,
+        roi_sampling=network.roi_sampling,
         score=detection.score,
         nms=detection.nms,
         per_image=detection.per_image,

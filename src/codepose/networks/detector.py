@@ -47,7 +47,7 @@ class AlignedRoIPool(MultiScaleRoIAlign):
         grid = torch.stack((columns, rows), -1).flatten(1, 2)  # (B, n * side * samples, side * samples, 2)
         with torch.autocast(features.device.type, enabled=False):
             sampled = F.grid_sample(features, grid, padding_mode="border", align_corners=False)
-        bins = F.avg_pool2d(sampled, samples)  # (B, C, n * side, side)
+        bins = F.avg_pool2d(sampled, samples) if samples > 1 else sampled  # (B, C, n * side, side)
         bins = bins.reshape(len(features), features.shape[1], -1, side, side).transpose(1, 2)
         return torch.cat([one[:count] for one, count in zip(bins, counts, strict=True)])  # (N, C, side, side)
 
@@ -92,6 +92,7 @@ class DetectionHeads(nn.Module):
         box_head: Width of the box head's two FC layers.
         proposals: RPN boxes kept after NMS in training; half as many at inference.
         roi_samples: RoIs an image on which the box head is trained.
+        roi_sampling: Bilinear samples along each axis of a RoI's bin.
         score, nms, per_image: What is kept at inference.
     """
 
@@ -105,6 +106,7 @@ class DetectionHeads(nn.Module):
         box_head: int,
         proposals: int = 1000,
         roi_samples: int = 128,
+        roi_sampling: int = 2,
         score: float = 0.05,
         nms: float = 0.5,
         per_image: int = 10,
@@ -123,7 +125,7 @@ class DetectionHeads(nn.Module):
             nms_thresh=0.7,
         )
         self.roi_heads = RoIHeads(
-            AlignedRoIPool(["0"], 7, 2),
+            AlignedRoIPool(["0"], 7, roi_sampling),
             TwoMLPHead(channels * 49, box_head),
             _Float32Predictor(box_head, classes),
             fg_iou_thresh=0.5,

@@ -125,7 +125,7 @@ class JointNetwork(nn.Module):
 
         Args:
             images: (B, 3, S, S) in [0, 1].
-            targets: One object an image: 'boxes' (1, 4), 'labels' (1,).
+            targets: Each image's objects: 'boxes' (n, 4), 'labels' (n,); the first one's pose is learned.
             clean: (B, 3, c, c) the targets of L_mse (21).
         """
         size = (int(images.shape[-2]), int(images.shape[-1]))

@@ -63,6 +63,17 @@ class Encoder(nn.Module):
         self.register_buffer("std", torch.tensor(_IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
         _initialise(self)
 
+    def stem(self, blocks: int) -> list[nn.Parameter]:
+        """Returns the parameters of the first ``blocks`` blocks, those before the ``blocks``-th pooling."""
+        found: list[nn.Parameter] = []
+        left = blocks
+        for layer in self.features:
+            left -= isinstance(layer, nn.MaxPool2d)
+            if left <= 0:
+                break
+            found += layer.parameters()
+        return found
+
     def forward(self, images: Tensor) -> Tensor:
         x = (images - self.mean) / self.std  # (B, 3, H, W)
         out: Tensor = self.features(x)  # (B, C, H/16, W/16)

@@ -15,6 +15,7 @@ from codepose.synthesis.appearance import Lights, augment, render_shaded
 from codepose.synthesis.backgrounds import Backgrounds, build_backgrounds
 from codepose.synthesis.draws import Draws
 from codepose.synthesis.occluders import ATTEMPTS, Occluders, merge
+from codepose.synthesis.placement import Companions, draw_objects, draw_views, place, place_companions
 from codepose.synthesis.renderer import Buffers, Instances
 from codepose.synthesis.world import World
 
@@ -59,6 +60,8 @@ class SceneBatch:
         visible_fraction: (B,).
         depth: (B, S, S) mm of object, occluders and clutter before a far plane; None unless asked for.
         K: (3, 3) the camera.
+        other_boxes: (B, n, 4) boxes of further instances of trained objects; None where the settings have none.
+        other_objects: (B, n) which objects they are, -1 where there is none.
     """
 
     index: Tensor
@@ -73,6 +76,8 @@ class SceneBatch:
     visible_fraction: Tensor
     depth: Tensor | None
     K: Tensor
+    other_boxes: Tensor | None = None
+    other_objects: Tensor | None = None
 
 
 AnyBatch = TypeVar("AnyBatch", CropBatch, SceneBatch)
@@ -80,15 +85,17 @@ AnyBatch = TypeVar("AnyBatch", CropBatch, SceneBatch)
 
 @dataclass(frozen=True)
 class _Posed:
-    """Which object stands where, before which camera: (B,), (B, 3, 3), (B, 3), (B, 3, 3)."""
+    """Which object stands where, before which camera: (B,), (B, 3, 3), (B, 3), (B, 3, 3); and what beside it."""
 
     objects: Tensor
     R: Tensor
     t: Tensor
     K: Tensor
+    companions: Companions | None = None
 
     def select(self, keep: Tensor) -> _Posed:
-        return _Posed(self.objects[keep], self.R[keep], self.t[keep], self.K[keep])
+        beside = None if self.companions is None else self.companions.select(keep)
+        return _Posed(self.objects[keep], self.R[keep], self.t[keep], self.K[keep], beside)
 
 
 @dataclass(frozen=True)
@@ -150,7 +157,8 @@ class SceneSource:
         """Returns Step 1's items ``index`` (B,); ``difficulty`` in [0, 1] is the curriculum's (see findings)."""
         world, data = self.world, self.settings.data
         draws = Draws(data.seed, f"crops/{self.split}", index, world.device)
-        objects, R_view = self._views(draws)
+        objects = draw_objects(world, draws)
+        R_view = draw_views(world, draws, objects)
         t = world.reference_translations(objects)
         square = geometry.padded_square(world.boxes(objects, R_view, t), data.pad)
         window = self._jittered(square, draws, difficulty)
@@ -173,23 +181,29 @@ class SceneSource:
         """Returns Step 2's items ``index`` (B,), with test depth for VSD if ``depth`` (38)."""
         world, data = self.world, self.settings.data
         draws = Draws(data.seed, f"scenes/{self.split}", index, world.device)
-        objects, R_view = self._views(draws)
-        R, t = self._place(draws, objects, R_view)
+        objects = draw_objects(world, draws)
+        R_view = draw_views(world, draws, objects)
+        R, t = place(world, draws, objects, R_view)
         size = data.camera.image_size
+        boxes = world.boxes(objects, R, t).clamp(0, size)
+        companions = None
+        if data.occlusion.companions:
+            companions = place_companions(world, draws, objects, boxes, same=self.split == "train")
         K = world.K.expand(len(index), 3, 3)
-        render = self._render(draws, _Posed(objects, R, t, K), size, difficulty, clutter=True)
+        render = self._render(draws, _Posed(objects, R, t, K, companions), size, difficulty, clutter=True)
         images = self._finish(render.rgba, draws, difficulty)
         clean = self._clean(draws).nonzero().squeeze(1)
         if len(clean):
             bare = self._bare(_Posed(objects, R, t, K).select(clean), size)
             render = render.replaced(clean, bare)
             images[clean] = bare.rgba[:, :3]
+            companions = companions.without(clean) if companions is not None else None
         return SceneBatch(
             index=index,
             images=images,
             targets=world.clean_views(objects, R_view),
             objects=objects,
-            boxes=world.boxes(objects, R, t).clamp(0, size),
+            boxes=boxes,
             visible_boxes=_mask_boxes(render.mask) / data.antialias,
             R_cam_obj=R,
             t_cam_obj=t,
@@ -197,18 +211,9 @@ class SceneSource:
             visible_fraction=render.visible,
             depth=self._depth(render.instances, K, size) if depth else None,
             K=world.K,
+            other_boxes=None if companions is None else companions.boxes,
+            other_objects=None if companions is None else companions.objects,
         )
-
-    def _views(self, draws: Draws) -> tuple[Tensor, Tensor]:
-        models = self.world.objects
-        objects = draws.integer("object", len(models))
-        uniforms, in_plane = draws.uniform("view", 2), draws.uniform("in-plane", high=2 * torch.pi)
-        directions = torch.empty(len(draws), 3, device=self.world.device)
-        for k, model in enumerate(models):
-            mine = objects == k
-            axis = model.axis.to(self.world.device)
-            directions[mine] = geometry.directions_in_cone(uniforms[mine], axis, model.cone_deg)
-        return objects, geometry.view_rotation(directions, in_plane)
 
     def _jittered(self, square: Tensor, draws: Draws, difficulty: float) -> Tensor:
         """Scales and shifts Step 1's window, as detections will be off (35)."""
@@ -224,24 +229,6 @@ class SceneSource:
         half = side * scale[:, None] / 2
         return torch.cat((center - half, center + half), 1)
 
-    def _place(self, draws: Draws, objects: Tensor, R_view: Tensor) -> tuple[Tensor, Tensor]:
-        """Puts the object where its box has the drawn size and centre (34): a few fixed-point steps."""
-        camera = self.settings.data.camera
-        side = draws.uniform("box side", low=camera.box_side[0], high=camera.box_side[1])
-        place = draws.uniform("place", 2)
-        t, R = self.world.reference_translations(objects), R_view
-        for _ in range(6):
-            boxes = self.world.boxes(objects, R, t)
-            extent = geometry.box_size(boxes)
-            t = t * (extent.amax(1) / side)[:, None]
-            extent = extent * (side / extent.amax(1))[:, None]
-            margin = 1.0 - camera.truncation * side[:, None]
-            wanted = extent / 2 + margin + place * (camera.image_size - extent - 2 * margin)
-            moved = (wanted - geometry.box_center(boxes)) / camera.focal * t[:, 2:]
-            t = torch.cat((t[:, :2] + moved, t[:, 2:]), 1)
-            R = geometry.offaxis_rotation(t) @ R_view
-        return R, t
-
     def _render(
         self, draws: Draws, item: _Posed, size: int, difficulty: float, *, clutter: bool, attempt: int = 0
     ) -> _Rendered:
@@ -254,6 +241,8 @@ class SceneSource:
         parts = [(own, tint), self._occluders.place(*where, attempt=attempt, difficulty=difficulty)]
         if clutter and attempt < ATTEMPTS - 1:
             parts.append(self._occluders.clutter(draws, item.objects, item.t, difficulty))
+        if item.companions is not None:
+            parts.append(item.companions.instances())
         instances, tints = merge(parts)
         rgba, buffers = render_shaded(self.world.renderer, instances, item.K, size, lights, tints, antialias)
         mask = _object_mask(buffers, instances)

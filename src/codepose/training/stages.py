@@ -93,10 +93,16 @@ def step1_stage(settings: Settings, world: World, network: nn.Module, *, origina
 
 
 def boxes_of(batch: SceneBatch) -> list[Boxes]:
-    """Returns the detector's targets: one amodal box an image, labels from 1."""
-    return [
-        {"boxes": box[None], "labels": label[None]} for box, label in zip(batch.boxes, batch.objects + 1, strict=True)
-    ]
+    """Returns the detector's targets: amodal boxes, labels from 1; the object whose pose is learned comes first."""
+    targets: list[Boxes] = []
+    for i in range(len(batch.boxes)):
+        boxes, labels = batch.boxes[i : i + 1], batch.objects[i : i + 1] + 1
+        if batch.other_boxes is not None and batch.other_objects is not None:
+            there = batch.other_objects[i] >= 0
+            boxes = torch.cat((boxes, batch.other_boxes[i, there]))
+            labels = torch.cat((labels, batch.other_objects[i, there] + 1))
+        targets.append({"boxes": boxes, "labels": labels})
+    return targets
 
 
 def _mean_iou(found: list[Boxes], batch: SceneBatch) -> float:
@@ -155,10 +161,15 @@ def step2_stage(settings: Settings, world: World, network: JointNetwork) -> Stag
         error = mse(reconstructions.float(), batch.targets).mean()
         return {"mean_iou": _mean_iou(found, batch), "mse_gt_boxes": float(error)}, []
 
+    groups = joint_groups(network)
+    frozen = {id(p) for p in network.autoencoder.encoder.stem(settings.network.frozen_blocks)}
+    for parameter in groups["encoder"]:
+        parameter.requires_grad_(id(parameter) not in frozen)
+    groups["encoder"] = [p for p in groups["encoder"] if id(p) not in frozen]
     return Stage(
         name="step2",
         network=network,
-        groups=joint_groups(network),
+        groups=groups,
         pretrained=("encoder", "decoder", "fc"),
         items=settings.data.scene_images,
         batch=train.scenes,

@@ -1,0 +1,139 @@
+"""Where objects stand in a scene: views, places, and further instances beside the one that is learned (34)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from codepose import geometry
+from codepose.synthesis.draws import Draws
+from codepose.synthesis.renderer import Instances
+from codepose.synthesis.world import World
+
+_TRIES = 4
+_OVERLAP = 0.1
+"""Largest share of a companion's box that may lie in another object's."""
+
+
+def draw_objects(world: World, draws: Draws, tag: str = "") -> Tensor:
+    """Returns (B,) which object is seen."""
+    return draws.integer("object" + tag, len(world.objects))
+
+
+def draw_views(world: World, draws: Draws, objects: Tensor, tag: str = "") -> Tensor:
+    """Returns R_view (B, 3, 3), evenly over each object's trained views and all in-plane angles."""
+    uniforms, in_plane = draws.uniform("view" + tag, 2), draws.uniform("in-plane" + tag, high=2 * torch.pi)
+    directions = torch.empty(len(draws), 3, device=world.device)
+    for k, model in enumerate(world.objects):
+        mine = objects == k
+        directions[mine] = geometry.directions_in_cone(uniforms[mine], model.axis.to(world.device), model.cone_deg)
+    return geometry.view_rotation(directions, in_plane)
+
+
+def place(world: World, draws: Draws, objects: Tensor, R_view: Tensor, tag: str = "") -> tuple[Tensor, Tensor]:
+    """Puts objects where their boxes have the drawn size and centre: a few fixed-point steps.
+
+    Args:
+        world: Camera and meshes.
+        draws: The items' random numbers.
+        objects: (B,) which object.
+        R_view: (B, 3, 3) its rotation as seen along the ray through its centre.
+        tag: Other tags give other places.
+
+    Returns:
+        R_cam_obj (B, 3, 3) and t_cam_obj (B, 3) mm.
+    """
+    camera = world.settings.data.camera
+    side = draws.uniform("box side" + tag, low=camera.box_side[0], high=camera.box_side[1])
+    where = draws.uniform("place" + tag, 2)
+    t, R = world.reference_translations(objects), R_view
+    for _ in range(6):
+        boxes = world.boxes(objects, R, t)
+        extent = geometry.box_size(boxes)
+        t = t * (extent.amax(1) / side)[:, None]
+        extent = extent * (side / extent.amax(1))[:, None]
+        margin = 1.0 - camera.truncation * side[:, None]
+        wanted = extent / 2 + margin + where * (camera.image_size - extent - 2 * margin)
+        moved = (wanted - geometry.box_center(boxes)) / camera.focal * t[:, 2:]
+        t = torch.cat((t[:, :2] + moved, t[:, 2:]), 1)
+        R = geometry.offaxis_rotation(t) @ R_view
+    return R, t
+
+
+@dataclass(frozen=True)
+class Companions:
+    """Further instances of the trained objects, at most n in each of B images.
+
+    Attributes:
+        objects: (B, n) which object, -1 where there is none.
+        R: (B, n, 3, 3) R_cam_obj.
+        t: (B, n, 3) t_cam_obj, mm.
+        boxes: (B, n, 4) amodal boxes, clipped to the image; zeros where there is none.
+    """
+
+    objects: Tensor
+    R: Tensor
+    t: Tensor
+    boxes: Tensor
+
+    def select(self, keep: Tensor) -> Companions:
+        """Returns those of some images."""
+        return Companions(self.objects[keep], self.R[keep], self.t[keep], self.boxes[keep])
+
+    def without(self, images: Tensor) -> Companions:
+        """Returns a copy with none in these images (k,)."""
+        objects, boxes = self.objects.clone(), self.boxes.clone()
+        objects[images], boxes[images] = -1, 0.0
+        return Companions(objects, self.R, self.t, boxes)
+
+    def instances(self) -> tuple[Instances, Tensor]:
+        """Returns them for the renderer, with their tints (N, 3): the CAD file's own colours."""
+        image, slot = (self.objects >= 0).nonzero().unbind(1)
+        ones = torch.ones(len(image), device=self.R.device)
+        which = self.objects[image, slot]
+        instances = Instances(image, which, self.R[image, slot], self.t[image, slot], ones, torch.full_like(image, -1))
+        return instances, ones[:, None].expand(-1, 3)
+
+
+def place_companions(world: World, draws: Draws, objects: Tensor, boxes: Tensor, *, same: bool) -> Companions:
+    """Puts further instances beside the objects of a batch; one for which no free place is found is left out.
+
+    Args:
+        world: Camera and meshes; its settings say how many at most.
+        draws: The items' random numbers.
+        objects: (B,) the objects that are there already.
+        boxes: (B, 4) their boxes.
+        same: Whether they may be of the same object; in evaluation they may not: which of two is meant?
+    """
+    count, size = world.settings.data.occlusion.companions, world.settings.data.camera.image_size
+    taken = boxes[:, None]  # (B, 1 + k, 4)
+    found: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+    for k in range(count):
+        tag = f" companion {k}"
+        which = draw_objects(world, draws, tag)
+        wanted = draws.chance("there" + tag, 0.5)
+        wanted = wanted if same else wanted & (which != objects)
+        R_view = draw_views(world, draws, which, tag)
+        chosen = torch.full_like(which, -1)
+        R, t, box = torch.zeros_like(R_view), world.reference_translations(which), torch.zeros_like(boxes)
+        for attempt in range(_TRIES):
+            R_new, t_new = place(world, draws, which, R_view, f"{tag}#{attempt}")
+            new = world.boxes(which, R_new, t_new).clamp(0, size)
+            free = wanted & (chosen < 0) & (_shared(new, taken) < _OVERLAP)
+            chosen = torch.where(free, which, chosen)
+            R = torch.where(free[:, None, None], R_new, R)
+            t, box = torch.where(free[:, None], t_new, t), torch.where(free[:, None], new, box)
+        taken = torch.cat((taken, box[:, None]), 1)
+        found.append((chosen, R, t, box))
+    return Companions(*(torch.stack(part, 1) for part in zip(*found, strict=True)))
+
+
+def _shared(boxes: Tensor, others: Tensor) -> Tensor:
+    """The largest share of the smaller box (B, 4) or (B, k, 4) that lies in the other, (B,)."""
+    low = torch.maximum(boxes[:, None, :2], others[..., :2])
+    high = torch.minimum(boxes[:, None, 2:], others[..., 2:])
+    inside = (high - low).clamp_min(0).prod(-1)  # (B, k)
+    area = torch.minimum(geometry.box_size(boxes).prod(-1)[:, None], geometry.box_size(others).prod(-1))
+    return (inside / area.clamp_min(1e-6)).amax(1)

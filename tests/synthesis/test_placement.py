@@ -1,0 +1,100 @@
+"""Several objects in a scene: labels agree with what is drawn, and nobody stands on anybody."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from codepose.config import ObjectSettings
+from codepose.synthesis.scenes import SceneSource, split_batch
+from codepose.synthesis.world import World
+from codepose.training.stages import boxes_of
+
+BRACKET = Path(__file__).parents[1] / "data" / "bracket.ply"
+
+
+@pytest.fixture(scope="module")
+def crowd(make_settings) -> World:
+    settings = make_settings(**{"data.occlusion.companions": 2, "data.clean": 0.3})
+    hammer = settings.objects[0]
+    bracket = ObjectSettings(mesh=str(BRACKET), view_cone_deg=30.0)
+    return World(settings.model_copy(update={"objects": (hammer, bracket)}))
+
+
+def test_companions_are_labelled_where_they_are_drawn(crowd: World) -> None:
+    source = SceneSource(crowd, "train")
+    scenes = source.scenes(torch.arange(24))
+    assert scenes.other_boxes is not None
+    there = scenes.other_objects >= 0
+    assert there.any()
+    assert not there.all()
+    boxes = scenes.other_boxes[there]
+    assert ((boxes[:, 2:] - boxes[:, :2]) > 5).all()
+    assert (boxes >= 0).all()
+    assert (boxes <= 128).all()
+    assert (scenes.other_boxes[~there] == 0).all()
+    # the same scene without companions differs inside their boxes, and hardly anywhere else
+    alone = SceneSource(_without(crowd), "train").scenes(torch.arange(24))
+    changed = (scenes.images - alone.images).abs().amax(1) > 0.02  # (B, H, W)
+    rows = torch.arange(128)[None, :, None] + 0.5
+    columns = torch.arange(128)[None, None] + 0.5
+    inside = torch.zeros_like(changed)
+    for k in range(2):
+        x0, y0, x1, y1 = (scenes.other_boxes[:, k, i, None, None] for i in range(4))
+        mine = (columns > x0 - 3) & (columns < x1 + 3) & (rows > y0 - 3) & (rows < y1 + 3)
+        assert (changed & mine).flatten(1).any(1)[there[:, k]].float().mean() > 0.9
+        inside |= mine
+    assert (changed & ~inside).float().mean() < 0.01
+
+
+def _without(crowd: World) -> World:
+    settings = crowd.settings
+    occlusion = settings.data.occlusion.model_copy(update={"companions": 0})
+    return World(settings.model_copy(update={"data": settings.data.model_copy(update={"occlusion": occlusion})}))
+
+
+def test_no_two_objects_share_a_place(crowd: World) -> None:
+    scenes = SceneSource(crowd, "train").scenes(torch.arange(40))
+    for target in boxes_of(scenes):
+        boxes = target["boxes"]
+        for i in range(len(boxes)):
+            for j in range(i):
+                overlap = torch.minimum(boxes[i, 2:], boxes[j, 2:]) - torch.maximum(boxes[i, :2], boxes[j, :2])
+                smaller = min(float((b[2:] - b[:2]).prod()) for b in (boxes[i], boxes[j]))
+                assert float(overlap.clamp_min(0).prod()) < 0.11 * smaller
+
+
+def test_the_detectors_targets_hold_everybody_and_the_learned_one_first(crowd: World) -> None:
+    scenes = SceneSource(crowd, "train").scenes(torch.arange(16))
+    targets = boxes_of(scenes)
+    for i, target in enumerate(targets):
+        assert torch.equal(target["boxes"][0], scenes.boxes[i])
+        assert int(target["labels"][0]) == int(scenes.objects[i]) + 1
+        assert len(target["boxes"]) == 1 + int((scenes.other_objects[i] >= 0).sum())
+    assert {int(v) for t in targets for v in t["labels"]} == {1, 2}
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_evaluation_scenes_hold_the_judged_object_once(crowd: World, split: str) -> None:
+    scenes = SceneSource(crowd, split).scenes(torch.arange(24))
+    assert (scenes.other_objects >= 0).any()
+    assert (scenes.other_objects != scenes.objects[:, None]).all()
+
+
+def test_an_item_is_the_same_in_any_batch(crowd: World) -> None:
+    source = SceneSource(crowd, "train")
+    whole = source.scenes(torch.arange(6))
+    parts = split_batch(whole, [2, 4])
+    alone = source.scenes(torch.tensor([3]))
+    assert torch.equal(alone.images[0], whole.images[3])
+    assert torch.equal(alone.other_boxes[0], whole.other_boxes[3])
+    assert torch.equal(parts[1].other_boxes[1], whole.other_boxes[3])
+
+
+def test_clean_items_hold_nobody_else(crowd: World) -> None:
+    scenes = SceneSource(crowd, "train").scenes(torch.arange(40))
+    clean = (scenes.images == 0).flatten(1).float().mean(1) > 0.7
+    assert clean.any()
+    assert (scenes.other_objects[clean] == -1).all()
