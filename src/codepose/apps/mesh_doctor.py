@@ -1,0 +1,110 @@
+"""The mesh doctor: looks a CAD file over before training, draws it, and writes a mended copy."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from codepose.synthesis.inspection import MeshReport
+
+_console = Console()
+
+
+@dataclass
+class MeshDoctor:
+    """Look a CAD file over before training: size, unit, surface, colours, symmetries, and a sheet of six views."""
+
+    mesh: Annotated[Path, tyro.conf.Positional]
+    """CAD file (PLY, OBJ, STL, GLB), or the name of a built-in mesh."""
+    unit: Literal["mm", "cm", "m", "inch"] = "mm"
+    """Unit of the file's coordinates."""
+    center: bool = False
+    """Move the origin to the middle of the bounding box, in the sheet and in what --save writes."""
+    faces: int = 0
+    """Reduce the mesh to so many faces, in the sheet and in what --save writes; 0 = keep them."""
+    out: Path = Path("sheet.png")
+    """PNG file of the six views."""
+    save: Path | None = None
+    """Also write the part as a PLY file in mm, with its colours."""
+
+
+def mesh(options: MeshDoctor) -> int:
+    """Prints what is to know about a CAD file and draws it; returns 1 where its unit cannot be right.
+
+    Raises:
+        MeshError: The file cannot be read, holds no surface, or --save names no PLY file.
+    """
+    from PIL import Image
+
+    from codepose.evaluation.six_views import six_views
+    from codepose.synthesis.decimation import decimate
+    from codepose.synthesis.inspection import inspect
+    from codepose.synthesis.mesh import MeshError, save_mesh
+    from codepose.synthesis.shapes import resolve
+
+    if options.save is not None and options.save.suffix.lower() != ".ply":
+        raise MeshError(f"{options.save}: type --save NAME.ply; only PLY files are written")
+    report = inspect(options.mesh, options.unit)
+    _print_report(report)
+    if not report.usable:
+        return 1
+    part = decimate(resolve(options.mesh, unit=report.unit, center=False), options.faces)
+    if options.center:
+        part = part.moved(-part.center)
+    title = f"{part.name}: {_size(report.size)} mm, {len(part.faces):,} faces"
+    Image.fromarray(six_views(part, title)).save(options.out)
+    _say(f"wrote {options.out}")
+    if options.save is not None:
+        save_mesh(part, options.save)
+        _say(f"wrote {options.save}: {len(part.faces):,} faces, mm")
+    _say(f"train: {_training_line(options, report)}")
+    return 0
+
+
+def _training_line(options: MeshDoctor, report: MeshReport) -> str:
+    """The command that trains on the file, or on the copy of it that was written."""
+    words = ["codepose", "train", str(options.save or options.mesh)]
+    if options.save is None and report.unit != "mm":
+        words += ["--objects.0.unit", report.unit]
+    return shlex.join([*words, "--out", f"runs/{report.name}"])
+
+
+def _print_report(report: MeshReport) -> None:
+    from codepose.synthesis.inspection import symmetry_words
+    from codepose.synthesis.mesh import plain
+
+    table = Table(title=report.name, show_header=False, title_justify="left")
+    units = ", ".join(f"{unit} ({plain(mm)} mm across)" for unit, mm in report.plausible.items()) or "none"
+    away = ", ".join(plain(v) for v in report.origin_offset)
+    rows = {
+        "size": f"{_size(report.size)} mm, {plain(report.diameter)} mm across",
+        "unit": f"taken as {report.unit}; plausible: {units}",
+        "faces, vertices": f"{report.faces:,}, {report.vertices:,}",
+        "bodies": f"{report.bodies}",
+        "surface": f"{'closed' if report.watertight else 'with holes'}, faces {report.winding}",
+        "middle of the box": f"({away}) mm in the file's frame",
+        "colours from": ", ".join(report.colors),
+        "looks the same after": symmetry_words(report.symmetries),
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    _console.print(table, highlight=False)
+    for finding in report.findings:
+        _say(f"- {finding}")
+
+
+def _size(size: tuple[float, float, float]) -> str:
+    from codepose.synthesis.mesh import plain
+
+    return " x ".join(plain(v) for v in size)
+
+
+def _say(line: str) -> None:
+    _console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,204 @@
+"""What is to know about a CAD file before training on it, and what to type where something is amiss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import trimesh
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from codepose.config import ObjectSettings
+from codepose.synthesis.mesh import (
+    MILLIMETRES,
+    TYPICAL_MM,
+    Mesh,
+    Unit,
+    join_parts,
+    mesh_from_trimesh,
+    plain,
+    plausible_units,
+    read_parts,
+    unit_advice,
+)
+from codepose.synthesis.shapes import BUILTIN
+from codepose.synthesis.symmetry import Symmetries, find_symmetries
+from codepose.synthesis.textures import ColorSource, color_source
+
+Winding = Literal["outward", "inward", "mixed"]
+
+
+@dataclass(frozen=True, eq=False)
+class MeshReport:
+    """A CAD file as `inspect` found it.
+
+    Attributes:
+        name: The part's name.
+        unit: The unit that the file was taken to be in.
+        plausible: Diameter in mm in each unit that makes a part for the hands, likeliest first.
+        size: (x, y, z) mm, side lengths of the bounding box in ``unit``.
+        diameter: mm, largest distance between two vertices, in ``unit``.
+        faces: Triangles in the file.
+        vertices: Places in the file; what is stored once for each side of an edge counts once.
+        bodies: Pieces that share no vertex.
+        watertight: Whether every edge has two faces.
+        winding: "inward" = all faces are inside out, "mixed" = neighbours disagree; both are repaired when the
+            file is read.
+        origin_offset: (x, y, z) mm, the bounding box's middle in the file's own frame.
+        colors: Where the colours come from, each source once.
+        symmetries: Rotations after which the part looks the same, in mm and in the file's own frame.
+        findings: What to know or to type, in words, the gravest first.
+    """
+
+    name: str
+    unit: Unit
+    plausible: dict[Unit, float]
+    size: tuple[float, float, float]
+    diameter: float
+    faces: int
+    vertices: int
+    bodies: int
+    watertight: bool
+    winding: Winding
+    origin_offset: tuple[float, float, float]
+    colors: tuple[ColorSource, ...]
+    symmetries: Symmetries
+    findings: tuple[str, ...]
+
+    @property
+    def usable(self) -> bool:
+        """Whether the part can be trained on in this unit."""
+        return self.unit in self.plausible
+
+
+def inspect(path: str | Path, unit: Unit = "mm") -> MeshReport:
+    """Look a CAD file over. An implausible size is a finding, no error.
+
+    Args:
+        path: A PLY, OBJ, STL or GLB file, or the name of a built-in mesh.
+        unit: What one unit of the file is; a built-in is in mm.
+
+    Raises:
+        MeshError: The file cannot be read, or holds no surface.
+    """
+    if str(path) in BUILTIN:
+        unit, parts = "mm", [_as_trimesh(BUILTIN[str(path)]())]
+    else:
+        parts = read_parts(path)
+    soup = join_parts(parts, str(path))
+    low, high = soup.bounds
+    scale = TYPICAL_MM / max(float(np.linalg.norm(high - low)), 1e-300)  # any unit will do for a look at it
+    mesh = mesh_from_trimesh(soup.copy().apply_scale(scale), Path(path).stem)
+    mm = MILLIMETRES[unit]
+    body = _welded(parts)
+    report = MeshReport(
+        name=mesh.name,
+        unit=unit,
+        plausible=plausible_units(mesh.diameter / scale),
+        size=_triple((high - low) * mm),
+        diameter=mesh.diameter / scale * mm,
+        faces=sum(len(part.faces) for part in parts),
+        vertices=len(body.vertices),
+        bodies=int(body.body_count),
+        watertight=bool(body.is_watertight),
+        winding=_winding(body),
+        origin_offset=_triple((low + high) / 2 * mm),
+        colors=tuple(dict.fromkeys(color_source(part) for part in parts)),
+        symmetries=find_symmetries(mesh).scaled(mm / scale),
+        findings=(),
+    )
+    return replace(report, findings=tuple(_findings(report, Path(path).suffix.lower())))
+
+
+def symmetry_words(symmetries: Symmetries) -> str:
+    """The symmetries in words: "any turn about z; 180 degrees about x"."""
+    words = [f"any turn about {_axis_words(c.axis)}" for c in symmetries.continuous]
+    if len(words) == 3:
+        return "any turn at all"
+    by_axis: dict[str, list[int]] = {}
+    for transform in symmetries.discrete:
+        vector = Rotation.from_matrix(transform[:3, :3]).as_rotvec()
+        angle = float(np.linalg.norm(vector))
+        by_axis.setdefault(_axis_words(vector / angle), []).append(round(np.degrees(angle)))
+    words += [f"{min(angles)} degrees about {axis}" for axis, angles in by_axis.items()]
+    return "; ".join(words) or "none"
+
+
+def _axis_words(axis: NDArray[np.float64]) -> str:
+    for name, along in zip("xyz", np.eye(3), strict=True):
+        if abs(float(axis @ along)) > 0.9999:
+            return name
+    axis = axis * (1.0 if axis[np.abs(axis).argmax()] > 0 else -1.0)
+    return "(" + ", ".join(f"{v + 0.0:.2f}" for v in np.round(axis, 2)) + ")"
+
+
+def _findings(report: MeshReport, suffix: str) -> Iterator[str]:
+    """What a person should know or type, the gravest first."""
+    across = report.diameter / MILLIMETRES[report.unit]
+    if not report.usable:
+        yield f"taken as {report.unit} the part is {plain(report.diameter)} mm across: {unit_advice(across)}"
+    elif suffix in (".glb", ".gltf") and report.unit != "m" and "m" in report.plausible:
+        yield f"GLB files are in metres by their standard: type --unit m ({report.plausible['m']:,.0f} mm across)"
+    if report.colors == ("none",):
+        yield (
+            "no colours: the part is shown in neutral grey; give it its material's colour in the CAD program and "
+            "export OBJ or GLB, or vary it in training: type --data.augmentation.tint 0.3"
+        )
+    if report.winding != "outward":
+        what = "all faces are inside out" if report.winding == "inward" else "some faces are inside out"
+        yield f"{what}: turned when the file is read; nothing to do if the sheet looks right"
+    if not report.watertight:
+        yield "the surface has holes: look for missing faces in the sheet and export it again as a solid"
+    if report.bodies > 1:
+        yield (
+            f"{report.bodies} separate bodies: an assembly is fine if nothing in it moves; take out what does not "
+            "belong to the part"
+        )
+    limit = ObjectSettings().max_faces
+    if report.faces > limit:
+        yield (
+            f"{report.faces:,} faces: training reduces them to {limit:,}; type --faces 50000 --save {report.name}.ply "
+            "for a lighter file, --objects.0.max-faces 0 in training to keep them all"
+        )
+    away = float(np.linalg.norm(report.origin_offset))
+    if away > 0.5 * report.diameter:
+        yield (
+            f"the file's origin is {away:,.0f} mm from the part's middle, and poses are given for that origin: type "
+            f"--center --save {report.name}.ply for a copy whose origin is the middle"
+        )
+    if report.symmetries.any:
+        yield (
+            f"looks the same after: {symmetry_words(report.symmetries)}. No photo tells these rotations apart: judge "
+            "poses by VSD or by errors that know the symmetries, not by the angle"
+        )
+
+
+def _as_trimesh(mesh: Mesh) -> trimesh.Trimesh:
+    colors = (mesh.colors * 255).round().astype(np.uint8)
+    return trimesh.Trimesh(mesh.vertices, mesh.faces, vertex_colors=colors, process=False)
+
+
+def _welded(parts: Sequence[trimesh.Trimesh]) -> trimesh.Trimesh:
+    """All faces with area, their corners joined where they meet, in units of the part's size."""
+    corners = np.concatenate([part.vertices[part.faces].reshape(-1, 3) for part in parts])
+    corners = (corners - corners.min(axis=0)) / np.ptp(corners, axis=0).max()
+    body = trimesh.Trimesh(corners, np.arange(len(corners)).reshape(-1, 3), process=False)
+    body.merge_vertices(digits_vertex=6)
+    body.update_faces(body.nondegenerate_faces())
+    body.remove_unreferenced_vertices()
+    return body
+
+
+def _winding(body: trimesh.Trimesh) -> Winding:
+    if not body.is_winding_consistent:
+        return "mixed"
+    return "inward" if body.is_watertight and body.volume < 0 else "outward"
+
+
+def _triple(values: NDArray[np.float64]) -> tuple[float, float, float]:
+    x, y, z = (float(v) for v in values)
+    return x, y, z

@@ -1,0 +1,265 @@
+"""Rotations after which a part looks the same, found by comparing renders.
+
+A turn about the part's middle counts as a symmetry where the part looks the same before and after it from each of
+12 directions, at the scale at which a network sees it: 96 pixels to the diameter. A pixel looks the same if one of
+the 3 x 3 pixels around it in the other render agrees in depth to 1 % of the diameter, in its normal to 20 degrees
+and in every colour channel to 0.1; 0.5 % of a view's pixels may fail. Surfaces seen at less than 15 degrees are left
+to the other views. So a fine thread or a mark of two pixels does not count, but a keyway, a side of another colour
+or a chamfer on one end does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+import torch
+import trimesh
+from numpy.typing import NDArray
+from scipy.spatial import ConvexHull, QhullError
+from scipy.spatial.transform import Rotation
+from torch import Tensor
+
+from codepose import geometry
+from codepose.synthesis.mesh import Mesh
+from codepose.synthesis.renderer import Instances, Renderer
+
+DEPTH, NORMAL_DEG, COLOR = 0.01, 20.0, 0.1  # of the diameter; degrees; per channel in [0, 1]
+PIXELS = 0.005  # share of a view's pixels that may differ
+ORDERS = range(12, 1, -1)  # turns of 360/n degrees
+
+_SIDE, _MARGIN = 104, 8  # pixels of a render, and those of it around the diameter
+_FAR = 20.0  # diameters between camera and part
+_HULL = 4096  # vertices of the hull are enough
+_FACING = 0.25  # cosine between normal and ray below which a pixel is not looked at
+_SILHOUETTE = 0.01  # of the diameter, how far a turn may move the outline of the convex hull
+_SAME_AXIS_DEG = 3.0  # two candidates nearer than this are one
+_FULL_TURN = (11.0, 26.0, 51.5, 102.0)  # degrees; of any prism of 2 to 24 sides one is 0.39 of a step off or more
+_CHORD = 2 * np.sin(np.radians(NORMAL_DEG) / 2)  # between unit normals that far apart
+_LARGEST_GROUP = 60  # rotations of the icosahedron
+
+
+@dataclass(frozen=True, eq=False)
+class ContinuousSymmetry:
+    """Any turn about the line through ``offset`` (3,) mm along the unit vector ``axis`` (3,), object frame."""
+
+    axis: NDArray[np.float64]
+    offset: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Symmetries:
+    """The rotations after which a part looks the same, as BOP's models_info.json gives them.
+
+    Attributes:
+        discrete: (S, 4, 4) rigid transforms of object coordinates in mm, without the identity.
+        continuous: None, one axis, or three axes at right angles: a ball.
+    """
+
+    discrete: NDArray[np.float64]
+    continuous: tuple[ContinuousSymmetry, ...] = ()
+
+    @property
+    def any(self) -> bool:
+        """Whether there is one."""
+        return bool(len(self.discrete)) or bool(self.continuous)
+
+    def scaled(self, factor: float) -> Symmetries:
+        """Those of the part at ``factor`` times its size."""
+        discrete = self.discrete.copy()
+        discrete[:, :3, 3] *= factor
+        return Symmetries(discrete, tuple(replace(c, offset=c.offset * factor) for c in self.continuous))
+
+    def to_bop(self) -> dict[str, list[list[float]] | list[dict[str, list[float]]]]:
+        """The entries ``symmetries_discrete`` (row by row) and ``symmetries_continuous``, each where there is one."""
+        entries: dict[str, list[list[float]] | list[dict[str, list[float]]]] = {}
+        if len(self.discrete):
+            entries["symmetries_discrete"] = self.discrete.reshape(-1, 16).tolist()
+        if self.continuous:
+            entries["symmetries_continuous"] = [
+                {"axis": c.axis.tolist(), "offset": c.offset.tolist()} for c in self.continuous
+            ]
+        return entries
+
+
+def find_symmetries(mesh: Mesh) -> Symmetries:
+    """The likely rotational symmetries of a part; the module's text says what counts as one.
+
+    Candidates are turns of 360/n degrees, n = 2..12, and any angle, about the bounding box's axes, the principal
+    axes and the normals of the largest flat sides, through the middle; then the group that those found generate.
+
+    Args:
+        mesh: The part, in any frame.
+
+    Returns:
+        Transforms in the frame of ``mesh``.
+    """
+    outside = _outer_faces(mesh)
+    looks = _Looks(mesh, _middle(mesh, outside))
+    round_axes: list[NDArray[np.float64]] = []
+    turns: list[NDArray[np.float64]] = []
+    for axis in _candidate_axes(outside):
+        if any(abs(float(axis @ other)) > np.cos(np.radians(_SAME_AXIS_DEG)) for other in round_axes):
+            continue
+        if all(looks.same(_turn(axis, angle)) for angle in _FULL_TURN):
+            round_axes.append(axis)
+            if len(round_axes) > 1:
+                return Symmetries(np.zeros((0, 4, 4)), tuple(ContinuousSymmetry(e, looks.middle) for e in np.eye(3)))
+            continue
+        order = next((n for n in ORDERS if _turns_by(looks, axis, n)), 1)
+        turns += [_turn(axis, 360.0 / order)] if order > 1 else []
+    if round_axes:
+        flips = [turn for turn in turns if (turn @ round_axes[0]) @ round_axes[0] < 0]
+        group = flips[:1]  # the others are it, turned about the axis
+    else:
+        group = [turn for turn in _group(turns) if looks.same_outline(turn)]
+    discrete = np.stack([_about(turn, looks.middle) for turn in group]) if group else np.zeros((0, 4, 4))
+    return Symmetries(discrete, tuple(ContinuousSymmetry(axis, looks.middle) for axis in round_axes))
+
+
+def _turns_by(looks: _Looks, axis: NDArray[np.float64], order: int) -> bool:
+    """Whether every multiple of a turn of 360/order degrees is a symmetry; beyond half a turn they come again."""
+    return all(looks.same(_turn(axis, k * 360.0 / order)) for k in range(1, order // 2 + 1))
+
+
+class _Looks:
+    """Renders of a part, and whether a turn changes them."""
+
+    def __init__(self, mesh: Mesh, middle: NDArray[np.float64]) -> None:
+        self.middle = middle
+        self._hull = mesh.hull[:: 1 + len(mesh.hull) // _HULL].astype(np.float64) - middle
+        self._diameter = mesh.diameter
+        self._renderer = Renderer([mesh], threads=1)
+        self._views = Rotation.from_rotvec([0.4, 0.7, 0.2]).as_matrix() @ _views()
+        self._before = self._render(np.eye(3), range(len(self._views)))
+        around = geometry.view_sphere(2).double().numpy()  # (162, 3)
+        self._directions, self._reach = around, (around @ self._hull.T).max(axis=1)
+
+    def same(self, turn: NDArray[np.float64]) -> bool:
+        """Whether the part looks the same after a turn (3, 3) about its middle."""
+        if not self.same_outline(turn):
+            return False
+        steps = (0, 1, 4, len(self._views))  # most turns are refused at the first view
+        return all(self._unchanged(turn, range(*some)) for some in pairwise(steps))
+
+    def same_outline(self, turn: NDArray[np.float64]) -> bool:
+        """Whether the convex hull stays in place, seen without a render."""
+        reach = (self._directions @ turn @ self._hull.T).max(axis=1)
+        return bool(np.abs(reach - self._reach).max() < _SILHOUETTE * self._diameter)
+
+    def _unchanged(self, turn: NDArray[np.float64], views: range) -> bool:
+        before = self._before[views.start : views.stop]
+        after = self._render(turn, views)
+        one, other = _differing(before, after), _differing(after, before)
+        return bool((one[0] + other[0] <= PIXELS * (one[1] + other[1])).all())
+
+    def _render(self, turn: NDArray[np.float64], views: Sequence[int]) -> Tensor:
+        """(V, H, W, 7): depth, normal and colour in units of what may differ; depth 0 = nothing."""
+        R = torch.from_numpy(self._views[list(views)] @ turn).float()
+        t = -R @ torch.from_numpy(self.middle).float()
+        t[:, 2] += _FAR * self._diameter
+        K = geometry.camera_matrix((_SIDE - _MARGIN) * _FAR, _SIDE / 2, _SIDE / 2).expand(len(R), 3, 3)
+        instances = Instances.single(torch.zeros(len(R), dtype=torch.long), R, t)
+        seen = self._renderer.render(instances, K, (_SIDE, _SIDE))
+        return torch.cat(
+            (seen.depth[..., None] / (DEPTH * self._diameter), seen.normal / _CHORD, seen.color / COLOR), -1
+        )
+
+
+def _differing(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """How many pixels of ``a`` (V, H, W, 7) have no like among the 3 x 3 around them in ``b``, and out of how many.
+
+    Returns:
+        (V,) and (V,).
+    """
+    looked_at = (a[..., 0] > 0) & (a[..., 3] * _CHORD < -_FACING)
+    v, y, x = (looked_at & ~_alike(a, b)).nonzero(as_tuple=True)  # the same pixel settles nearly all of them
+    found = torch.zeros(len(v), dtype=torch.bool)
+    for dy in (-1, 0, 1):
+        for dx in (-1, 0, 1):
+            found |= _alike(a[v, y, x], b[v, (y + dy).clamp(0, _SIDE - 1), (x + dx).clamp(0, _SIDE - 1)])
+    return torch.bincount(v[~found], minlength=len(a)), looked_at.sum((1, 2))
+
+
+def _alike(a: Tensor, b: Tensor) -> Tensor:
+    """(...) whether pixels (..., 7) agree in depth, normal and colour, and both are covered."""
+    step = a - b
+    normal = step[..., 1:4].square().sum(-1) <= 1
+    return (b[..., 0] > 0) & (step[..., 0].abs() <= 1) & normal & (step[..., 4:].abs().amax(-1) <= 1)
+
+
+def _views() -> NDArray[np.float64]:
+    """(12, 3, 3) R_cam_obj of cameras spread evenly around the part."""
+    directions = geometry.view_sphere(0)
+    views: NDArray[np.float64] = geometry.view_rotation(directions, torch.zeros(len(directions))).double().numpy()
+    return views
+
+
+def _turn(axis: NDArray[np.float64], angle_deg: float) -> NDArray[np.float64]:
+    turn: NDArray[np.float64] = Rotation.from_rotvec(np.radians(angle_deg) * axis).as_matrix()
+    return turn
+
+
+def _about(turn: NDArray[np.float64], middle: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(4, 4) a turn about a point."""
+    transform = np.eye(4)
+    transform[:3, :3], transform[:3, 3] = turn, middle - turn @ middle
+    return transform
+
+
+def _outer_faces(mesh: Mesh) -> NDArray[np.float64]:
+    """(F, 3, 3) mm, the convex hull's triangles; of a flat part its own."""
+    points = mesh.hull.astype(np.float64)
+    try:
+        return points[ConvexHull(points).simplices]
+    except QhullError:
+        return mesh.vertices[mesh.faces].astype(np.float64)
+
+
+def _middle(mesh: Mesh, corners: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(3,) mm, the one point that every symmetry leaves in place: the centroid of the convex hull's surface.
+
+    That of the bounding box where the two agree: a prism with three sides turns about another point than its box.
+    """
+    area = trimesh.triangles.area(corners)
+    centroid = np.average(corners.mean(axis=1), axis=0, weights=area)
+    box = mesh.center.astype(np.float64)
+    near = np.linalg.norm(centroid - box) < 0.5 * DEPTH * mesh.diameter
+    return box if near else centroid
+
+
+def _candidate_axes(corners: NDArray[np.float64]) -> Iterator[NDArray[np.float64]]:
+    """(3,) unit vectors: of the bounding box, the principal axes, and the normals of the largest flat sides."""
+    area = trimesh.triangles.area(corners)
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]) / (2 * area + 1e-30)[:, None]
+    normals *= np.where(normals[np.arange(len(normals)), np.abs(normals).argmax(axis=1)] < 0, -1.0, 1.0)[:, None]
+    middles = (corners + np.roll(corners, 1, axis=1)).reshape(-1, 3) / 2  # exact for second moments
+    spread = np.cov(middles, rowvar=False, aweights=np.repeat(area, 3))
+    _, index = np.unique(np.round(normals * 40), axis=0, return_inverse=True)
+    sizes = np.bincount(index.reshape(-1), weights=area)
+    largest = np.argsort(-sizes)[:6]
+    flat = [np.average(normals[index.reshape(-1) == k], axis=0, weights=area[index.reshape(-1) == k]) for k in largest]
+    given: list[NDArray[np.float64]] = []
+    for axis in (*np.eye(3), *np.linalg.eigh(spread)[1].T, *flat):
+        axis = axis / np.linalg.norm(axis)
+        if all(abs(float(axis @ other)) < np.cos(np.radians(_SAME_AXIS_DEG)) for other in given):
+            given.append(axis)
+            yield axis
+
+
+def _group(turns: Sequence[NDArray[np.float64]]) -> list[NDArray[np.float64]]:
+    """The group that rotations generate, without the identity; no more than the largest that is not about one axis."""
+    found = [np.eye(3)]
+    for element in found:  # grows while it is walked through
+        for turn in turns:
+            new = element @ turn
+            if len(found) < _LARGEST_GROUP and all(_angle_deg(new, old) > _SAME_AXIS_DEG for old in found):
+                found.append(new)
+    return found[1:]
+
+
+def _angle_deg(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    cosine = (np.trace(a.T @ b) - 1) / 2
+    return float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))

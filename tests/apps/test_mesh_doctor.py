@@ -1,0 +1,106 @@
+"""codepose mesh, on files as people have them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trimesh
+import tyro
+from PIL import Image
+
+from codepose.apps.mesh_doctor import MeshDoctor, mesh
+from codepose.evaluation.six_views import GROUND, VIEWS, six_views
+from codepose.synthesis.mesh import MeshError, load_mesh, mesh_from_trimesh
+from codepose.synthesis.shapes import hammer
+
+SIDES = np.array([30.0, 60.0, 90.0])
+
+
+def ball(path: Path, scale: float = 1.0) -> Path:
+    """A ball of 1,280 faces, red above and blue below, whose middle is far from the origin."""
+    solid = trimesh.creation.icosphere(subdivisions=3, radius=50.0)
+    red = solid.vertices[:, 2] > 0
+    colors = np.where(red[:, None], [255, 0, 0, 255], [0, 0, 255, 255]).astype(np.uint8)
+    solid = trimesh.Trimesh(
+        solid.vertices + np.array([0.0, 0.0, 200.0]), solid.faces, vertex_colors=colors, process=False
+    )
+    solid.apply_scale(scale).export(str(path))
+    return path
+
+
+def test_the_options_are_read() -> None:
+    typed = ["part.stl", "--unit", "m", "--center", "--faces", "500", "--out", "a.png", "--save", "b.ply"]
+    options = tyro.cli(MeshDoctor, args=typed)
+    assert options == MeshDoctor(Path("part.stl"), "m", True, 500, Path("a.png"), Path("b.ply"))
+
+
+def test_a_report_a_sheet_and_the_command_to_train(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, out = ball(tmp_path / "part.ply", 0.001), tmp_path / "sheet.png"
+    assert mesh(MeshDoctor(path, "m", out=out)) == 0
+    text = capsys.readouterr().out
+    assert "100 x 100 x 100 mm" in text
+    assert "vertex" in text
+    assert "--center --save part.ply" in text
+    assert f"train: codepose train {path} --objects.0.unit m --out runs/part\n" in text
+    picture = np.array(Image.open(out))
+    assert picture.shape[1] > 900
+    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 100
+
+
+def test_a_wrong_unit_draws_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "sheet.png"
+    assert mesh(MeshDoctor(ball(tmp_path / "part.ply", 0.001), out=out)) == 1
+    assert "if the file is in metres type --unit m (100 mm across)" in capsys.readouterr().out
+    assert not out.exists()
+
+
+def test_a_centred_and_lighter_copy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, copy = ball(tmp_path / "part.ply", 0.001), tmp_path / "copy.ply"
+    options = MeshDoctor(path, "m", center=True, faces=600, out=tmp_path / "sheet.png", save=copy)
+    assert mesh(options) == 0
+    assert f"train: codepose train {copy} --out" in capsys.readouterr().out
+    part = load_mesh(copy, center=False)
+    assert len(part.faces) <= 600
+    np.testing.assert_allclose(part.center, 0.0, atol=1e-3)
+    np.testing.assert_allclose(part.extents, 100.0, rtol=0.03)
+    upper = part.vertices[:, 2] > 10.0
+    np.testing.assert_allclose(part.colors[upper], np.tile([1.0, 0.0, 0.0], (upper.sum(), 1)), atol=1e-6)
+
+
+def test_only_ply_files_are_written(tmp_path: Path) -> None:
+    with pytest.raises(MeshError, match=r"type --save NAME\.ply"):
+        mesh(MeshDoctor(Path("hammer"), out=tmp_path / "sheet.png", save=tmp_path / "part.obj"))
+
+
+def test_each_view_shows_the_side_it_names() -> None:
+    """A box whose six sides have colours of their own."""
+    solid = trimesh.creation.box(extents=SIDES)
+    paint = {"x": (200, 0, 0), "y": (0, 200, 0), "z": (0, 0, 200)}
+    colors = np.zeros((12, 4), np.uint8)
+    for face, normal in enumerate(solid.face_normals):
+        axis = int(np.abs(normal).argmax())
+        bright = np.array(paint["xyz"[axis]]) + (50 if normal[axis] > 0 else 0)
+        colors[face] = [*bright, 255]
+    solid.visual.face_colors = colors
+    tile = 120
+    sheet = six_views(mesh_from_trimesh(solid, "box"), tile=tile)
+    height = (sheet.shape[0] - 4) // 2  # of a view and the strip below it
+    assert tile < height
+    assert sheet.shape[1] == 3 * tile + 8
+    for index, name in enumerate(VIEWS):
+        row, column = divmod(index, 3)
+        middle = sheet[row * (height + 4) + tile // 2, column * (tile + 4) + tile // 2].astype(int)
+        sign, axis = name[-2], "xyz".index(name[-1])
+        others = np.delete(middle, axis)
+        assert middle[axis] > middle.min() + 100, name
+        assert (others > 40).all() == (sign == "+"), name
+    wide = (np.abs(sheet[tile // 2, :tile].astype(int) - GROUND).max(axis=1) > 40).sum()
+    tall = (np.abs(sheet[:tile, tile // 2].astype(int) - GROUND).max(axis=1) > 40).sum()
+    assert tall / wide == pytest.approx(3.0, rel=0.1)
+
+
+def test_the_sheet_of_the_hammer_has_a_title() -> None:
+    part = hammer()
+    assert six_views(part, "hammer", tile=96).shape[0] == six_views(part, tile=96).shape[0] + 28

@@ -1,0 +1,167 @@
+"""What the look at a CAD file finds, and what it says to type."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import trimesh
+from PIL import Image
+
+from codepose.synthesis.inspection import MeshReport, inspect, symmetry_words
+from codepose.synthesis.mesh import MeshError, Unit
+
+SIDES = np.array([30.0, 60.0, 90.0])
+
+
+def box(**kwargs: Any) -> trimesh.Trimesh:
+    return trimesh.creation.box(extents=SIDES, **kwargs)
+
+
+def saved(mesh: trimesh.Trimesh | trimesh.Scene, path: Path) -> Path:
+    mesh.export(str(path))
+    return path
+
+
+def finding(report: MeshReport, words: str) -> str:
+    (found,) = [f for f in report.findings if words in f]
+    return found
+
+
+def test_the_report_of_a_box(tmp_path: Path) -> None:
+    report = inspect(saved(box().apply_translation((10.0, -20.0, 30.0)), tmp_path / "part.stl"))
+    assert (report.name, report.unit, report.usable) == ("part", "mm", True)
+    np.testing.assert_allclose(report.size, SIDES, rtol=1e-5)
+    assert report.diameter == pytest.approx(np.linalg.norm(SIDES), rel=1e-5)
+    assert (report.faces, report.vertices, report.bodies) == (12, 8, 1)
+    assert report.watertight
+    assert report.winding == "outward"
+    np.testing.assert_allclose(report.origin_offset, (10.0, -20.0, 30.0), atol=1e-4)
+    assert report.colors == ("none",)
+    assert len(report.symmetries.discrete) == 3
+    turned = report.symmetries.discrete @ [10.0, -20.0, 30.0, 1.0]
+    np.testing.assert_allclose(turned[:, :3], np.tile([10.0, -20.0, 30.0], (3, 1)), atol=1e-3)  # in the file's frame
+    assert "type --data.augmentation.tint 0.3" in finding(report, "no colours")
+    assert "180 degrees about x; 180 degrees about y; 180 degrees about z" in finding(report, "looks the same")
+
+
+@pytest.mark.parametrize(("unit", "mm"), [("cm", 10.0), ("m", 1000.0), ("inch", 25.4)])
+def test_lengths_are_in_mm(tmp_path: Path, unit: Unit, mm: float) -> None:
+    path = saved(box().apply_translation((10.0, -20.0, 30.0)).apply_scale(1 / mm), tmp_path / "part.ply")
+    report = inspect(path, unit)
+    np.testing.assert_allclose(report.size, SIDES, rtol=1e-5)
+    assert report.diameter == pytest.approx(np.linalg.norm(SIDES), rel=1e-5)
+    np.testing.assert_allclose(report.origin_offset, (10.0, -20.0, 30.0), atol=1e-3)
+    assert report.plausible[unit] == pytest.approx(report.diameter)
+
+
+def test_a_wrong_unit_is_a_finding(tmp_path: Path) -> None:
+    report = inspect(saved(box().apply_scale(0.001), tmp_path / "part.ply"))
+    assert not report.usable
+    assert list(report.plausible) == ["m"]
+    assert report.findings[0] == (
+        "taken as mm the part is 0.112 mm across: if the file is in metres type --unit m (112 mm across)"
+    )
+    tiny = inspect(saved(box().apply_scale(1e-9), tmp_path / "tiny.ply"))
+    assert tiny.plausible == {}
+    assert "scale the model so that it is between 5 and 5,000 mm across" in tiny.findings[0]
+
+
+def test_a_glb_in_metres(tmp_path: Path) -> None:
+    path = saved(trimesh.creation.box(extents=(1.0, 2.0, 5.0)), tmp_path / "part.glb")  # as mm still plausible
+    assert "type --unit m (5,477 mm across)" not in " ".join(inspect(path).findings)
+    path = saved(trimesh.creation.box(extents=(1.0, 1.0, 4.9)), tmp_path / "part.glb")
+    assert "type --unit m" in finding(inspect(path), "in metres by their standard")
+    assert not any("standard" in f for f in inspect(path, "m").findings)
+
+
+@pytest.mark.parametrize(
+    ("mended", "words", "watertight", "winding"),
+    [
+        (lambda m: m.update_faces(np.arange(12) > 0), "the surface has holes", False, "outward"),
+        (lambda m: m.invert(), "all faces are inside out", True, "inward"),
+        (lambda m: setattr(m, "faces", np.vstack([m.faces[:1, ::-1], m.faces[1:]])), "some faces are", True, "mixed"),
+    ],
+    ids=["hole", "inside out", "mixed"],
+)
+def test_flaws_of_the_surface(tmp_path: Path, mended: Any, words: str, watertight: bool, winding: str) -> None:
+    mesh = box()
+    mended(mesh)
+    report = inspect(saved(mesh, tmp_path / "part.ply"))
+    assert finding(report, words)
+    assert (report.watertight, report.winding) == (watertight, winding)
+
+
+def test_bodies_are_counted_over_all_parts(tmp_path: Path) -> None:
+    scene = trimesh.Scene([box(), box().apply_translation((100.0, 0.0, 0.0))])
+    report = inspect(saved(scene, tmp_path / "part.glb"), "mm")
+    assert (report.bodies, report.faces, report.watertight) == (2, 24, True)
+    assert "2 separate bodies" in finding(report, "bodies")
+
+
+def test_an_origin_far_away(tmp_path: Path) -> None:
+    report = inspect(saved(box().apply_translation((0.0, 0.0, 400.0)), tmp_path / "part.ply"))
+    assert finding(report, "400 mm from the part's middle").endswith(
+        "type --center --save part.ply for a copy whose origin is the middle"
+    )
+
+
+def test_too_many_faces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = saved(trimesh.creation.icosphere(subdivisions=2, radius=50.0), tmp_path / "part.ply")
+    monkeypatch.setattr("codepose.synthesis.inspection.ObjectSettings", lambda: type("S", (), {"max_faces": 300}))
+    assert "training reduces them to 300; type --faces" in finding(inspect(path), "320 faces")
+
+
+def _painted(kind: str) -> trimesh.Trimesh | trimesh.Scene:
+    mesh = box()
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (16, 16, 3), np.uint8))
+    uv = mesh.vertices[:, :2] / SIDES[:2] + 0.5
+    texture = trimesh.visual.material.PBRMaterial(baseColorTexture=image)
+    if kind == "vertex":
+        mesh.visual.vertex_colors = np.tile(np.array([10, 200, 30, 255], np.uint8), (8, 1))
+    elif kind == "texture":
+        mesh.visual = trimesh.visual.TextureVisuals(uv=uv, material=texture)
+    elif kind == "material":
+        plain = trimesh.visual.material.PBRMaterial(baseColorFactor=[10, 200, 30, 255])
+        mesh.visual = trimesh.visual.TextureVisuals(material=plain)
+    return mesh
+
+
+@pytest.mark.parametrize("kind", ["none", "vertex", "material", "texture"])
+def test_where_the_colours_come_from(tmp_path: Path, kind: str) -> None:
+    report = inspect(saved(_painted(kind), tmp_path / "part.glb"))
+    assert report.colors == (kind,)
+    assert (report.faces, report.vertices) == (12, 8)  # of the file, however a texture divides them
+    assert any("no colours" in f for f in report.findings) == (kind == "none")
+
+
+def test_parts_with_colours_from_different_sources(tmp_path: Path) -> None:
+    moved = _painted("texture").apply_translation((100.0, 0.0, 0.0))
+    report = inspect(saved(trimesh.Scene([_painted("material"), moved]), tmp_path / "part.glb"))
+    assert set(report.colors) == {"material", "texture"}
+
+
+def test_the_built_in_hammer() -> None:
+    report = inspect("hammer")
+    assert report.usable
+    assert report.watertight
+    assert report.colors == ("vertex",)
+    assert not report.symmetries.any
+    assert symmetry_words(report.symmetries) == "none"
+
+
+def test_symmetries_in_words(tmp_path: Path) -> None:
+    ball = inspect(saved(trimesh.creation.icosphere(subdivisions=3, radius=50.0), tmp_path / "ball.ply"))
+    assert symmetry_words(ball.symmetries) == "any turn at all"
+    rod = inspect(saved(trimesh.creation.cylinder(radius=10.0, height=60.0, sections=32), tmp_path / "rod.ply"))
+    assert symmetry_words(rod.symmetries) == "any turn about z; 180 degrees about x"
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(MeshError, match="there is no file"):
+        inspect(tmp_path / "none.ply")
+    (tmp_path / "part.obj").write_text("v 0 0 0\n")
+    with pytest.raises(MeshError):
+        inspect(tmp_path / "part.obj")

@@ -1,0 +1,130 @@
+"""Rotational symmetries found by comparing renders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import trimesh
+from scipy.spatial.transform import Rotation
+
+from codepose.evaluation.pose_errors import symmetry_transforms
+from codepose.synthesis.mesh import Mesh, load_mesh, mesh_from_trimesh
+from codepose.synthesis.shapes import hammer
+from codepose.synthesis.symmetry import Symmetries, find_symmetries
+
+BRACKET = Path(__file__).parents[1] / "data" / "bracket.ply"
+TILTED = trimesh.transformations.compose_matrix(angles=(0.5, -0.3, 1.1), translate=(200.0, -30.0, 7.0))
+
+
+def part(solid: trimesh.Trimesh) -> Mesh:
+    return mesh_from_trimesh(solid, "part")
+
+
+def prism(sides: int) -> trimesh.Trimesh:
+    return trimesh.creation.cylinder(radius=40.0, height=30.0, sections=sides)
+
+
+def painted_cube(*sides: int) -> trimesh.Trimesh:
+    """A white cube whose sides with these numbers (-x, +x, -y, ...) have colours of their own."""
+    cube = trimesh.creation.box(extents=(50.0, 50.0, 50.0))
+    axis = np.abs(cube.face_normals).argmax(axis=1)
+    side = 2 * axis + (cube.face_normals[np.arange(12), axis] > 0)
+    paint = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0], [255, 0, 255], [0, 255, 255]])
+    colors = np.full((12, 4), 255, np.uint8)
+    for number in sides:
+        colors[side == number, :3] = paint[number]
+    cube.visual.face_colors = colors
+    return cube
+
+
+def check_that_it_maps_onto_itself(mesh: Mesh, found: Symmetries) -> None:
+    """Every transform is a turn that takes the hull's corners to its corners, and together they are a group."""
+    hull = np.column_stack([mesh.hull, np.ones(len(mesh.hull))]).astype(np.float64)
+    for transform in found.discrete:
+        np.testing.assert_allclose(transform[:3, :3] @ transform[:3, :3].T, np.eye(3), atol=1e-9)
+        assert np.linalg.det(transform[:3, :3]) == pytest.approx(1.0)
+        moved = hull @ transform.T
+        assert np.linalg.norm(moved[:, None] - hull[None], axis=2).min(axis=1).max() < 0.01 * mesh.diameter
+    group = [np.eye(4), *found.discrete]
+    for a in group:
+        for b in group:
+            assert min(np.abs(a @ b - c).max() for c in group) < 0.02 * mesh.diameter
+
+
+@pytest.mark.parametrize("placed", [np.eye(4), TILTED], ids=["upright", "tilted"])
+def test_a_cylinder_turns_about_its_axis_and_flips(placed: np.ndarray[Any, Any]) -> None:
+    mesh = part(trimesh.creation.cylinder(radius=20.0, height=70.0, sections=32).apply_transform(placed))
+    found = find_symmetries(mesh)
+    (turn,) = found.continuous
+    assert abs(turn.axis @ placed[:3, 2]) == pytest.approx(1.0, abs=1e-3)
+    np.testing.assert_allclose(turn.offset, placed[:3, 3], atol=0.5)
+    assert len(found.discrete) == 1
+    np.testing.assert_allclose(found.discrete[0, :3, :3] @ placed[:3, 2], -placed[:3, 2], atol=0.02)
+    np.testing.assert_allclose(found.discrete[0, :3] @ [*placed[:3, 3], 1.0], placed[:3, 3], atol=0.5)
+
+
+def test_a_cone_turns_but_does_not_flip() -> None:
+    found = find_symmetries(part(trimesh.creation.cone(radius=30.0, height=60.0, sections=48)))
+    assert len(found.continuous) == 1
+    assert len(found.discrete) == 0
+
+
+def test_a_ball_turns_about_any_axis() -> None:
+    found = find_symmetries(part(trimesh.creation.icosphere(subdivisions=3, radius=50.0)))
+    assert len(found.continuous) == 3
+    assert len(found.discrete) == 0
+
+
+@pytest.mark.parametrize(
+    ("solid", "count"),
+    [
+        (trimesh.creation.box(extents=(30.0, 60.0, 90.0)), 3),
+        (trimesh.creation.box(extents=(30.0, 60.0, 90.0)).apply_transform(TILTED), 3),
+        (trimesh.creation.box(extents=(60.0, 60.0, 90.0)), 7),
+        (trimesh.creation.box(extents=(50.0, 50.0, 50.0)), 23),
+        (trimesh.creation.box(extents=(50.0, 50.0, 50.0)).apply_transform(TILTED), 23),
+        (prism(3), 5),
+        (prism(6), 11),
+        (painted_cube(0), 3),
+        (painted_cube(0, 1), 3),
+        (painted_cube(0, 1, 2, 3, 4, 5), 0),
+    ],
+    ids=["box", "tilted box", "square bar", "cube", "tilted cube", "3 sides", "6 sides", "1 red", "red+green", "all"],
+)
+def test_solids(solid: trimesh.Trimesh, count: int) -> None:
+    mesh = part(solid)
+    found = find_symmetries(mesh)
+    assert not found.continuous
+    assert len(found.discrete) == count
+    assert found.any == (count > 0)
+    check_that_it_maps_onto_itself(mesh, found)
+
+
+def test_a_hexagonal_prism_turns_by_sixths() -> None:
+    angles = [np.degrees(Rotation.from_matrix(t[:3, :3]).magnitude()) for t in find_symmetries(part(prism(6))).discrete]
+    np.testing.assert_allclose(np.sort(angles), [60, 60, 120, 120, *[180] * 7], atol=1e-6)
+
+
+@pytest.mark.parametrize("mesh", [hammer(), load_mesh(BRACKET)], ids=["hammer", "bracket"])
+def test_parts_that_can_be_told_apart_from_every_side(mesh: Mesh) -> None:
+    assert not find_symmetries(mesh).any
+
+
+def test_the_entries_for_bop() -> None:
+    found = find_symmetries(part(trimesh.creation.cylinder(radius=20.0, height=70.0, sections=32)))
+    transforms = symmetry_transforms(found.to_bop())
+    ring = np.array([20.0, 0.0, 35.0, 1.0])
+    moved = transforms.numpy() @ ring
+    np.testing.assert_allclose(np.linalg.norm(moved[:, :2], axis=1), 20.0, atol=1e-6)
+    np.testing.assert_allclose(np.abs(moved[:, 2]), 35.0, atol=1e-6)
+    assert set(np.sign(moved[:, 2])) == {-1.0, 1.0}
+    assert find_symmetries(hammer()).to_bop() == {}
+
+
+def test_scaled_symmetries_are_those_of_the_scaled_part() -> None:
+    mesh = part(prism(3).apply_translation((10.0, 20.0, 30.0)))
+    double = part(prism(3).apply_translation((10.0, 20.0, 30.0)).apply_scale(2.0))
+    np.testing.assert_allclose(find_symmetries(mesh).scaled(2.0).discrete, find_symmetries(double).discrete, atol=1e-3)
