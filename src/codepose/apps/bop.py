@@ -1,0 +1,189 @@
+"""BOP datasets in and out: render one from CAD models, evaluate a run on one."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from codepose.config import Settings
+
+if TYPE_CHECKING:
+    from codepose.estimation.estimator import Method
+    from codepose.evaluation.bop_benchmark import BopResults
+    from codepose.training.run import Run
+
+
+@dataclass
+class Render:
+    """Render labelled images in BOP format, for training or testing other tools."""
+
+    bop: Path
+    """Folder of the BOP dataset: a new one, or one of the same objects to which a split is added."""
+    meshes: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
+    """CAD files (PLY, OBJ, STL, GLB), or one run folder: its objects and settings; none = the preset's."""
+    images: int = 100
+    """How many images, one target object each."""
+    split: Literal["train", "val", "test"] = "train"
+    """Other random numbers and backgrounds for each; test also gets test_targets_bop19.json."""
+    symmetries: Path | None = None
+    """A models_info.json: the symmetries of its objects 1, 2, ... are written beside the models."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    preset: str = "quick"
+    """One of the shipped presets, or a YAML file."""
+    settings: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
+
+
+def render(options: Render) -> int:
+    """Writes a BOP dataset of synthetic scenes; returns the exit status.
+
+    Raises:
+        BopError: The split is already there, or the folder holds other objects.
+        MeshError: A CAD file cannot be used.
+    """
+    from rich.console import Console
+
+    from codepose.evaluation.bop_writer import write_dataset
+    from codepose.synthesis.world import World
+    from codepose.training.progress import Display
+    from codepose.training.stages import make_fabric
+
+    world = World(_settings(options), make_fabric(options.device).device)
+    symmetries = None if options.symmetries is None else _symmetries(options.symmetries, len(world.objects))
+    with Display(f"Rendering {options.split}") as display:
+        folder = write_dataset(
+            world,
+            options.bop,
+            split=options.split,
+            images=options.images,
+            symmetries=symmetries,
+            progress=lambda share: display.update(share, ""),
+        )
+    Console().print(f"wrote {options.images} images to {folder}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _settings(options: Render) -> Settings:
+    """The run's settings, or the preset's with the given meshes."""
+    from codepose.apps.commands import _with_meshes
+    from codepose.training.run import Run
+
+    if len(options.meshes) == 1 and options.meshes[0].is_dir():
+        return Run.open(options.meshes[0]).settings
+    return _with_meshes(options.settings, options.meshes)
+
+
+def _symmetries(path: Path, count: int) -> list[dict[str, Any]]:
+    """The entries 1 to ``count`` of a models_info.json; empty ones where it has none."""
+    from codepose.evaluation.bop import BopError
+
+    try:
+        infos = json.loads(path.read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise BopError(f"{path} cannot be read: {error}") from None
+    return [infos.get(str(number), {}) for number in range(1, count + 1)]
+
+
+def evaluate_bop(
+    run: str | Path | Run,
+    dataset_path: str | Path,
+    split: str = "test",
+    *,
+    method: Method = "joint",
+    obj_ids: Sequence[int] | None = None,
+    images: int | None = None,
+    min_score: float | None = None,
+    refine: bool = False,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Measures a trained run on a BOP split, by BOP19's rules for localisation.
+
+    The run must have been trained on the dataset's own models, or on CAD files in the same frame. Writes
+    ``RUN/evaluation/DATASET-SPLIT/``: ``results.json``, ``per_image.csv`` (a line an instance), BOP's results file
+    ``METHOD_DATASET-SPLIT.csv`` and its 2-D detections ``METHOD_DATASET-SPLIT.json``.
+
+    Args:
+        run: A trained run or its folder.
+        dataset_path: A folder in BOP's layout.
+        split: A folder of it, "test" or "test_primesense".
+        method: "joint", "extended" or "original".
+        obj_ids: The dataset's numbers of the run's objects, in the order of its settings; None = 1, 2, ...
+        images: Only the first so many target images; None = all.
+        min_score: Leave out detections below; None = the run's own threshold.
+        refine: Refine rotations by render-and-compare.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+
+    Returns:
+        The content of results.json: ``ar_vsd``, ``ar_mssd``, ``ar_mspd``, ``ar`` and ``add_recall_10`` in [0, 1],
+        medians of the found instances, the same for each object under ``objects``, and what was measured on what.
+
+    Raises:
+        RunError: The folder is no run, or the method's training is not finished.
+        BopError: The dataset has no such split or objects, or its labels are not public.
+    """
+    from codepose.apps.workflow import hardware
+    from codepose.estimation.estimator import PoseEstimator
+    from codepose.evaluation.bop import BopDataset
+    from codepose.evaluation.bop_benchmark import evaluate_images
+    from codepose.evaluation.bop_results import results_name
+    from codepose.training.progress import Display
+    from codepose.training.run import Run
+
+    run = run if isinstance(run, Run) else Run.open(run)
+    dataset = BopDataset.open(dataset_path)
+    dataset_name = re.sub(r"[^A-Za-z0-9]", "", Path(dataset_path).resolve().name) or "dataset"
+    file_name = results_name(f"codepose-{method}", dataset_name, split)
+    obj_ids = range(1, len(run.settings.objects) + 1) if obj_ids is None else obj_ids
+    _check_ids(run, obj_ids)
+    estimator = PoseEstimator.load(run, method, device, refine=refine)
+    with Display(f"Evaluation on {dataset_name}, {split}") as display:
+        results = evaluate_images(
+            estimator,
+            dataset,
+            split,
+            obj_ids,
+            images=images,
+            min_score=min_score,
+            device=estimator.device,
+            progress=lambda share: display.update(share, ""),
+        )
+    summary = results.summary() | {
+        "method": method,
+        "refined": refine,
+        "dataset": dataset_name,
+        "split": split,
+        "preset": run.settings.name,
+        "hardware": hardware(estimator.device),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+    _write(results, summary, run.stage("evaluation") / f"{dataset_name}-{split}", file_name)
+    return summary
+
+
+def _write(results: BopResults, summary: dict[str, Any], folder: Path, file_name: str) -> None:
+    from codepose.evaluation.bop_results import write_boxes, write_results
+    from codepose.training.run import write_atomically
+
+    folder.mkdir(exist_ok=True)
+    write_atomically(folder / "results.json", json.dumps(summary, indent=2) + "\n")
+    write_atomically(folder / "per_image.csv", results.csv())
+    write_results(folder / file_name, results.poses)
+    write_boxes((folder / file_name).with_suffix(".json"), results.boxes)
+
+
+def _check_ids(run: Run, obj_ids: Sequence[int]) -> None:
+    """One obj_id an object of the run."""
+    from codepose.evaluation.bop import BopError
+
+    if len(obj_ids) != len(run.settings.objects):
+        names = ", ".join(o.label or Path(o.mesh).stem for o in run.settings.objects)
+        raise BopError(
+            f"the run has {len(run.settings.objects)} objects ({names}) but {len(obj_ids)} obj_ids are given"
+        )

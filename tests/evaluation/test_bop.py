@@ -1,0 +1,511 @@
+"""The BOP writer against the reader and against the format's own words; the reader on other layouts; result files."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.ndimage import binary_dilation
+from scipy.spatial.distance import pdist
+
+from codepose import geometry
+from codepose.config import Settings
+from codepose.evaluation import bop_writer
+from codepose.evaluation.bop import BopDataset, BopError, BopTarget, from_bop_box, to_bop_box
+from codepose.evaluation.bop_results import (
+    BoxResult,
+    PoseResult,
+    read_results,
+    results_name,
+    write_boxes,
+    write_results,
+)
+from codepose.evaluation.bop_writer import write_dataset
+from codepose.synthesis.mesh import load_mesh
+from codepose.synthesis.renderer import Instances, Renderer
+from codepose.synthesis.scenes import SceneBatch, SceneSource
+from codepose.synthesis.world import World
+
+BRACKET = Path(__file__).parents[1] / "data" / "bracket.ply"
+COUNT, SIZE = 10, 128
+HALF_TURN = {"symmetries_discrete": [[-1, 0, 0, 0, 0, -1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1]]}
+
+
+@pytest.fixture(scope="module")
+def shifted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bracket in a CAD file whose origin lies far from its middle."""
+    path = tmp_path_factory.mktemp("cad") / "shifted.ply"
+    from codepose.synthesis.mesh import save_mesh
+
+    save_mesh(load_mesh(BRACKET).moved([40.0, -25.0, 10.0]), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def parts(make_settings: Callable[..., Settings], shifted: Path) -> World:
+    """Two objects; boxes may leave the image by a third."""
+    return World(
+        make_settings(
+            **{"objects": [{"mesh": str(shifted)}, {"mesh": "hammer"}], "data.camera.truncation": 0.35, "data.seed": 3}
+        )
+    )
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory, parts: World) -> Path:
+    path = tmp_path_factory.mktemp("bop") / "parts"
+    folder = write_dataset(parts, path, split="test", images=COUNT, symmetries=[{}, HALF_TURN], batch=4)
+    assert folder == path / "test"
+    return path
+
+
+@pytest.fixture(scope="module")
+def scenes(parts: World) -> SceneBatch:
+    return SceneSource(parts, "test").scenes(torch.arange(COUNT), depth=True)
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def pixels(path: Path) -> NDArray[Any]:
+    with Image.open(path) as image:
+        return np.array(image)
+
+
+# the files, by the format's own words
+
+
+def test_the_folders_hold_what_bop_asks_for(written: Path) -> None:
+    scene = written / "test" / "000001"
+    for kind, suffix in (("rgb", ""), ("depth", ""), ("mask", "_000000"), ("mask_visib", "_000000")):
+        assert sorted(p.name for p in (scene / kind).iterdir()) == [f"{i:06d}{suffix}.png" for i in range(COUNT)]
+    names = {p.name for p in scene.iterdir() if p.is_file()}
+    assert names == {"scene_camera.json", "scene_gt.json", "scene_gt_info.json"}
+    assert {p.name for p in (written / "models").iterdir()} == {"models_info.json", "obj_000001.ply", "obj_000002.ply"}
+    rgb, depth, mask = (pixels(next((scene / kind).iterdir())) for kind in ("rgb", "depth", "mask"))
+    assert (rgb.dtype, rgb.shape) == (np.uint8, (SIZE, SIZE, 3))
+    assert (depth.dtype, depth.shape) == (np.uint16, (SIZE, SIZE))
+    assert (mask.dtype, mask.shape, set(np.unique(mask).tolist())) == (np.uint8, (SIZE, SIZE), {0, 255})
+
+
+def test_json_keys_and_types(written: Path) -> None:
+    scene = written / "test" / "000001"
+    camera, gt, info = (read(scene / f"scene_{name}.json") for name in ("camera", "gt", "gt_info"))
+    assert list(camera) == list(gt) == list(info) == [str(i) for i in range(COUNT)]
+    for key in camera:
+        assert set(camera[key]) == {"cam_K", "depth_scale"}
+        assert [type(v) for v in camera[key]["cam_K"]] == [float] * 9
+        ((label,), (extra,)) = gt[key], info[key]
+        assert set(label) == {"cam_R_m2c", "cam_t_m2c", "obj_id"}
+        assert len(label["cam_R_m2c"]) == 9
+        assert len(label["cam_t_m2c"]) == 3
+        assert label["obj_id"] in (1, 2)
+        counts = ("px_count_all", "px_count_valid", "px_count_visib")
+        assert set(extra) == {"bbox_obj", "bbox_visib", "visib_fract", *counts}
+        assert [type(v) for name in ("bbox_obj", "bbox_visib") for v in extra[name]] == [int] * 8
+        assert [type(extra[name]) for name in counts] == [int] * 3
+        assert type(extra["visib_fract"]) is float
+    assert {label["obj_id"] for labels in gt.values() for label in labels} == {1, 2}
+
+
+def test_the_camera_has_its_pixel_centres_at_integers(written: Path, parts: World) -> None:
+    expected = [75.0, 0, 63.5, 0, 75.0, 63.5, 0, 0, 1]
+    for camera in read(written / "test" / "000001" / "scene_camera.json").values():
+        assert camera == {"cam_K": expected, "depth_scale": 0.1}
+    assert read(written / "camera.json") == {
+        "cx": 63.5,
+        "cy": 63.5,
+        "depth_scale": 0.1,
+        "fx": 75.0,
+        "fy": 75.0,
+        "height": SIZE,
+        "width": SIZE,
+    }
+
+
+def test_models_info_is_of_the_written_vertices(written: Path) -> None:
+    infos = read(written / "models" / "models_info.json")
+    assert list(infos) == ["1", "2"]
+    dataset = BopDataset.open(written)
+    for key, info in infos.items():
+        vertices = dataset.models[int(key)].vertices()
+        assert info["diameter"] == pytest.approx(pdist(np.unique(vertices, axis=0)).max(), rel=1e-5)
+        for axis, low, size in zip("xyz", vertices.min(0), np.ptp(vertices, axis=0), strict=True):
+            assert info[f"min_{axis}"] == pytest.approx(low, abs=1e-4)
+            assert info[f"size_{axis}"] == pytest.approx(size, abs=1e-4)
+    assert "symmetries_discrete" not in infos["1"]
+    assert infos["2"]["symmetries_discrete"] == HALF_TURN["symmetries_discrete"]
+
+
+def test_the_ply_is_in_the_cad_files_frame_with_normals_and_colours(written: Path, shifted: Path) -> None:
+    original, copy = load_mesh(shifted, center=False), load_mesh(written / "models" / "obj_000001.ply", center=False)
+    np.testing.assert_allclose(copy.center, original.center, atol=1e-3)
+    assert abs(float(copy.center[0]) - 40.0) < 1e-3
+    assert copy.diameter == pytest.approx(original.diameter, rel=1e-6)
+    header = (written / "models" / "obj_000001.ply").read_bytes().split(b"end_header")[0].decode().split("\n")
+    properties = [line.split()[-1] for line in header if line.startswith("property")]
+    assert properties[:9] == ["x", "y", "z", "nx", "ny", "nz", "red", "green", "blue"]
+    assert properties[-1] in ("vertex_indices", "vertex_index")
+
+
+def test_pictures_are_the_scenes(written: Path, scenes: SceneBatch) -> None:
+    assert scenes.depth is not None
+    for i in range(COUNT):
+        rgb = pixels(written / "test" / "000001" / "rgb" / f"{i:06d}.png") / 255.0
+        assert np.abs(rgb - scenes.images[i].permute(1, 2, 0).numpy()).max() <= 0.5 / 255 + 1e-6
+        depth = pixels(written / "test" / "000001" / "depth" / f"{i:06d}.png") * 0.1
+        assert np.abs(depth - scenes.depth[i].numpy()).max() <= 0.1
+
+
+def test_what_is_too_far_for_sixteen_bits_is_not_measured() -> None:
+    stored = bop_writer._stored_depth(torch.tensor([[0.0, 0.04, 0.06, 6553.5, 6553.6, 9000.0]]))
+    assert stored.tolist() == [[0, 0, 1, 65535, 0, 0]]
+
+
+def test_boxes_and_counts_are_the_masks(written: Path) -> None:
+    scene, truncated = written / "test" / "000001", 0
+    for key, (info,) in read(scene / "scene_gt_info.json").items():
+        mask, visible = (pixels(scene / kind / f"{int(key):06d}_000000.png") > 0 for kind in ("mask", "mask_visib"))
+        assert not (visible & ~mask).any()
+        rows, columns = np.nonzero(visible)
+        extent = [columns.min(), rows.min(), np.ptp(columns), np.ptp(rows)]  # bop_toolkit: largest minus smallest
+        assert info["bbox_visib"] == extent
+        assert info["px_count_visib"] == visible.sum()
+        assert info["px_count_valid"] == mask.sum()
+        assert info["visib_fract"] == pytest.approx(visible.sum() / info["px_count_all"])
+        rows, columns = np.nonzero(mask)
+        x, y, w, h = info["bbox_obj"]
+        inside = x >= 0 and y >= 0 and x + w < SIZE and y + h < SIZE
+        truncated += not inside
+        if inside:
+            assert info["bbox_obj"] == [columns.min(), rows.min(), np.ptp(columns), np.ptp(rows)]
+            assert info["px_count_all"] == mask.sum()
+        else:
+            assert info["px_count_all"] > mask.sum()
+            clipped = [max(x, 0), max(y, 0), min(x + w, SIZE - 1), min(y + h, SIZE - 1)]
+            assert clipped == [columns.min(), rows.min(), columns.max(), rows.max()]
+    assert 0 < truncated < COUNT, "the test needs both kinds"
+
+
+def test_amodal_boxes_are_the_projected_ones_within_a_pixel(written: Path, parts: World, scenes: SceneBatch) -> None:
+    boxes = parts.boxes(scenes.objects, scenes.R_cam_obj, scenes.t_cam_obj)
+    for key, (info,) in read(written / "test" / "000001" / "scene_gt_info.json").items():
+        box = from_bop_box(info["bbox_obj"])
+        assert box is not None
+        assert np.abs(box - boxes[int(key)].numpy()).max() <= 1.0
+
+
+def test_visibility_is_the_scenes(written: Path, scenes: SceneBatch) -> None:
+    """The scenes count four rays a pixel, and of a truncated object only what is inside."""
+    infos = read(written / "test" / "000001" / "scene_gt_info.json")
+    fractions = [info["px_count_visib"] / info["px_count_valid"] for (info,) in infos.values()]
+    np.testing.assert_allclose(fractions, scenes.visible_fraction.numpy(), atol=0.03)
+    assert min(fractions) < 0.95
+
+
+def test_the_written_model_at_the_written_pose_hits_the_mask(written: Path) -> None:
+    """By BOP's own formula, s p_i = K (R p_m + t), with pixel centres at integers."""
+    scene, dataset = written / "test" / "000001", BopDataset.open(written)
+    cameras = read(scene / "scene_camera.json")
+    for key, (label,) in read(scene / "scene_gt.json").items():
+        points = dataset.models[label["obj_id"]].vertices()
+        R, t = np.reshape(label["cam_R_m2c"], (3, 3)), np.array(label["cam_t_m2c"])
+        image = (points @ R.T + t) @ np.reshape(cameras[key]["cam_K"], (3, 3)).T
+        column, row = (image[:, :2] / image[:, 2:]).round().astype(int).T
+        inside = (column >= 0) & (column < SIZE) & (row >= 0) & (row < SIZE)
+        mask = pixels(scene / "mask" / f"{int(key):06d}_000000.png") > 0
+        near = binary_dilation(mask, np.ones((3, 3), bool))
+        assert near[row[inside], column[inside]].all()
+        if inside.all():
+            rows, columns = np.nonzero(mask)
+            extent = [column.min(), row.min(), column.max(), row.max()]
+            assert np.abs(np.subtract(extent, [columns.min(), rows.min(), columns.max(), rows.max()])).max() <= 1
+
+
+def test_a_render_of_the_written_files_is_the_mask_and_the_depth(written: Path) -> None:
+    dataset = BopDataset.open(written)
+    renderer = Renderer([model.mesh() for model in dataset.models.values()])
+    for image in dataset.images("test"):
+        (label,) = image.instances or ()
+        R, t, K = (torch.from_numpy(x).float()[None] for x in (label.R_cam_obj, label.t_cam_obj, image.K))
+        alone = Instances.single(torch.tensor([label.obj_id - 1]), R, t)
+        depth = renderer.render(alone, geometry.from_opencv(K), (SIZE, SIZE)).depth[0].numpy()
+        mask, visible = image.mask(0), image.mask(0, visible=True)
+        assert mask is not None
+        assert visible is not None
+        assert ((depth > 0) != mask).sum() <= 2, "a ray along an edge may fall to either side"
+        both = visible & (depth > 0)
+        measured = image.depth()
+        assert measured is not None
+        assert np.median(np.abs(depth - measured)[both]) < 0.06
+        assert (np.abs(depth - measured)[both] < 0.2).mean() > 0.99
+
+
+def test_targets_of_the_test_split(written: Path) -> None:
+    listed = read(written / "test_targets_bop19.json")
+    gt = read(written / "test" / "000001" / "scene_gt.json")
+    info = read(written / "test" / "000001" / "scene_gt_info.json")
+    assert listed == [
+        {"im_id": i, "inst_count": 1, "obj_id": gt[str(i)][0]["obj_id"], "scene_id": 1}
+        for i in range(COUNT)
+        if info[str(i)][0]["visib_fract"] >= 0.1
+    ]
+
+
+def test_long_splits_are_cut_into_scenes(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bop_writer, "SCENE_IMAGES", 2)
+    shares: list[float] = []
+    write_dataset(world, tmp_path / "parts", split="val", images=3, batch=2, progress=shares.append)
+    dataset = BopDataset.open(tmp_path / "parts")
+    assert dataset.scene_ids("val") == [1, 2]
+    assert [(image.scene_id, image.im_id) for image in dataset.images("val")] == [(1, 0), (1, 1), (2, 0)]
+    assert shares == pytest.approx([2 / 3, 1.0])
+    last = SceneSource(world, "val").scenes(torch.tensor([2]))
+    rgb = dataset.scene("val", 2).image(0).rgb() / 255.0
+    assert np.abs(rgb - last.images[0].permute(1, 2, 0).numpy()).max() <= 0.5 / 255 + 1e-6
+    assert not (tmp_path / "parts" / "test_targets_bop19.json").exists()
+
+
+def test_a_dataset_grows_by_splits_but_is_never_changed(written: Path, parts: World, world: World) -> None:
+    with pytest.raises(BopError, match="already exists"):
+        write_dataset(parts, written, split="test", images=1)
+    with pytest.raises(BopError, match="other objects"):
+        write_dataset(world, written, split="train", images=1)
+    write_dataset(parts, written, split="train", images=1, symmetries=[{}, HALF_TURN])
+    assert BopDataset.open(written).splits() == ["test", "train"]
+
+
+def test_wrong_numbers_are_refused(world: World, tmp_path: Path) -> None:
+    with pytest.raises(BopError, match="at least 1"):
+        write_dataset(world, tmp_path, images=0)
+    with pytest.raises(BopError, match="one entry an object"):
+        write_dataset(world, tmp_path, images=1, symmetries=[{}, {}])
+
+
+# the reader
+
+
+def test_the_reader_returns_what_the_writer_was_given(written: Path, parts: World, scenes: SceneBatch) -> None:
+    dataset = BopDataset.open(written)
+    assert list(dataset.models) == [1, 2]
+    assert [model.symmetric for model in dataset.models.values()] == [False, True]
+    images = list(dataset.images("test"))
+    assert [image.im_id for image in images] == list(range(COUNT))
+    for i, image in enumerate(images):
+        (label,) = image.instances or ()
+        index = int(scenes.objects[i])
+        assert label.obj_id == index + 1
+        np.testing.assert_allclose(label.R_cam_obj, scenes.R_cam_obj[i].numpy(), atol=1e-7)
+        middle = label.R_cam_obj @ parts.objects[index].offset.numpy() + label.t_cam_obj
+        np.testing.assert_allclose(middle, scenes.t_cam_obj[i].numpy(), atol=1e-3)
+        np.testing.assert_allclose(geometry.from_opencv(torch.from_numpy(image.K)), scenes.K)
+        assert image.rgb().shape == (SIZE, SIZE, 3)
+        assert label.box is not None
+        assert label.visible_box is not None
+        for inner, outer in ((label.visible_box[:2], label.box[:2]), (-label.visible_box[2:], -label.box[2:])):
+            assert (inner >= outer).all()
+    assert dataset.targets("test") == [BopTarget(1, i, int(scenes.objects[i]) + 1, 1) for i in range(COUNT)]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        images[0].im_id = 7  # type: ignore[misc]
+
+
+def make_layout(root: Path, split: str, *, models: str = "models", rgb: str = "rgb/000005.png") -> Path:
+    """A dataset of one scene and one image, made by hand."""
+    (root / models).mkdir(parents=True)
+    (root / models / "models_info.json").write_text(json.dumps({"10": {"diameter": 50.0}, "2": {"diameter": 60.0}}))
+    scene = root / split / "000048"
+    for name in ("depth", Path(rgb).parent):
+        (scene / name).mkdir(parents=True)
+    pose = {"cam_R_m2c": np.eye(3).flatten().tolist(), "cam_t_m2c": [1.0, 2.0, 500.0], "obj_id": 10}
+    camera = {"cam_K": [500.0, 0, 4, 0, 510, 3, 0, 0, 1], "depth_scale": 0.5, "view_level": 1}
+    (scene / "scene_camera.json").write_text(json.dumps({"5": camera}))
+    (scene / "scene_gt.json").write_text(json.dumps({"5": [pose, pose | {"obj_id": 2}, pose]}))
+    ramp = np.arange(48, dtype=np.uint8).reshape(6, 8)
+    picture = ramp if "gray" in rgb else np.stack([ramp, ramp + 50, ramp + 100], 2)
+    Image.fromarray(picture).save(scene / rgb)
+    Image.fromarray(ramp.astype(np.uint16) * 1000).save(scene / "depth" / f"000005.{'tif' if 'tif' in rgb else 'png'}")
+    return scene
+
+
+@pytest.mark.parametrize(
+    ("split", "models", "rgb"),
+    [
+        ("test", "models_eval", "rgb/000005.png"),  # YCB-V, LM-O
+        ("test_primesense", "models_cad", "rgb/000005.png"),  # T-LESS
+        ("train_pbr", "models", "rgb/000005.jpg"),
+        ("val", "models_eval", "gray/000005.tif"),  # ITODD
+    ],
+)
+def test_the_layouts_of_the_core_datasets(tmp_path: Path, split: str, models: str, rgb: str) -> None:
+    make_layout(tmp_path, split, models=models, rgb=rgb)
+    dataset = BopDataset.open(tmp_path)
+    assert list(dataset.models) == [2, 10]
+    assert dataset.models[10].path == tmp_path / models / "obj_000010.ply"
+    assert dataset.splits() == [split]
+    (image,) = dataset.images(split)
+    assert (image.scene_id, image.im_id) == (48, 5)
+    np.testing.assert_array_equal(image.K, [[500, 0, 4], [0, 510, 3], [0, 0, 1]])
+    depth = image.depth()
+    assert depth is not None
+    np.testing.assert_array_equal(depth, np.arange(48).reshape(6, 8) * 500.0)
+    assert image.rgb().shape == (6, 8, 3)
+    if not rgb.endswith("jpg"):
+        np.testing.assert_array_equal(image.rgb()[..., 0], np.arange(48).reshape(6, 8))
+    assert image.mask(0) is None
+    assert image.instances is not None
+    assert [i.obj_id for i in image.instances] == [10, 2, 10]
+    assert [(i.visible_fraction, i.box) for i in image.instances] == [(1.0, None)] * 3
+    assert dataset.targets(split) == [BopTarget(48, 5, 2, 1), BopTarget(48, 5, 10, 2)]
+
+
+def test_the_evaluation_models_come_first(tmp_path: Path) -> None:
+    make_layout(tmp_path, "test")
+    (tmp_path / "models_eval").write_text("models")  # a link that a copy has turned into a file
+    assert BopDataset.open(tmp_path).models[2].path.parent.name == "models"
+    make_layout(tmp_path / "x", "test", models="models_eval")
+    make_layout(tmp_path / "x", "val", models="models")
+    assert BopDataset.open(tmp_path / "x").models[2].path.parent.name == "models_eval"
+    assert BopDataset.open(tmp_path / "x", models="models").models[2].path.parent.name == "models"
+
+
+def test_the_targets_file_is_for_the_test_split_alone(tmp_path: Path) -> None:
+    make_layout(tmp_path, "test")
+    rows = [{"im_id": 5, "inst_count": 2, "obj_id": 10, "scene_id": s} for s in (48, 49)]
+    (tmp_path / "test_targets_bop19.json").write_text(json.dumps(rows))
+    assert BopDataset.open(tmp_path).targets("test") == [BopTarget(48, 5, 10, 2)]
+    make_layout(tmp_path / "x", "val")
+    (tmp_path / "x" / "test_targets_bop19.json").write_text(json.dumps(rows))
+    assert len(BopDataset.open(tmp_path / "x").targets("val")) == 2
+
+
+def test_instances_that_hardly_show_are_no_targets(tmp_path: Path) -> None:
+    scene = make_layout(tmp_path, "val")
+    info = [{"visib_fract": v, "bbox_obj": [-1] * 4, "bbox_visib": [1, 2, 3, 4]} for v in (0.05, 0.0, 0.1)]
+    (scene / "scene_gt_info.json").write_text(json.dumps({"5": info}))
+    dataset = BopDataset.open(tmp_path)
+    assert dataset.targets("val") == [BopTarget(48, 5, 10, 1)]
+    (image,) = dataset.images("val")
+    assert image.instances is not None
+    assert image.instances[0].box is None
+    np.testing.assert_array_equal(image.instances[0].visible_box, [1, 2, 5, 7])
+
+
+def test_nothing_is_read_before_it_is_asked_for(tmp_path: Path) -> None:
+    scene = make_layout(tmp_path, "test")
+    (scene / "scene_gt.json").unlink()
+    (scene / "depth" / "000005.png").unlink()
+    (scene / "rgb" / "000005.png").write_bytes(b"no picture")
+    (image,) = BopDataset.open(tmp_path).images("test")
+    assert image.instances is None
+    assert image.depth() is None
+    (scene / "rgb" / "000005.png").unlink()
+    with pytest.raises(BopError, match="rgb/ or gray/ image 000005"):
+        image.rgb()
+
+
+def test_mistakes_are_named(tmp_path: Path) -> None:
+    with pytest.raises(BopError, match="no BOP dataset"):
+        BopDataset.open(tmp_path)
+    scene = make_layout(tmp_path, "test_kinect")
+    dataset = BopDataset.open(tmp_path)
+    with pytest.raises(BopError, match=r"no split 'test' .* it has test_kinect"):
+        dataset.scene_ids("test")
+    with pytest.raises(BopError, match="scene_camera"):
+        dataset.scene("test_kinect", 3)
+    with pytest.raises(BopError, match="has no image 6"):
+        dataset.scene("test_kinect", 48).image(6)
+    (scene / "scene_camera.json").write_text('{"5": {"cam_model": {}}}')
+    with pytest.raises(BopError, match="pinhole"):
+        dataset.scene("test_kinect", 48).image(5)
+    (scene / "scene_camera.json").write_text("{")
+    with pytest.raises(BopError, match="cannot be read"):
+        dataset.scene("test_kinect", 48)
+    (tmp_path / "models" / "models_info.json").write_text('{"1": {"size_x": 3}}')
+    with pytest.raises(BopError, match="object 1: 'diameter'"):
+        BopDataset.open(tmp_path)
+
+
+# result files
+
+
+def test_results_come_back_as_they_were(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    results = [
+        PoseResult(
+            48, i // 2, 1 + i % 3, float(rng.random()), rng.random((3, 3)), rng.normal(0, 500, 3), 0.1 * (i // 2)
+        )
+        for i in range(6)
+    ]
+    path = tmp_path / results_name("codepose-joint", "parts", "test")
+    write_results(path, results)
+    lines = path.read_text().splitlines()
+    assert lines[0] == "scene_id,im_id,obj_id,score,R,t,time"
+    fields = lines[1].split(",")
+    assert len(fields) == 7
+    assert [len(text.split(" ")) for text in fields[4:6]] == [9, 3]
+    again = read_results(path)
+    for a, b in zip(results, again, strict=True):
+        np.testing.assert_array_equal(a.R_cam_obj, b.R_cam_obj)
+        np.testing.assert_array_equal(a.t_cam_obj, b.t_cam_obj)
+        assert (a.scene_id, a.im_id, a.obj_id, a.score, a.time) == (b.scene_id, b.im_id, b.obj_id, b.score, b.time)
+    path.write_text("\n".join(lines[1:]))
+    assert len(read_results(path)) == 6, "other tools leave out the header"
+
+
+def test_float32_poses_are_written_in_full(tmp_path: Path) -> None:
+    R = torch.rand(3, 3).numpy()
+    write_results(tmp_path / "a.csv", [PoseResult(1, 2, 3, 0.5, R, R[0])])  # type: ignore[arg-type]
+    (one,) = read_results(tmp_path / "a.csv")
+    np.testing.assert_array_equal(one.R_cam_obj, R.astype(np.float64))
+    assert one.time == -1.0
+
+
+@pytest.mark.parametrize("line", ["1,2,3,0.5,1 2 3,1 2 3,-1", "1,2,3,0.5", "a,2,3,0.5,1 0 0 0 1 0 0 0 1,1 2 3,-1"])
+def test_a_bad_line_is_named(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "results.csv"
+    path.write_text(f"scene_id,im_id,obj_id,score,R,t,time\n{line}\n")
+    with pytest.raises(BopError, match="line 2"):
+        read_results(path)
+
+
+def test_an_image_has_one_time(tmp_path: Path) -> None:
+    one = PoseResult(1, 1, 1, 0.5, np.eye(3), np.ones(3), 0.25)
+    with pytest.raises(BopError, match="same time"):
+        write_results(tmp_path / "a.csv", [one, dataclasses.replace(one, time=0.5)])
+
+
+def test_names_of_results_files() -> None:
+    assert results_name("codepose-joint", "lmo", "test") == "codepose-joint_lmo-test.csv"
+    assert results_name("aae", "tless", "test_primesense") == "aae_tless-test-primesense.csv"
+    for names in (("a_b", "lmo", "test"), ("a", "my_parts", "test"), ("a", "my-parts", "test"), ("a", "", "test")):
+        with pytest.raises(BopError, match="BOP splits at"):
+            results_name(*names)
+
+
+def test_boxes_are_a_coco_list(tmp_path: Path) -> None:
+    box = np.array([10.0, 20.0, 40.0, 80.5])
+    write_boxes(tmp_path / "boxes.json", [BoxResult(1, 2, 3, 1, box, 0.5)])
+    assert read(tmp_path / "boxes.json") == [
+        {"scene_id": 1, "image_id": 2, "category_id": 3, "score": 1.0, "bbox": [10.0, 20.0, 29.0, 59.5], "time": 0.5}
+    ]
+    write_boxes(tmp_path / "none.json", [])
+    assert read(tmp_path / "none.json") == []
+
+
+def test_boxes_there_and_back() -> None:
+    np.testing.assert_array_equal(from_bop_box([3, 4, 0, 9]), [3, 4, 4, 14])  # one column, ten rows
+    assert to_bop_box([3, 4, 4, 14]) == [3, 4, 0, 9]
+    assert from_bop_box([-1, -1, -1, -1]) is None
+    assert from_bop_box(None) is None
+    assert from_bop_box([-1, -1, 5, 5]) is not None, "a box may begin left of the image"
+    assert math.isclose(sum(to_bop_box([0.25, 0.5, 2.0, 3.0])), 0.25 + 0.5 + 0.75 + 1.5)

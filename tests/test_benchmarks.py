@@ -1,0 +1,139 @@
+"""The benchmarks run, and what they write is what they measured; no time is asserted."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))  # benchmarks/ is not part of the installed package
+
+from benchmarks.timing import Case, Contestant, Options, Report, Spread, Target, Timing, interleaved, table  # noqa: E402
+from benchmarks.vsd_numpy import vsd_numpy  # noqa: E402
+
+NAMES = ("render", "vsd", "step1", "step2", "inference", "scaling", "codebook")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    path = tmp_path_factory.mktemp("benchmarks") / "new" / "all.json"
+    command = [sys.executable, "-m", "benchmarks.all", "--quick", "--device", "cpu", "--threads", "1", "--json", path]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert all(f"\n{name} (" in done.stdout for name in NAMES)
+    loaded: dict[str, Any] = json.loads(path.read_text())
+    return loaded
+
+
+def test_the_environment_is_told(results: dict[str, Any]) -> None:
+    environment = results["environment"]
+    assert environment["quick"] is True
+    assert environment["threads"] == 1
+    assert environment["device"] == "cpu"
+    assert {"date", "commit", "command", "cpu", "python"} <= environment.keys()
+    assert {"codepose", "torch", "warp-lang"} <= environment["versions"].keys()
+
+
+def test_every_benchmark_has_numbers(results: dict[str, Any]) -> None:
+    assert tuple(b["name"] for b in results["benchmarks"]) == NAMES
+    for benchmark in results["benchmarks"]:
+        assert benchmark["cases"]
+        for case in benchmark["cases"]:
+            for one in case["contestants"]:
+                assert len(one["seconds"]) == 2
+                assert all(math.isfinite(s) and s > 0 for s in one["seconds"])
+            for value in case["facts"].values():
+                assert isinstance(value, str) or math.isfinite(value)
+
+
+def test_ratios_follow_from_the_times(results: dict[str, Any]) -> None:
+    for case in (c for b in results["benchmarks"] for c in b["cases"]):
+        contestants = {one["name"]: one for one in case["contestants"]}
+        assert len(case["ratios"]) == len(contestants) - 1
+        for ratio in case["ratios"]:
+            ours, peer = contestants[ratio["of"]], contestants[ratio["against"]]
+            rounds = zip(ours["seconds"], peer["seconds"], strict=True)
+            wanted = [(theirs / peer["items"]) / (mine / ours["items"]) for mine, theirs in rounds]
+            assert ratio["times_as_fast"]["median"] == pytest.approx(np.median(wanted))
+            if "target" in ratio:
+                assert ratio["target"]["met"] == (np.median(wanted) >= ratio["target"]["at_least"])
+
+
+def test_peers_take_part_or_are_said_to_be_missing(results: dict[str, Any]) -> None:
+    benchmarks = {b["name"]: b for b in results["benchmarks"]}
+    for benchmark, module, contestant in (
+        ("render", "moderngl", "moderngl"),
+        ("render", "embreex", "Embree"),
+        ("codebook", "faiss", "faiss"),
+    ):
+        one = benchmarks[benchmark]
+        took_part = any(c["name"].startswith(contestant) for case in one["cases"] for c in case["contestants"])
+        assert took_part or any(contestant.lower() in reason for reason in one["skipped"])
+        if module != "moderngl":  # which also needs EGL
+            assert took_part == (importlib.util.find_spec(module) is not None)
+    inference = benchmarks["inference"]["cases"][0]
+    assert [r["target"]["at_least"] for r in inference["ratios"] if "target" in r] == [1 / 1.15, 1.5]
+
+
+def test_contestants_are_compared_doing_the_same(results: dict[str, Any]) -> None:
+    facts: dict[str, Any] = {}
+    for benchmark in results["benchmarks"]:
+        for case in benchmark["cases"]:
+            facts |= {f"{case['name']}: {k}": v for k, v in case["facts"].items()}
+    differences = [v for k, v in facts.items() if k.endswith(": largest difference")]
+    assert differences
+    assert all(float(v) < 1e-9 for v in differences)  # VSD, batched and one by one
+    proposals = [v for k, v in facts.items() if k.endswith("difference of their proposals") and "float32" in k]
+    assert proposals
+    assert all(float(v.split()[0]) < 1e-2 for v in proposals)  # pixels
+
+
+def test_contestants_take_turns() -> None:
+    order: list[str] = []
+    contestants = [Contestant(n, lambda n=n: order.append(n), before=lambda: order.append("|")) for n in "ab"]
+    timings = interleaved(contestants, Options(device="cpu", quick=True, rounds=3))
+    assert "".join(order) == "|a|b" + "|a|b" * 3
+    assert [len(t.seconds) for t in timings] == [3, 3]
+
+
+def test_a_ratio_by_hand() -> None:
+    # 10 images in 1, 2 and 4 s against 5 images in 1, 4 and 1 s: a round's ratio is that of the times an image
+    case = Case(
+        "case",
+        "images/s",
+        [Timing("ours", 10.0, [1.0, 2.0, 4.0]), Timing("peer", 5.0, [1.0, 4.0, 1.0])],
+        {"peer": Target(2.5, "half as much again")},
+    )
+    assert case.ratio(case.timings[1]) == Spread(2.0, 1.25, 3.0)  # of 2, 4 and 0.5
+    assert case.timings[0].rate == Spread(5.0, 3.75, 7.5)
+    series = Case("series", "images/s", case.timings, growth=True)
+    assert series.ratio(case.timings[1]) == Spread(0.5, 0.375, 1.25)  # of 1/2, 1/4 and 2
+    text = table(Report("name", [case], ["moderngl: no EGL"]))
+    assert "| 2.00 " in text
+    assert "≥ 2.50 (half as much again): missed" in text
+    assert text.endswith("\n\n- skipped: moderngl: no EGL")
+    assert len({line.count("|") for line in text.splitlines() if line.startswith("|")}) == 1
+
+
+@pytest.mark.parametrize(("key", "cost"), [("step_abs_d15", "step"), ("tlin_norm_d15", "tlinear")])
+def test_the_plain_vsd_agrees_with_bop_toolkit(key: str, cost: Any) -> None:
+    with np.load(ROOT / "tests" / "data" / "vsd_bracket.npz") as file:
+        golden = dict(file)
+    relative = "norm" in key
+    taus = golden["taus_rel" if relative else "taus_abs"].tolist()
+    diameter = float(golden["diameter"]) if relative else 1.0
+    test = golden["depth_test"].astype(np.float64) * golden["depth_scale"]
+    values = [
+        vsd_numpy(estimated, gt, one, golden["K"], taus=taus, cost=cost, diameter=diameter)
+        for estimated, gt, one in zip(golden["depth_est"], golden["depth_gt"], test, strict=True)
+    ]
+    np.testing.assert_allclose(values, golden[key], rtol=0, atol=1e-6)
