@@ -15,6 +15,9 @@ from PIL import Image
 
 from codepose.apps.cli import main
 from codepose.config import Settings, override
+from codepose.estimation.detection import Detection
+from codepose.estimation.estimator import PoseEstimator
+from codepose.estimation.refine import Refiner
 from codepose.evaluation.bop_results import read_results
 from codepose.networks.build import build_joint
 from codepose.training.run import Run
@@ -164,17 +167,22 @@ def test_a_video_gives_a_film_and_a_line_a_frame(run: Path, video: Path, photos:
     assert (out / "a.json").exists()
 
 
-def test_smoothing_changes_poses_and_nothing_else(run: Path, video: Path, tmp_path: Path) -> None:
-    _, raw = predict(run, tmp_path / "raw", video, "--max-frames", "3")
-    _, smooth = predict(run, tmp_path / "smooth", video, "--max-frames", "3", "--smooth")
-    assert len(raw) == len(smooth) == 3
-    t, boxes = (
-        [[[d[key] for d in line["detections"]] for line in lines] for lines in (raw, smooth)]
-        for key in ("t_cam_obj_mm", "box_xyxy")
-    )
-    assert boxes[0] == boxes[1]
-    assert t[0][0] == t[1][0]
-    assert t[0][1:] != t[1][1:]
+def test_smoothing_is_for_videos_and_starts_anew_with_each(
+    run: Path, video: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The part moves by 10 mm an image; weight 0.4 of the way is gone at each."""
+    seen: list[float] = []
+
+    def found(*_: object, **__: object) -> list[Detection]:
+        seen.append(10.0 * len(seen))
+        return [Detection("hammer", 0, 0.9, 0.9, np.array([40.0, 40, 60, 60]), np.eye(3), np.array([seen[-1], 0, 900]))]
+
+    monkeypatch.setattr(PoseEstimator, "__call__", found)
+    _, lines = predict(run, tmp_path / "out", video, photos / "a.png", "--max-frames", "3", "--smooth")
+    assert [line["detections"][0]["t_cam_obj_mm"][0] for line in lines] == [0.0, 4.0, 10.4, 30.0]
+    seen.clear()
+    _, lines = predict(run, tmp_path / "out", video, "--max-frames", "3")
+    assert [line["detections"][0]["t_cam_obj_mm"][0] for line in lines] == [0.0, 10.0, 20.0]
 
 
 def test_a_webcam_is_ended_by_ctrl_c(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
@@ -231,13 +239,20 @@ def test_a_video_that_cannot_be_read_is_skipped(run: Path, photos: Path, tmp_pat
     assert "broken.mp4 skipped: no frame" in capsys.readouterr().err
 
 
-def test_refinement_is_an_option(run: Path, photos: Path, tmp_path: Path) -> None:
-    _, plain = predict(run, tmp_path / "plain", photos / "a.png", "--max-detections", "1")
-    status, refined = predict(run, tmp_path / "refined", photos / "a.png", "--max-detections", "1", "--refine")
+def test_refinement_is_an_option(run: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refined, refine = [], Refiner.__call__
+
+    def counting(self: Refiner, *arguments: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        refined.append(1)
+        return refine(self, *arguments)
+
+    monkeypatch.setattr(Refiner, "__call__", counting)
+    predict(run, tmp_path / "out", photos / "a.png")
+    assert refined == []
+    status, lines = predict(run, tmp_path / "out", photos / "a.png", "--refine")
     assert status == 0
-    one, two = plain[0]["detections"][0], refined[0]["detections"][0]
-    assert one["box_xyxy"] == two["box_xyxy"]
-    assert one["R_cam_obj"] != two["R_cam_obj"]
+    assert refined == [1]
+    assert len(lines[0]["detections"]) == 3
 
 
 @pytest.mark.parametrize(

@@ -6,39 +6,16 @@ import json
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import tyro
-
+from codepose.apps.options import Render, with_meshes
 from codepose.config import Settings
 
 if TYPE_CHECKING:
     from codepose.estimation.estimator import Method
     from codepose.evaluation.bop_benchmark import BopResults
     from codepose.training.run import Run
-
-
-@dataclass
-class Render:
-    """Render labelled images in BOP format, for training or testing other tools."""
-
-    bop: Path
-    """Folder of the BOP dataset: a new one, or one of the same objects to which a split is added."""
-    meshes: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
-    """CAD files (PLY, OBJ, STL, GLB), or one run folder: its objects and settings; none = the preset's."""
-    images: int = 100
-    """How many images, one target object each."""
-    split: Literal["train", "val", "test"] = "train"
-    """Other random numbers and backgrounds for each; test also gets test_targets_bop19.json."""
-    symmetries: Path | None = None
-    """A models_info.json: the symmetries of its objects 1, 2, ... are written beside the models."""
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
-    preset: str = "quick"
-    """One of the shipped presets, or a YAML file."""
-    settings: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
 
 
 def render(options: Render) -> int:
@@ -72,12 +49,11 @@ def render(options: Render) -> int:
 
 def _settings(options: Render) -> Settings:
     """The run's settings, or the preset's with the given meshes."""
-    from codepose.apps.commands import _with_meshes
     from codepose.training.run import Run
 
     if len(options.meshes) == 1 and options.meshes[0].is_dir():
         return Run.open(options.meshes[0]).settings
-    return _with_meshes(options.settings, options.meshes)
+    return with_meshes(options.settings, options.meshes)
 
 
 def _symmetries(path: Path, count: int) -> list[dict[str, Any]]:

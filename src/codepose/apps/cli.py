@@ -7,12 +7,14 @@ import sys
 
 COMMANDS = {
     "demo": "train the quick preset on the built-in hammer and report: the whole paper in minutes",
+    "mesh": "look a CAD file over: size, unit, symmetries, six views, and what to type",
     "preview": "draw a contact sheet of the training data, before any training",
     "train": "train a network on your CAD model",
     "evaluate": "measure a trained run on held-out scenes; writes results.json and report.html",
     "predict": "find the part in a photo or a folder of photos: overlay and JSON",
     "reproduce": "run the paper's experiment: every cell, its baselines, and the rows it lacks",
     "pack": "make a trained run small enough to hand on",
+    "render": "write training images as a BOP dataset, for other tools",
     "report": "print a run's numbers and where its report is",
 }
 

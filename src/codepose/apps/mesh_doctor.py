@@ -3,36 +3,17 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING
 
-import tyro
 from rich.console import Console
 from rich.table import Table
+
+from codepose.apps.options import MeshDoctor
 
 if TYPE_CHECKING:
     from codepose.synthesis.inspection import MeshReport
 
 _console = Console()
-
-
-@dataclass
-class MeshDoctor:
-    """Look a CAD file over before training: size, unit, surface, colours, symmetries, and a sheet of six views."""
-
-    mesh: Annotated[Path, tyro.conf.Positional]
-    """CAD file (PLY, OBJ, STL, GLB), or the name of a built-in mesh."""
-    unit: Literal["mm", "cm", "m", "inch"] = "mm"
-    """Unit of the file's coordinates."""
-    center: bool = False
-    """Move the origin to the middle of the bounding box, in the sheet and in what --save writes."""
-    faces: int = 0
-    """Reduce the mesh to so many faces, in the sheet and in what --save writes; 0 = keep them."""
-    out: Path = Path("sheet.png")
-    """PNG file of the six views."""
-    save: Path | None = None
-    """Also write the part as a PLY file in mm, with its colours."""
 
 
 def mesh(options: MeshDoctor) -> int:

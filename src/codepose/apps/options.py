@@ -2,13 +2,171 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import argparse
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
+from codepose.config import PRESETS, ObjectSettings, Settings, load_preset, load_settings
+
+Method = Literal["joint", "extended", "original", "jitter"]
 Scale = Literal["smoke", "cpu", "paper"]
+
+
+@dataclass
+class Demo:
+    """Train the quick preset on the built-in hammer, from nothing, and report."""
+
+    out: Path = Path("runs/demo")
+    """Run folder; an interrupted demo goes on from there."""
+    pretrained: bool = False
+    """Train nothing: show the trained network that codepose brings, on 24 scenes, within two minutes."""
+    joint_only: bool = False
+    """Leave out the two-network baselines."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+
+
+@dataclass
+class Preview:
+    """Draw a contact sheet of the training data: look at it before you train."""
+
+    meshes: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
+    """CAD files (PLY, OBJ, STL, GLB); none = the preset's."""
+    out: Path = Path("preview.png")
+    """PNG file to write."""
+    count: int = 8
+    """How many samples."""
+    difficulty: float = 1.0
+    """Of the curriculum, from 0 (clean) to 1."""
+    preset: str = "quick"
+    """One of the shipped presets, or a YAML file."""
+    settings: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
+
+
+@dataclass
+class Train:
+    """Train a network on your CAD model."""
+
+    meshes: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
+    """CAD files (PLY, OBJ, STL, GLB); none = the preset's. The first object's settings (--objects.0.unit m,
+    --objects.0.view-cone-deg 180) hold for all of them."""
+    out: Path = Path("runs/part")
+    """Run folder."""
+    methods: tuple[Method, ...] = ("joint",)
+    """joint (the paper's), extended and original (its two-network baselines), jitter (extended, trained on jittered
+    boxes)."""
+    resume: bool = False
+    """Go on with the run in this folder."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    preset: str = "quick"
+    """One of the shipped presets, or a YAML file."""
+    settings: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
+
+
+@dataclass
+class Evaluate:
+    """Measure a trained run on held-out scenes."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Run folder."""
+    methods: tuple[Method, ...] = ()
+    """Which methods; none = all that are trained."""
+    images: int | None = None
+    """How many scenes; None = the settings' test split."""
+    split: Literal["test", "val"] = "test"
+    """val for choosing anything, test for the final numbers."""
+    refine: bool = False
+    """Add a row a method with render-and-compare against its reconstructions."""
+    bop: Path | None = None
+    """Measure on a BOP dataset instead: its folder. One method, joint unless --methods says another."""
+    bop_split: str = "test"
+    """Which folder of the BOP dataset."""
+    obj_ids: tuple[int, ...] = ()
+    """The BOP dataset's numbers of the run's objects; none = 1, 2, ..."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+
+
+@dataclass
+class Predict:
+    """Find the part in photos, videos or a webcam's pictures."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Run folder."""
+    sources: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    """Photos, folders of photos, quoted patterns ("photos/*.jpg"), videos, webcam or webcam:1."""
+    K: str = ""
+    """The camera: fx,fy,cx,cy in pixels of the upright photo (OpenCV's convention), fov=60 (horizontal, degrees), or
+    a calibration file: JSON, OpenCV or ROS YAML, COLMAP cameras.txt. Lens distortion is taken out."""
+    out: Path | None = None
+    """Folder for predictions.jsonl, NAME.json and NAME.overlay.png or .mp4; None = beside the run, RUN/predictions."""
+    method: Method = "joint"
+    """Which of the trained methods."""
+    min_score: float = 0.5
+    """Leave out detections below."""
+    max_detections: int | None = None
+    """At most so many an image, best first; None = as many as the run's settings allow."""
+    refine: bool = True
+    """Refine rotations by render-and-compare with the network's reconstructions; --no-refine is the paper's lookup."""
+    smooth: bool = False
+    """Smooth the poses of a video over time."""
+    max_frames: int | None = None
+    """Stop a video or webcam after so many frames."""
+    bop: Path | None = None
+    """Also write a results file in BOP's CSV format."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+
+
+@dataclass
+class Report:
+    """Print a run's numbers and where its report is."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Run folder."""
+
+
+@dataclass
+class MeshDoctor:
+    """Look a CAD file over before training: size, unit, surface, colours, symmetries, and a sheet of six views."""
+
+    mesh: Annotated[Path, tyro.conf.Positional]
+    """CAD file (PLY, OBJ, STL, GLB), or the name of a built-in mesh."""
+    unit: Literal["mm", "cm", "m", "inch"] = "mm"
+    """Unit of the file's coordinates."""
+    center: bool = False
+    """Move the origin to the middle of the bounding box, in the sheet and in what --save writes."""
+    faces: int = 0
+    """Reduce the mesh to so many faces, in the sheet and in what --save writes; 0 = keep them."""
+    out: Path = Path("sheet.png")
+    """PNG file of the six views."""
+    save: Path | None = None
+    """Also write the part as a PLY file in mm, with its colours."""
+
+
+@dataclass
+class Render:
+    """Render labelled images in BOP format, for training or testing other tools."""
+
+    bop: Path
+    """Folder of the BOP dataset: a new one, or one of the same objects to which a split is added."""
+    meshes: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
+    """CAD files (PLY, OBJ, STL, GLB), or one run folder: its objects and settings; none = the preset's."""
+    images: int = 100
+    """How many images, one target object each."""
+    split: Literal["train", "val", "test"] = "train"
+    """Other random numbers and backgrounds for each; test also gets test_targets_bop19.json."""
+    symmetries: Path | None = None
+    """A models_info.json: the symmetries of its objects 1, 2, ... are written beside the models."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    preset: str = "quick"
+    """One of the shipped presets, or a YAML file."""
+    settings: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
 
 
 @dataclass
@@ -37,3 +195,27 @@ class Pack:
     """Run folder."""
     out: Annotated[Path, tyro.conf.Positional]
     """New folder."""
+
+
+def starting_settings(arguments: list[str]) -> Settings:
+    """The preset that --preset names: its values are the options' defaults."""
+    peek = argparse.ArgumentParser(add_help=False)
+    peek.add_argument("--preset", default="quick")
+    name = peek.parse_known_args(arguments)[0].preset
+    if name not in PRESETS and (Path(name).suffix in (".yaml", ".yml") or Path(name).exists()):
+        return load_settings(name)
+    return load_preset(name)
+
+
+def with_meshes(settings: Settings, meshes: tuple[Path, ...]) -> Settings:
+    """Puts the given CAD files in the place of the preset's objects, with its first object's other settings."""
+    from codepose.synthesis.shapes import BUILTIN
+
+    if not meshes:
+        return settings
+    template = settings.objects[0]
+    objects: list[ObjectSettings] = []
+    for mesh in meshes:
+        name = str(mesh) if str(mesh) in BUILTIN else str(mesh.resolve())
+        objects.append(template.model_copy(update={"mesh": name, "label": template.label or mesh.stem}))
+    return settings.model_copy(update={"objects": tuple(objects)})

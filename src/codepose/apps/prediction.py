@@ -27,7 +27,7 @@ from codepose.training.progress import Display
 from codepose.training.run import Run
 
 if TYPE_CHECKING:
-    from codepose.apps.commands import Predict
+    from codepose.apps.options import Predict
 
 
 def predict_images(options: Predict) -> int:

@@ -176,7 +176,7 @@ def preview(settings: Settings, *, count: int = 8, scenes: bool = True, difficul
         batch.images,
         batch.boxes,
         nothing,
-        nothing[..., 0],
+        None,
         [f"{v:.0%} visible" for v in batch.visible_fraction.tolist()],
         ["amodal box"],
     )

@@ -121,7 +121,7 @@ def figure3_grid(panels: Mapping[str, Mapping[str, npt.ArrayLike]]) -> Figure:
             axes.plot(THETAS, correct, color=_rgb(colors[name]), linewidth=2, label=label)
         axes.set(title=title, xlabel="VSD threshold θ", ylabel="correct poses (VSD < θ)", xlim=(0, 1))
         axes.set_ylim(0, max((np.size(values) for values in curves.values()), default=1))
-        axes.legend(loc="upper left", framealpha=0.9, edgecolor="none", fontsize=9)
+        axes.legend(loc="best", framealpha=0.9, edgecolor="none", fontsize=9)
         _clean(axes)
     return figure
 
@@ -164,7 +164,7 @@ def learning_curves(records: Sequence[Mapping[str, object]], keys: Sequence[str]
 
 
 def detections(
-    images: Tensor, gt_boxes: Array, boxes: Array, ious: Array, labels: Sequence[str], methods: Sequence[str]
+    images: Tensor, gt_boxes: Array, boxes: Array, ious: Array | None, labels: Sequence[str], methods: Sequence[str]
 ) -> Picture:
     """Detected boxes and their IoU on example images: a row per method, a column per image (Fig. 4).
 
@@ -172,7 +172,7 @@ def detections(
         images: (N, 3, H, W) in [0, 1].
         gt_boxes: (N, 4) xyxy in pixels, drawn thin and white.
         boxes: (M, N, 4) xyxy in pixels, drawn in the method's colour; a nan box = missed.
-        ious: (M, N) in [0, 1].
+        ious: (M, N) in [0, 1]; None = the images are shown, not judged: the labels stand alone.
         labels: N names of the images, printed in each tile.
         methods: M names, printed above each row.
 
@@ -182,8 +182,9 @@ def detections(
     Raises:
         ValueError: the shapes do not fit together.
     """
-    truth, found, overlaps = _numbers(gt_boxes), _numbers(boxes), _numbers(ious)
     m, n = len(methods), len(images)
+    truth, found = _numbers(gt_boxes), _numbers(boxes)
+    overlaps = np.zeros((m, n)) if ious is None else _numbers(ious)
     if truth.shape != (n, 4) or found.shape != (m, n, 4) or overlaps.shape != (m, n) or len(labels) != n:
         shapes = f"got {truth.shape}, {found.shape}, {overlaps.shape} and {len(labels)}"
         raise ValueError(f"want gt_boxes ({n}, 4), boxes ({m}, {n}, 4), ious ({m}, {n}), {n} labels; {shapes}")
@@ -197,7 +198,8 @@ def detections(
             _draw_box(tile, gt, WHITE, width=1)
             if not missed:
                 _draw_box(tile, box, color, width=2)
-            _draw_text(tile, f"{label}  missed" if missed else f"{label}  IoU {iou:.2f}")
+            judged = "  missed" if missed else f"  IoU {iou:.2f}"
+            _draw_text(tile, label if ious is None else label + judged)
             tiles.append(np.asarray(tile))
         strips.append(_labelled(method, _beside(tiles)))
     return _below(strips)
@@ -256,8 +258,11 @@ def contour(mask: Array, width: int = 1) -> npt.NDArray[np.bool_]:
     The image's edge is no outside: a mask that leaves the image stays open there.
     """
     inside = torch.from_numpy(_numbers(mask) > 0)
-    grown = functional.max_pool2d((~inside).float()[None], 2 * width + 1, stride=1, padding=width)[0] > 0
-    return (inside & grown).numpy()
+    size, outside = 2 * width + 1, (~inside).float()[None]
+    # a square's maximum, one axis after the other: large photos have wide lines
+    grown = functional.max_pool2d(outside, (1, size), stride=1, padding=(0, width))
+    grown = functional.max_pool2d(grown, (size, 1), stride=1, padding=(width, 0))
+    return (inside & (grown[0] > 0)).numpy()
 
 
 def to_png(picture: Picture | Figure) -> bytes:

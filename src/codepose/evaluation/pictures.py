@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +113,7 @@ def _figure3(results: Results) -> Section:
 
 def _figure4(results: Results) -> Section:
     examples = results.examples[:4]
-    names = [n for n in results.methods if any(n in e.estimates for e in examples)]
+    names = _own_networks(results, examples)
     boxes = np.full((len(names), len(examples), 4), np.nan)
     ious = np.full((len(names), len(examples)), np.nan)
     for m, name in enumerate(names):
@@ -135,8 +135,16 @@ def _figure4(results: Results) -> Section:
     )
 
 
+def _own_networks(results: Results, examples: Sequence[Example]) -> list[str]:
+    """The methods with an estimate in the examples; refinement changes neither boxes nor reconstructions."""
+    seen = [n for n in results.methods if any(n in e.estimates for e in examples)]
+    return [n for n in seen if not n.endswith("+ refinement")]
+
+
 def _overlays(results: Results, world: World) -> Section:
     name = next(iter(results.methods))
+    if any(f"{name} + refinement" in e.estimates for e in results.examples):
+        name = f"{name} + refinement"
     drawn = [draw_example(e, name, world) for e in results.examples if name in e.estimates]
     pictures = torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2).float() / 255.0
     grid = draw.contact_sheet([("", row) for row in torch.split(pictures, 3)], columns=3)
@@ -169,7 +177,7 @@ def _reconstructions(results: Results) -> Section:
     examples = results.examples[:_SHEET]
     rows: list[tuple[str, Tensor]] = [("target", torch.stack([e.target for e in examples]))]
     black = torch.zeros_like(rows[0][1][0])
-    for name in (n for n in results.methods if any(n in e.estimates for e in examples)):
+    for name in _own_networks(results, examples):
         made = [e.estimates[name].reconstruction if name in e.estimates else black for e in examples]
         rows.append((name, torch.stack(made)))
     sheet = draw.contact_sheet(rows, columns=len(examples), scale=max(1, 128 // black.shape[-1]))
