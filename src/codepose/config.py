@@ -319,16 +319,8 @@ class Settings(_Frozen):
         return self
 
 
-PRESETS = (
-    "quick",
-    "robust",
-    "cpu",
-    "smoke",
-    "paper-128-t1",
-    "paper-128-t2",
-    "paper-4096-t1",
-    "paper-4096-t2",
-)
+_PRESET_FILES = resources.files("codepose").joinpath("presets")
+PRESETS = tuple(sorted(p.name.removesuffix(".yaml") for p in _PRESET_FILES.iterdir() if p.name.endswith(".yaml")))
 
 
 def _validated(values: dict[str, Any], source: str) -> Settings:
@@ -361,7 +353,7 @@ def load_preset(name: str) -> Settings:
     """
     if name not in PRESETS:
         raise ConfigError(f"no preset is called {name!r}; there are {', '.join(PRESETS)}")
-    text = resources.files("codepose").joinpath("presets", f"{name}.yaml").read_text()
+    text = _PRESET_FILES.joinpath(f"{name}.yaml").read_text()
     return _over_the_papers({"name": name, **(yaml.safe_load(text) or {})}, f"preset {name}")
 
 

@@ -283,7 +283,7 @@ def test_what_cannot_be_evaluated_is_said(rendered: Path, tray: Path, run: Run) 
     gt = rendered / "test" / "000001" / "scene_gt.json"
     try:
         text = gt.read_text()
-        gt.write_text("{}")
+        gt.write_text(text.replace('"obj_id": 1', '"obj_id": 9'))
         with pytest.raises(BopError, match="no target of the objects 1"):
             evaluate_images(oracle, BopDataset.open(rendered), "test", [1])
     finally:

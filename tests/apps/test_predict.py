@@ -247,7 +247,7 @@ def test_refinement_is_an_option(run: Path, photos: Path, tmp_path: Path, monkey
         return refine(self, *arguments)
 
     monkeypatch.setattr(Refiner, "__call__", counting)
-    predict(run, tmp_path / "out", photos / "a.png")
+    predict(run, tmp_path / "out", photos / "a.png", "--no-refine")
     assert refined == []
     status, lines = predict(run, tmp_path / "out", photos / "a.png", "--refine")
     assert status == 0

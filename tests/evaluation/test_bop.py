@@ -424,6 +424,9 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
         dataset.scene("test_kinect", 3)
     with pytest.raises(BopError, match="has no image 6"):
         dataset.scene("test_kinect", 48).image(6)
+    (scene / "scene_gt_info.json").write_text('{"5": [{}]}')
+    with pytest.raises(BopError, match="does not belong"):
+        dataset.scene("test_kinect", 48).image(5)
     (scene / "scene_camera.json").write_text('{"5": {"cam_model": {}}}')
     with pytest.raises(BopError, match="pinhole"):
         dataset.scene("test_kinect", 48).image(5)

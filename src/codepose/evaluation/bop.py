@@ -193,7 +193,9 @@ class BopScene:
     def _instances(self, key: str) -> tuple[BopInstance, ...]:
         assert self.gt is not None
         labels = self.gt.get(key, [])
-        infos = [{}] * len(labels) if self.gt_info is None else self.gt_info.get(key, [{}] * len(labels))
+        infos = [{}] * len(labels) if self.gt_info is None else self.gt_info.get(key, [])
+        if len(infos) != len(labels):
+            raise BopError(f"{self.folder}, image {key}: scene_gt_info.json does not belong to scene_gt.json")
         return tuple(
             BopInstance(
                 index=index,

@@ -56,9 +56,7 @@ def results_name(method: str, dataset: str, split: str) -> str:
     for what, name, allowed in (("method", method, "-"), ("dataset", dataset, ""), ("split", split, "-")):
         if not re.fullmatch(rf"[A-Za-z0-9.{allowed}]+", name):
             also = f" and {allowed!r}" if allowed else ""
-            raise BopError(
-                f"a {what} may hold letters, digits, '.'{also}, not be {name!r}: BOP splits names at '_', '-'"
-            )
+            raise BopError(f"a {what} may hold letters, digits, '.'{also}, not be {name!r}: BOP splits at '_' and '-'")
     return f"{method}_{dataset}-{split}.csv"
 
 

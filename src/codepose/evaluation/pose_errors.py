@@ -247,11 +247,10 @@ def symmetric_distance(
         ValueError: A shape is not as above.
     """
     poses = _Poses.checked(torch.zeros(1, 3, device=R_gt.device), R_estimated, t_estimated, R_gt, t_gt)
-    transforms = _symmetries(symmetries, poses.vertices)
-    R, t = poses.equivalent(transforms).split((3, 1), dim=-1)  # (N, S, 3, 3), (N, S, 3, 1)
-    angles = geometry.geodesic_angle(poses.R_estimated[:, None].expand_as(R), R)  # (N, S)
+    true = poses.equivalent(_symmetries(symmetries, poses.vertices))  # (N, S, 3, 4)
+    angles = geometry.geodesic_angle(poses.R_estimated[:, None], true[..., :3])  # (N, S)
     angle, which = angles.min(1)
-    nearest = t[torch.arange(len(t), device=t.device), which, :, 0]
+    nearest = true[torch.arange(len(true), device=true.device), which, :, 3]
     return angle, (poses.t_estimated - nearest).norm(dim=-1)
 
 

@@ -8,12 +8,13 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+from torch.nn import functional as F
 
 from codepose import geometry
 from codepose.evaluation.draw import AXIS_COLORS, GAP, INK, Color, Picture, contour
 from codepose.synthesis.appearance import Lights, render_shaded
 from codepose.synthesis.mesh import Mesh
-from codepose.synthesis.renderer import Instances, Renderer
+from codepose.synthesis.renderer import Buffers, Instances, Renderer
 
 # what points right and up in the picture, as a CAD program shows a part whose z points up
 VIEWS: dict[str, tuple[tuple[int, int, int], tuple[int, int, int]]] = {
@@ -29,7 +30,7 @@ GROUND: Color = (236, 239, 243)
 _COLUMNS = 3
 _FAR = 30.0  # diameters between camera and part: nearly parallel rays
 _FILLED = 0.85  # of a tile's side, by the longest side of the bounding box
-_RAYS = 3  # a pixel along each axis
+_RAYS = 2  # a pixel along each axis
 _FOOT, _ARM = 64, 24  # pixels: the strip for arrows and scale bar below each view, and an arrow's length
 
 
@@ -77,12 +78,27 @@ def _rendered(mesh: Mesh, tile: int) -> Picture:
     K = geometry.camera_matrix(distance * _pixels_per_mm(mesh, tile), tile / 2, tile / 2).expand(len(R), 3, 3)
     instances = Instances.single(torch.zeros(len(R), dtype=torch.long), R, t)
     lights, tint = Lights.fixed(len(R), torch.device("cpu")), torch.ones(len(R), 3)
-    rgba, _ = render_shaded(Renderer([mesh]), instances, K, tile, lights, tint, _RAYS)
+    rgba, buffers = render_shaded(Renderer([mesh]), instances, K, tile, lights, tint, _RAYS)
     ground = torch.tensor(GROUND) / 255
     pictures = rgba[:, :3] + (1 - rgba[:, 3:]) * ground[:, None, None]
+    lines = _edges(buffers, 2.0 / _RAYS / _pixels_per_mm(mesh, tile))
+    pictures *= 1 - 0.7 * F.avg_pool2d(lines.float(), _RAYS)[:, None]
     for picture, covered in zip(pictures, rgba[:, 3], strict=True):
         picture[:, torch.from_numpy(contour(covered > 0.5))] *= 0.6
     return (pictures * 255).round().byte().permute(0, 2, 3, 1).numpy()
+
+
+def _edges(buffers: Buffers, step: float) -> Tensor:
+    """(B, H, W) bool, where the surface inside the outline breaks off by more than ``step`` mm, or bends by 30 degrees."""
+    depth = torch.where(buffers.depth > 0, buffers.depth, torch.nan)  # what is compared with nothing is no edge
+    lines = torch.zeros_like(depth, dtype=torch.bool)
+    for axis in (1, 2):
+        before, here, after = (depth.narrow(axis, k, depth.shape[axis] - 2) for k in range(3))
+        broken = (before - 2 * here + after).abs() > step
+        side, other = (buffers.normal.narrow(axis, k, depth.shape[axis] - 2) for k in (1, 2))
+        bent = ((side * other).sum(-1) < math.cos(math.radians(30))) & (here > 0) & (after > 0)
+        lines.narrow(axis, 1, depth.shape[axis] - 2).logical_or_(broken | bent)
+    return lines
 
 
 def _looking(right: tuple[int, int, int], up: tuple[int, int, int]) -> Tensor:

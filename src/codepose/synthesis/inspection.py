@@ -111,7 +111,7 @@ def inspect(path: str | Path, unit: Unit = "mm") -> MeshReport:
         symmetries=find_symmetries(mesh).scaled(mm / scale),
         findings=(),
     )
-    return replace(report, findings=tuple(_findings(report, Path(path).suffix.lower())))
+    return replace(report, findings=tuple(_findings(report)))
 
 
 def symmetry_words(symmetries: Symmetries) -> str:
@@ -136,13 +136,11 @@ def _axis_words(axis: NDArray[np.float64]) -> str:
     return "(" + ", ".join(f"{v + 0.0:.2f}" for v in np.round(axis, 2)) + ")"
 
 
-def _findings(report: MeshReport, suffix: str) -> Iterator[str]:
+def _findings(report: MeshReport) -> Iterator[str]:
     """What a person should know or type, the gravest first."""
     across = report.diameter / MILLIMETRES[report.unit]
     if not report.usable:
         yield f"taken as {report.unit} the part is {plain(report.diameter)} mm across: {unit_advice(across)}"
-    elif suffix in (".glb", ".gltf") and report.unit != "m" and "m" in report.plausible:
-        yield f"GLB files are in metres by their standard: type --unit m ({report.plausible['m']:,.0f} mm across)"
     if report.colors == ("none",):
         yield (
             "no colours: the part is shown in neutral grey; give it its material's colour in the CAD program and "
