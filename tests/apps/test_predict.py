@@ -46,6 +46,7 @@ def photos(tmp_path: Path) -> Path:
     for seed, name in enumerate(("a.png", "b.png", "c.bmp")):
         Image.fromarray(picture(seed)).save(folder / name)
     (folder / "notes.txt").write_text("not a photo")
+    (folder / "a.overlay.png").write_bytes((folder / "a.png").read_bytes())
     return folder
 
 
@@ -136,7 +137,7 @@ def test_bop_results_are_numbered_by_the_path(run: Path, photos: Path, tmp_path:
     scene = tmp_path / "bop" / "test" / "000048" / "rgb"
     scene.mkdir(parents=True)
     Image.fromarray(picture(0)).save(scene / "000123.png")
-    table = tmp_path / "results.csv"
+    table = tmp_path / "new" / "results.csv"
     _, lines = predict(run, tmp_path / "out", scene, photos / "a.png", "--bop", table)
     rows = read_results(table)
     assert [(r.scene_id, r.im_id, r.obj_id) for r in rows] == [(48, 123, 1)] * 3 + [(0, 1, 1)] * 3

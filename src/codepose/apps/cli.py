@@ -11,7 +11,7 @@ COMMANDS = {
     "preview": "draw a contact sheet of the training data, before any training",
     "train": "train a network on your CAD model",
     "evaluate": "measure a trained run on held-out scenes; writes results.json and report.html",
-    "predict": "find the part in a photo or a folder of photos: overlay and JSON",
+    "predict": "find the part in photos, folders, videos or a webcam: overlays and JSON",
     "reproduce": "run the paper's experiment: every cell, its baselines, and the rows it lacks",
     "pack": "make a trained run small enough to hand on",
     "render": "write training images as a BOP dataset, for other tools",

@@ -69,7 +69,8 @@ class Output:
     """
 
     def __init__(self, folder: Path, bop: Path | None = None) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        for place in (folder, *([bop.parent] if bop else [])):
+            place.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self._bop = bop
         self._rows: list[PoseResult] = []

@@ -137,7 +137,9 @@ def find_sources(texts: Sequence[str]) -> list[Source]:
 
 
 def _known(paths: list[Path], suffixes: frozenset[str], complaint: str) -> list[Source]:
-    found = [_file(path) for path in paths if path.suffix.lower() in suffixes and path.is_file()]
+    """The photos and videos among files; our own overlays are none."""
+    files = [path for path in paths if path.is_file() and not path.stem.endswith(".overlay")]
+    found = [_file(path) for path in files if path.suffix.lower() in suffixes]
     if not found:
         raise ConfigError(complaint)
     return found
