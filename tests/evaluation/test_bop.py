@@ -52,10 +52,15 @@ def shifted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def parts(make_settings: Callable[..., Settings], shifted: Path) -> World:
-    """Two objects; boxes may leave the image by a third."""
+    """Two objects, up to three instances of them in a scene; boxes may leave the image by a third."""
     return World(
         make_settings(
-            **{"objects": [{"mesh": str(shifted)}, {"mesh": "hammer"}], "data.camera.truncation": 0.35, "data.seed": 3}
+            **{
+                "objects": [{"mesh": str(shifted)}, {"mesh": "hammer"}],
+                "data.camera.truncation": 0.35,
+                "data.occlusion.companions": 2,
+                "data.seed": 3,
+            }
         )
     )
 
@@ -77,6 +82,17 @@ def read(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
+def labels(written: Path, file: str = "scene_gt") -> list[tuple[int, int, Any]]:
+    """Image, place in the image's list and entry of every instance."""
+    content = read(written / "test" / "000001" / f"{file}.json")
+    return [(int(key), n, entry) for key, entries in content.items() for n, entry in enumerate(entries)]
+
+
+def mask(written: Path, im_id: int, n: int, kind: str = "mask") -> NDArray[np.bool_]:
+    whole: NDArray[np.bool_] = pixels(written / "test" / "000001" / kind / f"{im_id:06d}_{n:06d}.png") > 0
+    return whole
+
+
 def pixels(path: Path) -> NDArray[Any]:
     with Image.open(path) as image:
         return np.array(image)
@@ -87,35 +103,41 @@ def pixels(path: Path) -> NDArray[Any]:
 
 def test_the_folders_hold_what_bop_asks_for(written: Path) -> None:
     scene = written / "test" / "000001"
-    for kind, suffix in (("rgb", ""), ("depth", ""), ("mask", "_000000"), ("mask_visib", "_000000")):
-        assert sorted(p.name for p in (scene / kind).iterdir()) == [f"{i:06d}{suffix}.png" for i in range(COUNT)]
+    for kind in ("rgb", "depth"):
+        assert sorted(p.name for p in (scene / kind).iterdir()) == [f"{i:06d}.png" for i in range(COUNT)]
+    for kind in ("mask", "mask_visib"):
+        wanted = [f"{im_id:06d}_{n:06d}.png" for im_id, n, _ in labels(written)]
+        assert sorted(p.name for p in (scene / kind).iterdir()) == wanted
     names = {p.name for p in scene.iterdir() if p.is_file()}
     assert names == {"scene_camera.json", "scene_gt.json", "scene_gt_info.json"}
     assert {p.name for p in (written / "models").iterdir()} == {"models_info.json", "obj_000001.ply", "obj_000002.ply"}
-    rgb, depth, mask = (pixels(next((scene / kind).iterdir())) for kind in ("rgb", "depth", "mask"))
+    rgb, depth, silhouette = (pixels(next((scene / kind).iterdir())) for kind in ("rgb", "depth", "mask"))
     assert (rgb.dtype, rgb.shape) == (np.uint8, (SIZE, SIZE, 3))
     assert (depth.dtype, depth.shape) == (np.uint16, (SIZE, SIZE))
-    assert (mask.dtype, mask.shape, set(np.unique(mask).tolist())) == (np.uint8, (SIZE, SIZE), {0, 255})
+    assert (silhouette.dtype, silhouette.shape) == (np.uint8, (SIZE, SIZE))
+    assert set(np.unique(silhouette).tolist()) == {0, 255}
 
 
 def test_json_keys_and_types(written: Path) -> None:
     scene = written / "test" / "000001"
-    camera, gt, info = (read(scene / f"scene_{name}.json") for name in ("camera", "gt", "gt_info"))
-    assert list(camera) == list(gt) == list(info) == [str(i) for i in range(COUNT)]
+    camera, gt, infos = (read(scene / f"scene_{name}.json") for name in ("camera", "gt", "gt_info"))
+    assert list(camera) == list(gt) == list(infos) == [str(i) for i in range(COUNT)]
     for key in camera:
         assert set(camera[key]) == {"cam_K", "depth_scale"}
         assert [type(v) for v in camera[key]["cam_K"]] == [float] * 9
-        ((label,), (extra,)) = gt[key], info[key]
+    assert [(im_id, n) for im_id, n, _ in labels(written)] == [(i, n) for i, n, _ in labels(written, "scene_gt_info")]
+    for _, _, label in labels(written):
         assert set(label) == {"cam_R_m2c", "cam_t_m2c", "obj_id"}
         assert len(label["cam_R_m2c"]) == 9
         assert len(label["cam_t_m2c"]) == 3
         assert label["obj_id"] in (1, 2)
-        counts = ("px_count_all", "px_count_valid", "px_count_visib")
-        assert set(extra) == {"bbox_obj", "bbox_visib", "visib_fract", *counts}
-        assert [type(v) for name in ("bbox_obj", "bbox_visib") for v in extra[name]] == [int] * 8
-        assert [type(extra[name]) for name in counts] == [int] * 3
-        assert type(extra["visib_fract"]) is float
-    assert {label["obj_id"] for labels in gt.values() for label in labels} == {1, 2}
+    counts = ("px_count_all", "px_count_valid", "px_count_visib")
+    for _, _, info in labels(written, "scene_gt_info"):
+        assert set(info) == {"bbox_obj", "bbox_visib", "visib_fract", *counts}
+        assert [type(v) for name in ("bbox_obj", "bbox_visib") for v in info[name]] == [int] * 8
+        assert [type(info[name]) for name in counts] == [int] * 3
+        assert type(info["visib_fract"]) is float
+    assert {label["obj_id"] for _, _, label in labels(written)} == {1, 2}
 
 
 def test_the_camera_has_its_pixel_centres_at_integers(written: Path, parts: World) -> None:
@@ -172,62 +194,85 @@ def test_what_is_too_far_for_sixteen_bits_is_not_measured() -> None:
     assert stored.tolist() == [[0, 0, 1, 65535, 0, 0]]
 
 
+def test_the_target_and_every_companion_are_labelled(written: Path, parts: World, scenes: SceneBatch) -> None:
+    assert scenes.other_objects is not None
+    assert scenes.other_boxes is not None
+    gt = read(written / "test" / "000001" / "scene_gt.json")
+    for i in range(COUNT):
+        there = scenes.other_objects[i] >= 0
+        expected = [int(scenes.objects[i]), *scenes.other_objects[i][there].tolist()]
+        assert [label["obj_id"] - 1 for label in gt[str(i)]] == expected
+    assert {len(entries) for entries in gt.values()} >= {1, 2}, "the test needs both kinds"
+    visible = np.zeros((COUNT, SIZE, SIZE), dtype=int)
+    for im_id, n, _ in labels(written):
+        visible[im_id] += mask(written, im_id, n, "mask_visib")
+    assert visible.max() == 1, "a pixel belongs to one object"
+
+
 def test_boxes_and_counts_are_the_masks(written: Path) -> None:
-    scene, truncated = written / "test" / "000001", 0
-    for key, (info,) in read(scene / "scene_gt_info.json").items():
-        mask, visible = (pixels(scene / kind / f"{int(key):06d}_000000.png") > 0 for kind in ("mask", "mask_visib"))
-        assert not (visible & ~mask).any()
+    truncated = 0
+    for im_id, n, info in labels(written, "scene_gt_info"):
+        whole, visible = (mask(written, im_id, n, kind) for kind in ("mask", "mask_visib"))
+        assert not (visible & ~whole).any()
+        assert info["px_count_visib"] == visible.sum()
+        assert info["px_count_valid"] == whole.sum()
+        assert info["visib_fract"] == pytest.approx(visible.sum() / info["px_count_all"])
+        if not visible.any():
+            assert info["bbox_visib"] == info["bbox_obj"] == [-1, -1, -1, -1]
+            continue
         rows, columns = np.nonzero(visible)
         extent = [columns.min(), rows.min(), np.ptp(columns), np.ptp(rows)]  # bop_toolkit: largest minus smallest
         assert info["bbox_visib"] == extent
-        assert info["px_count_visib"] == visible.sum()
-        assert info["px_count_valid"] == mask.sum()
-        assert info["visib_fract"] == pytest.approx(visible.sum() / info["px_count_all"])
-        rows, columns = np.nonzero(mask)
+        rows, columns = np.nonzero(whole)
         x, y, w, h = info["bbox_obj"]
         inside = x >= 0 and y >= 0 and x + w < SIZE and y + h < SIZE
         truncated += not inside
         if inside:
             assert info["bbox_obj"] == [columns.min(), rows.min(), np.ptp(columns), np.ptp(rows)]
-            assert info["px_count_all"] == mask.sum()
+            assert info["px_count_all"] == whole.sum()
         else:
-            assert info["px_count_all"] > mask.sum()
-            clipped = [max(x, 0), max(y, 0), min(x + w, SIZE - 1), min(y + h, SIZE - 1)]
-            assert clipped == [columns.min(), rows.min(), columns.max(), rows.max()]
+            assert info["px_count_all"] > whole.sum()
+            assert (x <= columns.min(), y <= rows.min(), x + w >= columns.max(), y + h >= rows.max()) == (True,) * 4
     assert 0 < truncated < COUNT, "the test needs both kinds"
 
 
 def test_amodal_boxes_are_the_projected_ones_within_a_pixel(written: Path, parts: World, scenes: SceneBatch) -> None:
+    assert scenes.other_boxes is not None
+    assert scenes.other_objects is not None
     boxes = parts.boxes(scenes.objects, scenes.R_cam_obj, scenes.t_cam_obj)
-    for key, (info,) in read(written / "test" / "000001" / "scene_gt_info.json").items():
+    for im_id, n, info in labels(written, "scene_gt_info"):
         box = from_bop_box(info["bbox_obj"])
         assert box is not None
-        assert np.abs(box - boxes[int(key)].numpy()).max() <= 1.0
+        if n == 0:
+            assert np.abs(box - boxes[im_id].numpy()).max() <= 1.0
+        else:
+            there = (scenes.other_objects[im_id] >= 0).nonzero().squeeze(1)
+            expected = scenes.other_boxes[im_id, there[n - 1]].numpy()
+            assert np.abs(box.clip(0, SIZE) - expected).max() <= 1.0
 
 
 def test_visibility_is_the_scenes(written: Path, scenes: SceneBatch) -> None:
     """The scenes count four rays a pixel, and of a truncated object only what is inside."""
-    infos = read(written / "test" / "000001" / "scene_gt_info.json")
-    fractions = [info["px_count_visib"] / info["px_count_valid"] for (info,) in infos.values()]
+    infos = [info for _, n, info in labels(written, "scene_gt_info") if n == 0]
+    fractions = [info["px_count_visib"] / info["px_count_valid"] for info in infos]
     np.testing.assert_allclose(fractions, scenes.visible_fraction.numpy(), atol=0.03)
     assert min(fractions) < 0.95
 
 
 def test_the_written_model_at_the_written_pose_hits_the_mask(written: Path) -> None:
     """By BOP's own formula, s p_i = K (R p_m + t), with pixel centres at integers."""
-    scene, dataset = written / "test" / "000001", BopDataset.open(written)
-    cameras = read(scene / "scene_camera.json")
-    for key, (label,) in read(scene / "scene_gt.json").items():
+    cameras, dataset = read(written / "test" / "000001" / "scene_camera.json"), BopDataset.open(written)
+    for im_id, n, label in labels(written):
         points = dataset.models[label["obj_id"]].vertices()
         R, t = np.reshape(label["cam_R_m2c"], (3, 3)), np.array(label["cam_t_m2c"])
-        image = (points @ R.T + t) @ np.reshape(cameras[key]["cam_K"], (3, 3)).T
+        image = (points @ R.T + t) @ np.reshape(cameras[str(im_id)]["cam_K"], (3, 3)).T
         column, row = (image[:, :2] / image[:, 2:]).round().astype(int).T
         inside = (column >= 0) & (column < SIZE) & (row >= 0) & (row < SIZE)
-        mask = pixels(scene / "mask" / f"{int(key):06d}_000000.png") > 0
-        near = binary_dilation(mask, np.ones((3, 3), bool))
+        whole = mask(written, im_id, n)
+        near = binary_dilation(whole, np.ones((3, 3), bool))
         assert near[row[inside], column[inside]].all()
         if inside.all():
-            rows, columns = np.nonzero(mask)
+            rows, columns = np.nonzero(whole)
             extent = [column.min(), row.min(), column.max(), row.max()]
             assert np.abs(np.subtract(extent, [columns.min(), rows.min(), columns.max(), rows.max()])).max() <= 1
 
@@ -236,30 +281,44 @@ def test_a_render_of_the_written_files_is_the_mask_and_the_depth(written: Path) 
     dataset = BopDataset.open(written)
     renderer = Renderer([model.mesh() for model in dataset.models.values()])
     for image in dataset.images("test"):
-        (label,) = image.instances or ()
-        R, t, K = (torch.from_numpy(x).float()[None] for x in (label.R_cam_obj, label.t_cam_obj, image.K))
-        alone = Instances.single(torch.tensor([label.obj_id - 1]), R, t)
-        depth = renderer.render(alone, geometry.from_opencv(K), (SIZE, SIZE)).depth[0].numpy()
-        mask, visible = image.mask(0), image.mask(0, visible=True)
-        assert mask is not None
-        assert visible is not None
-        assert ((depth > 0) != mask).sum() <= 2, "a ray along an edge may fall to either side"
-        both = visible & (depth > 0)
         measured = image.depth()
         assert measured is not None
-        assert np.median(np.abs(depth - measured)[both]) < 0.06
-        assert (np.abs(depth - measured)[both] < 0.2).mean() > 0.99
+        for label in image.instances or ():
+            R, t, K = (torch.from_numpy(x).float()[None] for x in (label.R_cam_obj, label.t_cam_obj, image.K))
+            alone = Instances.single(torch.tensor([label.obj_id - 1]), R, t)
+            depth = renderer.render(alone, geometry.from_opencv(K), (SIZE, SIZE)).depth[0].numpy()
+            whole, visible = image.mask(label.index), image.mask(label.index, visible=True)
+            assert whole is not None
+            assert visible is not None
+            assert ((depth > 0) != whole).sum() <= 2, "a ray along an edge may fall to either side"
+            both = visible & (depth > 0)
+            assert np.median(np.abs(depth - measured)[both]) < 0.06
+            assert (np.abs(depth - measured)[both] < 0.2).mean() > 0.98
 
 
 def test_targets_of_the_test_split(written: Path) -> None:
-    listed = read(written / "test_targets_bop19.json")
-    gt = read(written / "test" / "000001" / "scene_gt.json")
-    info = read(written / "test" / "000001" / "scene_gt_info.json")
-    assert listed == [
-        {"im_id": i, "inst_count": 1, "obj_id": gt[str(i)][0]["obj_id"], "scene_id": 1}
-        for i in range(COUNT)
-        if info[str(i)][0]["visib_fract"] >= 0.1
+    visible = {(im_id, n): info["visib_fract"] for im_id, n, info in labels(written, "scene_gt_info")}
+    expected: dict[tuple[int, int], int] = {}
+    for im_id, n, label in labels(written):
+        if visible[im_id, n] >= 0.1:
+            expected[im_id, label["obj_id"]] = expected.get((im_id, label["obj_id"]), 0) + 1
+    assert read(written / "test_targets_bop19.json") == [
+        {"im_id": im_id, "inst_count": count, "obj_id": obj_id, "scene_id": 1}
+        for (im_id, obj_id), count in sorted(expected.items())
     ]
+
+
+def test_clean_training_images_have_no_companions(
+    make_settings: Callable[..., Settings], shifted: Path, tmp_path: Path
+) -> None:
+    changes = {"objects": [{"mesh": str(shifted)}], "data.occlusion.companions": 2, "data.clean": 0.5}
+    crowd = World(make_settings(**changes))
+    scenes = SceneSource(crowd, "train").scenes(torch.arange(8))
+    assert scenes.other_objects is not None
+    write_dataset(crowd, tmp_path / "crowd", split="train", images=8)
+    counts = [len(image.instances or ()) for image in BopDataset.open(tmp_path / "crowd").images("train")]
+    assert counts == (1 + (scenes.other_objects >= 0).sum(1)).tolist()
+    assert {1, 2} <= set(counts), "of the same object, in training"
 
 
 def test_long_splits_are_cut_into_scenes(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,8 +361,8 @@ def test_the_reader_returns_what_the_writer_was_given(written: Path, parts: Worl
     images = list(dataset.images("test"))
     assert [image.im_id for image in images] == list(range(COUNT))
     for i, image in enumerate(images):
-        (label,) = image.instances or ()
-        index = int(scenes.objects[i])
+        assert image.instances
+        label, index = image.instances[0], int(scenes.objects[i])
         assert label.obj_id == index + 1
         np.testing.assert_allclose(label.R_cam_obj, scenes.R_cam_obj[i].numpy(), atol=1e-7)
         middle = label.R_cam_obj @ parts.objects[index].offset.numpy() + label.t_cam_obj
@@ -314,7 +373,8 @@ def test_the_reader_returns_what_the_writer_was_given(written: Path, parts: Worl
         assert label.visible_box is not None
         for inner, outer in ((label.visible_box[:2], label.box[:2]), (-label.visible_box[2:], -label.box[2:])):
             assert (inner >= outer).all()
-    assert dataset.targets("test") == [BopTarget(1, i, int(scenes.objects[i]) + 1, 1) for i in range(COUNT)]
+    targets = dataset.targets("test")
+    assert all(BopTarget(1, i, int(scenes.objects[i]) + 1, 1) in targets for i in range(COUNT))
     with pytest.raises(dataclasses.FrozenInstanceError):
         images[0].im_id = 7  # type: ignore[misc]
 

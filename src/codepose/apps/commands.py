@@ -67,8 +67,6 @@ def demo(options: o.Demo) -> int:
     from codepose.apps.workflow import evaluate_run, train, trained_methods
     from codepose.training.run import Run
 
-    if options.pretrained:
-        return _show_pretrained(options)
     settings = load_preset("quick")
     limits = {"step1": 350.0, "step2": 200.0, "detector": 170.0, "original": 170.0}
     settings = override(settings, {f"{stage}.time_limit": limit for stage, limit in limits.items()})
@@ -77,19 +75,6 @@ def demo(options: o.Demo) -> int:
     train(run, methods, device=options.device)
     wanted = [m for m in trained_methods(run) if m in methods]
     evaluation = evaluate_run(run, wanted, refine=True, device=options.device)
-    _print_numbers(evaluation.summary)
-    _console.print(f"report: {run.path / 'report.html'}", highlight=False, soft_wrap=True)
-    return 0
-
-
-def _show_pretrained(options: o.Demo) -> int:
-    from codepose.apps.pack import unpack
-    from codepose.apps.workflow import evaluate_run
-    from codepose.training.run import Run
-
-    out = options.out if options.out != o.Demo().out else Path("runs/pretrained")
-    run = unpack(Run.open("hammer"), out)
-    evaluation = evaluate_run(run, ["joint"], images=24, refine=True, device=options.device)
     _print_numbers(evaluation.summary)
     _console.print(f"report: {run.path / 'report.html'}", highlight=False, soft_wrap=True)
     return 0

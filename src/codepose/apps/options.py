@@ -21,8 +21,6 @@ class Demo:
 
     out: Path = Path("runs/demo")
     """Run folder; an interrupted demo goes on from there."""
-    pretrained: bool = False
-    """Train nothing: show the trained network that codepose brings, on 24 scenes, within two minutes."""
     joint_only: bool = False
     """Leave out the two-network baselines."""
     device: str = "auto"

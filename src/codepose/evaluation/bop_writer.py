@@ -7,8 +7,10 @@ where it lies at most 15 mm behind the measured depth.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +26,9 @@ from torch import Tensor
 from codepose import geometry
 from codepose.evaluation.bop import MIN_VISIBLE, TARGETS_FILE, BopError, to_bop_box
 from codepose.evaluation.bop_results import json_lines
+from codepose.synthesis.draws import Draws
 from codepose.synthesis.mesh import Mesh
+from codepose.synthesis.placement import place_companions
 from codepose.synthesis.renderer import Instances
 from codepose.synthesis.scenes import SceneBatch, SceneSource, Split
 from codepose.synthesis.world import ObjectModel, World
@@ -59,7 +63,8 @@ def write_dataset(
         world: Objects, camera and settings of the scenes; object i becomes obj_id i + 1.
         path: The dataset's folder, made if needed.
         split: "train", "val" or "test"; the last also gets `test_targets_bop19.json`.
-        images: How many scenes, one target object each.
+        images: How many scenes. Labelled are the target object, first, and its companions if the settings have any;
+            occluders and clutter are no objects of the dataset.
         symmetries: One mapping an object with `symmetries_discrete` and `symmetries_continuous`, in the CAD frame,
             for `models_info.json`; None = none.
         batch: Scenes at a time.
@@ -85,7 +90,8 @@ def write_dataset(
         last = min(first + SCENE_IMAGES, images)
         for start in range(first, last, batch):
             index = torch.arange(start, min(start + batch, last))
-            scene.add(source.scenes(index, depth=True))
+            scenes = source.scenes(index, depth=True)
+            scene.add(scenes, _standing(world, split, scenes))
             if progress is not None:
                 progress((int(index[-1]) + 1) / images)
         scene.write_labels()
@@ -158,26 +164,29 @@ class _Scene:
         for kind in _KINDS:
             (self.folder / kind).mkdir(parents=True)
 
-    def add(self, scenes: SceneBatch) -> None:
-        """Writes a batch's pictures and keeps its labels."""
+    def add(self, scenes: SceneBatch, standing: Instances) -> None:
+        """Writes a batch's pictures and keeps the labels of what is ``standing`` there, image by image."""
         assert scenes.depth is not None
-        silhouettes, margin, visible = _masks(self.world, scenes)
-        size = scenes.images.shape[-1]
+        size, stored = scenes.images.shape[-1], _stored_depth(scenes.depth)
         rgb = (scenes.images * 255.0).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-        stored = _stored_depth(scenes.depth)
         K = geometry.to_opencv(scenes.K.cpu()).double().flatten().tolist()
         for i, item in enumerate(scenes.index.tolist()):
-            im_id = item - self.first
-            inside = silhouettes[i, margin : margin + size, margin : margin + size]
-            masks = {"mask": inside, "mask_visib": visible[i]}
-            Image.fromarray(rgb[i]).save(self.folder / "rgb" / f"{im_id:06d}.png")
-            Image.fromarray(stored[i]).save(self.folder / "depth" / f"{im_id:06d}.png")
-            for kind, mask in masks.items():
-                Image.fromarray(mask.astype(np.uint8) * 255).save(self.folder / kind / f"{im_id:06d}_000000.png")
-            model = self.world.objects[int(scenes.objects[i])]
-            self.cameras[str(im_id)] = {"cam_K": K, "depth_scale": DEPTH_SCALE}
-            self.gt[str(im_id)] = [_label(model, scenes.R_cam_obj[i], scenes.t_cam_obj[i], int(scenes.objects[i]))]
-            self.gt_info[str(im_id)] = [_info(silhouettes[i], margin, visible[i], inside & (stored[i] > 0))]
+            name = f"{item - self.first:06d}.png"
+            Image.fromarray(rgb[i]).save(self.folder / "rgb" / name)
+            Image.fromarray(stored[i]).save(self.folder / "depth" / name)
+            key = str(item - self.first)
+            self.cameras[key] = {"cam_K": K, "depth_scale": DEPTH_SCALE}
+            self.gt[key], self.gt_info[key] = [], []
+        silhouettes, margin, visible = _masks(self.world, scenes, standing)
+        for n, image in enumerate(standing.image.tolist()):
+            im_id = int(scenes.index[image]) - self.first
+            index, labels, infos = int(standing.mesh[n]), self.gt[str(im_id)], self.gt_info[str(im_id)]
+            inside = silhouettes[n, margin : margin + size, margin : margin + size]
+            for kind, mask in (("mask", inside), ("mask_visib", visible[n])):
+                path = self.folder / kind / f"{im_id:06d}_{len(labels):06d}.png"
+                Image.fromarray(mask.astype(np.uint8) * 255).save(path)
+            labels.append(_label(self.world.objects[index], standing.R[n], standing.t[n], index))
+            infos.append(_info(silhouettes[n], margin, visible[n], inside & (stored[image] > 0)))
 
     def write_labels(self) -> None:
         """Writes the three JSON files."""
@@ -185,12 +194,33 @@ class _Scene:
             write_atomically(self.folder / f"{name}.json", json_lines(content))
 
     def targets(self, scene_id: int) -> list[dict[str, int]]:
-        """Returns the scene's part of the test targets: the objects of which a tenth or more is visible."""
-        return [
-            {"im_id": int(key), "inst_count": 1, "obj_id": labels[0]["obj_id"], "scene_id": scene_id}
-            for key, labels in self.gt.items()
-            if self.gt_info[key][0]["visib_fract"] >= MIN_VISIBLE
-        ]
+        """Returns the scene's part of the test targets: the instances of which a tenth or more is visible."""
+        found = []
+        for key, labels in self.gt.items():
+            infos = zip(labels, self.gt_info[key], strict=True)
+            seen = Counter(label["obj_id"] for label, info in infos if info["visib_fract"] >= MIN_VISIBLE)
+            found += [
+                {"im_id": int(key), "inst_count": count, "obj_id": obj_id, "scene_id": scene_id}
+                for obj_id, count in sorted(seen.items())
+            ]
+        return found
+
+
+def _standing(world: World, split: Split, scenes: SceneBatch) -> Instances:
+    """Every instance of a trained object in a batch: each image's target, then its companions.
+
+    A batch has the companions' boxes but not their poses; these are a function of the items' random numbers, as
+    ``SceneSource.scenes`` draws them.
+    """
+    targets = Instances.single(scenes.objects, scenes.R_cam_obj, scenes.t_cam_obj)
+    if scenes.other_objects is None or scenes.other_boxes is None:
+        return targets
+    draws = Draws(world.settings.data.seed, f"scenes/{split}", scenes.index, world.device)
+    drawn = place_companions(world, draws, scenes.objects, scenes.boxes, same=split == "train")
+    kept = dataclasses.replace(drawn, objects=scenes.other_objects)  # clean images have none
+    there = kept.objects >= 0
+    assert torch.allclose(kept.boxes[there], scenes.other_boxes[there], atol=0.01), "not drawn as the scenes were"
+    return Instances.merge([targets, kept.instances()[0]])
 
 
 def _label(model: ObjectModel, R_cam_obj: Tensor, t_cam_obj: Tensor, index: int) -> dict[str, Any]:
@@ -200,11 +230,11 @@ def _label(model: ObjectModel, R_cam_obj: Tensor, t_cam_obj: Tensor, index: int)
     return {"cam_R_m2c": R.flatten().tolist(), "cam_t_m2c": t.tolist(), "obj_id": index + 1}
 
 
-def _masks(world: World, scenes: SceneBatch) -> tuple[NDArray[np.bool_], int, NDArray[np.bool_]]:
-    """The objects' whole silhouettes, also where they leave the image, and their visible pixels.
+def _masks(world: World, scenes: SceneBatch, standing: Instances) -> tuple[NDArray[np.bool_], int, NDArray[np.bool_]]:
+    """The N instances' whole silhouettes, also where they leave the image, and their visible pixels.
 
     Returns:
-        Silhouettes (B, S + 2 m, S + 2 m), the margin m in pixels, and visible pixels (B, S, S).
+        Silhouettes (N, S + 2 m, S + 2 m), the margin m in pixels, and visible pixels (N, S, S).
     """
     assert scenes.depth is not None
     size = scenes.images.shape[-1]
@@ -212,11 +242,11 @@ def _masks(world: World, scenes: SceneBatch) -> tuple[NDArray[np.bool_], int, ND
     margin = math.ceil(camera.truncation * camera.box_side[1]) + 2 if camera.truncation > 0 else 0
     K = scenes.K.clone()
     K[:2, 2] += margin
-    instances = Instances.single(scenes.objects, scenes.R_cam_obj, scenes.t_cam_obj)
+    instances = Instances.single(standing.mesh, standing.R, standing.t)  # each in an image of its own
     whole = size + 2 * margin
-    alone = world.renderer.render(instances, K.expand(len(scenes.index), 3, 3), (whole, whole)).depth
+    alone = world.renderer.render(instances, K.expand(len(standing.mesh), 3, 3), (whole, whole)).depth
     inside = alone[:, margin : margin + size, margin : margin + size]
-    visible = (inside > 0) & (inside <= scenes.depth + _SAME_MM)
+    visible = (inside > 0) & (inside <= scenes.depth[standing.image] + _SAME_MM)
     return (alone > 0).cpu().numpy(), margin, visible.cpu().numpy()
 
 

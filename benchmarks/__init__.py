@@ -1,0 +1,1 @@
+"""Benchmarks: each prints ratios against named peers measured in the same run (see README.md)."""
