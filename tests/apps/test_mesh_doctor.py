@@ -13,20 +13,17 @@ from PIL import Image
 from codepose.apps.mesh_doctor import MeshDoctor, mesh
 from codepose.evaluation.six_views import GROUND, VIEWS, six_views
 from codepose.synthesis.mesh import MeshError, load_mesh, mesh_from_trimesh
-from codepose.synthesis.shapes import hammer
+from codepose.synthesis.shapes import RUBBER, hammer
 
 SIDES = np.array([30.0, 60.0, 90.0])
 
 
-def ball(path: Path, scale: float = 1.0) -> Path:
-    """A ball of 1,280 faces, red above and blue below, whose middle is far from the origin."""
-    solid = trimesh.creation.icosphere(subdivisions=3, radius=50.0)
-    red = solid.vertices[:, 2] > 0
-    colors = np.where(red[:, None], [255, 0, 0, 255], [0, 0, 255, 255]).astype(np.uint8)
-    solid = trimesh.Trimesh(
-        solid.vertices + np.array([0.0, 0.0, 200.0]), solid.faces, vertex_colors=colors, process=False
-    )
-    solid.apply_scale(scale).export(str(path))
+def file_in_metres(path: Path) -> Path:
+    """The built-in hammer, its origin 200 mm below its middle."""
+    part = hammer()
+    colors = (part.colors * 255).round().astype(np.uint8)
+    vertices = (part.vertices + np.array([0.0, 0.0, 200.0])) / 1000
+    trimesh.Trimesh(vertices, part.faces, vertex_colors=colors, process=False).export(str(path))
     return path
 
 
@@ -37,10 +34,10 @@ def test_the_options_are_read() -> None:
 
 
 def test_a_report_a_sheet_and_the_command_to_train(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path, out = ball(tmp_path / "part.ply", 0.001), tmp_path / "sheet.png"
+    path, out = file_in_metres(tmp_path / "part.ply"), tmp_path / "sheet.png"
     assert mesh(MeshDoctor(path, "m", out=out)) == 0
     text = capsys.readouterr().out
-    assert "100 x 100 x 100 mm" in text
+    assert "128 x 300 x 28.8 mm" in text
     assert "vertex" in text
     assert "--center --save part.ply" in text
     assert f"train: codepose train {path} --objects.0.unit m --out runs/part\n" in text
@@ -51,22 +48,22 @@ def test_a_report_a_sheet_and_the_command_to_train(tmp_path: Path, capsys: pytes
 
 def test_a_wrong_unit_draws_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "sheet.png"
-    assert mesh(MeshDoctor(ball(tmp_path / "part.ply", 0.001), out=out)) == 1
-    assert "if the file is in metres type --unit m (100 mm across)" in capsys.readouterr().out
+    assert mesh(MeshDoctor(file_in_metres(tmp_path / "part.ply"), out=out)) == 1
+    assert "if the file is in metres type --unit m (307 mm across)" in capsys.readouterr().out
     assert not out.exists()
 
 
 def test_a_centred_and_lighter_copy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path, copy = ball(tmp_path / "part.ply", 0.001), tmp_path / "copy.ply"
+    path, copy = file_in_metres(tmp_path / "part.ply"), tmp_path / "copy.ply"
     options = MeshDoctor(path, "m", center=True, faces=600, out=tmp_path / "sheet.png", save=copy)
     assert mesh(options) == 0
     assert f"train: codepose train {copy} --out" in capsys.readouterr().out
     part = load_mesh(copy, center=False)
     assert len(part.faces) <= 600
     np.testing.assert_allclose(part.center, 0.0, atol=1e-3)
-    np.testing.assert_allclose(part.extents, 100.0, rtol=0.03)
-    upper = part.vertices[:, 2] > 10.0
-    np.testing.assert_allclose(part.colors[upper], np.tile([1.0, 0.0, 0.0], (upper.sum(), 1)), atol=1e-6)
+    np.testing.assert_allclose(part.extents, hammer().extents, atol=2.0)
+    grip = part.vertices[:, 1] > 100.0
+    np.testing.assert_allclose(part.colors[grip], np.tile(RUBBER, (grip.sum(), 1)), atol=0.01)
 
 
 def test_only_ply_files_are_written(tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ def test_roi_pool_equals_torchvisions_values_and_gradients() -> None:
     ours = AlignedRoIPool(["0"], 7, 2)({"0": a}, split, [(128, 192)] * 3)
     theirs = roi_align(b, split, 7, 1 / 16, sampling_ratio=2, aligned=True)
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    with torch.no_grad():
+        torch.testing.assert_close(AlignedRoIPool(["0"], 7, 2)({"0": a}, split, [(128, 192)] * 3), theirs)
     weight = torch.randn_like(ours)
     (ours * weight).sum().backward()
     (theirs * weight).sum().backward()

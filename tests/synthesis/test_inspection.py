@@ -13,6 +13,7 @@ from PIL import Image
 from codepose.synthesis import textures
 from codepose.synthesis.inspection import MeshReport, inspect, symmetry_words
 from codepose.synthesis.mesh import MeshError, Unit
+from codepose.synthesis.symmetry import ContinuousSymmetry, Symmetries
 
 SIDES = np.array([30.0, 60.0, 90.0])
 
@@ -99,6 +100,15 @@ def test_bodies_are_counted_over_all_parts(tmp_path: Path) -> None:
     assert "2 separate bodies" in finding(report, "bodies")
 
 
+def test_bodies_that_touch_leave_no_hole(tmp_path: Path) -> None:
+    half = trimesh.creation.box(extents=SIDES)
+    whole = trimesh.util.concatenate([half, half.copy().apply_translation((SIDES[0], 0.0, 0.0))])
+    report = inspect(saved(whole, tmp_path / "part.ply"))
+    assert report.watertight
+    assert report.vertices == 12
+    assert not any("holes" in f for f in report.findings)
+
+
 def test_an_origin_far_away(tmp_path: Path) -> None:
     report = inspect(saved(box().apply_translation((0.0, 0.0, 400.0)), tmp_path / "part.ply"))
     assert finding(report, "400 mm from the part's middle").endswith(
@@ -107,9 +117,9 @@ def test_an_origin_far_away(tmp_path: Path) -> None:
 
 
 def test_too_many_faces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = saved(trimesh.creation.icosphere(subdivisions=2, radius=50.0), tmp_path / "part.ply")
-    monkeypatch.setattr("codepose.synthesis.inspection.ObjectSettings", lambda: type("S", (), {"max_faces": 300}))
-    assert "training reduces them to 300; type --faces" in finding(inspect(path), "320 faces")
+    path = saved(box().subdivide(), tmp_path / "part.ply")
+    monkeypatch.setattr("codepose.synthesis.inspection.ObjectSettings", lambda: type("S", (), {"max_faces": 40}))
+    assert "training reduces them to 40; type --faces" in finding(inspect(path), "48 faces")
 
 
 def _painted(kind: str) -> trimesh.Trimesh | trimesh.Scene:
@@ -150,11 +160,18 @@ def test_the_built_in_hammer() -> None:
     assert symmetry_words(report.symmetries) == "none"
 
 
-def test_symmetries_in_words(tmp_path: Path) -> None:
-    ball = inspect(saved(trimesh.creation.icosphere(subdivisions=3, radius=50.0), tmp_path / "ball.ply"))
-    assert symmetry_words(ball.symmetries) == "any turn at all"
-    rod = inspect(saved(trimesh.creation.cylinder(radius=10.0, height=60.0, sections=32), tmp_path / "rod.ply"))
-    assert symmetry_words(rod.symmetries) == "any turn about z; 180 degrees about x"
+def test_symmetries_in_words() -> None:
+    none, z = np.zeros((0, 4, 4)), ContinuousSymmetry(np.array([0.0, 0.0, -1.0]), np.zeros(3))
+    tilted = ContinuousSymmetry(np.array([-0.8, 0.6, 0.0]), np.zeros(3))
+    half, third = np.eye(4)[None].repeat(2, axis=0)
+    half[:3, :3] = np.diag([1.0, -1.0, -1.0])
+    third[:3, :3] = np.roll(np.eye(3), 1, axis=0)
+    assert symmetry_words(Symmetries(none, (z, z, z))) == "any turn at all"
+    assert symmetry_words(Symmetries(half[None], (z,))) == "any turn about z; 180 degrees about x"
+    assert symmetry_words(Symmetries(none, (tilted,))) == "any turn about (0.80, -0.60, 0.00)"
+    both_ways = np.stack([third, third @ third])
+    assert symmetry_words(Symmetries(both_ways)) == "120 degrees about (0.58, 0.58, 0.58)"
+    assert symmetry_words(Symmetries(none)) == "none"
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:

@@ -155,7 +155,7 @@ class Render:
     meshes: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
     """CAD files (PLY, OBJ, STL, GLB), or one run folder: its objects and settings; none = the preset's."""
     images: int = 100
-    """How many images, one target object each."""
+    """How many images."""
     split: Literal["train", "val", "test"] = "train"
     """Other random numbers and backgrounds for each; test also gets test_targets_bop19.json."""
     symmetries: Path | None = None

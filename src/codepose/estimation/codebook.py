@@ -17,8 +17,8 @@ from codepose.estimation.pipelines import Pipeline
 from codepose.synthesis.world import World
 from codepose.training.checkpoint import CheckpointError, load_state, save_state
 
-_CHUNK = 1 << 24
-"""Codebook values turned into float32 at a time: 64 MiB."""
+_CHUNK = 1 << 20
+"""Codebook values turned into float32 at a time: 4 MiB, which a processor's cache holds."""
 
 
 class CodebookError(ValueError):
@@ -69,16 +69,14 @@ class Codebook:
             raise ValueError(f"k must lie in 1 ... {len(self.codes)}, the number of views, not be {k}")
         queries = F.normalize(latents.float(), dim=1)
         rows = max(1, _CHUNK // self.codes.shape[1])
-        values = queries.new_full((len(queries), 0), 0.0)
-        indices = torch.zeros(len(queries), 0, dtype=torch.long, device=queries.device)
+        values, indices = [], []
         for start in range(0, len(self.codes), rows):
             similarity = queries @ self.codes[start : start + rows].float().T  # (Q, rows)
             top = similarity.topk(min(k, similarity.shape[1]), dim=1)
-            values = torch.cat((values, top.values), 1)
-            indices = torch.cat((indices, top.indices + start), 1)
-            best = values.topk(min(k, values.shape[1]), dim=1)
-            values, indices = best.values, indices.gather(1, best.indices)
-        return values, indices
+            values.append(top.values)
+            indices.append(top.indices + start)
+        best = torch.cat(values, 1).topk(k, dim=1)
+        return best.values, torch.cat(indices, 1).gather(1, best.indices)
 
     def rerank(self, views: Tensor, reconstructions: Tensor) -> Tensor:
         """Orders views by how well their clean renders agree with reconstructions, coarsely.

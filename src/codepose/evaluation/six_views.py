@@ -89,7 +89,7 @@ def _rendered(mesh: Mesh, tile: int) -> Picture:
 
 
 def _edges(buffers: Buffers, step: float) -> Tensor:
-    """(B, H, W) bool, where the surface inside the outline breaks off by more than ``step`` mm, or bends by 30 degrees."""
+    """(B, H, W) bool, where the surface, inside its outline, breaks off by ``step`` mm or bends by 30 degrees."""
     depth = torch.where(buffers.depth > 0, buffers.depth, torch.nan)  # what is compared with nothing is no edge
     lines = torch.zeros_like(depth, dtype=torch.bool)
     for axis in (1, 2):

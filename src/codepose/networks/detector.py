@@ -15,7 +15,7 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
-from torchvision.ops import MultiScaleRoIAlign, clip_boxes_to_image
+from torchvision.ops import MultiScaleRoIAlign, clip_boxes_to_image, roi_align
 
 from codepose.networks.vgg import Encoder
 
@@ -36,6 +36,10 @@ class AlignedRoIPool(MultiScaleRoIAlign):
         counts = [len(b) for b in boxes]
         if sum(counts) == 0:
             return features.new_zeros(0, features.shape[1], side, side)
+        if not torch.is_grad_enabled():  # without a backward pass torchvision's own is twice as fast
+            scale = features.shape[-1] / image_shapes[0][1]
+            pooled: Tensor = roi_align(features, boxes, side, scale, sampling_ratio=samples, aligned=True)
+            return pooled
         padded = nn.utils.rnn.pad_sequence(boxes, batch_first=True)  # (B, n, 4)
         image = padded.new_tensor([image_shapes[0][1], image_shapes[0][0]])
         low, high = padded[..., :2] / image, padded[..., 2:] / image

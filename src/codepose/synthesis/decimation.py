@@ -8,10 +8,9 @@ import numpy as np
 import trimesh
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
-from trimesh.remesh import subdivide_to_size
 
 from codepose.synthesis.mesh import Mesh, mesh_from_trimesh
-from codepose.synthesis.textures import edge_length
+from codepose.synthesis.textures import divided, edge_length
 
 
 def decimate(mesh: Mesh, faces: int) -> Mesh:
@@ -36,9 +35,8 @@ def decimate(mesh: Mesh, faces: int) -> Mesh:
         vertices, triangles = _divided(simple, faces)
     places = mesh.vertices[mesh.faces].mean(axis=1)  # (F, 3)
     nearest = KDTree(places).query(vertices)[1]
-    colors = mesh.colors[mesh.faces].mean(axis=1)[nearest]
-    body = trimesh.Trimesh(vertices, triangles, process=False)
-    body.visual.vertex_colors = (colors * 255).round().astype(np.uint8)
+    colors = (mesh.colors[mesh.faces].mean(axis=1)[nearest] * 255).round().astype(np.uint8)
+    body = trimesh.Trimesh(vertices, triangles, vertex_colors=colors, process=False)
     fewer = mesh_from_trimesh(body, mesh.name, grip=mesh.grip)
     return replace(fewer, diameter=mesh.diameter)
 
@@ -47,7 +45,7 @@ def _divided(mesh: trimesh.Trimesh, faces: int) -> tuple[NDArray[np.float64], ND
     """(V, 3) vertices and (F, 3) faces, edges halved down to the length at which there are at most ``faces``."""
     edge = edge_length(mesh.area, faces)
     while True:
-        vertices, triangles = subdivide_to_size(mesh.vertices, mesh.faces, edge, max_iter=64)
+        vertices, triangles = divided(np.asarray(mesh.vertices), np.asarray(mesh.faces), edge)
         if len(triangles) <= max(faces, len(mesh.faces)):
             return vertices, triangles
         edge *= 1.1

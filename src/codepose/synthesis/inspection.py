@@ -45,7 +45,7 @@ class MeshReport:
         faces: Triangles in the file.
         vertices: Places in the file; what is stored once for each side of an edge counts once.
         bodies: Pieces that share no vertex.
-        watertight: Whether every edge has two faces.
+        watertight: Whether no edge has one face alone; bodies may touch and cross.
         winding: "inward" = all faces are inside out, "mixed" = neighbours disagree; both are repaired when the
             file is read.
         origin_offset: (x, y, z) mm, the bounding box's middle in the file's own frame.
@@ -92,7 +92,8 @@ def inspect(path: str | Path, unit: Unit = "mm") -> MeshReport:
     soup = join_parts(parts, str(path))
     low, high = soup.bounds
     scale = TYPICAL_MM / max(float(np.linalg.norm(high - low)), 1e-300)  # any unit will do for a look at it
-    mesh = mesh_from_trimesh(soup.copy().apply_scale(scale), Path(path).stem)
+    soup.vertices = soup.vertices * scale
+    mesh = mesh_from_trimesh(soup, Path(path).stem)
     mm = MILLIMETRES[unit]
     body = _welded(parts)
     report = MeshReport(
@@ -104,7 +105,7 @@ def inspect(path: str | Path, unit: Unit = "mm") -> MeshReport:
         faces=sum(len(part.faces) for part in parts),
         vertices=len(body.vertices),
         bodies=int(body.body_count),
-        watertight=bool(body.is_watertight),
+        watertight=bool((np.bincount(body.edges_unique_inverse) > 1).all()),
         winding=_winding(body),
         origin_offset=_triple((low + high) / 2 * mm),
         colors=tuple(dict.fromkeys(color_source(part) for part in parts)),
@@ -183,7 +184,7 @@ def _as_trimesh(mesh: Mesh) -> trimesh.Trimesh:
 def _welded(parts: Sequence[trimesh.Trimesh]) -> trimesh.Trimesh:
     """All faces with area, their corners joined where they meet, in units of the part's size."""
     corners = np.concatenate([part.vertices[part.faces].reshape(-1, 3) for part in parts])
-    corners = (corners - corners.min(axis=0)) / np.ptp(corners, axis=0).max()
+    corners = (corners - corners.mean(axis=0)) / np.ptp(corners, axis=0).max()
     body = trimesh.Trimesh(corners, np.arange(len(corners)).reshape(-1, 3), process=False)
     body.merge_vertices(digits_vertex=6)
     body.update_faces(body.nondegenerate_faces())
@@ -194,7 +195,7 @@ def _welded(parts: Sequence[trimesh.Trimesh]) -> trimesh.Trimesh:
 def _winding(body: trimesh.Trimesh) -> Winding:
     if not body.is_winding_consistent:
         return "mixed"
-    return "inward" if body.is_watertight and body.volume < 0 else "outward"
+    return "inward" if body.volume < -1e-6 else "outward"
 
 
 def _triple(values: NDArray[np.float64]) -> tuple[float, float, float]:

@@ -104,7 +104,7 @@ class Renderer:
     Args:
         meshes: What ``Instances.mesh`` counts.
         device: A torch device.
-        threads: CPU threads; None = all cores.
+        threads: CPU threads; None = as many as torch uses.
     """
 
     def __init__(self, meshes: Sequence[Mesh], device: torch.device | str = "cpu", threads: int | None = None) -> None:
@@ -112,7 +112,7 @@ class Renderer:
         self._warp_device = wp.get_device("cpu" if self.device.type == "cpu" else f"cuda:{self.device.index or 0}")
         # compiled once, before several threads ask for it
         wp.load_module("codepose.synthesis.raycast", device=self._warp_device)
-        self._threads = (threads or os.cpu_count() or 1) if self.device.type == "cpu" else 1
+        self._threads = (threads or torch.get_num_threads()) if self.device.type == "cpu" else 1
         self._pool = ThreadPoolExecutor(self._threads) if self._threads > 1 else None
         self._hulls = [torch.from_numpy(m.hull).to(self.device) for m in meshes]
         with wp.ScopedDevice(self._warp_device):

@@ -16,7 +16,6 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-import trimesh
 from numpy.typing import NDArray
 from scipy.spatial import ConvexHull, QhullError
 from scipy.spatial.transform import Rotation
@@ -213,9 +212,16 @@ def _outer_faces(mesh: Mesh) -> NDArray[np.float64]:
     """(F, 3, 3) mm, the convex hull's triangles; of a flat part its own."""
     points = mesh.hull.astype(np.float64)
     try:
-        return points[ConvexHull(points).simplices]
+        outside: NDArray[np.float64] = points[ConvexHull(points).simplices]
     except QhullError:
-        return mesh.vertices[mesh.faces].astype(np.float64)
+        outside = mesh.vertices[mesh.faces].astype(np.float64)
+    return outside
+
+
+def _normals(corners: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(F, 3) normals of triangles (F, 3, 3), as long as twice their area; which way they point is not said."""
+    normals: NDArray[np.float64] = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    return normals
 
 
 def _middle(mesh: Mesh, corners: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -223,7 +229,7 @@ def _middle(mesh: Mesh, corners: NDArray[np.float64]) -> NDArray[np.float64]:
 
     That of the bounding box where the two agree: a prism with three sides turns about another point than its box.
     """
-    area = trimesh.triangles.area(corners)
+    area = np.linalg.norm(_normals(corners), axis=1)
     centroid = np.average(corners.mean(axis=1), axis=0, weights=area)
     box = mesh.center.astype(np.float64)
     near = np.linalg.norm(centroid - box) < 0.5 * DEPTH * mesh.diameter
@@ -232,8 +238,9 @@ def _middle(mesh: Mesh, corners: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _candidate_axes(corners: NDArray[np.float64]) -> Iterator[NDArray[np.float64]]:
     """(3,) unit vectors: of the bounding box, the principal axes, and the normals of the largest flat sides."""
-    area = trimesh.triangles.area(corners)
-    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]) / (2 * area + 1e-30)[:, None]
+    normals = _normals(corners)
+    area = np.linalg.norm(normals, axis=1)
+    normals /= np.maximum(area, 1e-30)[:, None]
     normals *= np.where(normals[np.arange(len(normals)), np.abs(normals).argmax(axis=1)] < 0, -1.0, 1.0)[:, None]
     middles = (corners + np.roll(corners, 1, axis=1)).reshape(-1, 3) / 2  # exact for second moments
     spread = np.cov(middles, rowvar=False, aweights=np.repeat(area, 3))

@@ -59,6 +59,15 @@ def edge_length(area: float, faces: int) -> float:
     return float(np.sqrt(area / (_FACE_SHARE * faces)))
 
 
+def divided(
+    places: NDArray[np.float64], faces: NDArray[np.int64], edge: float
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Places (V, 3 or more), x, y and z first, and faces (F, 3) whose edges were halved until none exceeds ``edge``."""
+    halve: Any = subdivide_to_size  # has no types
+    places, faces = halve(places, faces, edge, max_iter=64)
+    return places, faces
+
+
 def _longest_edge(parts: Sequence[trimesh.Trimesh], area: float) -> float:
     """How long an edge may be where ``area`` of the parts' surface is textured, in their unit; 0 = do not divide."""
     bounds = np.stack([np.asarray(part.bounds) for part in parts])  # (N, 2, 3)
@@ -83,7 +92,7 @@ def _textured(part: trimesh.Trimesh, edge: float) -> tuple[NDArray[np.float64], 
     """(G, 3, 3) corners and RGB of a textured part whose longer edges were halved until none exceeds ``edge``."""
     visual: Any = part.visual
     image = _picture(visual)
-    places, faces = subdivide_to_size(np.hstack([part.vertices, visual.uv]), part.faces, edge, max_iter=64)
+    places, faces = divided(np.hstack([part.vertices, visual.uv]), part.faces, edge)
     corners = places[faces]  # (G, 3, 5)
     total, count = np.zeros((len(places), 3)), np.bincount(faces.reshape(-1), minlength=len(places))
     for weights in _AROUND:

@@ -23,7 +23,7 @@ def build_optimizer(
     parameters = [{"params": list(p), "lr": settings.lr * factor, "factor": factor} for p, factor in groups]
     lr, decay = settings.lr, settings.weight_decay
     if settings.name == "sgd":
-        return torch.optim.SGD(parameters, lr=lr, momentum=settings.momentum, weight_decay=decay)
+        return torch.optim.SGD(parameters, lr=lr, momentum=settings.momentum, weight_decay=decay, fused=True)
     if settings.name == "adam":
         return torch.optim.Adam(parameters, lr=lr, weight_decay=decay, fused=True)
     if settings.name == "adamw":
