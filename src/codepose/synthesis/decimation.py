@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import trimesh
-from numpy.typing import NDArray
+from fast_simplification import simplify
 from scipy.spatial import KDTree
 
 from codepose.synthesis.mesh import Mesh, mesh_from_trimesh
@@ -28,24 +28,17 @@ def decimate(mesh: Mesh, faces: int) -> Mesh:
         return mesh
     whole = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False)
     whole.merge_vertices()  # what was split at creases and colours must move together
-    colorful = bool(np.ptp(mesh.colors, axis=0).max() > 0)
-    simple = whole.simplify_quadric_decimation(face_count=faces // 2 if colorful else faces)
-    vertices, triangles = np.asarray(simple.vertices), np.asarray(simple.faces)
-    if colorful:
-        vertices, triangles = _divided(simple, faces)
+    vertices, triangles = np.asarray(whole.vertices), np.asarray(whole.faces)
+    if np.ptp(mesh.colors, axis=0).max() > 0:
+        vertices, triangles = simplify(vertices, triangles, lossless=True)  # a flat side down to two triangles
+        if len(triangles) > faces // 2:
+            vertices, triangles = simplify(vertices, triangles, target_count=faces // 2)
+        body = trimesh.Trimesh(vertices, triangles)
+        vertices, triangles = divided(body.vertices, body.faces, edge_length(float(body.area), faces), faces)
+    else:
+        vertices, triangles = simplify(vertices, triangles, target_count=faces)
     places = mesh.vertices[mesh.faces].mean(axis=1)  # (F, 3)
     nearest = KDTree(places).query(vertices)[1]
     colors = (mesh.colors[mesh.faces].mean(axis=1)[nearest] * 255).round().astype(np.uint8)
     body = trimesh.Trimesh(vertices, triangles, vertex_colors=colors, process=False)
-    fewer = mesh_from_trimesh(body, mesh.name, grip=mesh.grip)
-    return replace(fewer, diameter=mesh.diameter)
-
-
-def _divided(mesh: trimesh.Trimesh, faces: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """(V, 3) vertices and (F, 3) faces, edges halved down to the length at which there are at most ``faces``."""
-    edge = edge_length(mesh.area, faces)
-    while True:
-        vertices, triangles = divided(np.asarray(mesh.vertices), np.asarray(mesh.faces), edge)
-        if len(triangles) <= max(faces, len(mesh.faces)):
-            return vertices, triangles
-        edge *= 1.1
+    return replace(mesh_from_trimesh(body, mesh.name, grip=mesh.grip), diameter=mesh.diameter)

@@ -1,11 +1,13 @@
 """The colours of a CAD file's surface: of vertices, faces or materials, or a texture, for which faces are divided.
 
 The renderer knows a colour per vertex and no pictures. So a textured face is divided until its edges are about as
-long as a pixel of a training crop, and each corner takes the mean of the picture around it.
+long as a pixel of a training crop, and each corner takes the mean of the picture around it. The new corners lie in
+the old faces: a coarse round part shows its facets.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -48,9 +50,14 @@ def colored_triangles(parts: Sequence[trimesh.Trimesh]) -> tuple[NDArray[np.floa
     Returns:
         (F, 3, 3) corners in the parts' own unit and (F, 3, 3) RGB.
     """
-    textured = [part for part in parts if color_source(part) == "texture"]
-    edge = _longest_edge(parts, sum(float(part.area) for part in textured)) if textured else 0.0
-    pieces = [_textured(part, edge) if edge and color_source(part) == "texture" else _plain(part) for part in parts]
+    area = sum(float(part.area) for part in parts if color_source(part) == "texture")
+    edge = _longest_edge(parts, area) if area > 0 else 0.0
+    pieces = []
+    for part in parts:
+        if edge and color_source(part) == "texture":
+            pieces.append(_textured(part, edge, math.ceil(TEXTURED_FACES * float(part.area) / area)))
+        else:
+            pieces.append(_plain(part))
     return np.concatenate([corners for corners, _ in pieces]), np.concatenate([colors for _, colors in pieces])
 
 
@@ -60,12 +67,25 @@ def edge_length(area: float, faces: int) -> float:
 
 
 def divided(
-    places: NDArray[np.float64], faces: NDArray[np.int64], edge: float
+    places: NDArray[np.float64], faces: NDArray[np.int64], edge: float, most: int
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Places (V, 3 or more), x, y and z first, and faces (F, 3) whose edges were halved until none exceeds ``edge``."""
+    """Halves edges until none is longer than ``edge``, or than the length at which there are at most ``most`` faces.
+
+    Args:
+        places: (V, 3 or more), x, y and z first; the rest is interpolated with them.
+        faces: (F, 3) vertex indices.
+        edge: In the unit of the places.
+        most: Of the faces that come out; where there are more already, they stay as they are.
+
+    Returns:
+        (W, 3 or more) and (G, 3).
+    """
     halve: Any = subdivide_to_size  # has no types
-    places, faces = halve(places, faces, edge, max_iter=64)
-    return places, faces
+    while True:
+        new_places, new_faces = halve(places, faces, edge, max_iter=64)
+        if len(new_faces) <= max(most, len(faces)):
+            return new_places, new_faces
+        edge *= 1.15
 
 
 def _longest_edge(parts: Sequence[trimesh.Trimesh], area: float) -> float:
@@ -88,11 +108,11 @@ def _plain(part: trimesh.Trimesh) -> tuple[NDArray[np.float64], NDArray[np.uint8
     return corners, np.broadcast_to(np.uint8(NEUTRAL) if color is None else color, corners.shape)
 
 
-def _textured(part: trimesh.Trimesh, edge: float) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
+def _textured(part: trimesh.Trimesh, edge: float, most: int) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
     """(G, 3, 3) corners and RGB of a textured part whose longer edges were halved until none exceeds ``edge``."""
     visual: Any = part.visual
     image = _picture(visual)
-    places, faces = divided(np.hstack([part.vertices, visual.uv]), part.faces, edge)
+    places, faces = divided(np.hstack([part.vertices, visual.uv]), part.faces, edge, most)
     corners = places[faces]  # (G, 3, 5)
     total, count = np.zeros((len(places), 3)), np.bincount(faces.reshape(-1), minlength=len(places))
     for weights in _AROUND:
