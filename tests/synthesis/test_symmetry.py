@@ -30,6 +30,12 @@ def prism(sides: int) -> trimesh.Trimesh:
     return trimesh.creation.cylinder(radius=40.0, height=30.0, sections=sides)
 
 
+def sheet() -> trimesh.Trimesh:
+    """A square of two triangles, seen from both sides."""
+    corners = np.array([[0, 0, 0], [50, 0, 0], [50, 50, 0], [0, 50, 0]], float)
+    return trimesh.Trimesh(corners, [[0, 1, 2], [0, 2, 3]], process=False)
+
+
 def painted_cube(*sides: int) -> trimesh.Trimesh:
     """A white cube whose sides with these numbers (-x, +x, -y, ...) have colours of their own."""
     cube = trimesh.creation.box(extents=(50.0, 50.0, 50.0))
@@ -91,11 +97,24 @@ def test_a_ball_turns_about_any_axis() -> None:
         (trimesh.creation.box(extents=(50.0, 50.0, 50.0)).apply_transform(TILTED), OF_A_CUBE),
         (prism(3), [120.0] * 2 + [180.0] * 3),
         (prism(6), [60.0] * 2 + [120.0] * 2 + [180.0] * 7),
+        (sheet(), [90.0] * 2 + [180.0] * 5),
         (painted_cube(0), [90.0, 90.0, 180.0]),
         (painted_cube(0, 1), [90.0, 90.0, 180.0]),
         (painted_cube(0, 1, 2, 3, 4, 5), []),
     ],
-    ids=["box", "tilted box", "square bar", "cube", "tilted cube", "3 sides", "6 sides", "1 red", "red+green", "all"],
+    ids=[
+        "box",
+        "tilted box",
+        "square bar",
+        "cube",
+        "tilted cube",
+        "3 sides",
+        "6 sides",
+        "sheet",
+        "1 red",
+        "red+green",
+        "all",
+    ],
 )
 def test_solids(solid: trimesh.Trimesh, expected: list[float]) -> None:
     mesh = part(solid)

@@ -100,8 +100,6 @@ def find_symmetries(mesh: Mesh) -> Symmetries:
     round_axes: list[NDArray[np.float64]] = []
     turns: list[NDArray[np.float64]] = []
     for axis in _candidate_axes(outside):
-        if any(abs(float(axis @ other)) > np.cos(np.radians(_SAME_AXIS_DEG)) for other in round_axes):
-            continue
         if all(looks.same(_turn(axis, angle)) for angle in _FULL_TURN):
             round_axes.append(axis)
             if len(round_axes) > 1:
