@@ -13,10 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from codepose.apps import options as o
-from codepose.apps.options import Method, starting_settings, with_meshes
+from codepose.apps.options import starting_settings, with_meshes
 from codepose.config import ConfigError, load_preset, override
 
-_ALL: tuple[Method, ...] = ("joint", "extended", "original")
 _console = Console()
 
 
@@ -65,12 +64,13 @@ def _user_errors() -> tuple[type[Exception], ...]:
 def demo(options: o.Demo) -> int:
     """Runs the whole loop on the built-in hammer."""
     from codepose.apps.workflow import evaluate_run, train, trained_methods
+    from codepose.estimation.estimator import PAPER_METHODS
     from codepose.training.run import Run
 
     settings = load_preset("quick")
     limits = {"step1": 350.0, "step2": 200.0, "detector": 170.0, "original": 170.0}
     settings = override(settings, {f"{stage}.time_limit": limit for stage, limit in limits.items()})
-    methods = ("joint",) if options.joint_only else _ALL
+    methods = ("joint",) if options.joint_only else PAPER_METHODS
     run = Run.create(options.out, settings, resume=True)
     train(run, methods, device=options.device)
     wanted = [m for m in trained_methods(run) if m in methods]
@@ -173,7 +173,7 @@ def render(options: o.Render) -> int:
 
 
 def predict(options: o.Predict) -> int:
-    """Predicts on an image or a folder."""
+    """Predicts on photos, folders, videos or a webcam."""
     from codepose.apps.prediction import predict_images
 
     return predict_images(options)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from codepose.apps.options import Scale
 from codepose.config import ConfigError, Phase, Settings, load_preset, override
-from codepose.estimation.estimator import STAGES, Method
+from codepose.estimation.estimator import PAPER_METHODS, STAGES, Method
 from codepose.training.run import Run
 
 SCHEDULES = ("t1", "t2")
@@ -71,12 +71,11 @@ def cells(scale: Scale, seed: int, patterns: Sequence[str] = ()) -> list[Cell]:
     Raises:
         ConfigError: A pattern matches no cell; the text lists those there are.
     """
-    methods: tuple[Method, ...] = ("joint", "extended", "original")
     grid = [
         Cell(f"{schedule}-{latent}", method, _settings(scale, schedule, latent, seed))
         for latent in LATENTS
         for schedule in SCHEDULES
-        for method in methods
+        for method in PAPER_METHODS
     ]
     first = grid[0]
     grid.append(Cell(first.group, "jitter", first.settings))

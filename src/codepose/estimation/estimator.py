@@ -89,12 +89,14 @@ class Estimates:
         t: (N, 3) mm, where the object's own middle lies.
         similarity: (N,) cosine of each code with the codebook's nearest.
         latents: (N, D).
+        reconstructions: (N, 3, c, c) in [0, 1] where they were needed for refinement, else None.
     """
 
     R: Tensor
     t: Tensor
     similarity: Tensor
     latents: Tensor
+    reconstructions: Tensor | None
 
 
 class PoseEstimator:
@@ -186,7 +188,9 @@ class PoseEstimator:
             return result
         estimates = self.poses(prepared, boxes, which, objects, K)
         R, t = estimates.R, estimates.t
-        reconstructions = self.pipeline.decode(estimates.latents).cpu().numpy()
+        decoded = estimates.reconstructions
+        decoded = self.pipeline.decode(estimates.latents) if decoded is None else decoded
+        reconstructions = decoded.cpu().numpy()
         for i in range(len(boxes)):
             index = int(objects[i])
             result[int(which[i])].append(
@@ -216,6 +220,7 @@ class PoseEstimator:
         latents = self.pipeline.latents(prepared, boxes, images)
         R, t = boxes.new_zeros(len(boxes), 3, 3), boxes.new_zeros(len(boxes), 3)
         similarity = boxes.new_zeros(len(boxes))
+        reconstructions = self.pipeline.decode(latents) if self.refiner is not None else None
         for index, book in enumerate(self.codebooks):
             mine = (objects == index).nonzero().squeeze(1)
             if len(mine) == 0:
@@ -223,13 +228,12 @@ class PoseEstimator:
             wanted = self.settings.refinement.candidates if self.refiner is not None else 1
             values, views = book.search(latents[mine], min(wanted, len(book.codes)))
             R_view = book.rotations[views[:, 0]]
-            if self.refiner is not None:
-                reconstructions = self.pipeline.decode(latents[mine])
-                best = book.rerank(views, reconstructions)[:, : self.settings.refinement.keep]
-                R_view, _ = self.refiner(reconstructions, book.rotations[best], objects[mine])
+            if self.refiner is not None and reconstructions is not None:
+                best = book.rerank(views, reconstructions[mine])[:, : self.settings.refinement.keep]
+                R_view, _ = self.refiner(reconstructions[mine], book.rotations[best], objects[mine])
             R[mine], t[mine] = book.poses(views[:, 0], boxes[mine], K, R_view)
             similarity[mine] = values[:, 0]
-        return Estimates(R, t, similarity, latents)
+        return Estimates(R, t, similarity, latents, reconstructions)
 
 
 def letterbox(images: Tensor, size: int) -> tuple[Tensor, tuple[float, float]]:

@@ -21,9 +21,9 @@ from codepose import geometry
 from codepose.config import Settings
 from codepose.estimation.codebook import Codebook
 from codepose.estimation.estimator import PoseEstimator
-from codepose.evaluation.metrics import box_iou_pairs, summarise, translation_error_mm
+from codepose.evaluation.metrics import box_iou_pairs, summarise_columns, translation_error_mm
 from codepose.evaluation.vsd import vsd
-from codepose.synthesis.renderer import Instances
+from codepose.networks.detector import Boxes
 from codepose.synthesis.scenes import SceneBatch, SceneSource, Split
 from codepose.synthesis.world import World
 
@@ -156,12 +156,9 @@ class Results:
         return text.getvalue()
 
 
-def _summary(row: Row, chosen: NDArray[np.bool_]) -> dict[str, Any]:
+def _summary(row: Row, chosen: NDArray[np.bool_]) -> dict[str, float | None]:
     """The results table's numbers over some of the images."""
-    values = {name: row.array(name)[chosen] for name in row.columns()}
-    own = {name: values[name] for name in ("vsd", "iou", "rotation_deg", "translation_mm", "score")}
-    variants = {k.removeprefix("vsd_"): v for k, v in values.items() if k.startswith("vsd_")}
-    return summarise(**own, vsd_variants=variants) | {"ar_vsd": float(np.nan_to_num(values["ar_vsd"]).mean())}
+    return summarise_columns({name: row.array(name)[chosen] for name in row.columns()})
 
 
 @dataclass(frozen=True)
@@ -205,9 +202,14 @@ def evaluate(
     for start in range(0, images, batch):
         scenes = source.scenes(torch.arange(start, min(start + batch, images)), depth=True)
         found: dict[str, _Estimates] = {}
+        seen: dict[int, tuple[Any, list[Boxes]]] = {}  # refinement looks through the same networks
         for name, estimator in estimators.items():
-            prepared = estimator.pipeline.prepare(scenes.images)
-            found[name] = _detected(estimator, prepared, scenes)
+            pipeline = estimator.pipeline
+            if id(pipeline) not in seen:
+                prepared = pipeline.prepare(scenes.images)
+                seen[id(pipeline)] = prepared, pipeline.detect(prepared)
+            prepared, boxes = seen[id(pipeline)]
+            found[name] = _detected(estimator, prepared, boxes, scenes)
             found[f"{name} + GT box"] = _posed(
                 estimator, prepared, scenes, scenes.boxes, torch.ones_like(scenes.objects, dtype=torch.bool)
             )
@@ -224,13 +226,13 @@ def evaluate(
     return results
 
 
-def _detected(estimator: PoseEstimator, prepared: Any, scenes: SceneBatch) -> _Estimates:
+def _detected(estimator: PoseEstimator, prepared: Any, detections: list[Boxes], scenes: SceneBatch) -> _Estimates:
     """Each image's best-scored detection of the object that is there."""
     boxes = torch.zeros_like(scenes.boxes)
     boxes[:, 2:] = 1.0
     score = torch.zeros(len(boxes), device=boxes.device)
     found = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
-    for i, one in enumerate(estimator.pipeline.detect(prepared)):
+    for i, one in enumerate(detections):
         mine = (one["labels"] == scenes.objects[i] + 1).nonzero().squeeze(1)
         if len(mine):
             boxes[i], score[i], found[i] = one["boxes"][mine[0]], one["scores"][mine[0]], True
@@ -268,10 +270,7 @@ class _Renders:
 
     def depth(self, R: Tensor, t: Tensor) -> Tensor:
         size = self.scenes.images.shape[-1]
-        # a pose behind or at the camera draws nothing
-        t = torch.where(t[:, 2:] > 1.0, t, t.new_tensor([0.0, 0.0, 1e9]))
-        instances = Instances.single(self.scenes.objects, R, t)
-        return self.world.renderer.render(instances, self.scenes.K.expand(len(R), 3, 3), (size, size)).depth
+        return self.world.renderer.depth_alone(self.scenes.objects, R, t, self.scenes.K, (size, size))
 
     def vsd(
         self, depth: Tensor, taus: Sequence[float] = (TAU_MM,), *, cost: str = "step", relative: bool = False

@@ -36,9 +36,8 @@ from codepose.evaluation.pose_errors import (
     symmetric_distance,
 )
 from codepose.evaluation.vsd import vsd
-from codepose.synthesis.renderer import Instances, Renderer
+from codepose.synthesis.renderer import Renderer
 
-_BEHIND_MM = 1e9  # where a pose at or behind the camera is drawn: too far to be seen
 _TAU_10, _TAU_20, _TAU_50 = 1, 3, 9  # places in VSD_TAUS
 
 
@@ -326,11 +325,10 @@ class _Judge:
 
     def _depth(self, view: _View, obj_id: int, R: NDArray[np.float64], t: NDArray[np.float64]) -> Tensor:
         """The object alone at a pose in its own frame, (H, W) mm."""
-        t = t if t[2] > 1.0 else np.array([0.0, 0.0, _BEHIND_MM])
         R_cam_obj, t_cam_obj = (torch.from_numpy(x).float().to(self.device)[None] for x in (R, t))
         index = torch.tensor([self._place[obj_id]], device=self.device)
-        K = geometry.from_opencv(view.K).float()[None]
-        return self._renderer.render(Instances.single(index, R_cam_obj, t_cam_obj), K, view.size).depth[0]
+        K = geometry.from_opencv(view.K).float()
+        return self._renderer.depth_alone(index, R_cam_obj, t_cam_obj, K, view.size)[0]
 
 
 def _pairs(

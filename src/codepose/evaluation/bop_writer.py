@@ -7,7 +7,6 @@ where it lies at most 15 mm behind the measured depth.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from collections import Counter
@@ -18,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import trimesh
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -26,9 +24,8 @@ from torch import Tensor
 from codepose import geometry
 from codepose.evaluation.bop import MIN_VISIBLE, TARGETS_FILE, BopError, to_bop_box
 from codepose.evaluation.bop_results import json_lines
-from codepose.synthesis.draws import Draws
-from codepose.synthesis.mesh import Mesh
-from codepose.synthesis.placement import place_companions
+from codepose.synthesis.mesh import Mesh, save_mesh
+from codepose.synthesis.placement import Companions
 from codepose.synthesis.renderer import Instances
 from codepose.synthesis.scenes import SceneBatch, SceneSource, Split
 from codepose.synthesis.world import ObjectModel, World
@@ -91,7 +88,7 @@ def write_dataset(
         for start in range(first, last, batch):
             index = torch.arange(start, min(start + batch, last))
             scenes = source.scenes(index, depth=True)
-            scene.add(scenes, _standing(world, split, scenes))
+            scene.add(scenes, _standing(scenes))
             if progress is not None:
                 progress((int(index[-1]) + 1) / images)
         scene.write_labels()
@@ -126,7 +123,7 @@ def _write_models(path: Path, world: World, symmetries: Sequence[Mapping[str, An
     folder.mkdir(parents=True, exist_ok=True)
     _write_once(folder / "models_info.json", json_lines(infos))
     for number, mesh in enumerate(meshes, start=1):
-        _write_ply(mesh, folder / f"obj_{number:06d}.ply")
+        save_mesh(mesh, folder / f"obj_{number:06d}.ply", normals=True)
 
 
 def _model_info(mesh: Mesh) -> dict[str, Any]:
@@ -140,13 +137,6 @@ def _write_once(path: Path, text: str) -> None:
     if path.exists() and path.read_text() != text:
         raise BopError(f"{path} is of other objects or another camera: choose another folder")
     write_atomically(path, text)
-
-
-def _write_ply(mesh: Mesh, path: Path) -> None:
-    """Vertices, normals, colours and faces, in mm."""
-    colors = (np.clip(mesh.colors, 0.0, 1.0) * 255).round().astype(np.uint8)
-    whole = trimesh.Trimesh(mesh.vertices, mesh.faces, vertex_normals=mesh.normals, vertex_colors=colors, process=False)
-    whole.export(str(path), vertex_normal=True)
 
 
 @dataclass
@@ -206,21 +196,16 @@ class _Scene:
         return found
 
 
-def _standing(world: World, split: Split, scenes: SceneBatch) -> Instances:
-    """Every instance of a trained object in a batch: each image's target, then its companions.
-
-    A batch has the companions' boxes but not their poses; these are a function of the items' random numbers, as
-    ``SceneSource.scenes`` draws them.
-    """
+def _standing(scenes: SceneBatch) -> Instances:
+    """Every instance of a trained object in a batch: each image's target, then its companions."""
     targets = Instances.single(scenes.objects, scenes.R_cam_obj, scenes.t_cam_obj)
-    if scenes.other_objects is None or scenes.other_boxes is None:
+    if scenes.other_objects is None:
         return targets
-    draws = Draws(world.settings.data.seed, f"scenes/{split}", scenes.index, world.device)
-    drawn = place_companions(world, draws, scenes.objects, scenes.boxes, same=split == "train")
-    kept = dataclasses.replace(drawn, objects=scenes.other_objects)  # clean images have none
-    there = kept.objects >= 0
-    assert torch.allclose(kept.boxes[there], scenes.other_boxes[there], atol=0.01), "not drawn as the scenes were"
-    return Instances.merge([targets, kept.instances()[0]])
+    assert scenes.other_R is not None
+    assert scenes.other_t is not None
+    assert scenes.other_boxes is not None
+    companions = Companions(scenes.other_objects, scenes.other_R, scenes.other_t, scenes.other_boxes)
+    return Instances.merge([targets, companions.instances()[0]])
 
 
 def _label(model: ObjectModel, R_cam_obj: Tensor, t_cam_obj: Tensor, index: int) -> dict[str, Any]:

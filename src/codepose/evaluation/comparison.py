@@ -10,11 +10,16 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from codepose.evaluation.metrics import Interval, VisibilityBin, bootstrap_interval, by_visibility, summarise
+from codepose.evaluation.metrics import (
+    VISIBLE_EDGES,
+    Interval,
+    VisibilityBin,
+    bootstrap_interval,
+    by_visibility,
+    summarise_columns,
+)
 
 FloatArray = npt.NDArray[np.float64]
-_MEASURED = ("vsd", "iou", "rotation_deg", "translation_mm", "score")
-VISIBLE_EDGES = (0.0, 0.6, 0.8, 0.999, 1.0)
 
 
 @dataclass(frozen=True)
@@ -38,10 +43,7 @@ class Errors:
 
     def summary(self) -> dict[str, float | None]:
         """Returns the row of the results table."""
-        own = {name: self.columns[name] for name in _MEASURED}
-        variants = {k.removeprefix("vsd_"): v for k, v in self.columns.items() if k.startswith("vsd_")}
-        ar_vsd = float(np.nan_to_num(self.columns["ar_vsd"]).mean())
-        return summarise(**own, vsd_variants=variants) | {"ar_vsd": ar_vsd}
+        return summarise_columns(self.columns)
 
     def by_visibility(self) -> list[VisibilityBin]:
         """Returns the AUC fraction by visible fraction (42)."""

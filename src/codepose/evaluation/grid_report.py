@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from codepose.estimation.estimator import PAPER_METHODS
 from codepose.evaluation import draw
-from codepose.evaluation.comparison import VISIBLE_EDGES, Errors, Spread, auc_difference, read_errors, spread
+from codepose.evaluation.comparison import Errors, Spread, auc_difference, read_errors, spread
+from codepose.evaluation.metrics import VISIBLE_EDGES
 from codepose.evaluation.report import Section, Table, write_report
 
 _PANELS = (("t1-128", "T1, 128"), ("t2-128", "T2, 128"), ("t1-4096", "T1, 4,096"), ("t2-4096", "T2, 4,096"))
-_FIGURE_METHODS = ("joint", "extended", "original")
 _COLUMNS = (
     ("AUC fraction", "auc_fraction", 3),
     ("GT translation", "auc_fraction_rotation", 3),
@@ -178,11 +179,9 @@ def _visibility(groups: Mapping[str, Group]) -> Table:
 
 
 def _figure3(out: Path, groups: Mapping[str, Group]) -> list[Section]:
-    panels = {
+    panels: dict[str, dict[str, Any]] = {
         title: {
-            m: np.mean([np.sort(e.vsd) for e in groups[group][m]], axis=0)
-            for m in _FIGURE_METHODS
-            if m in groups[group]
+            m: np.mean([np.sort(e.vsd) for e in groups[group][m]], axis=0) for m in PAPER_METHODS if m in groups[group]
         }
         for group, title in _PANELS
         if group in groups
@@ -209,7 +208,7 @@ def _figure4(out: Path, groups: Mapping[str, Group]) -> list[Section]:
         means = [
             f"{group} {m}: {np.mean([np.nan_to_num(e.columns['iou']).mean() for e in methods[m]]):.3f}"
             for group, methods in groups.items()
-            for m in _FIGURE_METHODS
+            for m in PAPER_METHODS
             if m in methods
         ]
         text = f"Scenes of {path.parts[-3]}. Mean IoU over all scenes and seeds: {', '.join(means)}."

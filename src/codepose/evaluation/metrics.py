@@ -21,6 +21,8 @@ Values = npt.ArrayLike | Tensor
 
 RECALL_THETA = 0.3
 ROTATION_THRESHOLDS_DEG = (10, 20, 30)
+VISIBLE_EDGES = (0.0, 0.6, 0.8, 0.999, 1.0)
+"""Ends of the bins of visible fraction; the last bin is what nothing hides."""
 
 
 class Interval(NamedTuple):
@@ -220,6 +222,21 @@ def summarise(
     for name, values in (vsd_variants or {}).items():
         row[f"auc_fraction_{name}"] = auc(_filled(values, missed, 1.0, name)) / len(errors)
     return row
+
+
+def summarise_columns(columns: Mapping[str, FloatArray]) -> dict[str, float | None]:
+    """`summarise` of the columns of per_image.csv, and `ar_vsd`, BOP19's average recall.
+
+    Args:
+        columns: By name as in `benchmark.Row`, (N,) each; nan where nothing was detected. What begins with "vsd_" is
+            a variant of VSD.
+
+    Raises:
+        ValueError: as `summarise`.
+    """
+    own = {name: columns[name] for name in ("vsd", "iou", "rotation_deg", "translation_mm", "score")}
+    variants = {name.removeprefix("vsd_"): v for name, v in columns.items() if name.startswith("vsd_")}
+    return summarise(**own, vsd_variants=variants) | {"ar_vsd": float(np.nan_to_num(columns["ar_vsd"]).mean())}
 
 
 def _vector(values: Values, name: str) -> FloatArray:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from codepose.evaluation import draw
 from codepose.evaluation.benchmark import Example, Results, settings_note
-from codepose.evaluation.metrics import by_visibility
+from codepose.evaluation.metrics import VISIBLE_EDGES, by_visibility
 from codepose.evaluation.report import Section, Table, method_table, write_report
 from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
@@ -60,13 +60,12 @@ def _numbers(results: Results, summary: Mapping[str, Any]) -> list[Section]:
     headers = ["Method", "GT translation", "GT rotation", "tlinear", "τ 10 %", "τ 20 %", "τ 50 %", "AR_VSD"]
     rows = [[n, *(f"{m[f'auc_fraction_{k}']:.3f}" for k in keys), f"{m['ar_vsd']:.3f}"] for n, m in methods.items()]
     visible = np.clip(np.asarray(results.visible_fraction), 0.0, 1.0)
-    edges = [0.0, 0.6, 0.8, 0.999, 1.0]
     lines = []
     for name, row in results.methods.items():
-        bins = by_visibility(1.0 - np.nan_to_num(row.array("vsd"), nan=1.0), visible, edges)
+        bins = by_visibility(1.0 - np.nan_to_num(row.array("vsd"), nan=1.0), visible, VISIBLE_EDGES)
         lines.append([name, *("–" if b.mean is None else f"{b.mean:.3f}" for b in bins)])
     labels = ["under 60 %", "60–80 %", "80–99 %", "all visible"]
-    counts = [b.count for b in by_visibility(visible, visible, edges)]
+    counts = [b.count for b in by_visibility(visible, visible, VISIBLE_EDGES)]
     columns = ["Method", *(f"{w} ({n} scenes)" for w, n in zip(labels, counts, strict=True))]
     return [
         Section("Results", summary_text(summary), table=method_table(methods)),

@@ -16,13 +16,13 @@ from codepose.config import ObjectSettings
 from codepose.synthesis.mesh import (
     MILLIMETRES,
     TYPICAL_MM,
-    Mesh,
     Unit,
     join_parts,
     mesh_from_trimesh,
     plain,
     plausible_units,
     read_parts,
+    to_trimesh,
     unit_advice,
 )
 from codepose.synthesis.shapes import BUILTIN
@@ -86,7 +86,7 @@ def inspect(path: str | Path, unit: Unit = "mm") -> MeshReport:
         MeshError: The file cannot be read, or holds no surface.
     """
     if str(path) in BUILTIN:
-        unit, parts = "mm", [_as_trimesh(BUILTIN[str(path)]())]
+        unit, parts = "mm", [to_trimesh(BUILTIN[str(path)]())]
     else:
         parts = read_parts(path)
     soup = join_parts(parts, str(path))
@@ -174,11 +174,6 @@ def _findings(report: MeshReport) -> Iterator[str]:
             f"looks the same after: {symmetry_words(report.symmetries)}. No photo tells these rotations apart: judge "
             "poses by VSD or by errors that know the symmetries, not by the angle"
         )
-
-
-def _as_trimesh(mesh: Mesh) -> trimesh.Trimesh:
-    colors = (mesh.colors * 255).round().astype(np.uint8)
-    return trimesh.Trimesh(mesh.vertices, mesh.faces, vertex_colors=colors, process=False)
 
 
 def _welded(parts: Sequence[trimesh.Trimesh]) -> trimesh.Trimesh:

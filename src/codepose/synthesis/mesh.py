@@ -75,11 +75,16 @@ class Mesh:
         return replace(self, **places)
 
 
-def save_mesh(mesh: Mesh, path: str | Path) -> None:
-    """Write a part as a PLY file in mm, with its colours, in its own frame; `load_mesh` reads it back."""
+def to_trimesh(mesh: Mesh, *, normals: bool = False) -> trimesh.Trimesh:
+    """The part for trimesh, in mm, with its 8-bit vertex colours, and with its vertex normals if asked for."""
     colors = (np.clip(mesh.colors, 0.0, 1.0) * 255).round().astype(np.uint8)
-    soup = trimesh.Trimesh(mesh.vertices, mesh.faces, vertex_colors=colors, process=False)
-    soup.export(str(path))
+    given = mesh.normals if normals else None
+    return trimesh.Trimesh(mesh.vertices, mesh.faces, vertex_normals=given, vertex_colors=colors, process=False)
+
+
+def save_mesh(mesh: Mesh, path: str | Path, *, normals: bool = False) -> None:
+    """Write a part as a PLY file in mm, with its colours, in its own frame; `load_mesh` reads it back."""
+    to_trimesh(mesh, normals=normals).export(str(path), vertex_normal=normals)
 
 
 def load_mesh(path: str | Path, *, unit: Unit = "mm", center: bool = True, name: str | None = None) -> Mesh:

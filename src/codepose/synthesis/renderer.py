@@ -40,6 +40,10 @@ def _start_warp() -> None:
 _start_warp()
 
 
+_UNSEEN_MM = 1e9
+"""Too far away to be seen."""
+
+
 @dataclass(frozen=True)
 class Instances:
     """N mesh instances spread over B images.
@@ -190,6 +194,22 @@ class Renderer:
         ]
         self._launch(rays, inputs, (width, height), out)
         return out
+
+    def depth_alone(self, mesh: Tensor, R: Tensor, t: Tensor, K: Tensor, size: tuple[int, int]) -> Tensor:
+        """Renders each object alone, wherever an estimator puts it.
+
+        Args:
+            mesh: (B,) long, index into the renderer's meshes.
+            R: (B, 3, 3) R_cam_obj.
+            t: (B, 3) t_cam_obj in mm; a pose at or behind the camera draws nothing.
+            K: (3, 3) or (B, 3, 3), pixel centres at integer + 0.5.
+            size: (height, width) in pixels.
+
+        Returns:
+            (B, H, W) mm along the optical axis, 0 where nothing was hit.
+        """
+        t = torch.where(t[:, 2:] > 1.0, t, t.new_tensor([0.0, 0.0, _UNSEEN_MM]))
+        return self.render(Instances.single(mesh, R, t), K.expand(len(R), 3, 3), size).depth
 
     def _launch(self, rays: int, inputs: list[Tensor], size: tuple[int, int], out: Buffers) -> None:
         kinds = [wp.int32, wp.int32, wp.float32, wp.int32, wp.int32, wp.uint64, wp.int32, wp.int32]

@@ -62,6 +62,7 @@ class SceneBatch:
         K: (3, 3) the camera.
         other_boxes: (B, n, 4) boxes of further instances of trained objects; None where the settings have none.
         other_objects: (B, n) which objects they are, -1 where there is none.
+        other_R, other_t: (B, n, 3, 3) and (B, n, 3) mm, their R_cam_obj and t_cam_obj.
     """
 
     index: Tensor
@@ -78,6 +79,8 @@ class SceneBatch:
     K: Tensor
     other_boxes: Tensor | None = None
     other_objects: Tensor | None = None
+    other_R: Tensor | None = None
+    other_t: Tensor | None = None
 
 
 AnyBatch = TypeVar("AnyBatch", CropBatch, SceneBatch)
@@ -213,6 +216,8 @@ class SceneSource:
             K=world.K,
             other_boxes=None if companions is None else companions.boxes,
             other_objects=None if companions is None else companions.objects,
+            other_R=None if companions is None else companions.R,
+            other_t=None if companions is None else companions.t,
         )
 
     def _jittered(self, square: Tensor, draws: Draws, difficulty: float) -> Tensor:
