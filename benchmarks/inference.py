@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from benchmarks.subjects import PAPER_VIEWS, build_world, chosen, random_codebook, torchvision_detector
 from benchmarks.timing import Case, Contestant, Options, Report, Target, command, count_flops, interleaved
-from codepose.config import Settings, override
+from codepose.config import Settings
+from codepose.config_files import override
 from codepose.estimation.estimator import PoseEstimator
 from codepose.estimation.pipelines import JointPipeline, Pipeline, TwoStagePipeline
 from codepose.networks.autoencoder import ExtendedAutoencoder

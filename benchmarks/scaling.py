@@ -16,7 +16,8 @@ import torch
 from benchmarks.iterations import Iterations, stored
 from benchmarks.subjects import PAPER_VIEWS, build_world, chosen, random_codebook
 from benchmarks.timing import Case, Contestant, Options, Report, command, interleaved
-from codepose.config import Settings, override
+from codepose.config import Settings
+from codepose.config_files import override
 from codepose.estimation.estimator import PoseEstimator
 from codepose.estimation.pipelines import JointPipeline
 from codepose.networks.build import build_joint

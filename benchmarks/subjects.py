@@ -15,7 +15,8 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from benchmarks.timing import Options
 from codepose import geometry
-from codepose.config import Settings, load_preset, override
+from codepose.config import Settings
+from codepose.config_files import load_preset, override
 from codepose.estimation.codebook import Codebook, build_codebook
 from codepose.estimation.pipelines import JointPipeline
 from codepose.networks.vgg import Encoder

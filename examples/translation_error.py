@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from codepose.config import load_preset
+from codepose.config_files import load_preset
 from codepose.geometry import fit_translation, translation_from_box
 from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World

@@ -9,7 +9,8 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 import pytest
 import torch
 
-from codepose.config import Settings, load_preset, override
+from codepose.config import Settings
+from codepose.config_files import load_preset, override
 from codepose.synthesis.world import World
 
 # the networks here are too small for two threads, and one is immune to whatever else the machine does

@@ -11,18 +11,8 @@ import yaml
 from pydantic import ValidationError
 
 from codepose import config
-from codepose.config import (
-    PRESETS,
-    ConfigError,
-    OptimizerSettings,
-    Phase,
-    Settings,
-    StageSettings,
-    load_preset,
-    load_settings,
-    override,
-    to_yaml,
-)
+from codepose.config import ConfigError, OptimizerSettings, Phase, Settings, StageSettings
+from codepose.config_files import PRESETS, load_preset, load_settings, override, to_yaml
 
 FOUND = sorted(p.name[:-5] for p in resources.files("codepose").joinpath("presets").iterdir() if p.name[-5:] == ".yaml")
 SHIPPED = {"quick", "robust", "cpu", "smoke", "paper-128-t1", "paper-128-t2", "paper-4096-t1", "paper-4096-t2"}

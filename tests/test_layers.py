@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1] / "src" / "codepose"
-LAYERS = ("config", "geometry", "synthesis", "networks", "training", "estimation", "evaluation", "apps")
+LAYERS = ("config", "config_files", "geometry", "synthesis", "networks", "training", "estimation", "evaluation", "apps")
 
 
 def imported(path: Path) -> set[str]:

@@ -6,7 +6,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from codepose.config import Settings, load_preset, load_settings
+    from codepose.config import Settings
+    from codepose.config_files import load_preset, load_settings
     from codepose.estimation.codebook import Codebook
     from codepose.estimation.detection import Detection
     from codepose.estimation.estimator import PoseEstimator

@@ -1,4 +1,5 @@
-"""Frozen settings of every stage. The defaults are the paper's; presets are YAML files that change them.
+"""Frozen settings of every stage. The defaults are the paper's; presets and files change them
+(``config_files.py``).
 
 Numbers such as (25) point into the table of ``docs/method.md``, which says where the paper is silent and what
 we do instead. Unknown keys raise and name the key.
@@ -6,12 +7,9 @@ we do instead. Unknown keys raise and name the key.
 
 from __future__ import annotations
 
-from importlib import resources
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
@@ -192,7 +190,7 @@ class LossSettings(_Frozen):
 class OptimizerSettings(_Frozen):
     """One optimiser and its learning-rate schedule."""
 
-    name: Literal["adabound", "sgd", "adam", "adamw"] = "adamw"
+    name: Literal["adabound", "sgd", "adam", "adamw", "muon"] = "adamw"
     lr: Positive = 1e-3
     schedule: Literal["constant", "steps", "cosine"] = "constant"
     warmup: int = 0
@@ -200,6 +198,7 @@ class OptimizerSettings(_Frozen):
     step_epochs: Positive = 8.0
     """'steps': the learning rate falls to 1/10 every so many epochs."""
     momentum: float = 0.9
+    """SGD's; Muon's is usually 0.95."""
     weight_decay: float = 0.0
     final_lr: Positive = 0.1
     """AdaBound's final learning rate."""
@@ -317,83 +316,3 @@ class Settings(_Frozen):
         if self.data.camera.image_size % 16:
             raise ValueError("data.camera.image_size must be a multiple of 16, the encoder's stride")
         return self
-
-
-_PRESET_FILES = resources.files("codepose").joinpath("presets")
-PRESETS = tuple(sorted(p.name.removesuffix(".yaml") for p in _PRESET_FILES.iterdir() if p.name.endswith(".yaml")))
-
-
-def _validated(values: dict[str, Any], source: str) -> Settings:
-    try:
-        return Settings.model_validate(values)
-    except ValidationError as error:
-        lines = [f"  {'.'.join(str(p) for p in e['loc']) or 'settings'}: {e['msg']}" for e in error.errors()]
-        raise ConfigError(f"{source} cannot be used:\n" + "\n".join(lines)) from None
-
-
-def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Lays values over others, mapping by mapping."""
-    merged = dict(base)
-    for key, value in changes.items():
-        below = base.get(key)
-        merged[key] = _merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
-    return merged
-
-
-def _over_the_papers(values: dict[str, Any], source: str) -> Settings:
-    """A stage given in part keeps the rest of the paper's own values for that stage."""
-    return _validated(_merged(Settings().model_dump(mode="json"), values), source)
-
-
-def load_preset(name: str) -> Settings:
-    """Returns the settings of a shipped preset.
-
-    Raises:
-        ConfigError: There is no such preset; the text lists those there are.
-    """
-    if name not in PRESETS:
-        raise ConfigError(f"no preset is called {name!r}; there are {', '.join(PRESETS)}")
-    text = _PRESET_FILES.joinpath(f"{name}.yaml").read_text()
-    return _over_the_papers({"name": name, **(yaml.safe_load(text) or {})}, f"preset {name}")
-
-
-def load_settings(path: str | Path) -> Settings:
-    """Reads settings from a YAML file; keys it leaves out keep the paper's defaults.
-
-    Raises:
-        ConfigError: The file is missing, is not YAML, or has an unknown key or a bad value.
-    """
-    path = Path(path)
-    try:
-        values = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from None
-    values = {} if values is None else values
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path} must hold a mapping of settings, not a {type(values).__name__}")
-    return _over_the_papers(values, str(path))
-
-
-def override(settings: Settings, changes: dict[str, Any]) -> Settings:
-    """Returns a copy with some values replaced, each named by its dotted key (``"step1.batch"``).
-
-    Raises:
-        ConfigError: A key does not exist or a value does not fit.
-    """
-    values = settings.model_dump(mode="json")
-    for key, value in changes.items():
-        *parents, last = key.split(".")
-        node: Any = values
-        for part in parents:
-            node = node.get(part) if isinstance(node, dict) else None
-        if not isinstance(node, dict) or last not in node:
-            raise ConfigError(f"there is no setting called {key!r}")
-        node[last] = value
-    return _validated(values, "the settings")
-
-
-def to_yaml(settings: Settings) -> str:
-    """Returns the settings, in full, as YAML that ``load_settings`` reads back to an equal object."""
-    return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False)

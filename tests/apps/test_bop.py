@@ -18,7 +18,8 @@ from scipy.spatial.transform import Rotation
 
 from codepose import geometry
 from codepose.apps.bop import Render, evaluate_bop, render
-from codepose.config import Settings, override
+from codepose.config import Settings
+from codepose.config_files import override
 from codepose.estimation.detection import Detection
 from codepose.estimation.estimator import PoseEstimator
 from codepose.evaluation.bop import BopDataset, BopError

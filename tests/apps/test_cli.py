@@ -15,7 +15,7 @@ from PIL import Image
 
 from codepose import geometry
 from codepose.apps.cli import main
-from codepose.config import to_yaml
+from codepose.config_files import to_yaml
 from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
 from codepose.training.run import Run

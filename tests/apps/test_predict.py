@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 
 from codepose.apps.cli import main
-from codepose.config import Settings, override
+from codepose.config import Settings
+from codepose.config_files import override
 from codepose.estimation.detection import Detection
 from codepose.estimation.estimator import PoseEstimator
 from codepose.estimation.refine import Refiner

@@ -10,7 +10,7 @@ import torch
 import trimesh
 
 from codepose import geometry
-from codepose.config import override
+from codepose.config_files import override
 from codepose.synthesis.decimation import decimate
 from codepose.synthesis.mesh import Mesh, mesh_from_trimesh, save_mesh
 from codepose.synthesis.renderer import Buffers, Instances, Renderer

@@ -14,7 +14,8 @@ import trimesh
 from torch import Tensor
 
 from codepose import geometry
-from codepose.config import OcclusionSettings, Settings, load_preset, override
+from codepose.config import OcclusionSettings, Settings
+from codepose.config_files import load_preset, override
 from codepose.synthesis.draws import Draws
 from codepose.synthesis.mesh import Mesh, mesh_from_trimesh
 from codepose.synthesis.occluders import ATTEMPTS, Occluders, grip_radius, merge

@@ -16,7 +16,8 @@ from PIL import Image
 from torch import Tensor
 
 from codepose import geometry
-from codepose.config import AugmentationSettings, Settings, load_preset, override
+from codepose.config import AugmentationSettings, Settings
+from codepose.config_files import load_preset, override
 from codepose.synthesis.appearance import Lights, augment
 from codepose.synthesis.backgrounds import build_backgrounds
 from codepose.synthesis.draws import Draws

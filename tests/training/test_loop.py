@@ -14,7 +14,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from codepose.config import Phase, Settings, StageSettings, to_yaml
+from codepose.config import Phase, Settings, StageSettings
+from codepose.config_files import to_yaml
 from codepose.networks.build import build_extended, build_joint
 from codepose.networks.losses import mse
 from codepose.synthesis.scenes import SceneSource

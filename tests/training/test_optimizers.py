@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from codepose.config import OptimizerSettings, load_preset
+from codepose.config import OptimizerSettings
+from codepose.config_files import load_preset
 from codepose.training.optimizers import build_optimizer, learning_rate
 
 
@@ -24,7 +25,7 @@ def test_warm_up_and_cosine() -> None:
     assert learning_rate(settings, 1000, 1.0, 1.0) == pytest.approx(0.0)
 
 
-@pytest.mark.parametrize("name", ["adabound", "sgd", "adam", "adamw"])
+@pytest.mark.parametrize("name", ["adabound", "sgd", "adam", "adamw", "muon"])
 def test_every_optimizer_descends(name: str) -> None:
     x = torch.nn.Parameter(torch.ones(4))
     optimizer = build_optimizer([([x], 1.0)], OptimizerSettings(name=name, lr=0.05))
@@ -33,3 +34,34 @@ def test_every_optimizer_descends(name: str) -> None:
         x.square().sum().backward()
         optimizer.step()
     assert float(x.detach().square().sum()) < 0.5
+
+
+def test_muon_turns_hidden_weights_and_leaves_the_rest_to_adamw() -> None:
+    """A matrix moves by an orthogonal step whatever its gradient's size; biases and thin layers by AdamW's rule."""
+    torch.manual_seed(0)
+    first, hidden, bias = (torch.nn.Parameter(torch.zeros(s)) for s in ((16, 3, 3, 3), (24, 16, 3, 3), (24,)))
+    settings = OptimizerSettings(name="muon", lr=0.1, momentum=0.95)
+    optimizer = build_optimizer([([first, hidden, bias], 1.0)], settings)
+    for parameter in (first, hidden, bias):
+        parameter.grad = 0.01 * torch.randn_like(parameter)
+    optimizer.step()
+    step = hidden.detach().flatten(1)
+    sides = torch.linalg.svdvals(step) / (0.1 * 0.2 * (16 * 9) ** 0.5)
+    assert 0.6 < float(sides.min()) and float(sides.max()) < 1.3
+    for parameter in (first, bias):
+        assert parameter.detach().abs() == pytest.approx(torch.full(parameter.shape, 0.1).numpy(), rel=1e-2)
+
+
+def test_muon_goes_on_where_its_state_was_saved() -> None:
+    def trained(steps: int, state: dict | None = None, start: torch.Tensor | None = None):
+        x = torch.nn.Parameter(torch.ones(20, 30) if start is None else start.clone())
+        optimizer = build_optimizer([([x], 1.0)], OptimizerSettings(name="muon", lr=0.01))
+        if state is not None:
+            optimizer.load_state_dict(state)
+        for _ in range(steps):
+            (x * torch.arange(30.0)).square().sum().backward()
+            optimizer.step()
+        return x.detach(), optimizer.state_dict()
+
+    half, state = trained(3)
+    assert torch.equal(trained(3, state, half)[0], trained(6)[0])

@@ -14,7 +14,8 @@ from rich.table import Table
 
 from codepose.apps import options as o
 from codepose.apps.options import starting_settings, with_meshes
-from codepose.config import ConfigError, load_preset, override
+from codepose.config import ConfigError
+from codepose.config_files import load_preset, override
 
 _console = Console()
 

@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from codepose.config import PRESETS, ObjectSettings, Settings, load_preset, load_settings
+from codepose.config import ObjectSettings, Settings
+from codepose.config_files import PRESETS, load_preset, load_settings
 
 Method = Literal["joint", "extended", "original", "jitter"]
 Scale = Literal["smoke", "cpu", "paper"]

@@ -15,7 +15,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from codepose.config import ALL_GROUPS, Phase, StageSettings
-from codepose.networks.precision import autocast
+from codepose.networks.precision import autocast, uses_bf16
 from codepose.synthesis.scenes import difficulty_at, split_batch
 from codepose.training.optimizers import build_optimizer, learning_rate
 from codepose.training.progress import Display, rate_text
@@ -120,7 +120,8 @@ class _Trainer:
         stage.network.to(device=fabric.device).to(memory_format=torch.channels_last)
         factor = stage.settings.optimizer.pretrained_factor
         parts = [(p, factor if name in stage.pretrained else 1.0) for name, p in stage.groups.items()]
-        self.optimizer = build_optimizer(parts, stage.settings.optimizer)
+        dtype = torch.bfloat16 if uses_bf16(run.settings, fabric.device) else torch.float32
+        self.optimizer = build_optimizer(parts, stage.settings.optimizer, dtype)
         self.clock = _Clock(total_steps(stage), stage.settings.time_limit)
         self.step = _resume(stage, run, self.optimizer, self.clock)
         self.log = MetricsLog(run, stage.name, self.step)

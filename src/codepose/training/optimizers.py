@@ -12,13 +12,14 @@ from codepose.config import OptimizerSettings
 
 
 def build_optimizer(
-    groups: Iterable[tuple[list[nn.Parameter], float]], settings: OptimizerSettings
+    groups: Iterable[tuple[list[nn.Parameter], float]], settings: OptimizerSettings, dtype: torch.dtype = torch.float32
 ) -> torch.optim.Optimizer:
     """Returns the optimiser the settings name.
 
     Args:
         groups: Parameters, and the factor on their learning rate; it is kept in each group's "factor".
         settings: Name and constants.
+        dtype: Muon's multiplications; see there.
     """
     parameters = [{"params": list(p), "lr": settings.lr * factor, "factor": factor} for p, factor in groups]
     lr, decay = settings.lr, settings.weight_decay
@@ -28,6 +29,12 @@ def build_optimizer(
         return torch.optim.Adam(parameters, lr=lr, weight_decay=decay, fused=True)
     if settings.name == "adamw":
         return torch.optim.AdamW(parameters, lr=lr, weight_decay=decay, fused=True)
+    # the library takes seconds to import
+    if settings.name == "muon":
+        from codepose.training.muon import Muon
+
+        return Muon(parameters, weight_decay=decay, momentum=settings.momentum, dtype=dtype)
+
     from pytorch_optimizer import AdaBound
 
     adabound: torch.optim.Optimizer = AdaBound(

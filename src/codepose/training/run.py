@@ -10,7 +10,8 @@ from typing import Any
 
 from torch import nn
 
-from codepose.config import Settings, load_settings, to_yaml
+from codepose.config import Settings
+from codepose.config_files import load_settings, to_yaml
 from codepose.synthesis.mesh import load_mesh, save_mesh
 from codepose.synthesis.shapes import BUILTIN
 from codepose.training.checkpoint import CheckpointError, load_state, save_state

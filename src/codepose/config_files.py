@@ -1,0 +1,91 @@
+"""Settings from presets and YAML files, with overrides by dotted key, and back to YAML."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from codepose.config import ConfigError, Settings
+
+_PRESET_FILES = resources.files("codepose").joinpath("presets")
+PRESETS = tuple(sorted(p.name.removesuffix(".yaml") for p in _PRESET_FILES.iterdir() if p.name.endswith(".yaml")))
+
+
+def _validated(values: dict[str, Any], source: str) -> Settings:
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        lines = [f"  {'.'.join(str(p) for p in e['loc']) or 'settings'}: {e['msg']}" for e in error.errors()]
+        raise ConfigError(f"{source} cannot be used:\n" + "\n".join(lines)) from None
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Lays values over others, mapping by mapping."""
+    merged = dict(base)
+    for key, value in changes.items():
+        below = base.get(key)
+        merged[key] = _merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _over_the_papers(values: dict[str, Any], source: str) -> Settings:
+    """A stage given in part keeps the rest of the paper's own values for that stage."""
+    return _validated(_merged(Settings().model_dump(mode="json"), values), source)
+
+
+def load_preset(name: str) -> Settings:
+    """Returns the settings of a shipped preset.
+
+    Raises:
+        ConfigError: There is no such preset; the text lists those there are.
+    """
+    if name not in PRESETS:
+        raise ConfigError(f"no preset is called {name!r}; there are {', '.join(PRESETS)}")
+    text = _PRESET_FILES.joinpath(f"{name}.yaml").read_text()
+    return _over_the_papers({"name": name, **(yaml.safe_load(text) or {})}, f"preset {name}")
+
+
+def load_settings(path: str | Path) -> Settings:
+    """Reads settings from a YAML file; keys it leaves out keep the paper's defaults.
+
+    Raises:
+        ConfigError: The file is missing, is not YAML, or has an unknown key or a bad value.
+    """
+    path = Path(path)
+    try:
+        values = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+    values = {} if values is None else values
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} must hold a mapping of settings, not a {type(values).__name__}")
+    return _over_the_papers(values, str(path))
+
+
+def override(settings: Settings, changes: dict[str, Any]) -> Settings:
+    """Returns a copy with some values replaced, each named by its dotted key (``"step1.batch"``).
+
+    Raises:
+        ConfigError: A key does not exist or a value does not fit.
+    """
+    values = settings.model_dump(mode="json")
+    for key, value in changes.items():
+        *parents, last = key.split(".")
+        node: Any = values
+        for part in parents:
+            node = node.get(part) if isinstance(node, dict) else None
+        if not isinstance(node, dict) or last not in node:
+            raise ConfigError(f"there is no setting called {key!r}")
+        node[last] = value
+    return _validated(values, "the settings")
+
+
+def to_yaml(settings: Settings) -> str:
+    """Returns the settings, in full, as YAML that ``load_settings`` reads back to an equal object."""
+    return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False)

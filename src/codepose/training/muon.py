@@ -1,0 +1,70 @@
+"""Muon: momentum whose every weight matrix is turned into the nearest orthogonal one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from pytorch_optimizer.optimizer.utils.matrix import zero_power_via_newton_schulz_5
+from torch import Tensor, nn
+
+_NARROWEST = 16
+"""Layers with fewer inputs or outputs are images and scores; those learn better with AdamW."""
+
+
+class Muon(torch.optim.AdamW):
+    """Muon (Jordan et al., 2024) for the hidden layers' weights, AdamW for biases, norms, first and last layers.
+
+    A convolution's weight counts as a matrix of its outputs by everything else. Updates are scaled as in Liu et al.,
+    "Muon is Scalable for LLM Training", 2025 (0.2 sqrt(max side)), so that learning rates and weight decay mean what
+    they mean for AdamW.
+
+    Args:
+        groups: Parameter groups with "params" and "lr"; each is split in two.
+        weight_decay: Decoupled, as in AdamW.
+        momentum: Of the matrices.
+        dtype: In which the Newton-Schulz iteration multiplies: bfloat16 where the processor does that fast; elsewhere
+            it would take ten times as long as float32.
+    """
+
+    def __init__(
+        self, groups: Iterable[dict[str, Any]], *, weight_decay: float, momentum: float, dtype: torch.dtype
+    ) -> None:
+        self._dtype = dtype
+        parts: list[dict[str, Any]] = []
+        for group in groups:
+            matrices = [p for p in group["params"] if _is_hidden(p)]
+            others = [p for p in group["params"] if not _is_hidden(p)]
+            for params, turned in ((matrices, momentum), (others, 0.0)):
+                if params:
+                    parts.append({**group, "params": params, "turned": turned})
+        super().__init__(parts, weight_decay=weight_decay, fused=True)
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """One update of every parameter that has a gradient; the matrices' gradients are used up."""
+        for group in self.param_groups:
+            if group["turned"] > 0:
+                for parameter in group["params"]:
+                    if parameter.grad is not None:
+                        self._turn(parameter, group["lr"], group["turned"], group["weight_decay"])
+                        parameter.grad = None  # done: AdamW leaves parameters without a gradient alone
+        return super().step(closure)
+
+    def _turn(self, parameter: nn.Parameter, lr: float, momentum: float, weight_decay: float) -> None:
+        assert parameter.grad is not None
+        state = self.state[parameter]
+        if not state:
+            state["step"] = torch.zeros(())
+            state["momentum"] = torch.zeros_like(parameter)
+        state["step"] += 1
+        velocity: Tensor = state["momentum"].lerp_(parameter.grad, 1.0 - momentum)
+        update = parameter.grad.lerp(velocity, momentum).flatten(1)  # Nesterov's, (outputs, inputs)
+        turned = zero_power_via_newton_schulz_5(update, dtype=self._dtype).to(parameter.dtype)
+        parameter.mul_(1.0 - lr * weight_decay)
+        parameter.add_(turned.view(parameter.shape), alpha=-0.2 * lr * max(update.shape) ** 0.5)
+
+
+def _is_hidden(parameter: nn.Parameter) -> bool:
+    return parameter.ndim >= 2 and min(parameter.shape[:2]) >= _NARROWEST
