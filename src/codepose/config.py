@@ -258,14 +258,20 @@ class CodebookSettings(_Frozen):
 
 
 class RefinementSettings(_Frozen):
-    """Render-and-compare against the network's own reconstruction."""
+    """Render-and-compare against the network's own reconstruction and the photo's edges."""
 
     candidates: Count = 64
     """The codebook's nearest views that are ranked anew, coarsely, by their agreement with the reconstruction."""
+    hypotheses: Count = 8
+    """How many of these, ``apart_deg`` or more from each other, are laid over the photo."""
+    apart_deg: Annotated[float, Field(ge=0.0)] = 12.0
+    agreement: Annotated[float, Field(ge=0.0)] = 0.1
+    """Weight of the agreement with the reconstruction beside the match of the edges; large = the reconstruction alone
+    decides how the part lies."""
     keep: Count = 2
     """How many of the best are then turned and rendered."""
     rounds: int = 2
-    """How often; the step halves each time. 0 = rank anew only."""
+    """How often; the step halves each time. 0 = no turns."""
     step_deg: Positive = 8.0
 
 

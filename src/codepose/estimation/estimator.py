@@ -17,7 +17,7 @@ from codepose.config import Settings
 from codepose.estimation.codebook import Codebook, CodebookError, build_codebook, fingerprint
 from codepose.estimation.detection import Detection
 from codepose.estimation.pipelines import JointPipeline, Pipeline, TwoStagePipeline
-from codepose.estimation.refine import Refiner
+from codepose.estimation.refine import Refiner, Seen, spread_views
 from codepose.networks.build import build_detector, build_extended, build_joint, build_original
 from codepose.synthesis.world import World
 from codepose.training.run import Run, RunError
@@ -227,13 +227,24 @@ class PoseEstimator:
                 continue
             wanted = self.settings.refinement.candidates if self.refiner is not None else 1
             values, views = book.search(latents[mine], min(wanted, len(book.codes)))
-            R_view = book.rotations[views[:, 0]]
-            if self.refiner is not None and reconstructions is not None:
-                best = book.rerank(views, reconstructions[mine])[:, : self.settings.refinement.keep]
-                R_view, _ = self.refiner(reconstructions[mine], book.rotations[best], objects[mine])
-            R[mine], t[mine] = book.poses(views[:, 0], boxes[mine], K, R_view)
             similarity[mine] = values[:, 0]
+            if self.refiner is None or reconstructions is None:
+                R[mine], t[mine] = book.poses(views[:, 0], boxes[mine], K)
+                continue
+            pixels = self.pipeline.pixels(prepared)
+            seen = Seen(pixels, images[mine], boxes[mine], objects[mine], K, reconstructions[mine])
+            R[mine], t[mine] = self._refined(self.refiner, book, views, seen)
         return Estimates(R, t, similarity, latents, reconstructions)
+
+    def _refined(self, refiner: Refiner, book: Codebook, views: Tensor, seen: Seen) -> tuple[Tensor, Tensor]:
+        """R (N, 3, 3) and t (N, 3) of detections of one object, from its codebook's nearest views (N, k)."""
+        settings = self.settings.refinement
+        ranked = book.rerank(views, seen.reconstructions)
+        starts = spread_views(book.rotations, ranked, settings.hypotheses, settings.apart_deg)
+        count = starts.shape[1]
+        _, t = book.poses(starts.flatten(), seen.boxes.repeat_interleave(count, 0), seen.K)
+        found = refiner(seen, book.rotations[starts], t.view(-1, count, 3))
+        return geometry.offaxis_rotation(found.t) @ found.R_view, found.t
 
 
 def letterbox(images: Tensor, size: int) -> tuple[Tensor, tuple[float, float]]:

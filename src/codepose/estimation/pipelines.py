@@ -30,6 +30,10 @@ class Pipeline(Protocol):
         """(B, 3, H, W) in [0, 1] -> whatever the other calls read."""
         ...
 
+    def pixels(self, prepared: Any) -> Tensor:
+        """The images themselves, (B, 3, H, W)."""
+        ...
+
     def detect(self, prepared: Any) -> list[Boxes]:
         """Each image's detections, best first."""
         ...
@@ -61,6 +65,9 @@ class JointPipeline:
         images = images.contiguous(memory_format=torch.channels_last)
         with autocast(self.settings, self.device):
             return images, self.network.encoder(images)
+
+    def pixels(self, prepared: tuple[Tensor, Tensor]) -> Tensor:
+        return prepared[0]
 
     @torch.no_grad()
     def detect(self, prepared: tuple[Tensor, Tensor]) -> list[Boxes]:
@@ -98,6 +105,9 @@ class TwoStagePipeline:
 
     def prepare(self, images: Tensor) -> Tensor:
         return images
+
+    def pixels(self, prepared: Tensor) -> Tensor:
+        return prepared
 
     @torch.no_grad()
     def detect(self, prepared: Tensor) -> list[Boxes]:

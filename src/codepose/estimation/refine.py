@@ -1,13 +1,15 @@
-"""Render-and-compare: the rotation whose clean render agrees best with the network's own reconstruction.
+"""Render-and-compare: the pose whose render agrees best with the network's reconstruction and with the photo's edges.
 
 The reconstruction shows the part as the network believes it to lie, without occluders, in the targets' light. It
 knows more than the nearest code says (docs/results.md): the codebook ranks its nearest views by it
-(``Codebook.rerank``), and here small turns of the best of these are rendered as targets are and compared with it.
+(``Codebook.rerank``), and here small turns of the best of these are rendered as targets are and compared with it. It
+says nothing about where the part is and how far away: that is what the edges are for (``contours.py``).
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, fields
 
 import torch
 from kornia.geometry.conversions import axis_angle_to_rotation_matrix
@@ -15,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from codepose.config import RefinementSettings
+from codepose.estimation.contours import FAR, NEAR, ContourMatcher, Reaches
 from codepose.synthesis.world import World
 
 _RENDERS = 256
@@ -36,8 +39,71 @@ def agreement(reconstructions: Tensor, renders: Tensor) -> Tensor:
     return torch.einsum("nd,nkd->nk", F.normalize(a, dim=1, eps=1e-6), F.normalize(b, dim=2, eps=1e-6))
 
 
+@dataclass(frozen=True)
+class Seen:
+    """N detections and what a refinement looks at.
+
+    Attributes:
+        images: (B, 3, H, W) in [0, 1].
+        which: (N,) the image each detection is in.
+        boxes: (N, 4) amodal, unpadded.
+        objects: (N,) which object.
+        K: (3, 3) the images' camera.
+        reconstructions: (N, 3, c, c) in [0, 1].
+    """
+
+    images: Tensor
+    which: Tensor
+    boxes: Tensor
+    objects: Tensor
+    K: Tensor
+    reconstructions: Tensor
+
+    def to(self, device: torch.device) -> Seen:
+        """Returns a copy on a device."""
+        return Seen(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+
+
+@dataclass(frozen=True)
+class Refined:
+    """Poses of N detections, best hypothesis each.
+
+    Attributes:
+        R_view: (N, 3, 3) as seen along the ray through the object.
+        t: (N, 3) mm.
+        agreement: (N,) of the clean render with the reconstruction, in [-1, 1].
+        contour: (N,) how well the render's edges lie on the photo's; 0 = chance, 1 = perfectly.
+    """
+
+    R_view: Tensor
+    t: Tensor
+    agreement: Tensor
+    contour: Tensor
+
+
+@dataclass(frozen=True)
+class _Hypotheses:
+    """k poses for each of N detections; ``boxed`` is the translation by the box from which each came."""
+
+    R_view: Tensor  # (N, k, 3, 3)
+    boxed: Tensor  # (N, k, 3)
+    t: Tensor  # (N, k, 3)
+    agreement: Tensor  # (N, k)
+    contour: Tensor  # (N, k)
+
+    def best(self, keep: int, weight: float) -> _Hypotheses:
+        """The ``keep`` best of each detection."""
+        value = self.contour + weight * self.agreement
+        rows = torch.arange(len(value), device=value.device)[:, None]
+        top = value.topk(min(keep, value.shape[1]), dim=1).indices
+        return _Hypotheses(*(getattr(self, f.name)[rows, top] for f in fields(self)))
+
+    def joined(self, other: _Hypotheses) -> _Hypotheses:
+        return _Hypotheses(*(torch.cat((getattr(self, f.name), getattr(other, f.name)), 1) for f in fields(self)))
+
+
 class Refiner:
-    """Refines rotations by render-and-compare.
+    """Refines poses by render-and-compare: rotations by the reconstruction and the photo's edges, place by the edges.
 
     Args:
         world: The run's meshes and renderer.
@@ -49,49 +115,64 @@ class Refiner:
         self.settings = settings
 
     @torch.no_grad()
-    def __call__(self, reconstructions: Tensor, candidates: Tensor, objects: Tensor) -> tuple[Tensor, Tensor]:
-        """Finds each object's best rotation.
+    def __call__(self, seen: Seen, R_view: Tensor, t: Tensor) -> Refined:
+        """Finds each detection's best pose.
 
         Args:
-            reconstructions: (N, 3, c, c) in [0, 1].
-            candidates: (N, k, 3, 3) R_view to start from, such as the codebook's best views.
-            objects: (N,) which object.
-
-        Returns:
-            R_view (N, 3, 3), and its agreement with the reconstruction (N,) in [-1, 1].
+            seen: The detections.
+            R_view: (N, k, 3, 3) to start from, such as the codebook's best views.
+            t: (N, k, 3) mm, where the boxes put them.
         """
-        reconstructions = reconstructions.to(self.world.device)
-        objects = objects.to(self.world.device)
-        rotations = candidates.to(self.world.device)
-        scores = self._scores(reconstructions, rotations, objects)
-        for turn in range(self.settings.rounds):
-            rotations, scores = _best(rotations, scores, self.settings.keep)
-            steps = _small_turns(self.settings.step_deg * 0.5**turn).to(rotations)
-            near = (steps[:, None] @ rotations[:, None]).flatten(1, 2)  # (N, 8 * keep, 3, 3)
-            rotations = torch.cat((rotations, near), 1)
-            scores = torch.cat((scores, self._scores(reconstructions, near, objects)), 1)
-        rotations, scores = _best(rotations, scores, 1)
-        return rotations[:, 0].to(candidates), scores[:, 0].to(candidates)
+        home, settings = R_view.device, self.settings
+        seen, R_view, t = seen.to(self.world.device), R_view.to(self.world.device), t.to(self.world.device)
+        matcher = ContourMatcher(self.world, seen.images, seen.which, seen.boxes, seen.objects, seen.K)
+        found = self._tried(seen, matcher, R_view, t, t, FAR)
+        for turn in range(settings.rounds):
+            found = found.best(settings.keep, settings.agreement)
+            steps = _small_turns(settings.step_deg * 0.5**turn).to(found.R_view)
+            near = (steps @ found.R_view[:, :, None]).flatten(1, 2)  # (N, 8 keep, 3, 3)
+            boxed, begin = (x.repeat_interleave(len(steps), 1) for x in (found.boxed, found.t))
+            found = found.joined(self._tried(seen, matcher, near, boxed, begin, NEAR))
+        one = found.best(1, settings.agreement)
+        return Refined(*(x[:, 0].to(home) for x in (one.R_view, one.t, one.agreement, one.contour)))
 
-    def _scores(self, reconstructions: Tensor, rotations: Tensor, objects: Tensor) -> Tensor:
+    def _tried(
+        self, seen: Seen, matcher: ContourMatcher, R_view: Tensor, boxed: Tensor, begin: Tensor, reaches: Reaches
+    ) -> _Hypotheses:
+        t, contour = matcher.fit(R_view, boxed, begin, reaches)
+        return _Hypotheses(R_view, boxed, t, self._agreement(seen, R_view), contour)
+
+    def _agreement(self, seen: Seen, rotations: Tensor) -> Tensor:
         count = rotations.shape[1]
-        which = objects.repeat_interleave(count)
-        images = torch.cat(
-            [
-                self.world.clean_views(o, R)
-                for o, R in zip(
-                    torch.split(which, _RENDERS), torch.split(rotations.flatten(0, 1), _RENDERS), strict=True
-                )
-            ]
-        )
-        return agreement(reconstructions, images.reshape(-1, count, *images.shape[1:]))
+        which = seen.objects.repeat_interleave(count)
+        parts = zip(torch.split(which, _RENDERS), torch.split(rotations.flatten(0, 1), _RENDERS), strict=True)
+        images = torch.cat([self.world.clean_views(objects, R) for objects, R in parts])
+        return agreement(seen.reconstructions, images.reshape(-1, count, *images.shape[1:]))
 
 
-def _best(rotations: Tensor, scores: Tensor, keep: int) -> tuple[Tensor, Tensor]:
-    """The ``keep`` rotations (N, keep, 3, 3) of highest score, and their scores."""
-    top = scores.topk(min(keep, scores.shape[1]), dim=1)
-    rows = torch.arange(len(scores), device=scores.device)[:, None]
-    return rotations[rows, top.indices], top.values
+def spread_views(rotations: Tensor, views: Tensor, keep: int, apart_deg: float) -> Tensor:
+    """Picks the first views of a ranking that are not close to one picked before.
+
+    Args:
+        rotations: (V, 3, 3) the codebook's.
+        views: (N, k) indices, best first.
+        keep: How many to pick, at most k.
+        apart_deg: Smallest angle between two of them; where too few are apart, the last ones repeat the best.
+
+    Returns:
+        (N, keep) indices, best first.
+    """
+    R = rotations[views]  # (N, k, 3, 3)
+    traces = torch.einsum("nkij,nlij->nkl", R, R)
+    close = traces > 1.0 + 2.0 * math.cos(math.radians(apart_deg))
+    rows = torch.arange(len(views), device=views.device)
+    open_ = torch.ones_like(views, dtype=torch.bool)
+    picked = []
+    for _ in range(min(keep, views.shape[1])):
+        first = open_.int().argmax(1)  # the first that is open; 0 where none is
+        picked.append(views[rows, first])
+        open_ &= ~close[rows, first]
+    return torch.stack(picked, 1)
 
 
 def _small_turns(degrees: float) -> Tensor:

@@ -1,0 +1,231 @@
+"""Where a rendered contour lies best in the photo: place and distance, to a fraction of a detection's error.
+
+A box that is 5 % too large puts the part 5 % too near. The part's outline in the photo is sharper than any box: here
+the edges of a render (silhouette and creases, from depth and normals, so that light and colour do not matter) are laid
+over the edges of the photo, and moved and scaled until they run along them. Edges are compared by direction without
+sign, strong and weak ones alike, as in Hinterstoisser et al., "Gradient Response Maps", TPAMI 2012; what an occluder
+hides matches nothing and votes for nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from kornia.filters import gaussian_blur2d, spatial_gradient
+from torch import Tensor
+from torch.nn import functional as F
+
+from codepose import geometry
+from codepose.synthesis.renderer import Instances
+from codepose.synthesis.world import World
+
+SIDE = 96
+"""Pixels along the window in which edges are compared."""
+_PAD = 1.6
+"""The window's side over the box's: room for a box that is too small or beside the part."""
+_POINTS = 128
+"""Edge points of a render that vote."""
+_FAINT = 0.05
+"""Gradient at which an edge of the photo counts half."""
+_PRIOR = 0.02
+_PRIOR_SHIFT, _PRIOR_SCALE = 0.06, 0.10
+"""How far boxes usually are off: share of the side, and of the size."""
+_RENDERS = 128
+"""Views rendered at a time."""
+
+
+@dataclass(frozen=True)
+class Reach:
+    """A grid of shifts and sizes: ``steps`` values on each axis, up to ``shift`` sides and a log scale of ``scale``."""
+
+    shift: float
+    scale: float
+    steps: int
+    blurred: bool
+
+
+Reaches = tuple[Reach, ...]
+
+FAR: Reaches = (Reach(0.12, 0.20, 9, True), Reach(0.03, 0.05, 5, False), Reach(0.010, 0.015, 3, False))
+"""From a box's error down to a third of a pixel."""
+NEAR: Reaches = (Reach(0.04, 0.06, 5, True), Reach(0.012, 0.018, 3, False))
+"""After a small turn."""
+
+
+def edge_field(images: Tensor, sigma: float) -> Tensor:
+    """Returns the edges of images (N, 3, H, W) as (cos, sin) of twice their direction, weak ones shortened.
+
+    Twice the angle, so that an edge from dark to bright and one from bright to dark are the same. Of the three
+    channels the one with the strongest gradient counts.
+
+    Args:
+        images: In [0, 1].
+        sigma: Blur in pixels: how far beside an edge it is still felt.
+
+    Returns:
+        (N, 2, H, W) of length <= 1.
+    """
+    gx, gy = _strongest_gradient(gaussian_blur2d(images, (5, 5), (1.0, 1.0)))
+    square = (gx * gx + gy * gy).clamp_min(1e-12)
+    length = square.sqrt()
+    weight = length / (length + _FAINT) / square
+    field = torch.stack((weight * (gx * gx - gy * gy), weight * 2.0 * gx * gy), 1)
+    kernel = 2 * round(2.0 * sigma) + 1
+    blurred: Tensor = gaussian_blur2d(field, (kernel, kernel), (sigma, sigma))
+    return blurred
+
+
+@dataclass(frozen=True)
+class Contours:
+    """Edge points of M renders.
+
+    Attributes:
+        points: (M, P, 2) pixels of the window.
+        directions: (M, P, 2), (cos, sin) of twice the gradient's direction; zero where a render has fewer points.
+        weight: (M,) one over the number of points.
+    """
+
+    points: Tensor
+    directions: Tensor
+    weight: Tensor
+
+
+def contours(depth: Tensor, normal: Tensor) -> Contours:
+    """Picks edge points of renders: silhouettes and creases.
+
+    Args:
+        depth: (M, H, W), 0 = nothing there.
+        normal: (M, H, W, 3).
+    """
+    inside = (depth > 0)[:, None]
+    shape = torch.where(inside, normal.permute(0, 3, 1, 2), 0.0)
+    gx, gy = _strongest_gradient(torch.cat((1.5 * inside, shape), 1))
+    length = (gx * gx + gy * gy).sqrt().flatten(1)
+    strong = length > 0.5 * length.amax(1, keepdim=True).clamp_min(1e-6)
+    # the same points whenever a view is rendered again: ties are broken by a fixed shuffle of the pixels
+    order = torch.rand(length.shape[1], generator=torch.Generator().manual_seed(0)).to(length)
+    picked = (strong * (1.0 + order)).topk(min(_POINTS, length.shape[1]), dim=1)
+    there = picked.values > 0
+    width = depth.shape[2]
+    points = torch.stack((picked.indices % width, picked.indices // width), -1) + 0.5
+    angle = 2.0 * torch.atan2(gy, gx).flatten(1).gather(1, picked.indices)
+    directions = torch.stack((angle.cos(), angle.sin()), -1) * there[..., None]
+    return Contours(points, directions, 1.0 / there.sum(1).clamp_min(1))
+
+
+def _strongest_gradient(images: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradient (N, H, W) across and down of each pixel's steepest channel."""
+    gradient = spatial_gradient(images, mode="sobel")  # (N, C, 2, H, W)
+    steepest = gradient.square().sum(2).argmax(1, keepdim=True)
+    gx, gy = (gradient[:, :, axis].gather(1, steepest)[:, 0] for axis in (0, 1))
+    return gx, gy
+
+
+class ContourMatcher:
+    """Lays renders over windows of photos.
+
+    Args:
+        world: Meshes and renderer.
+        images: (B, 3, H, W) in [0, 1].
+        which: (N,) the image each detection is in.
+        boxes: (N, 4) the detections.
+        objects: (N,) which object.
+        K: (3, 3) the images' camera.
+    """
+
+    def __init__(self, world: World, images: Tensor, which: Tensor, boxes: Tensor, objects: Tensor, K: Tensor) -> None:
+        self._world, self._objects = world, objects
+        windows = geometry.padded_square(boxes, _PAD)
+        self._K = geometry.crop_camera(K, windows, SIDE)  # (N, 3, 3)
+        self._side = geometry.box_size(boxes).amax(1) * SIDE / geometry.box_size(windows)[:, 0].clamp_min(1e-6)
+        crops = _windows(images, which, windows)
+        self._fields = {blurred: edge_field(crops, sigma) for blurred, sigma in ((True, 2.0), (False, 1.0))}
+
+    def fit(self, R_view: Tensor, t: Tensor, start: Tensor, reaches: Reaches) -> tuple[Tensor, Tensor]:
+        """Moves rendered views until their edges lie on the photo's.
+
+        Args:
+            R_view: (N, k, 3, 3) rotations as seen along the ray through the object; they stay.
+            t: (N, k, 3) mm, where the boxes put them; far from it a match must be better to count as much.
+            start: (N, k, 3) mm, where the search begins.
+            reaches: Grids, coarse to fine.
+
+        Returns:
+            t (N, k, 3) and scores (N, k): 1 = every edge of the render lies on one of the photo that runs its way,
+            0 = chance.
+        """
+        count = R_view.shape[1]
+        K = self._K.repeat_interleave(count, 0)
+        side = self._side.repeat_interleave(count)
+        begin, boxed = start.flatten(0, 1), t.flatten(0, 1)
+        drawn = self._draw(R_view.flatten(0, 1), begin, K)
+        center, at_box = _pixels(begin, K), _pixels(boxed, K)
+        shift, scale = torch.zeros_like(center)[:, None], begin.new_zeros(len(begin), 1)
+        from_box = torch.log(boxed[:, 2] / begin[:, 2])  # size over the size in the box
+        score = begin.new_zeros(len(begin))
+        for reach in reaches:
+            grid = _grid(reach).to(begin)
+            shifts = shift + grid[None, :, :2] * side[:, None, None]
+            scales = scale + grid[None, :, 2]
+            match = _match(self._fields[reach.blurred], drawn, center, shifts, scales.exp(), count)
+            off = (center - at_box)[:, None] + shifts
+            far = (off / side[:, None, None] / _PRIOR_SHIFT).square().sum(-1)
+            far = far + ((scales + from_box[:, None]) / _PRIOR_SCALE).square()
+            best = (match - _PRIOR * far).argmax(1, keepdim=True)
+            shift = shifts.gather(1, best[..., None].expand(-1, -1, 2))
+            scale, score = scales.gather(1, best), (match - _PRIOR * far).gather(1, best)[:, 0]
+        z = begin[:, 2] * torch.exp(-scale[:, 0])
+        ray = (center + shift[:, 0] - K[:, :2, 2]) / K.diagonal(dim1=1, dim2=2)[:, :2]
+        moved = torch.cat((ray * z[:, None], z[:, None]), 1)
+        return moved.view_as(t), score.view(t.shape[:2])
+
+    def _draw(self, R_view: Tensor, t: Tensor, K: Tensor) -> Contours:
+        objects = self._objects.repeat_interleave(len(t) // len(self._objects))
+        R = geometry.offaxis_rotation(t) @ R_view
+        parts = []
+        for one, turned, moved, camera in zip(*(torch.split(x, _RENDERS) for x in (objects, R, t, K)), strict=True):
+            seen = self._world.renderer.render(Instances.single(one, turned, moved), camera, (SIDE, SIDE))
+            parts.append(contours(seen.depth, seen.normal))
+        return Contours(*(torch.cat([getattr(p, n) for p in parts]) for n in ("points", "directions", "weight")))
+
+
+def _windows(images: Tensor, which: Tensor, windows: Tensor) -> Tensor:
+    """Cuts windows (N, 4) out of images; beyond its edge the image goes on as it ends, so that no edge is made."""
+    line = (torch.arange(SIDE, device=images.device) + 0.5) / SIDE
+    x = windows[:, None, 0] + line * (windows[:, 2] - windows[:, 0])[:, None]
+    y = windows[:, None, 1] + line * (windows[:, 3] - windows[:, 1])[:, None]
+    height, width = images.shape[2:]
+    grid = torch.stack(
+        (
+            (2.0 * x / width - 1.0)[:, None, :].expand(-1, SIDE, -1),
+            (2.0 * y / height - 1.0)[:, :, None].expand(-1, -1, SIDE),
+        ),
+        -1,
+    )
+    return F.grid_sample(images[which], grid, padding_mode="border", align_corners=False)
+
+
+def _pixels(t: Tensor, K: Tensor) -> Tensor:
+    """Where points (M, 3) lie in the images of K (M, 3, 3)."""
+    return t[:, :2] / t[:, 2:] * K.diagonal(dim1=1, dim2=2)[:, :2] + K[:, :2, 2]
+
+
+def _grid(reach: Reach) -> Tensor:
+    """(steps^3, 3): shifts across and down, and log scales."""
+    line = torch.linspace(-1.0, 1.0, reach.steps)
+    grid = torch.stack(torch.meshgrid(line, line, line, indexing="ij"), -1).reshape(-1, 3)
+    return grid * torch.tensor([reach.shift, reach.shift, reach.scale])
+
+
+def _match(field: Tensor, drawn: Contours, center: Tensor, shifts: Tensor, scales: Tensor, count: int) -> Tensor:
+    """Mean agreement of direction (M, G) of every contour with its photo's edges, under every shift and scale."""
+    around = drawn.points - center[:, None]  # (M, P, 2)
+    where = center[:, None, None] + shifts[:, :, None] + around[:, None] * scales[..., None, None]  # (M, G, P, 2)
+    images, grid = len(field), where.shape[1]
+    where = where.view(images, count * grid, -1, 2)
+    found = F.grid_sample(field, where * (2.0 / SIDE) - 1.0, align_corners=False)  # (N, 2, k G, P)
+    found = found.view(images, 2, count, grid, -1)
+    directions = drawn.directions.view(images, count, 1, -1, 2)
+    votes = found[:, 0] * directions[..., 0] + found[:, 1] * directions[..., 1]  # (N, k, G, P)
+    return votes.sum(-1).flatten(0, 1) * drawn.weight[:, None]
