@@ -10,8 +10,8 @@ from kornia.geometry.conversions import axis_angle_to_rotation_matrix
 
 from codepose import geometry
 from codepose.config import RefinementSettings
-from codepose.estimation.refine import Refiner, agreement
-from codepose.synthesis.scenes import SceneSource
+from codepose.estimation.refine import Refiner, Seen, agreement, spread_views
+from codepose.synthesis.scenes import SceneBatch, SceneSource
 from codepose.synthesis.world import World
 
 
@@ -27,23 +27,46 @@ def test_agreement_is_the_correlation_coefficient():
     assert agreement(torch.zeros_like(a), b).abs().max() == 0.0, "a black reconstruction agrees with nothing"
 
 
-def test_refiner_turns_a_nearby_view_into_the_true_one(world: World):
-    crops = SceneSource(world, "val").crops(torch.arange(4))
+@pytest.fixture(scope="module")
+def unhidden(make_settings) -> tuple[World, SceneBatch]:
+    world = World(make_settings(**{"data.occlusion.unoccluded": 1.0, "data.occlusion.clutter": 0}))
+    return world, SceneSource(world, "val").scenes(torch.arange(4), 0.0)
+
+
+def seen_in(scenes: SceneBatch) -> Seen:
+    order = torch.arange(len(scenes.boxes))
+    return Seen(scenes.images, order, scenes.boxes, scenes.objects, scenes.K, scenes.targets)
+
+
+def test_refiner_turns_a_nearby_view_into_the_true_one(unhidden: tuple[World, SceneBatch]):
+    world, scenes = unhidden
     off = axis_angle_to_rotation_matrix(torch.tensor([[math.radians(9.0), math.radians(6.0), math.radians(4.0)]]))
-    start = off @ crops.R_view
-    refiner = Refiner(world, RefinementSettings(candidates=1, keep=4, rounds=5, step_deg=8.0))
-    refined, score = refiner(crops.targets, start[:, None], crops.objects)
-    before = geometry.geodesic_angle(start, crops.R_view).rad2deg()
-    after = geometry.geodesic_angle(refined, crops.R_view).rad2deg()
+    start = off @ scenes.R_view
+    settings = RefinementSettings(keep=4, rounds=5, step_deg=8.0, agreement=10.0)
+    found = Refiner(world, settings)(seen_in(scenes), start[:, None], scenes.t_cam_obj[:, None])
+    before = geometry.geodesic_angle(start, scenes.R_view).rad2deg()
+    after = geometry.geodesic_angle(found.R_view, scenes.R_view).rad2deg()
     assert before.min() > 11.0
     assert after.max() < 8.0, after
     assert after.median() < 3.5, after
-    assert score.min() > 0.98
+    assert found.agreement.min() > 0.97
+    assert (found.t - scenes.t_cam_obj)[:, :2].norm(dim=1).median() < 12.0, "a pixel is 10 mm here"
 
 
-def test_refiner_without_rounds_picks_the_best_candidate(world: World):
-    crops = SceneSource(world, "val").crops(torch.arange(3))
-    candidates = torch.stack((crops.R_view.roll(1, 0), crops.R_view, crops.R_view.roll(2, 0)), 1)
-    refined, score = Refiner(world, RefinementSettings(rounds=0))(crops.targets, candidates, crops.objects)
-    assert torch.equal(refined, crops.R_view)
-    assert score.min() > 0.9999
+def test_refiner_without_rounds_picks_the_best_candidate(unhidden: tuple[World, SceneBatch]):
+    world, scenes = unhidden
+    candidates = torch.stack((scenes.R_view.roll(1, 0), scenes.R_view, scenes.R_view.roll(2, 0)), 1)
+    t = scenes.t_cam_obj[:, None].expand(-1, 3, -1)
+    found = Refiner(world, RefinementSettings(rounds=0, agreement=10.0))(seen_in(scenes), candidates, t)
+    assert torch.equal(found.R_view, scenes.R_view)
+    assert found.agreement.min() > 0.9999
+
+
+def test_views_are_spread_best_first():
+    turns = [0.0, 3.0, 20.0, 25.0, 90.0]
+    angles = torch.tensor([[0.0, 0.0, math.radians(a)] for a in turns])
+    rotations = axis_angle_to_rotation_matrix(angles)
+    views = torch.tensor([[0, 1, 2, 3, 4], [3, 2, 1, 0, 4]])
+    assert spread_views(rotations, views, 3, 12.0).tolist() == [[0, 2, 4], [3, 1, 4]]
+    assert spread_views(rotations, views, 5, 12.0).tolist() == [[0, 2, 4, 0, 0], [3, 1, 4, 3, 3]]
+    assert spread_views(rotations, views, 2, 0.0).tolist() == [[0, 1], [3, 2]]

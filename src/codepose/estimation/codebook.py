@@ -95,16 +95,15 @@ class Codebook:
         scores = (self.thumbnails[views].float() @ wanted)[..., 0]  # (Q, k)
         return views.gather(1, scores.argsort(dim=1, descending=True))
 
-    def poses(self, index: Tensor, boxes: Tensor, K: Tensor, R_view: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def poses(self, index: Tensor, boxes: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
         """Returns R_cam_obj (B, 3, 3), t_cam_obj (B, 3) mm of views seen in boxes (B, 4) of K's image (29).
 
         Args:
             index: (B,) the codebook's views.
             boxes: (B, 4) amodal, unpadded.
             K: (3, 3) the image's camera.
-            R_view: (B, 3, 3) better rotations near those views; None = the views' own.
         """
-        R_view = self.rotations[index] if R_view is None else R_view
+        R_view = self.rotations[index]
         z = torch.full((len(index),), self.z_ref, device=boxes.device)
         t = geometry.translation_from_box(boxes, K, self.boxes[index], self.K, z)
         if self.exact:

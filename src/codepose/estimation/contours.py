@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from kornia.filters import gaussian_blur2d, spatial_gradient
+from kornia.filters import gaussian_blur2d
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -24,11 +24,13 @@ SIDE = 96
 """Pixels along the window in which edges are compared."""
 _PAD = 1.6
 """The window's side over the box's: room for a box that is too small or beside the part."""
-_POINTS = 128
+_POINTS = 256
 """Edge points of a render that vote."""
 _FAINT = 0.05
 """Gradient at which an edge of the photo counts half."""
-_PRIOR = 0.02
+_BLUR = 1.0
+"""Pixels beside an edge at which it is still felt."""
+_PRIOR = 0.01
 _PRIOR_SHIFT, _PRIOR_SCALE = 0.06, 0.10
 """How far boxes usually are off: share of the side, and of the size."""
 _RENDERS = 128
@@ -42,22 +44,20 @@ class Reach:
     shift: float
     scale: float
     steps: int
-    blurred: bool
 
 
 Reaches = tuple[Reach, ...]
 
-FAR: Reaches = (Reach(0.12, 0.20, 9, True), Reach(0.03, 0.05, 5, False), Reach(0.010, 0.015, 3, False))
+FAR: Reaches = (Reach(0.12, 0.20, 9), Reach(0.045, 0.075, 7), Reach(0.010, 0.015, 3))
 """From a box's error down to a third of a pixel."""
-NEAR: Reaches = (Reach(0.04, 0.06, 5, True), Reach(0.012, 0.018, 3, False))
+NEAR: Reaches = (Reach(0.04, 0.06, 5), Reach(0.012, 0.018, 3))
 """After a small turn."""
 
 
 def edge_field(images: Tensor, sigma: float) -> Tensor:
     """Returns the edges of images (N, 3, H, W) as (cos, sin) of twice their direction, weak ones shortened.
 
-    Twice the angle, so that an edge from dark to bright and one from bright to dark are the same. Of the three
-    channels the one with the strongest gradient counts.
+    Twice the angle, so that an edge from dark to bright and one from bright to dark are the same.
 
     Args:
         images: In [0, 1].
@@ -66,14 +66,23 @@ def edge_field(images: Tensor, sigma: float) -> Tensor:
     Returns:
         (N, 2, H, W) of length <= 1.
     """
-    gx, gy = _strongest_gradient(gaussian_blur2d(images, (5, 5), (1.0, 1.0)))
-    square = (gx * gx + gy * gy).clamp_min(1e-12)
+    directions, square = _edges(gaussian_blur2d(images, (5, 5), (1.0, 1.0)))
     length = square.sqrt()
-    weight = length / (length + _FAINT) / square
-    field = torch.stack((weight * (gx * gx - gy * gy), weight * 2.0 * gx * gy), 1)
+    field = directions * (length / (length + _FAINT))[:, None]
     kernel = 2 * round(2.0 * sigma) + 1
     blurred: Tensor = gaussian_blur2d(field, (kernel, kernel), (sigma, sigma))
     return blurred
+
+
+def _edges(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Twice the gradient's direction as (cos, sin), (N, 2, H, W), and its squared length (N, H, W).
+
+    Over all channels: that of the structure tensor's larger axis.
+    """
+    gy, gx = torch.gradient(images, dim=(2, 3))
+    doubled = torch.stack(((gx - gy).mul_(gx + gy).sum(1), (2.0 * gx).mul_(gy).sum(1)), 1)
+    square = doubled.square().sum(1).sqrt()
+    return doubled / square[:, None].clamp_min(1e-12), square
 
 
 @dataclass(frozen=True)
@@ -100,26 +109,17 @@ def contours(depth: Tensor, normal: Tensor) -> Contours:
     """
     inside = (depth > 0)[:, None]
     shape = torch.where(inside, normal.permute(0, 3, 1, 2), 0.0)
-    gx, gy = _strongest_gradient(torch.cat((1.5 * inside, shape), 1))
-    length = (gx * gx + gy * gy).sqrt().flatten(1)
-    strong = length > 0.5 * length.amax(1, keepdim=True).clamp_min(1e-6)
-    # the same points whenever a view is rendered again: ties are broken by a fixed shuffle of the pixels
-    order = torch.rand(length.shape[1], generator=torch.Generator().manual_seed(0)).to(length)
-    picked = (strong * (1.0 + order)).topk(min(_POINTS, length.shape[1]), dim=1)
+    directions, square = _edges(torch.cat((1.5 * inside, shape), 1))
+    square = square.flatten(1)
+    strong = square > 0.25 * square.amax(1, keepdim=True).clamp_min(1e-6)
+    # the same points whenever a view is rendered again: a fixed shuffle of the pixels says which
+    order = torch.rand(square.shape[1], generator=torch.Generator().manual_seed(0)).to(square)
+    picked = (strong * (1.0 + order)).topk(min(_POINTS, square.shape[1]), dim=1)
     there = picked.values > 0
     width = depth.shape[2]
     points = torch.stack((picked.indices % width, picked.indices // width), -1) + 0.5
-    angle = 2.0 * torch.atan2(gy, gx).flatten(1).gather(1, picked.indices)
-    directions = torch.stack((angle.cos(), angle.sin()), -1) * there[..., None]
-    return Contours(points, directions, 1.0 / there.sum(1).clamp_min(1))
-
-
-def _strongest_gradient(images: Tensor) -> tuple[Tensor, Tensor]:
-    """The gradient (N, H, W) across and down of each pixel's steepest channel."""
-    gradient = spatial_gradient(images, mode="sobel")  # (N, C, 2, H, W)
-    steepest = gradient.square().sum(2).argmax(1, keepdim=True)
-    gx, gy = (gradient[:, :, axis].gather(1, steepest)[:, 0] for axis in (0, 1))
-    return gx, gy
+    chosen = directions.flatten(2).gather(2, picked.indices[:, None].expand(-1, 2, -1)).transpose(1, 2)
+    return Contours(points, chosen * there[..., None], 1.0 / there.sum(1).clamp_min(1))
 
 
 class ContourMatcher:
@@ -140,7 +140,7 @@ class ContourMatcher:
         self._K = geometry.crop_camera(K, windows, SIDE)  # (N, 3, 3)
         self._side = geometry.box_size(boxes).amax(1) * SIDE / geometry.box_size(windows)[:, 0].clamp_min(1e-6)
         crops = _windows(images, which, windows)
-        self._fields = {blurred: edge_field(crops, sigma) for blurred, sigma in ((True, 2.0), (False, 1.0))}
+        self._field = edge_field(crops, _BLUR)
 
     def fit(self, R_view: Tensor, t: Tensor, start: Tensor, reaches: Reaches) -> tuple[Tensor, Tensor]:
         """Moves rendered views until their edges lie on the photo's.
@@ -168,7 +168,7 @@ class ContourMatcher:
             grid = _grid(reach).to(begin)
             shifts = shift + grid[None, :, :2] * side[:, None, None]
             scales = scale + grid[None, :, 2]
-            match = _match(self._fields[reach.blurred], drawn, center, shifts, scales.exp(), count)
+            match = _match(self._field, drawn, center, shifts, scales.exp(), count)
             off = (center - at_box)[:, None] + shifts
             far = (off / side[:, None, None] / _PRIOR_SHIFT).square().sum(-1)
             far = far + ((scales + from_box[:, None]) / _PRIOR_SCALE).square()

@@ -164,14 +164,15 @@ def spread_views(rotations: Tensor, views: Tensor, keep: int, apart_deg: float) 
     """
     R = rotations[views]  # (N, k, 3, 3)
     traces = torch.einsum("nkij,nlij->nkl", R, R)
-    close = traces > 1.0 + 2.0 * math.cos(math.radians(apart_deg))
+    close = traces > 1.0 + 2.0 * math.cos(math.radians(apart_deg)) + 1e-5
     rows = torch.arange(len(views), device=views.device)
-    open_ = torch.ones_like(views, dtype=torch.bool)
+    left = torch.ones_like(views, dtype=torch.bool)
     picked = []
     for _ in range(min(keep, views.shape[1])):
-        first = open_.int().argmax(1)  # the first that is open; 0 where none is
+        first = left.int().argmax(1)  # the first that is left; the best where none is
         picked.append(views[rows, first])
-        open_ &= ~close[rows, first]
+        left &= ~close[rows, first]
+        left[rows, first] = False
     return torch.stack(picked, 1)
 
 

@@ -1,0 +1,86 @@
+"""Edges and contours: directions known by construction, places known by rendering."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from codepose import geometry
+from codepose.estimation.contours import FAR, ContourMatcher, contours, edge_field
+from codepose.synthesis.scenes import SceneBatch, SceneSource
+from codepose.synthesis.world import World
+
+
+@pytest.mark.parametrize("angle", [0.0, 30.0, 90.0, 135.0])
+@pytest.mark.parametrize("brighter", [1.0, -1.0])
+def test_an_edge_has_its_direction_whichever_side_is_bright(angle: float, brighter: float):
+    y, x = torch.meshgrid(*[torch.arange(41.0) - 20.0] * 2, indexing="ij")
+    radians = math.radians(angle)
+    ramp = 0.5 + 0.4 * brighter * torch.tanh((x * math.cos(radians) + y * math.sin(radians)) / 2)
+    field = edge_field(ramp.expand(1, 3, -1, -1), 1.0)[0]
+    middle, away = field[:, 20, 20], field[:, 3, 3] if angle not in (45.0, 135.0) else field[:, 3, 38]
+    expected = torch.tensor([math.cos(2 * radians), math.sin(2 * radians)])
+    assert torch.dot(middle, expected) > 0.97 * middle.norm()
+    assert middle.norm() > 0.5 > 5 * away.norm()
+
+
+def test_contour_points_lie_on_the_silhouette_and_are_the_same_each_time():
+    depth = torch.zeros(2, 40, 40)
+    depth[0, 10:30, 15:35] = 100.0
+    normal = torch.zeros(2, 40, 40, 3)
+    normal[..., 2] = -1.0
+    found = contours(depth, normal)
+    points = found.points[0][found.directions[0].norm(dim=1) > 0]
+    assert len(points) == round(1 / float(found.weight[0])) > 60
+    x, y = points.T
+    beside = torch.stack(((x - 15).abs(), (x - 35).abs(), (y - 10).abs(), (y - 30).abs())).amin(0)
+    assert beside.max() <= 1.0
+    assert found.directions[1].abs().sum() == 0.0, "an empty render has no contour"
+    assert torch.equal(contours(depth, normal).points, found.points)
+
+
+def off_by(scenes: SceneBatch, shift: float, scale: float) -> torch.Tensor:
+    """The true boxes, moved by a share of their side and resized."""
+    center, size = geometry.box_center(scenes.boxes), geometry.box_size(scenes.boxes)
+    center = center + torch.tensor([shift, -0.5 * shift]) * size.amax(1, keepdim=True)
+    return torch.cat((center - size * scale / 2, center + size * scale / 2), 1)
+
+
+@pytest.fixture(scope="module")
+def clean(make_settings) -> tuple[World, SceneBatch]:
+    """Scenes at the quick preset's own resolution, nothing in front of the part."""
+    size = {"data.camera.image_size": 256, "data.camera.focal": 150.0, "data.camera.box_side": [44.0, 72.0]}
+    world = World(make_settings(**size, **{"data.occlusion.unoccluded": 1.0, "data.occlusion.clutter": 0}))
+    return world, SceneSource(world, "val").scenes(torch.arange(12), 0.5)
+
+
+@pytest.mark.parametrize(("shift", "scale"), [(0.0, 1.0), (0.06, 1.1), (-0.05, 0.9)])
+def test_the_contour_finds_place_and_distance_again(clean: tuple[World, SceneBatch], shift: float, scale: float):
+    world, scenes = clean
+    boxes = off_by(scenes, shift, scale)
+    start = scenes.t_cam_obj.clone()
+    start[:, 2] /= scale
+    ray = (geometry.box_center(boxes) - scenes.K[:2, 2]) / scenes.K.diagonal()[:2]
+    start[:, :2] = ray * start[:, 2:]
+    matcher = ContourMatcher(world, scenes.images, torch.arange(12), boxes, scenes.objects, scenes.K)
+    t, score = matcher.fit(scenes.R_view[:, None], start[:, None], start[:, None], FAR)
+    before = (start[:, 2] / scenes.t_cam_obj[:, 2]).log().abs()
+    after = (t[:, 0, 2] / scenes.t_cam_obj[:, 2]).log().abs()
+    assert after.median() < 0.02, after
+    assert (after < 0.04).float().mean() > 0.7, after
+    if scale != 1.0:
+        assert after.median() < 0.3 * before.median()
+    aside, was = ((x[:, :2] - scenes.t_cam_obj[:, :2]).norm(dim=1).median() for x in (t[:, 0], start))
+    assert aside < max(6.0, 0.4 * was), (aside, was)  # a pixel is 6 mm here
+    assert score.median() > 0.3
+
+
+def test_a_wrong_view_matches_worse(clean: tuple[World, SceneBatch]):
+    world, scenes = clean
+    matcher = ContourMatcher(world, scenes.images, torch.arange(12), scenes.boxes, scenes.objects, scenes.K)
+    views = torch.stack((scenes.R_view, scenes.R_view.roll(1, 0), scenes.R_view.roll(2, 0)), 1)
+    t = scenes.t_cam_obj[:, None].expand(-1, 3, -1)
+    _, score = matcher.fit(views, t, t, FAR)
+    assert (score.argmax(1) == 0).float().mean() > 0.8
