@@ -34,7 +34,7 @@ def random_book(count: int, dimension: int) -> Codebook:
     codes = torch.nn.functional.normalize(torch.randn(count, dimension), dim=1).half()
     eye = torch.eye(3).expand(count, 3, 3)
     hull, offset = torch.rand(8, 3), torch.zeros(3)
-    small, boxes = torch.rand(count, 192).half(), torch.ones(count, 4)
+    small, boxes = torch.rand(count, 64).half(), torch.ones(count, 4)
     return Codebook("x", codes, small, eye, boxes, 500.0, torch.eye(3), hull, offset, True, "f")
 
 

@@ -64,7 +64,7 @@ def estimator(world: World, R_view: Tensor) -> PoseEstimator:
     book = Codebook(
         label=model.label,
         codes=torch.ones(1, 4).half(),
-        thumbnails=torch.ones(1, 192).half(),
+        thumbnails=torch.ones(1, 64).half(),
         rotations=R_view[None],
         boxes=world.boxes(first, R_view[None], world.reference_translations(first)),
         z_ref=model.z_ref,

@@ -18,6 +18,8 @@ from codepose.config import ConfigError
 from codepose.config_files import load_preset, override
 
 _console = Console()
+_SHOWN = 24
+"""Scenes of the demo of the pretrained network."""
 
 
 def run(command: str, arguments: list[str], description: str) -> int:
@@ -63,7 +65,9 @@ def _user_errors() -> tuple[type[Exception], ...]:
 
 
 def demo(options: o.Demo) -> int:
-    """Runs the whole loop on the built-in hammer."""
+    """Runs the whole loop on the built-in hammer, or shows the network that is trained already."""
+    if options.pretrained:
+        return _demo_pretrained(options)
     from codepose.apps.workflow import evaluate_run, train, trained_methods
     from codepose.estimation.estimator import PAPER_METHODS
     from codepose.training.run import Run
@@ -76,6 +80,19 @@ def demo(options: o.Demo) -> int:
     train(run, methods, device=options.device)
     wanted = [m for m in trained_methods(run) if m in methods]
     evaluation = evaluate_run(run, wanted, refine=True, device=options.device)
+    _print_numbers(evaluation.summary)
+    _console.print(f"report: {run.path / 'report.html'}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _demo_pretrained(options: o.Demo) -> int:
+    from codepose.apps.pack import unpack
+    from codepose.apps.workflow import evaluate_run
+    from codepose.training.run import Run
+
+    # results are written beside the run's weights: not into the installed package
+    run = unpack(Run.open("hammer"), options.out.with_name("pretrained"))
+    evaluation = evaluate_run(run, images=_SHOWN, refine=True, device=options.device)
     _print_numbers(evaluation.summary)
     _console.print(f"report: {run.path / 'report.html'}", highlight=False, soft_wrap=True)
     return 0
@@ -227,7 +244,7 @@ def pack(options: o.Pack) -> int:
     from codepose.apps.pack import pack as pack_run
     from codepose.training.run import Run
 
-    packed = pack_run(Run.open(options.run), options.out)
+    packed = pack_run(Run.open(options.run), options.out, codebook_level=options.codebook_level)
     size = sum(p.stat().st_size for p in packed.path.rglob("*") if p.is_file()) / 1e6
     _console.print(f"packed: {packed.path}, {size:.1f} MB", highlight=False, soft_wrap=True)
     return 0

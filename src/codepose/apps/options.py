@@ -22,6 +22,8 @@ class Demo:
 
     out: Path = Path("runs/demo")
     """Run folder; an interrupted demo goes on from there."""
+    pretrained: bool = False
+    """Train nothing: show what the network that comes with codepose finds in new scenes, in two minutes."""
     joint_only: bool = False
     """Leave out the two-network baselines."""
     device: str = "auto"
@@ -194,6 +196,8 @@ class Pack:
     """Run folder."""
     out: Annotated[Path, tyro.conf.Positional]
     """New folder."""
+    codebook_level: int | None = None
+    """Icosphere subdivisions of the packed codebook; None = the run's own."""
 
 
 def starting_settings(arguments: list[str]) -> Settings:

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import torch
 
+from codepose.config_files import load_settings, override, to_yaml
 from codepose.estimation.estimator import STAGES, Method, load_codebooks, load_pipeline
 from codepose.training.checkpoint import load_state, save_state
-from codepose.training.run import Run, RunError
+from codepose.training.run import Run, RunError, write_atomically
 
 
-def pack(run: Run, out: Path, methods: Sequence[Method] = ("joint",)) -> Run:
+def pack(run: Run, out: Path, methods: Sequence[Method] = ("joint",), *, codebook_level: int | None = None) -> Run:
     """Writes a run folder that holds only what inference needs, at half the size.
 
     Weights are rounded to float16 (about three digits); the codebooks are built from the rounded weights, so that both
@@ -23,6 +24,8 @@ def pack(run: Run, out: Path, methods: Sequence[Method] = ("joint",)) -> Run:
         run: Trained.
         out: New folder.
         methods: Which methods to keep.
+        codebook_level: Icosphere subdivisions of the packed codebook, each one less a quarter of the size; None = the
+            run's own. Refinement makes up for most of what a coarse one loses.
 
     Returns:
         The packed run.
@@ -36,7 +39,10 @@ def pack(run: Run, out: Path, methods: Sequence[Method] = ("joint",)) -> Run:
     if missing:
         raise RunError(f"{run.path} has no finished {', '.join(missing)}: finish it with `codepose train ... --resume`")
     out.mkdir(parents=True)
-    shutil.copyfile(run.path / "config.yaml", out / "config.yaml")
+    settings = load_settings(run.path / "config.yaml")
+    if codebook_level is not None:
+        settings = override(settings, {"codebook.level": codebook_level})
+    write_atomically(out / "config.yaml", to_yaml(settings))
     if (run.path / "meshes").is_dir():
         shutil.copytree(run.path / "meshes", out / "meshes")
     packed = Run.open(out)

@@ -99,8 +99,9 @@ def evaluate_run(
         device: "auto", "cpu", "cuda" or "cuda:N".
 
     Raises:
-        RunError: A method is not trained.
+        RunError: A method is not trained, or the run is one that codepose brings.
     """
+    run.require_own()
     where = make_fabric(device).device
     world = World(run.settings, where)
     methods = list(methods or trained_methods(run) or ["joint"])

@@ -17,6 +17,8 @@ from codepose.estimation.pipelines import Pipeline
 from codepose.synthesis.world import World
 from codepose.training.checkpoint import CheckpointError, load_state, save_state
 
+_FORMAT = b"grey thumbnails"
+"""What a codebook holds beside codes: one of another format is built anew."""
 _CHUNK = 1 << 20
 """Codebook values turned into float32 at a time: 4 MiB, which a processor's cache holds."""
 
@@ -32,7 +34,7 @@ class Codebook:
     Attributes:
         label: The object's name.
         codes: (N, D) float16, unit length.
-        thumbnails: (N, 192) float16, the clean views at 8 x 8 pixels, without their mean, unit length.
+        thumbnails: (N, 64) float16, the clean views in grey at 8 x 8 pixels, without their mean, unit length.
         rotations: (N, 3, 3) float32 R_view.
         boxes: (N, 4) float32 amodal boxes in the image of ``K``, the origin on the axis at ``z_ref``.
         z_ref: Reference distance in mm.
@@ -91,7 +93,7 @@ class Codebook:
         Returns:
             (Q, k) the same indices, best first.
         """
-        wanted = thumbnails(reconstructions)[:, :, None]  # (Q, 192, 1)
+        wanted = thumbnails(reconstructions)[:, :, None]  # (Q, 64, 1)
         scores = (self.thumbnails[views].float() @ wanted)[..., 0]  # (Q, k)
         return views.gather(1, scores.argsort(dim=1, descending=True))
 
@@ -141,8 +143,8 @@ class Codebook:
 
 
 def thumbnails(images: Tensor) -> Tensor:
-    """Returns images (B, 3, c, c) at 8 x 8 pixels, without their mean, unit length: (B, 192) float32."""
-    small = F.adaptive_avg_pool2d(images.float(), 8).flatten(1)
+    """Returns images (B, 3, c, c) in grey at 8 x 8 pixels, without their mean, unit length: (B, 64) float32."""
+    small = F.adaptive_avg_pool2d(images.float().mean(1, keepdim=True), 8).flatten(1)
     return F.normalize(small - small.mean(1, keepdim=True), dim=1, eps=1e-6)
 
 
@@ -153,6 +155,7 @@ def fingerprint(pipeline: Pipeline) -> str:
     # a run keeps a copy of its meshes, so a moved folder may name them differently
     objects = [o.model_copy(update={"mesh": ""}) for o in settings.objects]
     digest.update(repr((settings.network, settings.data.pad, settings.data.camera, objects)).encode())
+    digest.update(_FORMAT)
     digest.update(repr((settings.codebook, settings.data.antialias, pipeline.canvas)).encode())
     for module in pipeline.modules():
         for name, value in sorted(module.state_dict().items()):

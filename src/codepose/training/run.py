@@ -17,14 +17,16 @@ from codepose.synthesis.shapes import BUILTIN
 from codepose.training.checkpoint import CheckpointError, load_state, save_state
 
 
+_BROUGHT = Path(__file__).parents[1] / "pretrained"
+
+
 class RunError(ValueError):
     """A run folder that cannot be used as asked; the text says what to type."""
 
 
 def pretrained() -> dict[str, Path]:
     """Returns the folders of the trained networks inside the package, by name."""
-    home = Path(__file__).parents[1] / "pretrained"
-    return {p.parent.name: p.parent for p in sorted(home.glob("*/config.yaml"))}
+    return {p.parent.name: p.parent for p in sorted(_BROUGHT.glob("*/config.yaml"))}
 
 
 class Run:
@@ -76,6 +78,18 @@ class Run:
             brought = f" (or use one that codepose brings: {', '.join(pretrained())})" if pretrained() else ""
             raise RunError(f"{path} is no run folder: it has no config.yaml; train one with `codepose train`{brought}")
         return cls(path, _with_own_meshes(path, load_settings(path / "config.yaml")))
+
+    def require_own(self) -> None:
+        """Refuses to write results into the installed package.
+
+        Raises:
+            RunError: The run is one that codepose brings.
+        """
+        if self.path.parent == _BROUGHT:
+            raise RunError(
+                f"{self.path.name} belongs to codepose itself: `codepose demo --pretrained` evaluates a copy in "
+                "runs/pretrained, which `codepose evaluate runs/pretrained` takes, too"
+            )
 
     def stage(self, name: str) -> Path:
         """Returns the folder of a stage, made if needed."""
