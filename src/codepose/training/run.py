@@ -16,7 +16,6 @@ from codepose.synthesis.mesh import load_mesh, save_mesh
 from codepose.synthesis.shapes import BUILTIN
 from codepose.training.checkpoint import CheckpointError, load_state, save_state
 
-
 _BROUGHT = Path(__file__).parents[1] / "pretrained"
 
 
