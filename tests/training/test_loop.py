@@ -123,7 +123,7 @@ def test_kill_9_loses_at_most_the_last_interval(make_settings, tmp_path: Path) -
     config = tmp_path / "settings.yaml"
     config.write_text(to_yaml(settings))
     code = (
-        "from codepose.config import load_settings; from codepose.training.run import Run\n"
+        "from codepose.config_files import load_settings; from codepose.training.run import Run\n"
         "from codepose.apps.workflow import train\n"
         f"train(Run.create({str(tmp_path / 'run')!r}, load_settings({str(config)!r}), resume=True), device='cpu')"
     )
