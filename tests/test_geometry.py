@@ -341,6 +341,15 @@ def test_every_view_of_a_cone_has_the_neighbours_it_would_have_on_the_sphere(lev
     assert 2 * math.asin(float(near.amin(1).max()) / 2) < 0.75 * spacing
 
 
+def test_the_opposite_cone_is_the_same_cone_around_the_opposite_axis() -> None:
+    axis = unit_vectors(1, 15)[0].float()
+    both = geometry.codebook_rotations(3, 2, axis, 30.0, opposite=True)
+    ends = [geometry.codebook_rotations(3, 2, end, 30.0) for end in (axis, -axis)]
+    assert len(both) == len(ends[0]) + len(ends[1])
+    table = geometry.geodesic_angle(torch.cat(ends)[:, None].double(), both[None].double())
+    assert float(table.amin(1).max()) < 1e-3
+
+
 def test_every_rotation_of_the_cone_is_near_a_codebook_entry() -> None:
     axis = torch.tensor([0.0, 0.0, 1.0])
     book = geometry.codebook_rotations(3, 36, axis, 30.0)

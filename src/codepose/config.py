@@ -50,6 +50,8 @@ class ObjectSettings(_Frozen):
     view_cone_deg: Annotated[float, Field(gt=0.0, le=180.0)] = 180.0
     """Half-angle of the trained views around ``view_direction``; 180 = every view of SO(3). In-plane rotation is
     never restricted."""
+    view_opposite: bool = False
+    """Also learn the views around the opposite direction: a part that lies on a table, on either side."""
 
 
 class CameraSettings(_Frozen):
@@ -87,6 +89,8 @@ class AugmentationSettings(_Frozen):
     ambient: Range = (0.4, 0.4)
     diffuse: Range = (0.7, 0.9)
     specular: Range = (0.2, 0.4)
+    metal: Fraction = 0.0
+    """Share of images whose surfaces mirror lamps and walls, as polished metal does."""
     tint: float = 0.0
     """Largest relative change of the object's own colour, per channel."""
 
@@ -102,6 +106,8 @@ class OcclusionSettings(_Frozen):
     """Largest number of further occluders."""
     clutter: int = 3
     """Largest number of other things in a scene, mostly beside or behind the object."""
+    overlap: Fraction = 0.1
+    """Largest share of a companion's box that may lie in another's, or the other's in its: 1 = heaps."""
     companions: int = 0
     """Largest number of further instances of the trained objects in a scene, beside the one whose pose is learned. In
     validation and test scenes they are of other objects only."""
@@ -176,6 +182,11 @@ class LossSettings(_Frozen):
     lambda_cos: float = 1e-2
     lambda_match: float = 0.0
     """Weight of ``match_loss``; not in the paper."""
+    step2_lambda_cos: float = 0.0
+    """Weight of Eq. 3 in Step 2, between the code of the box fed back and that of the clean view, encoded as the
+    codebook's views are. The paper leaves it out."""
+    step2_lambda_match: float = 0.0
+    """Weight of ``match_loss`` in Step 2, on the same codes."""
     lambda_pose: float = 1.0
     """Eq. 5's weight of L_mse."""
     bootstrap_ratio: Count = 1

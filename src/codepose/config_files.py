@@ -69,7 +69,7 @@ def load_settings(path: str | Path) -> Settings:
 
 
 def override(settings: Settings, changes: dict[str, Any]) -> Settings:
-    """Returns a copy with some values replaced, each named by its dotted key (``"step1.batch"``).
+    """Returns a copy with some values replaced, each named by its dotted key: "step1.batch", "objects.0.mesh".
 
     Raises:
         ConfigError: A key does not exist or a value does not fit.
@@ -79,6 +79,8 @@ def override(settings: Settings, changes: dict[str, Any]) -> Settings:
         *parents, last = key.split(".")
         node: Any = values
         for part in parents:
+            if isinstance(node, list):
+                node = dict(zip(map(str, range(len(node))), node, strict=True))
             node = node.get(part) if isinstance(node, dict) else None
         if not isinstance(node, dict) or last not in node:
             raise ConfigError(f"there is no setting called {key!r}")

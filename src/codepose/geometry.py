@@ -98,17 +98,21 @@ def view_sphere(level: int) -> Tensor:
     return F.normalize(torch.tensor(vertices, dtype=torch.float32), dim=-1)
 
 
-def codebook_rotations(level: int, in_plane: int, axis: Tensor, cone_deg: float = 180.0) -> Tensor:
+def codebook_rotations(
+    level: int, in_plane: int, axis: Tensor, cone_deg: float = 180.0, *, opposite: bool = False
+) -> Tensor:
     """Returns every R_view of the codebook, (N, 3, 3), views outermost, in-plane angles innermost.
 
-    Directions further than ``cone_deg`` from ``axis`` (3,) are left out, but for a margin of one grid step, so that
-    every trained view has neighbours on all sides. In-plane angles exclude the end point (26).
+    Directions further than ``cone_deg`` from ``axis`` (3,), or, with ``opposite``, from both its ends, are left out,
+    but for a margin of one grid step, so that every trained view has neighbours on all sides. In-plane angles exclude
+    the end point (26).
     """
     directions = view_sphere(level)
     if cone_deg < 180.0:
         nearest = (directions @ directions.T).fill_diagonal_(-1.0).max(dim=1).values
         spacing = float(nearest.clamp(-1, 1).acos().max())
         cosines = directions @ F.normalize(axis.float(), dim=0)
+        cosines = cosines.abs() if opposite else cosines
         directions = directions[cosines >= math.cos(min(math.pi, math.radians(cone_deg) + spacing))]
     angles = torch.arange(in_plane) * (2.0 * math.pi / in_plane)
     grid = directions[:, None].expand(-1, in_plane, 3)
@@ -161,6 +165,20 @@ def padded_square(boxes: Tensor, pad: float) -> Tensor:
     half = box_size(boxes).amax(-1, keepdim=True) * (pad / 2)
     center = box_center(boxes)
     return torch.cat((center - half, center + half), -1)
+
+
+def sampling_grid(windows: Tensor, side: int, size: tuple[float, float]) -> Tensor:
+    """Returns where ``grid_sample`` (``align_corners=False``) reads windows out of an image, (N, side, side, 2).
+
+    Args:
+        windows: (N, 4) in pixels; they may leave the image.
+        side: Samples along each axis, at the middles of as many equal parts.
+        size: (width, height) of the image in the windows' pixels.
+    """
+    steps = (torch.arange(side, device=windows.device) + 0.5) / side
+    x, y = (windows[:, a, None] + steps * (windows[:, a + 2] - windows[:, a])[:, None] for a in (0, 1))  # (N, side)
+    x, y = x / size[0] * 2.0 - 1.0, y / size[1] * 2.0 - 1.0
+    return torch.stack((x[:, None].expand(-1, side, -1), y[:, :, None].expand(-1, -1, side)), -1)
 
 
 def crop_camera(K: Tensor, window: Tensor, size: int) -> Tensor:

@@ -60,6 +60,13 @@ def test_a_copy_to_work_in_keeps_what_is_there(packed: Run, tmp_path: Path) -> N
     assert copy.has("step2")
     (copy.path / "mine.txt").write_text("x")
     assert (unpack(packed, tmp_path / "copy").path / "mine.txt").exists()
+    (copy.path / "step2" / "weights.safetensors").write_bytes(b"of another version")
+    with pytest.raises(RunError, match="another run"):
+        unpack(packed, copy.path)
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "a.txt").write_text("x")
+    with pytest.raises(RunError, match="no run"):
+        unpack(packed, tmp_path / "letters")
 
 
 def test_what_cannot_be_packed_is_refused(trained: Run, packed: Run, tmp_path: Path, tiny_settings) -> None:

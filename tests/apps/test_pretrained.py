@@ -50,12 +50,13 @@ def test_it_finds_the_hammer_in_scenes_it_has_never_seen() -> None:
 def test_its_demo_works_in_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commands, "_SHOWN", 2)
     assert main(["demo", "--pretrained", "--out", str(tmp_path / "demo"), "--device", "cpu"]) == 0
-    results = json.loads((tmp_path / "pretrained" / "evaluation" / "results.json").read_text())
+    results = json.loads((tmp_path / "demo" / "evaluation" / "results.json").read_text())
     assert results["images"] == 2
     assert results["methods"]["joint + refinement"]["mean_iou"] > 0.5
-    assert (tmp_path / "pretrained" / "report.html").is_file()
+    assert (tmp_path / "demo" / "report.html").is_file()
 
 
-def test_results_are_not_written_into_the_package(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["evaluate", "hammer"]) == 1
+@pytest.mark.parametrize("more", [[], ["--bop", "somewhere"]])
+def test_results_are_not_written_into_the_package(more: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "hammer", *more]) == 1
     assert "demo --pretrained" in capsys.readouterr().err

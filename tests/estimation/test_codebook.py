@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
 from codepose.config import Settings
+from codepose.config_files import override
 from codepose.estimation.codebook import Codebook, CodebookError, build_codebook, fingerprint, thumbnails
 from codepose.estimation.pipelines import JointPipeline, Pipeline, TwoStagePipeline, crop_squares
 from codepose.geometry import geodesic_angle
@@ -96,6 +98,38 @@ def test_another_networks_codebook_is_refused(book: Codebook, pipeline: Pipeline
     path.write_bytes(b"no")
     with pytest.raises(CodebookError, match="no codebook"):
         Codebook.load(path, mark)
+
+
+def test_step_2_encodes_clean_views_as_the_codebook_does(make_settings: Callable[..., Settings], world: World) -> None:
+    settings = make_settings(**{"losses.step2_lambda_cos": 0.1, "codebook.canvas": 64})
+    torch.manual_seed(0)
+    network = build_joint(settings)
+    pipeline = JointPipeline(network, settings, torch.device("cpu"))
+    book = build_codebook(pipeline, world, 0)
+    images = world.clean_views(torch.zeros(5, dtype=torch.long), book.rotations[:5])
+    with torch.no_grad():
+        latents = network.view_latents(images, network.view_canvas)
+    # the codebook renders the canvas, whose pixels are the crop's up to the renderer's rounding
+    assert float(torch.nn.functional.cosine_similarity(latents, book.codes[:5].float()).min()) > 0.999
+
+
+def test_what_the_latents_depend_on_changes_the_fingerprint(tiny_settings: Settings) -> None:
+    def mark(settings: Settings) -> str:
+        torch.manual_seed(0)
+        return fingerprint(JointPipeline(build_joint(settings), settings, torch.device("cpu")))
+
+    same = override(tiny_settings, {"objects.0.mesh": "elsewhere.ply", "step1.batch": 5, "losses.lambda_pose": 2.0})
+    assert mark(same) == mark(tiny_settings)
+    for key, value in (
+        ("data.camera.focal", 80.0),
+        ("data.pad", 1.3),
+        ("data.antialias", 2),
+        ("codebook.in_plane", 5),
+        ("codebook.canvas", 64),
+        ("objects.0.view_opposite", True),
+        ("network.norm", "none"),
+    ):
+        assert mark(override(tiny_settings, {key: value})) != mark(tiny_settings), key
 
 
 def test_cropping_a_square_is_slicing_where_it_falls_on_pixels() -> None:

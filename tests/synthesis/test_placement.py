@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
 import torch
+from torchvision.ops import box_iou
 
 from codepose.config import ObjectSettings
+from codepose.synthesis.draws import Draws
+from codepose.synthesis.placement import draw_views
 from codepose.synthesis.scenes import SceneSource, split_batch
 from codepose.synthesis.world import World
 from codepose.training.stages import boxes_of
@@ -50,8 +54,12 @@ def test_companions_are_labelled_where_they_are_drawn(crowd: World) -> None:
 
 
 def _without(crowd: World) -> World:
+    return _with(crowd, companions=0)
+
+
+def _with(crowd: World, **changes: float) -> World:
     settings = crowd.settings
-    occlusion = settings.data.occlusion.model_copy(update={"companions": 0})
+    occlusion = settings.data.occlusion.model_copy(update=changes)
     return World(settings.model_copy(update={"data": settings.data.model_copy(update={"occlusion": occlusion})}))
 
 
@@ -64,6 +72,27 @@ def test_no_two_objects_share_a_place(crowd: World) -> None:
                 overlap = torch.minimum(boxes[i, 2:], boxes[j, 2:]) - torch.maximum(boxes[i, :2], boxes[j, :2])
                 smaller = min(float((b[2:] - b[:2]).prod()) for b in (boxes[i], boxes[j]))
                 assert float(overlap.clamp_min(0).prod()) < 0.11 * smaller
+
+
+def test_a_heap_may_overlap(crowd: World) -> None:
+    shares = []
+    for world in (crowd, _with(crowd, overlap=1.0)):
+        scenes = SceneSource(world, "train").scenes(torch.arange(40))
+        there = scenes.other_objects[:, 0] >= 0
+        overlaps = box_iou(scenes.boxes[there], scenes.other_boxes[there, 0]).diagonal()
+        shares.append(float((overlaps > 0.15).float().mean()))
+    assert shares[0] == 0.0
+    assert shares[1] > 0.05
+
+
+def test_views_of_the_opposite_side_are_half_of_all(crowd: World) -> None:
+    part = crowd.settings.objects[1].model_copy(update={"view_opposite": True})
+    world = World(crowd.settings.model_copy(update={"objects": (part,)}))
+    draws = Draws(0, "x", torch.arange(8000))
+    R = draw_views(world, draws, torch.zeros(8000, dtype=torch.long))
+    height = -R[:, 2] @ world.objects[0].axis
+    assert abs(float((height < 0).float().mean()) - 0.5) < 0.03
+    assert float(height.abs().min()) >= math.cos(math.radians(30.0)) - 1e-5
 
 
 def test_the_detectors_targets_hold_everybody_and_the_learned_one_first(crowd: World) -> None:

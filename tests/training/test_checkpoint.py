@@ -37,6 +37,12 @@ def test_plain_values_shared_tensors_and_odd_names(tmp_path: Path) -> None:
     assert torch.equal(back["rng"], state["rng"])
 
 
+def test_others_may_read_it_as_any_file(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("x")
+    save_state(tmp_path / "s", {"x": torch.ones(2)})
+    assert (tmp_path / "s").stat().st_mode == (tmp_path / "text").stat().st_mode
+
+
 def test_what_cannot_be_held_is_named(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="set at /a/1"):
         save_state(tmp_path / "s", {"a": [1, {2}]})

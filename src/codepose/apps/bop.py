@@ -101,7 +101,7 @@ def evaluate_bop(
         medians of the found instances, the same for each object under ``objects``, and what was measured on what.
 
     Raises:
-        RunError: The folder is no run, or the method's training is not finished.
+        RunError: The folder is no run, or one that codepose brings, or the method's training is not finished.
         BopError: The dataset has no such split or objects, or its labels are not public.
     """
     from codepose.apps.workflow import hardware
@@ -113,6 +113,7 @@ def evaluate_bop(
     from codepose.training.run import Run
 
     run = run if isinstance(run, Run) else Run.open(run)
+    run.require_own()
     dataset = BopDataset.open(dataset_path)
     dataset_name = re.sub(r"[^A-Za-z0-9]", "", Path(dataset_path).resolve().name) or "dataset"
     file_name = results_name(f"codepose-{method}", dataset_name, split)

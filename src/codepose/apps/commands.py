@@ -76,12 +76,10 @@ def demo(options: o.Demo) -> int:
     limits = {"step1": 350.0, "step2": 200.0, "detector": 170.0, "original": 170.0}
     settings = override(settings, {f"{stage}.time_limit": limit for stage, limit in limits.items()})
     methods = ("joint",) if options.joint_only else PAPER_METHODS
-    run = Run.create(options.out, settings, resume=True)
+    run = Run.create(options.out or Path("runs/demo"), settings, resume=True)
     train(run, methods, device=options.device)
     wanted = [m for m in trained_methods(run) if m in methods]
-    evaluation = evaluate_run(run, wanted, refine=True, device=options.device)
-    _print_numbers(evaluation.summary)
-    _console.print(f"report: {run.path / 'report.html'}", highlight=False, soft_wrap=True)
+    _print_evaluation(evaluate_run(run, wanted, refine=True, device=options.device).summary, run.path)
     return 0
 
 
@@ -91,10 +89,9 @@ def _demo_pretrained(options: o.Demo) -> int:
     from codepose.training.run import Run
 
     # results are written beside the run's weights: not into the installed package
-    run = unpack(Run.open("hammer"), options.out.with_name("pretrained"))
+    run = unpack(Run.open("hammer"), options.out or Path("runs/pretrained"))
     evaluation = evaluate_run(run, images=_SHOWN, refine=True, device=options.device)
-    _print_numbers(evaluation.summary)
-    _console.print(f"report: {run.path / 'report.html'}", highlight=False, soft_wrap=True)
+    _print_evaluation(evaluation.summary, run.path)
     return 0
 
 
@@ -122,9 +119,11 @@ def train(options: o.Train) -> int:
         _console.print(f"{model.label}: {size} mm, {len(model.mesh.faces)} faces", highlight=False)
         if model.cone_deg < 180:
             axis = ", ".join(f"{v:.0f}" for v in model.axis.tolist())
+            both = " and its opposite" if model.opposite else ""
             _console.print(
-                f"  only views within {model.cone_deg:.0f} degrees of direction ({axis}) are learned: type "
-                "--objects.0.view-direction X Y Z for another side, --objects.0.view-cone-deg 180 for all (longer)",
+                f"  only views within {model.cone_deg:.0f} degrees of direction ({axis}){both} are learned: type "
+                "--objects.0.view-direction X Y Z for another side, --objects.0.view-opposite for the other side as "
+                "well, --objects.0.view-cone-deg 180 for all (longer)",
                 highlight=False,
             )
     run = Run.create(options.out, settings, resume=options.resume)
@@ -149,8 +148,7 @@ def evaluate(options: o.Evaluate) -> int:
         refine=options.refine,
         device=options.device,
     )
-    _print_numbers(done.summary)
-    _console.print(f"report: {options.run / 'report.html'}", highlight=False, soft_wrap=True)
+    _print_evaluation(done.summary, options.run)
     return 0
 
 
@@ -204,12 +202,12 @@ def report(options: o.Report) -> int:
     path = options.run / "evaluation" / "results.json"
     if not path.is_file():
         raise RunError(f"{options.run} has not been evaluated: type codepose evaluate {options.run}")
-    _print_numbers(json.loads(path.read_text()))
-    _console.print(f"report: {options.run / 'report.html'}", highlight=False, soft_wrap=True)
+    _print_evaluation(json.loads(path.read_text()), options.run)
     return 0
 
 
-def _print_numbers(summary: dict[str, Any]) -> None:
+def _print_evaluation(summary: dict[str, Any], run: Path) -> None:
+    """Prints the table of an evaluation, and where its report is."""
     table = Table(title=f"{summary['images']} held-out scenes, preset {summary['preset']}")
     columns = {
         "AUC": ("auc", ".1f"),
@@ -230,6 +228,7 @@ def _print_numbers(summary: dict[str, Any]) -> None:
             cells.append("-" if value is None else f"{value:{form}}{units.get(name, '')}")
         table.add_row(method, *cells)
     _console.print(table)
+    _console.print(f"report: {run / 'report.html'}", highlight=False, soft_wrap=True)
 
 
 def reproduce(options: o.Reproduce) -> int:

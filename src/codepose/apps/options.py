@@ -20,8 +20,8 @@ Scale = Literal["smoke", "cpu", "paper"]
 class Demo:
     """Train the quick preset on the built-in hammer, from nothing, and report."""
 
-    out: Path = Path("runs/demo")
-    """Run folder; an interrupted demo goes on from there."""
+    out: Path | None = None
+    """Run folder; an interrupted demo goes on from there. None = runs/demo, or runs/pretrained."""
     pretrained: bool = False
     """Train nothing: show what the network that comes with codepose finds in new scenes, in two minutes."""
     joint_only: bool = False

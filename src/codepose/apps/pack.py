@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -56,7 +57,17 @@ def pack(run: Run, out: Path, methods: Sequence[Method] = ("joint",), *, codeboo
 
 
 def unpack(run: Run, out: Path) -> Run:
-    """Copies a run to a folder in which results can be written; what is there already stays."""
+    """Copies a run to a folder in which results can be written; results that are there already stay.
+
+    Raises:
+        RunError: The folder holds something else.
+    """
     if not (out / "config.yaml").is_file():
-        shutil.copytree(run.path, out)
+        if out.exists() and any(out.iterdir()):
+            raise RunError(f"{out} exists, is not empty, and holds no run: choose another --out")
+        shutil.copytree(run.path, out, dirs_exist_ok=True)
+    mine = [run.path / "config.yaml", *run.path.glob("*/weights.safetensors")]
+    copies = [(path, out / path.relative_to(run.path)) for path in mine]
+    if not all(copy.is_file() and filecmp.cmp(path, copy, shallow=False) for path, copy in copies):
+        raise RunError(f"{out} holds another run, or an older one: remove it, or choose another --out")
     return Run.open(out)

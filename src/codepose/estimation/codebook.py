@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -153,10 +154,13 @@ def fingerprint(pipeline: Pipeline) -> str:
     settings = pipeline.settings
     digest = hashlib.sha256()
     # a run keeps a copy of its meshes, so a moved folder may name them differently
-    objects = [o.model_copy(update={"mesh": ""}) for o in settings.objects]
-    digest.update(repr((settings.network, settings.data.pad, settings.data.camera, objects)).encode())
+    parts = [settings.network, settings.data.camera, settings.codebook]
+    parts += [o.model_copy(update={"mesh": ""}) for o in settings.objects]
+    # only what is not the default: a setting that a new version adds makes no codebook stale
+    chosen = [part.model_dump(mode="json", exclude_defaults=True) for part in parts]
+    data = settings.data
+    digest.update(json.dumps([chosen, data.pad, data.antialias, pipeline.canvas], sort_keys=True).encode())
     digest.update(_FORMAT)
-    digest.update(repr((settings.codebook, settings.data.antialias, pipeline.canvas)).encode())
     for module in pipeline.modules():
         for name, value in sorted(module.state_dict().items()):
             digest.update(name.encode())
@@ -170,7 +174,9 @@ def build_codebook(pipeline: Pipeline, world: World, index: int) -> Codebook:
     settings: Settings = pipeline.settings
     model = world.objects[index]
     views = settings.codebook
-    rotations = geometry.codebook_rotations(views.level, views.in_plane, model.axis, model.cone_deg).to(world.device)
+    rotations = geometry.codebook_rotations(
+        views.level, views.in_plane, model.axis, model.cone_deg, opposite=model.opposite
+    ).to(world.device)
     codes, small, boxes = [], [], []
     first = (pipeline.canvas - settings.network.crop) // 2
     window = slice(first, first + settings.network.crop)

@@ -24,6 +24,8 @@ SIDE = 96
 """Pixels along the window in which edges are compared."""
 _PAD = 1.6
 """The window's side over the box's: room for a box that is too small or beside the part."""
+_BOX = SIDE / _PAD
+"""The box's longer side in pixels of the window."""
 _POINTS = 256
 """Edge points of a render that vote."""
 _FAINT = 0.05
@@ -138,9 +140,7 @@ class ContourMatcher:
         self._world, self._objects = world, objects
         windows = geometry.padded_square(boxes, _PAD)
         self._K = geometry.crop_camera(K, windows, SIDE)  # (N, 3, 3)
-        self._side = geometry.box_size(boxes).amax(1) * SIDE / geometry.box_size(windows)[:, 0].clamp_min(1e-6)
-        crops = _windows(images, which, windows)
-        self._field = edge_field(crops, _BLUR)
+        self._field = edge_field(_windows(images, which, windows), _BLUR)
 
     def fit(self, R_view: Tensor, t: Tensor, start: Tensor, reaches: Reaches) -> tuple[Tensor, Tensor]:
         """Moves rendered views until their edges lie on the photo's.
@@ -157,7 +157,6 @@ class ContourMatcher:
         """
         count = R_view.shape[1]
         K = self._K.repeat_interleave(count, 0)
-        side = self._side.repeat_interleave(count)
         begin, boxed = start.flatten(0, 1), t.flatten(0, 1)
         drawn = self._draw(R_view.flatten(0, 1), begin, K)
         center, at_box = _pixels(begin, K), _pixels(boxed, K)
@@ -166,15 +165,16 @@ class ContourMatcher:
         score = begin.new_zeros(len(begin))
         for reach in reaches:
             grid = _grid(reach).to(begin)
-            shifts = shift + grid[None, :, :2] * side[:, None, None]
+            shifts = shift + grid[None, :, :2] * _BOX
             scales = scale + grid[None, :, 2]
             match = _match(self._field, drawn, center, shifts, scales.exp(), count)
             off = (center - at_box)[:, None] + shifts
-            far = (off / side[:, None, None] / _PRIOR_SHIFT).square().sum(-1)
+            far = (off / (_BOX * _PRIOR_SHIFT)).square().sum(-1)
             far = far + ((scales + from_box[:, None]) / _PRIOR_SCALE).square()
-            best = (match - _PRIOR * far).argmax(1, keepdim=True)
+            value = match - _PRIOR * far
+            best = value.argmax(1, keepdim=True)
             shift = shifts.gather(1, best[..., None].expand(-1, -1, 2))
-            scale, score = scales.gather(1, best), (match - _PRIOR * far).gather(1, best)[:, 0]
+            scale, score = scales.gather(1, best), value.gather(1, best)[:, 0]
         z = begin[:, 2] * torch.exp(-scale[:, 0])
         ray = (center + shift[:, 0] - K[:, :2, 2]) / K.diagonal(dim1=1, dim2=2)[:, :2]
         moved = torch.cat((ray * z[:, None], z[:, None]), 1)
@@ -192,17 +192,7 @@ class ContourMatcher:
 
 def _windows(images: Tensor, which: Tensor, windows: Tensor) -> Tensor:
     """Cuts windows (N, 4) out of images; beyond its edge the image goes on as it ends, so that no edge is made."""
-    line = (torch.arange(SIDE, device=images.device) + 0.5) / SIDE
-    x = windows[:, None, 0] + line * (windows[:, 2] - windows[:, 0])[:, None]
-    y = windows[:, None, 1] + line * (windows[:, 3] - windows[:, 1])[:, None]
-    height, width = images.shape[2:]
-    grid = torch.stack(
-        (
-            (2.0 * x / width - 1.0)[:, None, :].expand(-1, SIDE, -1),
-            (2.0 * y / height - 1.0)[:, :, None].expand(-1, -1, SIDE),
-        ),
-        -1,
-    )
+    grid = geometry.sampling_grid(windows, SIDE, (images.shape[3], images.shape[2]))
     return F.grid_sample(images[which], grid, padding_mode="border", align_corners=False)
 
 

@@ -68,6 +68,7 @@ def box_jitter(settings: Settings) -> tuple[float, float]:
 def build_joint(settings: Settings) -> JointNetwork:
     """Returns the joint network; load Step 1's weights into its ``autoencoder`` afterwards."""
     autoencoder = build_extended(settings)
+    codes = settings.losses.step2_lambda_cos > 0 or settings.losses.step2_lambda_match > 0
     return JointNetwork(
         autoencoder,
         build_heads(settings, autoencoder.encoder.out_channels),
@@ -78,4 +79,5 @@ def build_joint(settings: Settings) -> JointNetwork:
         jitter=box_jitter(settings),
         min_iou=settings.losses.min_iou,
         bootstrap_ratio=settings.losses.bootstrap_ratio,
+        view_canvas=(settings.codebook.canvas or settings.data.camera.image_size) if codes else 0,
     )

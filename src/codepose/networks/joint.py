@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import box_iou, roi_align
 
-from codepose.geometry import jittered_boxes, padded_square
+from codepose.geometry import jittered_boxes, padded_square, sampling_grid
 from codepose.networks.autoencoder import ExtendedAutoencoder
 from codepose.networks.detector import Boxes, DetectionHeads, faster_losses
 from codepose.networks.losses import mse
@@ -30,6 +30,7 @@ class JointOutput(NamedTuple):
         used: (B,) bool, whether L_mse counted the image (17).
         reconstructions: (B, 3, c, c) in [0, 1].
         latents: (B, D).
+        view_latents: (B, D) of the clean views, encoded as the codebook's are; None unless asked for.
     """
 
     losses: dict[str, Tensor]
@@ -38,6 +39,7 @@ class JointOutput(NamedTuple):
     used: Tensor
     reconstructions: Tensor
     latents: Tensor
+    view_latents: Tensor | None
 
 
 def pool_features(features: Tensor, squares: Tensor, images: Tensor, side: int) -> Tensor:
@@ -61,12 +63,7 @@ def pool_features(features: Tensor, squares: Tensor, images: Tensor, side: int) 
 def sample_features(features: Tensor, squares: Tensor, images: Tensor, side: int) -> Tensor:
     """The same values as ``pool_features`` inside the image, with gradient to the squares (18)."""
     height, width = features.shape[-2:]
-    steps = (torch.arange(side, device=squares.device) + 0.5) / side
-    x = squares[:, :1] + steps * (squares[:, 2:3] - squares[:, :1])  # (N, side)
-    y = squares[:, 1:2] + steps * (squares[:, 3:4] - squares[:, 1:2])
-    x = x / (STRIDE * width) * 2.0 - 1.0
-    y = y / (STRIDE * height) * 2.0 - 1.0
-    grid = torch.stack((x[:, None].expand(-1, side, -1), y[:, :, None].expand(-1, -1, side)), -1)
+    grid = sampling_grid(squares, side, (STRIDE * width, STRIDE * height))
     return F.grid_sample(features[images], grid.to(features), padding_mode="zeros", align_corners=False)
 
 
@@ -83,6 +80,7 @@ class JointNetwork(nn.Module):
         jitter: Largest relative shift and change of scale of a random box.
         min_iou: Detections that overlap less are left out of L_mse (17).
         bootstrap_ratio: Of L_mse (2).
+        view_canvas: Side of the black canvas on which clean views are encoded beside the scenes; 0 = they are not.
     """
 
     def __init__(
@@ -97,6 +95,7 @@ class JointNetwork(nn.Module):
         jitter: tuple[float, float] = (0.15, 0.2),
         min_iou: float = 0.3,
         bootstrap_ratio: int = 1,
+        view_canvas: int = 0,
     ) -> None:
         super().__init__()
         self.autoencoder = autoencoder
@@ -108,6 +107,7 @@ class JointNetwork(nn.Module):
         self.jitter = jitter
         self.min_iou = min_iou
         self.bootstrap_ratio = bootstrap_ratio
+        self.view_canvas = view_canvas
 
     def encoder(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [0, 1] -> features (B, C, H/16, W/16)."""
@@ -119,6 +119,15 @@ class JointNetwork(nn.Module):
         pool = sample_features if self.box_gradient == "boxes" else pool_features
         pooled = pool(features, padded_square(boxes, self.pad), images, self.side)  # (N, C, s, s)
         return self.autoencoder.head.encode(pooled)
+
+    def view_latents(self, clean: Tensor, canvas: int) -> Tensor:
+        """Latents (B, D) of clean views (B, 3, c, c) in the middle of a black canvas: the codebook's path (27)."""
+        first = (canvas - clean.shape[-1]) // 2
+        rest = canvas - clean.shape[-1] - first
+        features = self.encoder(F.pad(clean, (first, rest, first, rest)))
+        square = features.new_tensor([first, first, canvas - rest, canvas - rest], dtype=torch.float32)
+        order = torch.arange(len(clean), device=clean.device)
+        return self.autoencoder.head.encode(pool_features(features, square.expand(len(clean), 4), order, self.side))
 
     def forward(self, images: Tensor, targets: list[Boxes], clean: Tensor) -> JointOutput:
         """The losses of Step 2.
@@ -145,7 +154,8 @@ class JointNetwork(nn.Module):
         reconstructions = self.autoencoder.decode(latents)  # (B, 3, c, c)
         errors = mse(reconstructions.float(), clean, self.bootstrap_ratio)
         losses["mse"] = torch.where(used, errors, 0.0).sum() / used.sum().clamp_min(1)
-        return JointOutput(losses, boxes, iou, used, reconstructions, latents)
+        views = self.view_latents(clean, self.view_canvas) if self.view_canvas else None
+        return JointOutput(losses, boxes, iou, used, reconstructions, latents, views)
 
     def detect(self, images: Tensor) -> tuple[Tensor, list[Boxes]]:
         """Returns the features, for ``latents``, and each image's detections: one encoder pass for both."""

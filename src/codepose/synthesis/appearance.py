@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cache
 
@@ -14,6 +15,48 @@ from codepose.config import AugmentationSettings
 from codepose.synthesis.draws import Draws
 from codepose.synthesis.renderer import Buffers, Instances, Renderer
 
+_LAMPS = 6
+
+
+@dataclass(frozen=True)
+class Room:
+    """What polished metal mirrors: dim walls and some lamps, each a Gaussian of the direction.
+
+    Attributes:
+        share: (B,) how much of an image's surfaces is mirror, in [0, 1]; the rest is as ``Lights`` says.
+        walls: (B,) brightness.
+        lamps: (B, L, 3) unit vectors in the camera frame, towards the lamps.
+        sharpness: (B, L) of exp(sharpness (cosine - 1)): 4 = a window, 400 = a bulb.
+        brightness: (B, L).
+    """
+
+    share: Tensor
+    walls: Tensor
+    lamps: Tensor
+    sharpness: Tensor
+    brightness: Tensor
+
+    @classmethod
+    def draw(cls, draws: Draws, metal: float) -> Room | None:
+        """Rooms, of which a share ``metal`` of the images sees something; None = none of them."""
+        if metal <= 0.0:
+            return None
+        share = draws.uniform("metal share", low=0.5)
+        lamps = torch.stack([draws.direction(f"lamp {k}") for k in range(_LAMPS)], 1)
+        spread = draws.uniform("lamp sharpness", _LAMPS, low=math.log(4.0), high=math.log(400.0))
+        return cls(
+            share=torch.where(draws.chance("metal", metal), share, 0.0),
+            walls=draws.uniform("walls", high=0.6),
+            lamps=lamps,
+            sharpness=spread.exp(),
+            brightness=draws.uniform("lamp brightness", _LAMPS, high=1.5),
+        )
+
+    def seen(self, image: Tensor, direction: Tensor) -> Tensor:
+        """Brightness (N,) in unit directions (N, 3) of images (N,)."""
+        cosine = (self.lamps[image] * direction[:, None]).sum(-1)  # (N, L)
+        return self.walls[image] + (self.brightness[image] * (self.sharpness[image] * (cosine - 1.0)).exp()).sum(1)
+
 
 @dataclass(frozen=True)
 class Lights:
@@ -22,6 +65,7 @@ class Lights:
     Attributes:
         direction: (B, 3) unit vectors in the camera frame, from the scene towards the light.
         ambient, diffuse, specular, shininess: (B,).
+        room: What metal mirrors; None = nothing is metal.
     """
 
     direction: Tensor
@@ -29,6 +73,7 @@ class Lights:
     diffuse: Tensor
     specular: Tensor
     shininess: Tensor
+    room: Room | None = None
 
     @classmethod
     def fixed(cls, count: int, device: torch.device) -> Lights:
@@ -42,20 +87,20 @@ class Lights:
         """Lights from anywhere on the camera's hemisphere."""
         direction = draws.direction("light")
         direction[:, 2] = -direction[:, 2].abs()
-        terms = [
-            draws.uniform(name, low=low, high=high)
+        terms = {
+            name: draws.uniform(name, low=low, high=high)
             for name, (low, high) in (
                 ("ambient", settings.ambient),
                 ("diffuse", settings.diffuse),
                 ("specular", settings.specular),
                 ("shininess", (4.0, 48.0)),
             )
-        ]
-        return cls(direction, *terms)
+        }
+        return cls(direction, **terms, room=Room.draw(draws, settings.metal))
 
 
 def shade(buffers: Buffers, image: Tensor, K: Tensor, lights: Lights, tint: Tensor) -> Tensor:
-    """Phong-shades the pixels that were hit.
+    """Shades the pixels that were hit, by Phong's model, and as mirrors where the lights have a room.
 
     Args:
         buffers: A render of B images.
@@ -74,7 +119,7 @@ def shade(buffers: Buffers, image: Tensor, K: Tensor, lights: Lights, tint: Tens
     b = image[owner]
     normal = buffers.normal.view(-1, 3)[hit]
     column, row = hit % width, (hit // width) % height
-    rays = torch.stack(
+    rays = torch.stack(  # to the pixels
         (
             (column + 0.5 - K[b, 0, 2]) / K[b, 0, 0],
             (row + 0.5 - K[b, 1, 2]) / K[b, 1, 1],
@@ -91,7 +136,15 @@ def shade(buffers: Buffers, image: Tensor, K: Tensor, lights: Lights, tint: Tens
     shine = (lights.shininess[b] * highlight.clamp_min(1e-6).log()).exp()
     glint = torch.where(lit, shine, 0.0) * lights.specular[b]
     matte = lights.ambient[b] + lights.diffuse[b] * facing.clamp_min(0.0)
-    color = (buffers.color.view(-1, 3)[hit] * tint[owner] * matte[:, None] + glint[:, None]).clamp(0.0, 1.0)
+    own = buffers.color.view(-1, 3)[hit] * tint[owner]
+    color = own * matte[:, None] + glint[:, None]
+    if lights.room is not None:
+        toward = F.normalize(rays, dim=1)
+        bounced = toward - 2.0 * (toward * normal).sum(1, keepdim=True) * normal
+        mirror = lights.room.share[b][:, None]
+        hue = own / own.amax(1, keepdim=True).clamp_min(1e-3)  # polished, it throws back nearly all light
+        color = (1.0 - mirror) * color + mirror * hue * lights.room.seen(b, bounced)[:, None]
+    color = color.clamp(0.0, 1.0)
     out.view(-1, 4)[hit] = torch.cat((color, torch.ones_like(color[:, :1])), 1)
     return out.permute(0, 3, 1, 2)
 

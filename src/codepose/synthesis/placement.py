@@ -13,8 +13,6 @@ from codepose.synthesis.renderer import Instances
 from codepose.synthesis.world import World
 
 _TRIES = 4
-_OVERLAP = 0.1
-"""Largest share of a companion's box that may lie in another object's."""
 
 
 def draw_objects(world: World, draws: Draws, tag: str = "") -> Tensor:
@@ -28,7 +26,9 @@ def draw_views(world: World, draws: Draws, objects: Tensor, tag: str = "") -> Te
     directions = torch.empty(len(draws), 3, device=world.device)
     for k, model in enumerate(world.objects):
         mine = objects == k
-        directions[mine] = geometry.directions_in_cone(uniforms[mine], model.axis.to(world.device), model.cone_deg)
+        ahead = geometry.directions_in_cone(uniforms[mine], model.axis.to(world.device), model.cone_deg)
+        behind = draws.select(mine).chance("behind" + tag, 0.5 if model.opposite else 0.0)
+        directions[mine] = torch.where(behind[:, None], -ahead, ahead)
     return geometry.view_rotation(directions, in_plane)
 
 
@@ -107,10 +107,10 @@ def place_companions(world: World, draws: Draws, objects: Tensor, boxes: Tensor,
         boxes: (B, 4) their boxes.
         same: Whether they may be of the same object; in evaluation they may not: which of two is meant?
     """
-    count, size = world.settings.data.occlusion.companions, world.settings.data.camera.image_size
+    settings, size = world.settings.data.occlusion, world.settings.data.camera.image_size
     taken = boxes[:, None]  # (B, 1 + k, 4)
     found: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
-    for k in range(count):
+    for k in range(settings.companions):
         tag = f" companion {k}"
         which = draw_objects(world, draws, tag)
         wanted = draws.chance("there" + tag, 0.5)
@@ -121,7 +121,7 @@ def place_companions(world: World, draws: Draws, objects: Tensor, boxes: Tensor,
         for attempt in range(_TRIES):
             R_new, t_new = place(world, draws, which, R_view, f"{tag}#{attempt}")
             new = world.boxes(which, R_new, t_new).clamp(0, size)
-            free = wanted & (chosen < 0) & (_shared(new, taken) < _OVERLAP)
+            free = wanted & (chosen < 0) & (_shared(new, taken) <= settings.overlap)
             chosen = torch.where(free, which, chosen)
             R = torch.where(free[:, None, None], R_new, R)
             t, box = torch.where(free[:, None], t_new, t), torch.where(free[:, None], new, box)

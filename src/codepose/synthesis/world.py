@@ -27,6 +27,7 @@ class ObjectModel:
         offset: (3,) mm, where that middle lies in the CAD file's own frame, in which poses are given out.
         axis: (3,) middle of the trained view directions, object frame.
         cone_deg: Half-angle of the trained views around it.
+        opposite: Whether those around its opposite are trained, too.
         z_ref: Distance in mm of the reference view, at which the object's padded diameter fills a crop.
     """
 
@@ -35,6 +36,7 @@ class ObjectModel:
     offset: Tensor
     axis: Tensor
     cone_deg: float
+    opposite: bool
     z_ref: float
 
 
@@ -54,6 +56,7 @@ def _model(settings: ObjectSettings, whole: Settings) -> ObjectModel:
         offset=torch.from_numpy(original.center),
         axis=axis,
         cone_deg=settings.view_cone_deg,
+        opposite=settings.view_opposite,
         z_ref=z_ref,
     )
 

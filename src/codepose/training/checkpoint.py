@@ -26,7 +26,10 @@ def save_state(path: str | Path, state: Any) -> None:
     tensors: dict[str, torch.Tensor] = {}
     tree = _pack(state, tensors, "")
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.touch()
+    mode = temporary.stat().st_mode  # as the user's umask has it: safetensors' own files are readable by nobody else
     save_file(tensors, temporary, metadata={"codepose": json.dumps(tree)})
+    temporary.chmod(mode)
     with open(temporary, "rb") as file:
         os.fsync(file.fileno())
     os.replace(temporary, path)

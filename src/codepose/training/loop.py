@@ -67,7 +67,7 @@ class _Clock:
     total: int
     limit: float
     used: float = 0.0
-    _since: float = field(default_factory=lambda: time.monotonic())
+    _since: float = field(default_factory=time.monotonic)
 
     def elapsed(self) -> float:
         return self.used + time.monotonic() - self._since

@@ -16,8 +16,6 @@ from codepose.synthesis.mesh import load_mesh, save_mesh
 from codepose.synthesis.shapes import BUILTIN
 from codepose.training.checkpoint import CheckpointError, load_state, save_state
 
-_BROUGHT = Path(__file__).parents[1] / "pretrained"
-
 
 class RunError(ValueError):
     """A run folder that cannot be used as asked; the text says what to type."""
@@ -25,7 +23,8 @@ class RunError(ValueError):
 
 def pretrained() -> dict[str, Path]:
     """Returns the folders of the trained networks inside the package, by name."""
-    return {p.parent.name: p.parent for p in sorted(_BROUGHT.glob("*/config.yaml"))}
+    home = Path(__file__).parents[1] / "pretrained"
+    return {p.parent.name: p.parent for p in sorted(home.glob("*/config.yaml"))}
 
 
 class Run:
@@ -84,7 +83,7 @@ class Run:
         Raises:
             RunError: The run is one that codepose brings.
         """
-        if self.path.parent == _BROUGHT:
+        if self.path in pretrained().values():
             raise RunError(
                 f"{self.path.name} belongs to codepose itself: `codepose demo --pretrained` evaluates a copy in "
                 "runs/pretrained, which `codepose evaluate runs/pretrained` takes, too"

@@ -144,13 +144,21 @@ def detector_stage(settings: Settings, world: World, network: Detector) -> Stage
 def step2_stage(settings: Settings, world: World, network: JointNetwork) -> Stage:
     """Section 3.2: Eq. 5 on scenes, with T1 or T2 as phases (23)."""
     train, val = SceneSource(world, "train"), SceneSource(world, "val")
-    weight = settings.losses.lambda_pose
+    losses = settings.losses
 
     def loss(net: nn.Module, batch: SceneBatch) -> tuple[Tensor, dict[str, Tensor]]:
         images = batch.images.contiguous(memory_format=torch.channels_last)
         out = net(images, boxes_of(batch), batch.targets)
-        total = sum(value for name, value in out.losses.items() if name != "mse") + weight * out.losses["mse"]
-        return total, out.losses | {"fed_back_iou": out.iou.mean(), "skipped": 1.0 - out.used.float().mean()}
+        terms = dict(out.losses)
+        total = sum(value for name, value in terms.items() if name != "mse") + losses.lambda_pose * terms["mse"]
+        if out.view_latents is not None and bool(out.used.any()):
+            seen, views = out.latents[out.used].float(), out.view_latents[out.used].float()
+            terms["cos"] = cos_loss(seen, views)
+            total = total + losses.step2_lambda_cos * terms["cos"]
+            if losses.step2_lambda_match > 0:
+                terms["match"] = match_loss(seen, views, batch.R_view[out.used], batch.objects[out.used])
+                total = total + losses.step2_lambda_match * terms["match"]
+        return total, terms | {"fed_back_iou": out.iou.mean(), "skipped": 1.0 - out.used.float().mean()}
 
     def validate(_: nn.Module) -> tuple[dict[str, float], list[str]]:
         batch = val.scenes(torch.arange(min(_VAL_SCENES, settings.data.val_images)))
