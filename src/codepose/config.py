@@ -52,6 +52,10 @@ class ObjectSettings(_Frozen):
     never restricted."""
     view_opposite: bool = False
     """Also learn the views around the opposite direction: a part that lies on a table, on either side."""
+    symmetries: str = "auto"
+    """Rotations after which the part looks the same: 'auto' = found by comparing renders; 'none'; or a file in the
+    form of BOP's models_info.json, in mm and the CAD file's own frame, of which object i takes entry i, and a mesh
+    called obj_000005 entry 5."""
 
 
 class CameraSettings(_Frozen):

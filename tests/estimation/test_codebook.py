@@ -120,6 +120,7 @@ def test_what_the_latents_depend_on_changes_the_fingerprint(tiny_settings: Setti
 
     same = override(tiny_settings, {"objects.0.mesh": "elsewhere.ply", "step1.batch": 5, "losses.lambda_pose": 2.0})
     assert mark(same) == mark(tiny_settings)
+    assert mark(override(tiny_settings, {"objects.0.symmetries": "none"})) == mark(tiny_settings)
     for key, value in (
         ("data.camera.focal", 80.0),
         ("data.pad", 1.3),

@@ -13,7 +13,7 @@ from PIL import Image
 from codepose.synthesis import textures
 from codepose.synthesis.inspection import MeshReport, inspect, symmetry_words
 from codepose.synthesis.mesh import MeshError, Unit
-from codepose.synthesis.symmetry import ContinuousSymmetry, Symmetries
+from codepose.synthesis.symmetry_group import ContinuousSymmetry, Symmetries
 
 SIDES = np.array([30.0, 60.0, 90.0])
 

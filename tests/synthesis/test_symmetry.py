@@ -13,7 +13,8 @@ from scipy.spatial.transform import Rotation
 from codepose.evaluation.pose_errors import symmetry_transforms
 from codepose.synthesis.mesh import Mesh, load_mesh, mesh_from_trimesh
 from codepose.synthesis.shapes import hammer
-from codepose.synthesis.symmetry import ContinuousSymmetry, Symmetries, find_symmetries
+from codepose.synthesis.symmetry import find_symmetries
+from codepose.synthesis.symmetry_group import ContinuousSymmetry, Symmetries
 
 BRACKET = Path(__file__).parents[1] / "data" / "bracket.ply"
 TILTED = trimesh.transformations.compose_matrix(angles=(0.5, -0.3, 1.1), translate=(200.0, -30.0, 7.0))

@@ -153,9 +153,10 @@ def fingerprint(pipeline: Pipeline) -> str:
     """Returns a hash of everything the latents depend on: weights, networks, camera, crop, views."""
     settings = pipeline.settings
     digest = hashlib.sha256()
-    # a run keeps a copy of its meshes, so a moved folder may name them differently
+    # a run keeps a copy of its meshes, so a moved folder may name them differently; views that look the same have the
+    # same code, whether or not the settings say so
     parts = [settings.network, settings.data.camera, settings.codebook]
-    parts += [o.model_copy(update={"mesh": ""}) for o in settings.objects]
+    parts += [o.model_copy(update={"mesh": "", "symmetries": "auto"}) for o in settings.objects]
     # only what is not the default: a setting that a new version adds makes no codebook stale
     chosen = [part.model_dump(mode="json", exclude_defaults=True) for part in parts]
     data = settings.data

@@ -26,7 +26,8 @@ from codepose.synthesis.mesh import (
     unit_advice,
 )
 from codepose.synthesis.shapes import BUILTIN
-from codepose.synthesis.symmetry import Symmetries, find_symmetries
+from codepose.synthesis.symmetry import find_symmetries
+from codepose.synthesis.symmetry_group import Symmetries
 from codepose.synthesis.textures import ColorSource, color_source
 
 Winding = Literal["outward", "inward", "mixed"]
@@ -171,8 +172,9 @@ def _findings(report: MeshReport) -> Iterator[str]:
         )
     if report.symmetries.any:
         yield (
-            f"looks the same after: {symmetry_words(report.symmetries)}. No photo tells these rotations apart: judge "
-            "poses by VSD or by errors that know the symmetries, not by the angle"
+            f"looks the same after: {symmetry_words(report.symmetries)}. No photo tells these rotations apart: "
+            "training and evaluation take them for one; type --objects.0.symmetries none if that is wrong, or the path "
+            "of a models_info.json with the right ones"
         )
 
 

@@ -11,7 +11,6 @@ or a chamfer on one end does.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -24,6 +23,7 @@ from torch import Tensor
 from codepose import geometry
 from codepose.synthesis.mesh import Mesh
 from codepose.synthesis.renderer import Instances, Renderer
+from codepose.synthesis.symmetry_group import ContinuousSymmetry, Symmetries
 
 DEPTH, NORMAL_DEG, COLOR = 0.01, 20.0, 0.1  # of the diameter; degrees; per channel in [0, 1]
 PIXELS = 0.005  # share of a view's pixels that may differ
@@ -38,49 +38,6 @@ _SAME_AXIS_DEG = 3.0  # two candidates nearer than this are one
 _FULL_TURN = (11.0, 26.0, 51.5, 102.0)  # degrees; of any prism of 2 to 24 sides one is 0.39 of a step off or more
 _CHORD = 2 * np.sin(np.radians(NORMAL_DEG) / 2)  # between unit normals that far apart
 _LARGEST_GROUP = 60  # rotations of the icosahedron
-
-
-@dataclass(frozen=True, eq=False)
-class ContinuousSymmetry:
-    """Any turn about the line through ``offset`` (3,) mm along the unit vector ``axis`` (3,), object frame."""
-
-    axis: NDArray[np.float64]
-    offset: NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
-class Symmetries:
-    """The rotations after which a part looks the same, as BOP's models_info.json gives them.
-
-    Attributes:
-        discrete: (S, 4, 4) rigid transforms of object coordinates in mm, without the identity.
-        continuous: None, one axis, or three axes at right angles: a ball.
-    """
-
-    discrete: NDArray[np.float64]
-    continuous: tuple[ContinuousSymmetry, ...] = ()
-
-    @property
-    def any(self) -> bool:
-        """Whether there is one."""
-        return bool(len(self.discrete)) or bool(self.continuous)
-
-    def scaled(self, factor: float) -> Symmetries:
-        """Those of the part at ``factor`` times its size."""
-        discrete = self.discrete.copy()
-        discrete[:, :3, 3] *= factor
-        return Symmetries(discrete, tuple(replace(c, offset=c.offset * factor) for c in self.continuous))
-
-    def to_bop(self) -> dict[str, list[list[float]] | list[dict[str, list[float]]]]:
-        """The entries ``symmetries_discrete`` (row by row) and ``symmetries_continuous``, each where there is one."""
-        entries: dict[str, list[list[float]] | list[dict[str, list[float]]]] = {}
-        if len(self.discrete):
-            entries["symmetries_discrete"] = self.discrete.reshape(-1, 16).tolist()
-        if self.continuous:
-            entries["symmetries_continuous"] = [
-                {"axis": c.axis.tolist(), "offset": c.offset.tolist()} for c in self.continuous
-            ]
-        return entries
 
 
 def find_symmetries(mesh: Mesh) -> Symmetries:

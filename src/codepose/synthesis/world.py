@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -15,6 +16,8 @@ from codepose.synthesis.decimation import decimate
 from codepose.synthesis.mesh import Mesh
 from codepose.synthesis.renderer import Instances, Renderer
 from codepose.synthesis.shapes import distractors, hand, resolve
+from codepose.synthesis.symmetry import find_symmetries
+from codepose.synthesis.symmetry_group import Symmetries, declared_symmetries
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +32,7 @@ class ObjectModel:
         cone_deg: Half-angle of the trained views around it.
         opposite: Whether those around its opposite are trained, too.
         z_ref: Distance in mm of the reference view, at which the object's padded diameter fills a crop.
+        declared: The symmetries that the settings name, frame of ``mesh``; None where they are to be found.
     """
 
     label: str
@@ -38,9 +42,20 @@ class ObjectModel:
     cone_deg: float
     opposite: bool
     z_ref: float
+    declared: Symmetries | None = None
+
+    @cached_property
+    def symmetries(self) -> Symmetries:
+        """The rotations after which the part looks the same, frame of ``mesh``; finding them takes a second or two."""
+        return find_symmetries(self.mesh) if self.declared is None else self.declared
+
+    @property
+    def cad_symmetries(self) -> Symmetries:
+        """The same in the CAD file's own frame."""
+        return self.symmetries.moved(self.offset.numpy())
 
 
-def _model(settings: ObjectSettings, whole: Settings) -> ObjectModel:
+def _model(settings: ObjectSettings, whole: Settings, number: int) -> ObjectModel:
     original = resolve(settings.mesh, unit=settings.unit, center=False)
     # moved by the original's middle: the frame of the poses does not depend on how many faces are kept
     mesh = decimate(original, settings.max_faces).moved(-original.center)
@@ -50,6 +65,7 @@ def _model(settings: ObjectSettings, whole: Settings) -> ObjectModel:
     else:
         axis = torch.nn.functional.normalize(torch.tensor(settings.view_direction), dim=0)
     z_ref = whole.data.camera.focal * whole.data.pad * mesh.diameter / whole.network.crop
+    declared = declared_symmetries(settings, number)
     return ObjectModel(
         label=settings.label or Path(settings.mesh).stem,
         mesh=mesh,
@@ -58,6 +74,7 @@ def _model(settings: ObjectSettings, whole: Settings) -> ObjectModel:
         cone_deg=settings.view_cone_deg,
         opposite=settings.view_opposite,
         z_ref=z_ref,
+        declared=None if declared is None else declared.moved(-original.center),
     )
 
 
@@ -70,12 +87,13 @@ class World:
 
     Raises:
         MeshError: A mesh cannot be used; the text says what to type.
+        ConfigError: A file of symmetries cannot be used.
     """
 
     def __init__(self, settings: Settings, device: torch.device | str = "cpu") -> None:
         self.settings = settings
         self.device = torch.device(device)
-        self.objects = [_model(o, settings) for o in settings.objects]
+        self.objects = [_model(o, settings, number) for number, o in enumerate(settings.objects, start=1)]
         self.hand_mesh = hand()
         self.other_meshes = distractors()
         meshes = [o.mesh for o in self.objects] + [self.hand_mesh, *self.other_meshes]

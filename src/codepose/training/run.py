@@ -10,10 +10,11 @@ from typing import Any
 
 from torch import nn
 
-from codepose.config import Settings
+from codepose.config import ObjectSettings, Settings
 from codepose.config_files import load_settings, to_yaml
 from codepose.synthesis.mesh import load_mesh, save_mesh
 from codepose.synthesis.shapes import BUILTIN
+from codepose.synthesis.symmetry_group import Symmetries, declared_symmetries
 from codepose.training.checkpoint import CheckpointError, load_state, save_state
 
 
@@ -30,9 +31,9 @@ def pretrained() -> dict[str, Path]:
 class Run:
     """One folder of one training, safe against interruption at any moment.
 
-    ``config.yaml``; ``meshes/``, the CAD models in mm, so that the folder can be moved; and per stage
-    ``STAGE/metrics.jsonl``, ``STAGE/tensorboard/``, ``STAGE/checkpoint.safetensors`` (while it trains) and
-    ``STAGE/weights.safetensors`` (when it is done).
+    ``config.yaml``; ``meshes/``, the CAD models in mm with the symmetries that were declared, so that the folder can
+    be moved; and per stage ``STAGE/metrics.jsonl``, ``STAGE/tensorboard/``, ``STAGE/checkpoint.safetensors`` (while it
+    trains) and ``STAGE/weights.safetensors`` (when it is done).
     """
 
     def __init__(self, path: Path, settings: Settings) -> None:
@@ -143,9 +144,15 @@ class Run:
 
 
 def _with_own_meshes(path: Path, settings: Settings) -> Settings:
-    """Puts the CAD models into the run folder, in mm, where they are missing; returns settings that name these."""
+    """Puts the CAD models into the run folder, in mm, where they are missing; returns settings that name these.
+
+    A file of declared symmetries is kept beside its mesh, reduced to the object's own entry.
+    """
     objects = []
-    for number, item in enumerate(settings.objects, start=1):
+    for number, given in enumerate(settings.objects, start=1):
+        item = given
+        if item.symmetries not in ("auto", "none"):
+            item = item.model_copy(update={"symmetries": str(_own_symmetries(path, item, number))})
         if item.mesh in BUILTIN:
             objects.append(item)
             continue
@@ -156,6 +163,16 @@ def _with_own_meshes(path: Path, settings: Settings) -> Settings:
         label = item.label or Path(item.mesh).stem
         objects.append(item.model_copy(update={"mesh": str(own), "unit": "mm", "label": label}))
     return settings.model_copy(update={"objects": tuple(objects)})
+
+
+def _own_symmetries(path: Path, item: ObjectSettings, number: int) -> Path:
+    """The run's copy of an object's declared symmetries, written if it is missing."""
+    own = path / "meshes" / f"{number}.symmetries.json"
+    if not own.exists():
+        declared = declared_symmetries(item, number) or Symmetries.none()
+        own.parent.mkdir(exist_ok=True)
+        write_atomically(own, json.dumps(declared.to_bop(), indent=2) + "\n")
+    return own
 
 
 class MetricsLog:

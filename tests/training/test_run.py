@@ -1,0 +1,77 @@
+"""A run folder keeps what its objects' files said."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from codepose.apps.cli import main
+from codepose.apps.options import Train, with_meshes
+from codepose.config import ConfigError, Settings
+from codepose.config_files import load_settings, to_yaml
+from codepose.networks.build import build_joint
+from codepose.synthesis.world import World
+from codepose.training.run import Run
+
+BRACKET = Path(__file__).parents[1] / "data" / "bracket.ply"
+TURN = [-1.0, 0, 0, 80.0, 0, -1.0, 0, -50.0, 0, 0, 1.0, 0, 0, 0, 0, 1.0]
+
+
+@pytest.fixture
+def declared(make_settings: Callable[..., Settings], tmp_path: Path) -> Settings:
+    """A bracket in metres and a hammer whose symmetries, in mm, a file declares."""
+    infos = tmp_path / "cad" / "models_info.json"
+    infos.parent.mkdir()
+    shutil.copy(BRACKET, infos.with_name("part.ply"))
+    infos.write_text(json.dumps({"1": {"diameter": 9, "symmetries_discrete": [TURN]}, "2": {}}))
+    settings = make_settings(**{"objects": [{"mesh": "hammer", "unit": "cm", "symmetries": str(infos)}]})
+    return with_meshes(settings, (infos.with_name("part.ply"), Path("hammer")))
+
+
+def test_declared_symmetries_stay_with_the_run(declared: Settings, tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", declared)
+    assert Run.create(run.path, declared, resume=True).settings == run.settings
+    run.save_weights("step2", build_joint(run.settings))
+    assert main(["pack", str(run.path), str(tmp_path / "packed")]) == 0
+    shutil.rmtree(tmp_path / "cad")
+    shutil.move(run.path, tmp_path / "moved")
+    for folder in ("moved", "packed"):
+        part, hammer = World(Run.open(tmp_path / folder).settings).objects
+        np.testing.assert_allclose(part.cad_symmetries.discrete[0].reshape(16), TURN, atol=1e-3)
+        assert len(part.symmetries.discrete) == 1
+        assert not hammer.symmetries.any
+
+
+def test_what_a_file_does_not_declare_is_refused_before_anything_is_written(
+    declared: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "cad" / "models_info.json").write_text('{"1": {}}')
+    with pytest.raises(ConfigError, match='no entry "2"'):
+        World(declared)
+    preset = tmp_path / "preset.yaml"
+    preset.write_text(to_yaml(declared))
+    assert main(["train", "--preset", str(preset), "--out", str(tmp_path / "run")]) == 1
+    assert '"2": {}' in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_runs_settings_without_the_key_still_load(tiny_settings: Settings, tmp_path: Path) -> None:
+    text = "".join(line for line in to_yaml(tiny_settings).splitlines(True) if "symmetries:" not in line)
+    assert text != to_yaml(tiny_settings)
+    (tmp_path / "config.yaml").write_text(text)
+    assert load_settings(tmp_path / "config.yaml") == tiny_settings
+    assert Run.open(tmp_path).settings.objects[0].symmetries == "auto"
+    assert "symmetries" not in (Run.open("hammer").path / "config.yaml").read_text()
+
+
+def test_the_option_of_the_command() -> None:
+    import tyro
+
+    options = tyro.cli(Train, args=["part.stl", "other.stl", "--objects.0.symmetries", "none"])
+    settings = with_meshes(options.settings, options.meshes)
+    assert [o.symmetries for o in settings.objects] == ["none", "none"]
