@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codepose.geometry import geodesic_angle, view_rotation
-from codepose.networks.losses import angle_loss, cos_loss, match_loss, mse, reconstruction_health
+from codepose.networks.losses import angle_loss, cos_loss, match_loss, mse, pair_angles, reconstruction_health
+from codepose.synthesis.symmetry_group import ContinuousSymmetry, Symmetries
 
 
 def rotations(count: int, seed: int = 0) -> torch.Tensor:
@@ -142,3 +144,53 @@ def test_match_loss_prefers_the_right_clean_view() -> None:
     y = torch.eye(6, dtype=torch.float64)
     right, wrong = match_loss(y, y, R, torch.zeros(6)), match_loss(y.roll(1, 0), y, R, torch.zeros(6))
     assert float(right) < float(wrong)
+
+
+ABOUT_Z = np.diag([-1.0, -1.0, 1.0, 1.0])[None]
+TWO_SIDED = Symmetries(ABOUT_Z)
+ROUND = Symmetries(np.zeros((0, 4, 4)), (ContinuousSymmetry(np.array([0.0, 0.0, 1.0]), np.zeros(3)),))
+
+
+def test_views_that_look_the_same_are_no_angle_apart() -> None:
+    R = rotations(4)
+    half = torch.from_numpy(ABOUT_Z[0, :3, :3])
+    spin = torch.linalg.matrix_exp(0.7 * torch.tensor([[0, -1, 0], [1, 0, 0], [0, 0, 0]], dtype=torch.float64))
+    batch = torch.cat((R, R @ half, R @ spin))
+    objects = torch.zeros(12, dtype=torch.long)
+    plain, turned, spun = (pair_angles(batch, objects, g) for g in ((), (TWO_SIDED,), (ROUND,)))
+    first, second, third = range(4), range(4, 8), range(8, 12)
+    assert torch.equal(plain, geodesic_angle(batch[:, None], batch[None]))
+    assert float(turned[first, second].max()) < 1e-6
+    torch.testing.assert_close(plain[first, second], torch.full((4,), math.pi, dtype=torch.float64))
+    assert float(turned[first, third].min()) > 0.69
+    assert float(spun[first, third].max()) < 1e-6
+    slow = torch.minimum(plain, geodesic_angle(batch[:, None], batch[None] @ half))
+    torch.testing.assert_close(turned, slow, atol=1e-6, rtol=0)
+
+
+def test_only_the_symmetric_object_gets_other_angles() -> None:
+    R, objects = rotations(6), torch.tensor([0, 1, 0, 1, 1, 0])
+    plain, mixed = pair_angles(R, objects), pair_angles(R, objects, (Symmetries.none(), TWO_SIDED))
+    first = (objects[:, None] == 0) & (objects[None] == 0)
+    assert torch.equal(plain[first], mixed[first])
+    second = (objects[:, None] == 1) & (objects[None] == 1)
+    assert bool((mixed[second] <= plain[second] + 1e-6).all())
+    assert bool(mixed[~first & ~second].isinf().all())
+    z, y = torch.randn(2, 6, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    none = (Symmetries.none(), Symmetries.none())
+    assert torch.equal(angle_loss(z, R, objects), angle_loss(z, R, objects, symmetries=none))
+    assert torch.equal(match_loss(z, y, R, objects), match_loss(z, y, R, objects, none))
+
+
+def test_losses_take_the_same_look_for_the_same_view() -> None:
+    """Turning one view by a symmetry changes nothing; without the symmetries it does."""
+    R, objects = rotations(5), torch.zeros(5, dtype=torch.long)
+    other = R.clone()
+    other[2] = R[2] @ torch.from_numpy(ABOUT_Z[0, :3, :3])
+    z, y = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for loss in (
+        lambda views, *group: angle_loss(z, views, objects, "nearest", *group),
+        lambda views, *group: match_loss(z, y, views, objects, *group),
+    ):
+        assert float(loss(other, (TWO_SIDED,))) == pytest.approx(float(loss(R, (TWO_SIDED,))), rel=1e-6)
+        assert float(loss(other)) != pytest.approx(float(loss(R)), rel=1e-3)

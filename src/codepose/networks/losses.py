@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from codepose.geometry import geodesic_angle
+from codepose.synthesis.symmetry_group import Symmetries
 
 _EPS = 1e-12
 
@@ -31,11 +33,32 @@ def mse(reconstructions: Tensor, targets: Tensor, bootstrap_ratio: int = 1) -> T
     return squared.topk(max(1, squared.shape[1] // bootstrap_ratio), dim=1, sorted=False).values.mean(1)
 
 
+def pair_angles(rotations: Tensor, objects: Tensor, symmetries: Sequence[Symmetries] = ()) -> Tensor:
+    """The angle between every two views of a batch, the least one where the object has symmetries.
+
+    Args:
+        rotations: (B, 3, 3).
+        objects: (B,) which object.
+        symmetries: Each object's; empty = none has any.
+
+    Returns:
+        (B, B) radians of the rotations' dtype; infinite between views of different objects.
+    """
+    theta = geodesic_angle(rotations[:, None], rotations[None])
+    for index, group in enumerate(symmetries):
+        if group.any:
+            mine = (objects == index).nonzero().squeeze(1)
+            views = rotations[mine]
+            theta[mine[:, None], mine] = group.angles(views[:, None], views[None]).to(theta)
+    return theta.masked_fill(objects[:, None] != objects[None], torch.inf)
+
+
 def angle_loss(
     latents: Tensor,
     rotations: Tensor,
     objects: Tensor,
     pairing: Literal["nearest", "closest_pair"] = "nearest",
+    symmetries: Sequence[Symmetries] = (),
 ) -> Tensor:
     """Eq. 2: ||z_j - z_k|| exp(-theta_jk) over pairs that are close in rotation.
 
@@ -45,14 +68,14 @@ def angle_loss(
         objects: (B,) which object; only views of the same one are paired.
         pairing: 'nearest' pairs every image with its own nearest neighbour and averages; 'closest_pair' takes the
             one closest pair of the batch (3).
+        symmetries: Each object's: views that look the same are 0 apart; empty = none has any.
 
     Returns:
         A scalar; zero where no pair exists. theta is in radians (4).
     """
     with torch.no_grad():
-        theta = geodesic_angle(rotations[:, None].double(), rotations[None].double())  # (B, B)
-        forbidden = (objects[:, None] != objects[None]) | torch.eye(len(theta), dtype=torch.bool, device=theta.device)
-        theta = theta.masked_fill(forbidden, torch.inf)
+        theta = pair_angles(rotations.double(), objects, symmetries)  # (B, B)
+        theta.fill_diagonal_(torch.inf)
         angle, partner = theta.min(1)
         if pairing == "closest_pair":
             first = angle.argmin()
@@ -69,6 +92,7 @@ def match_loss(
     target_latents: Tensor,
     rotations: Tensor,
     objects: Tensor,
+    symmetries: Sequence[Symmetries] = (),
     *,
     width_deg: float = 15.0,
     temperature: float = 0.1,
@@ -84,15 +108,15 @@ def match_loss(
         target_latents: (B, D), z_t of the clean views.
         rotations: (B, 3, 3).
         objects: (B,) which object; views of another one are never wanted.
+        symmetries: Each object's: views that look the same are wanted alike; empty = none has any.
         width_deg: Standard deviation of the Gaussian.
         temperature: Divides the cosines.
 
     Returns:
         A scalar.
     """
-    theta = geodesic_angle(rotations[:, None], rotations[None]).rad2deg()  # (B, B)
-    wanted = -0.5 * (theta / width_deg).square()
-    wanted = wanted.masked_fill(objects[:, None] != objects[None], -torch.inf).softmax(1)
+    theta = pair_angles(rotations, objects, symmetries).rad2deg()  # (B, B)
+    wanted = (-0.5 * (theta / width_deg).square()).softmax(1)
     cosines = F.normalize(latents, dim=1) @ F.normalize(target_latents, dim=1).T
     return F.cross_entropy(cosines / temperature, wanted)
 

@@ -45,6 +45,7 @@ def step1_stage(settings: Settings, world: World, network: nn.Module, *, origina
     losses = settings.losses
     train, val = SceneSource(world, "train"), SceneSource(world, "val")
     ratio = losses.original_bootstrap_ratio if original else losses.bootstrap_ratio
+    symmetries = () if original else tuple(o.symmetries for o in world.objects)
 
     def loss(net: nn.Module, batch: CropBatch) -> tuple[Tensor, dict[str, Tensor]]:
         inputs = batch.inputs.contiguous(memory_format=torch.channels_last)
@@ -56,12 +57,12 @@ def step1_stage(settings: Settings, world: World, network: nn.Module, *, origina
             targets = batch.targets.contiguous(memory_format=torch.channels_last)
             with torch.set_grad_enabled(not losses.stop_grad_target):
                 target_latents = network.encode(targets)
-            terms["angle"] = angle_loss(latents.float(), batch.R_view, batch.objects, losses.pairing)
+            terms["angle"] = angle_loss(latents.float(), batch.R_view, batch.objects, losses.pairing, symmetries)
             terms["cos"] = cos_loss(latents.float(), target_latents.float())
             total = total + losses.lambda_angle * terms["angle"] + losses.lambda_cos * terms["cos"]
             if losses.lambda_match > 0:
                 views = (latents.float(), target_latents.float(), batch.R_view, batch.objects)
-                terms["match"] = match_loss(*views)
+                terms["match"] = match_loss(*views, symmetries)
                 total = total + losses.lambda_match * terms["match"]
         return total, terms
 
@@ -145,6 +146,7 @@ def step2_stage(settings: Settings, world: World, network: JointNetwork) -> Stag
     """Section 3.2: Eq. 5 on scenes, with T1 or T2 as phases (23)."""
     train, val = SceneSource(world, "train"), SceneSource(world, "val")
     losses = settings.losses
+    symmetries = tuple(o.symmetries for o in world.objects) if losses.step2_lambda_match > 0 else ()
 
     def loss(net: nn.Module, batch: SceneBatch) -> tuple[Tensor, dict[str, Tensor]]:
         images = batch.images.contiguous(memory_format=torch.channels_last)
@@ -156,7 +158,8 @@ def step2_stage(settings: Settings, world: World, network: JointNetwork) -> Stag
             terms["cos"] = cos_loss(seen, views)
             total = total + losses.step2_lambda_cos * terms["cos"]
             if losses.step2_lambda_match > 0:
-                terms["match"] = match_loss(seen, views, batch.R_view[out.used], batch.objects[out.used])
+                pairs = (seen, views, batch.R_view[out.used], batch.objects[out.used])
+                terms["match"] = match_loss(*pairs, symmetries)
                 total = total + losses.step2_lambda_match * terms["match"]
         return total, terms | {"fed_back_iou": out.iou.mean(), "skipped": 1.0 - out.used.float().mean()}
 
