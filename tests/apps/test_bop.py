@@ -123,6 +123,12 @@ def test_render_takes_cad_files_and_symmetries(settings: Settings, tmp_path: Pat
     assert [model.symmetric for model in dataset.models.values()] == [True, False]
     assert dataset.models[1].diameter == pytest.approx(load_mesh(BRACKET).diameter, rel=1e-5)
     assert len(list(dataset.images("train"))) == 2
+    one = settings.objects[0].model_copy(update={"symmetries": str(infos)})
+    declared = settings.model_copy(update={"objects": (one,)})
+    render(Render(bop=tmp_path / "declared", meshes=(BRACKET,), images=1, device="cpu", settings=declared))
+    assert BopDataset.open(tmp_path / "declared").models[1].symmetric
+    render(Render(bop=tmp_path / "found", meshes=(BRACKET,), images=1, device="cpu", settings=settings))
+    assert not BopDataset.open(tmp_path / "found").models[1].symmetric
     infos.write_text("{")
     with pytest.raises(BopError, match="cannot be read"):
         render(Render(bop=out, meshes=meshes, split="val", symmetries=infos, device="cpu", settings=settings))

@@ -48,6 +48,8 @@ def test_results_hold_every_method_on_the_same_images(run: Path) -> None:
     assert results["images"] == 6
     assert results["split"] == "test"
     keys = {"auc", "auc_fraction", "recall_03", "mean_iou", "rotation_median_deg", "translation_median_mm"}
+    keys |= {"mssd_recall_10", "mssd_recall_20"}
+    assert results["symmetries"] == {}
     for numbers in results["methods"].values():
         assert keys <= numbers.keys()
         assert numbers["auc"] == pytest.approx(6 * numbers["auc_fraction"])
@@ -57,6 +59,7 @@ def test_results_hold_every_method_on_the_same_images(run: Path) -> None:
     with open(run / "evaluation" / "per_image.csv") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 6 * 7
+    assert {"mssd_mm", "mspd_px", "mssd_share"} <= rows[0].keys()
     by_method = {n: [float(r["vsd"] or 1.0) for r in rows if r["method"] == n] for n in results["methods"]}
     for name, errors in by_method.items():
         assert sum(1.0 - e for e in errors) == pytest.approx(results["methods"][name]["auc"], abs=1e-4)
@@ -69,7 +72,7 @@ def test_report_is_self_contained_and_its_pictures_open(run: Path) -> None:
     assert len(pictures) >= 8
     for data in pictures:
         assert base64.b64decode(data).startswith(b"\x89PNG")
-    for title in ("Figure 3", "Figure 4", "Reconstructions", "Training data", "Poses"):
+    for title in ("Figure 3", "Figure 4", "Reconstructions", "Training data", "Poses", "know symmetries"):
         assert title in page
     assert main(["report", str(run)]) == 0
 

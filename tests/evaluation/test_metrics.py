@@ -152,8 +152,11 @@ def test_summary_by_hand() -> None:
         translation_mm=[4, 8, NAN, 6],
         score=[0.9, 0.8, NAN, 0.7],
         vsd_variants={"gt_translation": [0, 0, NAN, 0]},
+        mssd_share=[0.05, 0.1, NAN, 0.3],
     )
     assert row.pop("auc_fraction_gt_translation") == 0.75
+    assert row.pop("mssd_recall_10") == 0.25
+    assert row.pop("mssd_recall_20") == 0.5
     assert row == pytest.approx(
         {
             "auc": 2.1,

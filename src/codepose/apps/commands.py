@@ -212,19 +212,20 @@ def _print_evaluation(summary: dict[str, Any], run: Path) -> None:
     columns = {
         "AUC": ("auc", ".1f"),
         "AUC/N": ("auc_fraction", ".3f"),
-        "recall@0.3": ("recall_03", ".3f"),
+        "recall\n@0.3": ("recall_03", ".3f"),
         "IoU": ("mean_iou", ".3f"),
-        "rotation (median)": ("rotation_median_deg", ".1f"),
-        "translation (median)": ("translation_median_mm", ".1f"),
+        "rotation\n(median)": ("rotation_median_deg", ".1f"),
+        "translation\n(median)": ("translation_median_mm", ".1f"),
+        "MSSD\n<10%": ("mssd_recall_10", ".3f"),
     }
     table.add_column("method")
     for name in columns:
-        table.add_column(name, justify="right")
-    units = {"rotation (median)": "\u00b0", "translation (median)": " mm"}
+        table.add_column(name, justify="right", no_wrap=True)
+    units = {"rotation\n(median)": "\u00b0", "translation\n(median)": " mm"}
     for method, numbers in summary["methods"].items():
         cells = []
         for name, (key, form) in columns.items():
-            value = numbers[key]
+            value = numbers.get(key)  # an older evaluation lacks some
             cells.append("-" if value is None else f"{value:{form}}{units.get(name, '')}")
         table.add_row(method, *cells)
     _console.print(table)

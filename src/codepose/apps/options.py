@@ -162,7 +162,7 @@ class Render:
     split: Literal["train", "val", "test"] = "train"
     """Other random numbers and backgrounds for each; test also gets test_targets_bop19.json."""
     symmetries: Path | None = None
-    """A models_info.json: the symmetries of its objects 1, 2, ... are written beside the models."""
+    """A models_info.json: the symmetries of its objects 1, 2, ... are written instead of the objects' own."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     preset: str = "quick"

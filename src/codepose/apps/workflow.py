@@ -124,6 +124,7 @@ def evaluate_run(
         "preset": run.settings.name,
         "seed": run.settings.data.seed,
         "weights": run.settings.network.weights,
+        "symmetries": {o.label: o.cad_symmetries.to_bop() for o in world.objects if o.symmetries.any},
         "hardware": hardware(where),
         "date": time.strftime("%Y-%m-%d"),
     }

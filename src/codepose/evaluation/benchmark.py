@@ -21,7 +21,8 @@ from codepose import geometry
 from codepose.config import Settings
 from codepose.estimation.codebook import Codebook
 from codepose.estimation.estimator import PoseEstimator
-from codepose.evaluation.metrics import box_iou_pairs, summarise_columns, translation_error_mm
+from codepose.evaluation.equivalent_poses import pose_errors
+from codepose.evaluation.metrics import box_iou_pairs, summarise_columns
 from codepose.evaluation.vsd import vsd
 from codepose.networks.detector import Boxes
 from codepose.synthesis.scenes import SceneBatch, SceneSource, Split
@@ -44,7 +45,10 @@ class Row:
         vsd_tlinear: Full pose, tlinear cost, same tau.
         vsd_10, vsd_20, vsd_50: Full pose, step cost, tau = 10, 20, 50 % of the diameter.
         ar_vsd: BOP19's average recall of the image.
-        iou, rotation_deg, translation_mm, score: Of the best-scored detection.
+        iou, score: Of the best-scored detection.
+        rotation_deg, translation_mm: Of its pose, against the equivalent true pose whose rotation is nearest.
+        mssd_mm, mspd_px: BOP's maximum symmetry-aware distances, of the surface and of its projection.
+        mssd_share: MSSD as a share of the diameter.
     """
 
     vsd: list[float] = field(default_factory=list)
@@ -58,6 +62,9 @@ class Row:
     iou: list[float] = field(default_factory=list)
     rotation_deg: list[float] = field(default_factory=list)
     translation_mm: list[float] = field(default_factory=list)
+    mssd_mm: list[float] = field(default_factory=list)
+    mssd_share: list[float] = field(default_factory=list)
+    mspd_px: list[float] = field(default_factory=list)
     score: list[float] = field(default_factory=list)
 
     def array(self, name: str) -> NDArray[np.float64]:
@@ -213,7 +220,7 @@ def evaluate(
             found[f"{name} + GT box"] = _posed(
                 estimator, prepared, scenes, scenes.boxes, torch.ones_like(scenes.objects, dtype=torch.bool)
             )
-        found["oracle"] = _oracle(books, scenes)
+        found["oracle"] = _oracle(world, books, scenes)
         renders = _Renders(world, scenes)
         for name, estimates in found.items():
             _record(results.methods[name], estimates, scenes, renders)
@@ -246,13 +253,15 @@ def _posed(estimator: PoseEstimator, prepared: Any, scenes: SceneBatch, boxes: T
     return _Estimates(found, boxes, one.R, one.t, one.similarity, one.latents)
 
 
-def _oracle(books: Sequence[Codebook], scenes: SceneBatch) -> _Estimates:
-    """The codebook's view nearest to the truth, translated from the true box."""
+def _oracle(world: World, books: Sequence[Codebook], scenes: SceneBatch) -> _Estimates:
+    """The codebook's view nearest to the truth, or to one that looks the same, translated from the true box."""
     R, t = torch.empty_like(scenes.R_cam_obj), torch.empty_like(scenes.t_cam_obj)
     for i, index in enumerate(scenes.objects.tolist()):
-        book = books[index]
-        trace = (book.rotations * scenes.R_view[i]).sum((1, 2))
-        view = trace.argmax()[None]
+        book, symmetries = books[index], world.objects[index].symmetries
+        if symmetries.any:
+            view = symmetries.angles(book.rotations, scenes.R_view[i]).argmin()[None]
+        else:
+            view = (book.rotations * scenes.R_view[i]).sum((1, 2)).argmax()[None]
         R[i : i + 1], t[i : i + 1] = book.poses(view, scenes.boxes[i : i + 1], scenes.K)
     everywhere = torch.ones(len(R), dtype=torch.bool, device=R.device)
     return _Estimates(everywhere, scenes.boxes, R, t, everywhere.float(), None)
@@ -294,6 +303,8 @@ def _record(row: Row, estimates: _Estimates, scenes: SceneBatch, renders: _Rende
     bop = renders.vsd(full, _BOP_TAUS, relative=True)
     thresholds = torch.tensor(_BOP_TAUS, dtype=bop.dtype, device=bop.device)
     shares = renders.vsd(full, _SHARES, relative=True)
+    true = (scenes.R_cam_obj, scenes.t_cam_obj)
+    errors = pose_errors(renders.world.objects, scenes.objects, estimates.R, estimates.t, *true, scenes.K)
     columns = {
         "vsd": renders.vsd(full)[:, 0],
         "vsd_rotation": renders.vsd(renders.depth(estimates.R, scenes.t_cam_obj))[:, 0],
@@ -304,9 +315,8 @@ def _record(row: Row, estimates: _Estimates, scenes: SceneBatch, renders: _Rende
         "vsd_50": shares[:, 2],
         "ar_vsd": (bop[:, :, None] < thresholds).double().mean((1, 2)),
         "iou": box_iou_pairs(estimates.boxes, scenes.boxes),
-        "rotation_deg": geometry.geodesic_angle(estimates.R, scenes.R_cam_obj).rad2deg(),
-        "translation_mm": translation_error_mm(estimates.t, scenes.t_cam_obj),
         "score": estimates.score,
+        **errors._asdict(),
     }
     for name, values in columns.items():
         missing = torch.where(estimates.found.to(values.device), values.double(), _MISSED)

@@ -63,7 +63,7 @@ def write_dataset(
         images: How many scenes. Labelled are the target object, first, and its companions if the settings have any;
             occluders and clutter are no objects of the dataset.
         symmetries: One mapping an object with `symmetries_discrete` and `symmetries_continuous`, in the CAD frame,
-            for `models_info.json`; None = none.
+            for `models_info.json`; None = the objects' own, declared in the settings or found.
         batch: Scenes at a time.
         progress: Told the share done.
 
@@ -71,7 +71,8 @@ def write_dataset(
         The split's folder.
 
     Raises:
-        BopError: The split is already there, the folder holds other objects or another camera, or a number is wrong.
+        BopError: The split is already there, the folder holds other objects, other symmetries or another camera,
+            or a number is wrong.
     """
     path = Path(path)
     if images < 1:
@@ -116,8 +117,9 @@ def _write_models(path: Path, world: World, symmetries: Sequence[Mapping[str, An
         raise BopError(f"symmetries must have one entry an object: {len(symmetries)} for {len(world.objects)} objects")
     meshes = [model.mesh.moved(model.offset.numpy()) for model in world.objects]
     infos = {}
-    for number, mesh in enumerate(meshes, start=1):
-        given = {} if symmetries is None else symmetries[number - 1]
+    if symmetries is None:
+        symmetries = [model.cad_symmetries.to_bop() for model in world.objects]
+    for number, (mesh, given) in enumerate(zip(meshes, symmetries, strict=True), start=1):
         infos[str(number)] = _model_info(mesh) | {key: given[key] for key in _SYMMETRIES if key in given}
     folder = path / "models"
     folder.mkdir(parents=True, exist_ok=True)
@@ -135,7 +137,7 @@ def _model_info(mesh: Mesh) -> dict[str, Any]:
 def _write_once(path: Path, text: str) -> None:
     """Writes a file that all splits of a dataset share; refuses to change it."""
     if path.exists() and path.read_text() != text:
-        raise BopError(f"{path} is of other objects or another camera: choose another folder")
+        raise BopError(f"{path} is of other objects, other symmetries or another camera: choose another folder")
     write_atomically(path, text)
 
 

@@ -21,6 +21,8 @@ Values = npt.ArrayLike | Tensor
 
 RECALL_THETA = 0.3
 ROTATION_THRESHOLDS_DEG = (10, 20, 30)
+MSSD_THRESHOLDS_PERCENT = (10, 20)
+"""Of the diameter."""
 VISIBLE_EDGES = (0.0, 0.6, 0.8, 0.999, 1.0)
 """Ends of the bins of visible fraction; the last bin is what nothing hides."""
 
@@ -182,6 +184,7 @@ def summarise(
     translation_mm: Values,
     score: Values,
     vsd_variants: Mapping[str, Values] | None = None,
+    mssd_share: Values | None = None,
 ) -> dict[str, float | None]:
     """Reduces one method's per-image results to the numbers of the results table.
 
@@ -195,12 +198,13 @@ def summarise(
         translation_mm: (N,) mm.
         score: (N,) detection score; nan = missed.
         vsd_variants: further VSDs by name, (N,) each (30, 39: GT translation, tlinear, ...).
+        mssd_share: (N,) maximum symmetry-aware surface distance over the diameter; None = not measured.
 
     Returns:
         Plain floats, ready for JSON, under `auc` (of N), `auc_fraction` (of 1), `recall_03`, `mean_iou`,
         `rotation_median_deg`, `translation_median_mm` (None when half of the images or more are missed),
-        `rotation_recall_10`, `_20`, `_30` (share below so many degrees), `detected_fraction`; and
-        `auc_fraction_<name>` for each variant.
+        `rotation_recall_10`, `_20`, `_30` (share below so many degrees), `detected_fraction`;
+        `auc_fraction_<name>` for each variant, and `mssd_recall_10`, `_20` (share below so much of the diameter).
 
     Raises:
         ValueError: arrays differ in length, are empty, leave their range, or hold nan for a detected image.
@@ -221,6 +225,9 @@ def summarise(
     row["detected_fraction"] = float(np.mean(~missed))
     for name, values in (vsd_variants or {}).items():
         row[f"auc_fraction_{name}"] = auc(_filled(values, missed, 1.0, name)) / len(errors)
+    if mssd_share is not None:
+        mssd = _filled(mssd_share, missed, np.inf, "mssd_share")
+        row |= {f"mssd_recall_{percent}": recall_at(mssd, percent / 100) for percent in MSSD_THRESHOLDS_PERCENT}
     return row
 
 
@@ -236,7 +243,8 @@ def summarise_columns(columns: Mapping[str, FloatArray]) -> dict[str, float | No
     """
     own = {name: columns[name] for name in ("vsd", "iou", "rotation_deg", "translation_mm", "score")}
     variants = {name.removeprefix("vsd_"): v for name, v in columns.items() if name.startswith("vsd_")}
-    return summarise(**own, vsd_variants=variants) | {"ar_vsd": float(np.nan_to_num(columns["ar_vsd"]).mean())}
+    row = summarise(**own, vsd_variants=variants, mssd_share=columns.get("mssd_share"))  # older tables have none
+    return row | {"ar_vsd": float(np.nan_to_num(columns["ar_vsd"]).mean())}
 
 
 def _vector(values: Values, name: str) -> FloatArray:

@@ -12,9 +12,16 @@ from torch import Tensor
 
 from codepose.evaluation import draw
 from codepose.evaluation.benchmark import Example, Results, settings_note
-from codepose.evaluation.metrics import VISIBLE_EDGES, by_visibility
+from codepose.evaluation.metrics import (
+    MSSD_THRESHOLDS_PERCENT,
+    ROTATION_THRESHOLDS_DEG,
+    VISIBLE_EDGES,
+    by_visibility,
+)
 from codepose.evaluation.report import Section, Table, method_table, write_report
+from codepose.synthesis.inspection import symmetry_words
 from codepose.synthesis.scenes import SceneSource
+from codepose.synthesis.symmetry_group import Symmetries
 from codepose.synthesis.world import World
 from codepose.training.run import Run
 
@@ -32,6 +39,7 @@ def write_run_report(run: Run, world: World, results: Results, summary: Mapping[
     folder = run.stage("evaluation")
     sections = [
         *_numbers(results, summary),
+        _symmetric(summary),
         *_by_object(summary),
         _figure3(results),
         _figure4(results),
@@ -77,6 +85,21 @@ def _numbers(results: Results, summary: Mapping[str, Any]) -> list[Section]:
         ),
         Section("By visibility: AUC fraction", "Share of the silhouette that is visible.", table=Table(columns, lines)),
     ]
+
+
+def _symmetric(summary: Mapping[str, Any]) -> Section:
+    """Errors that know after which turns a part looks the same."""
+    columns = {f"MSSD < {p} %": f"mssd_recall_{p}" for p in MSSD_THRESHOLDS_PERCENT}
+    columns |= {f"rotation < {d}°": f"rotation_recall_{d}" for d in ROTATION_THRESHOLDS_DEG}
+    rows = [[n, *(f"{m[key]:.3f}" for key in columns.values())] for n, m in summary["methods"].items()]
+    groups = {label: symmetry_words(Symmetries.from_bop(entry)) for label, entry in summary["symmetries"].items()}
+    known = "; ".join(f"{label}: looks the same after {words}" for label, words in groups.items())
+    text = (
+        "Share of the scenes. MSSD: how far the worst point of the surface is from its place, as a share of the "
+        f"diameter. {known or 'No part looks the same after any turn'}. A pose that looks like the true one counts as "
+        "true, in rotation and translation errors, too."
+    )
+    return Section("How far off: errors that know symmetries", text, table=Table(("Method", *columns), rows))
 
 
 def _by_object(summary: Mapping[str, Any]) -> list[Section]:
