@@ -81,8 +81,8 @@ class Codebook:
         best = torch.cat(values, 1).topk(k, dim=1)
         return best.values, torch.cat(indices, 1).gather(1, best.indices)
 
-    def rerank(self, views: Tensor, reconstructions: Tensor) -> Tensor:
-        """Orders views by how well their clean renders agree with reconstructions, coarsely.
+    def agreement(self, views: Tensor, reconstructions: Tensor) -> Tensor:
+        """Says how well views' clean renders agree with reconstructions, coarsely.
 
         Eight pixels a side tell as much as sixty-four while reconstructions are soft (docs/results.md), and the
         comparison costs nothing.
@@ -92,11 +92,14 @@ class Codebook:
             reconstructions: (Q, 3, c, c).
 
         Returns:
-            (Q, k) the same indices, best first.
+            (Q, k) correlations in [-1, 1].
         """
         wanted = thumbnails(reconstructions)[:, :, None]  # (Q, 64, 1)
-        scores = (self.thumbnails[views].float() @ wanted)[..., 0]  # (Q, k)
-        return views.gather(1, scores.argsort(dim=1, descending=True))
+        return (self.thumbnails[views].float() @ wanted)[..., 0]
+
+    def rerank(self, views: Tensor, reconstructions: Tensor) -> Tensor:
+        """Returns views (Q, k) ordered by their agreement with reconstructions (Q, 3, c, c), best first."""
+        return views.gather(1, self.agreement(views, reconstructions).argsort(dim=1, descending=True))
 
     def poses(self, index: Tensor, boxes: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
         """Returns R_cam_obj (B, 3, 3), t_cam_obj (B, 3) mm of views seen in boxes (B, 4) of K's image (29).
