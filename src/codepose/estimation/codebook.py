@@ -89,7 +89,7 @@ class Codebook:
         return best.values, torch.cat(indices, 1).gather(1, best.indices)
 
     def _search_one(self, query: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """The same for one unit query (D,): in float16 for all codes, then exactly for those that may be among the k."""
+        """The same for one unit query (D,): all codes in float16, then exactly those that may be among the k."""
         coarse = torch.mv(self.codes, query.to(self.codes.dtype)).float()  # (N,)
         least = coarse.amax() if k == 1 else coarse.topk(k).values[-1]
         near = (coarse >= least - 2 * _ROUNDING).nonzero().squeeze(1)
