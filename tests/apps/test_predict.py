@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -83,7 +84,17 @@ def test_a_folder_gives_overlays_json_and_one_line_an_image(run: Path, photos: P
         assert line["K"] == [[75, 0, 63.5], [0, 75, 47.5], [0, 0, 1]]
         assert line["time_ms"] > 0
         assert len(line["detections"]) == 3
-        keys = {"label", "score", "similarity", "box_xyxy", "R_cam_obj", "t_cam_obj_mm"}
+        keys = {
+            "label",
+            "score",
+            "confidence",
+            "similarity",
+            "agreement",
+            "contour",
+            "box_xyxy",
+            "R_cam_obj",
+            "t_cam_obj_mm",
+        }
         assert set(line["detections"][0]) == keys
         overlay = np.asarray(Image.open(out / f"{stem}.overlay.png"))
         assert overlay.shape == (96, 128, 3)
@@ -147,6 +158,30 @@ def test_bop_results_are_numbered_by_the_path(run: Path, photos: Path, tmp_path:
         np.testing.assert_allclose(row.R_cam_obj, found["R_cam_obj"], atol=1e-7)
         np.testing.assert_allclose(row.t_cam_obj, found["t_cam_obj_mm"], atol=1e-3)
     assert rows[0].time == pytest.approx(lines[0]["time_ms"] / 1000, abs=1e-5)
+
+
+def test_a_calibrated_run_says_how_sure_it_is_and_leaves_out_what_it_is_not(
+    run: Path, photos: Path, tmp_path: Path, capsys
+) -> None:
+    own = tmp_path / "run"
+    shutil.copytree(run, own)
+    assert main(["predict", str(own), str(photos), "--K", K, "--min-confidence", "0.5"]) == 1
+    assert "codepose calibrate" in capsys.readouterr().err
+    assert main(["calibrate", str(own), "--images", "3"]) == 0
+    assert "0 of 9 detections were right" in capsys.readouterr().out  # random weights: nothing to learn from
+    for path in (own / "confidence").iterdir():
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"weights": [0, 1, 1, 0], "bias": 0}))
+    _, lines = predict(own, tmp_path / "all", photos / "a.png")
+    sure = [d["confidence"] for d in lines[0]["detections"]]
+    assert len(sure) == 3
+    assert all(0.0 < value < 1.0 for value in sure)
+    assert len(set(sure)) == 3
+    limit = sorted(sure)[1]
+    _, lines = predict(own, tmp_path / "some", photos / "a.png", "--min-confidence", limit)
+    assert sorted(d["confidence"] for d in lines[0]["detections"]) == sorted(sure)[1:]
+    assert "sure)" in capsys.readouterr().out
+    _, lines = predict(own, tmp_path / "plain", photos / "a.png", "--no-refine")
+    assert all(d["contour"] is None and d["confidence"] is not None for d in lines[0]["detections"])
 
 
 def test_a_video_gives_a_film_and_a_line_a_frame(run: Path, video: Path, photos: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 
 from codepose.config import Settings
 from codepose.config_files import override
+from codepose.estimation import codebook
 from codepose.estimation.codebook import Codebook, CodebookError, build_codebook, fingerprint, thumbnails
 from codepose.estimation.pipelines import JointPipeline, Pipeline, TwoStagePipeline, crop_squares
 from codepose.geometry import geodesic_angle
@@ -64,19 +66,37 @@ def test_boxes_and_distance_are_those_of_the_reference_view(book: Codebook, worl
     assert float(geodesic_angle(R, book.rotations).max()) < 1e-3
 
 
+@pytest.mark.parametrize("crowded", [False, True])
 @pytest.mark.parametrize("count", [7, 1000])
-def test_search_is_exact_whatever_the_chunk(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("queries", [0, 1, 5, 30])
+def test_search_is_exact_whatever_the_chunk_and_the_number_of_queries(
+    count: int, queries: int, crowded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     book = random_book(count, 16)
-    queries = torch.randn(5, 16)
-    brute = torch.nn.functional.normalize(queries, dim=1) @ book.codes.float().T
+    if crowded:  # as neighbouring views are: closer to each other than float16 can tell
+        close = torch.ones(16) + 0.01 * book.codes.float()
+        book = dataclasses.replace(book, codes=torch.nn.functional.normalize(close, dim=1).half())
+    wanted = book.codes.float()[torch.arange(queries) % count] + 0.001 * torch.randn(queries, 16)
+    brute = torch.nn.functional.normalize(wanted, dim=1) @ book.codes.float().T
     values, indices = brute.topk(5, dim=1)
     for chunk in (16 * 3, 16 * 100, 1 << 24):
         monkeypatch.setattr("codepose.estimation.codebook._CHUNK", chunk)
-        found, where = book.search(queries, k=5)
-        torch.testing.assert_close(found, values)
-        assert torch.equal(where, indices)
+        found, where = book.search(wanted, k=5)
+        torch.testing.assert_close(found, values, rtol=0, atol=2e-6)
+        if not crowded:
+            assert torch.equal(where, indices)
+        torch.testing.assert_close(brute.gather(1, where), values, rtol=0, atol=2e-6)
     with pytest.raises(ValueError, match="k must lie in"):
-        book.search(queries, k=count + 1)
+        book.search(wanted, k=count + 1)
+
+
+@pytest.mark.parametrize("dimension", [16, 128, 4096])
+def test_float16_products_are_off_by_less_than_is_allowed_for(dimension: int) -> None:
+    torch.manual_seed(0)
+    codes = torch.nn.functional.normalize(torch.rand(4000, dimension), dim=1).half()  # all near each other: large sums
+    query = torch.nn.functional.normalize(torch.rand(dimension), dim=0)
+    off = torch.mv(codes, query.half()).double() - codes.double() @ query.double()
+    assert float(off.abs().max()) < codebook._ROUNDING / 2
 
 
 def test_another_networks_codebook_is_refused(book: Codebook, pipeline: Pipeline, tmp_path: Path) -> None:

@@ -53,7 +53,11 @@ def test_detections_are_complete_and_sorted(estimator: PoseEstimator) -> None:
         assert d.reconstruction.shape == (3, 32, 32)
         assert d.t_cam_obj[2] > 0
         assert -1.0 <= d.similarity <= 1.0
-        assert set(d.to_json()) == {"label", "score", "similarity", "box_xyxy", "R_cam_obj", "t_cam_obj_mm"}
+        assert -1.0 <= d.agreement <= 1.0
+        assert d.contour is None, "nothing was refined"
+        assert d.confidence is None, "nothing was calibrated"
+        numbers = {"score", "confidence", "similarity", "agreement", "contour"}
+        assert set(d.to_json()) == {"label", *numbers, "box_xyxy", "R_cam_obj", "t_cam_obj_mm"}
     assert estimator(image, camera(128), min_score=1.0) == []
 
 

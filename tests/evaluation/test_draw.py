@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from codepose.evaluation import draw
+from codepose.evaluation import draw, plots
 from codepose.evaluation.report import Section, Table, method_table, write_report
 
 K = torch.tensor([[300.0, 0.0, 64.0], [0.0, 300.0, 48.0], [0.0, 0.0, 1.0]])
@@ -127,7 +127,7 @@ def test_contact_sheet_rejects_other_shapes() -> None:
 
 def test_figure3_counts_correct_poses_and_prints_the_auc(tmp_path: Path) -> None:
     errors = np.array([0.25, 0.5, 0.5, np.nan])
-    figure = draw.figure3({"original AAE": np.ones(4), "joint": errors}, tmp_path / "figure3.png", "T1")
+    figure = plots.figure3({"original AAE": np.ones(4), "joint": errors}, tmp_path / "figure3.png", "T1")
     axes = figure.axes[0]
     legend = axes.get_legend()
     assert legend is not None
@@ -149,13 +149,13 @@ def test_figure3_counts_correct_poses_and_prints_the_auc(tmp_path: Path) -> None
 
 def test_figure3_grid_is_two_by_two_with_one_colour_per_method() -> None:
     curves = {"joint": np.zeros(3), "mine": np.ones(3)}
-    figure = draw.figure3_grid({"a": curves, "b": curves, "c": dict(reversed(curves.items())), "d": curves})
+    figure = plots.figure3_grid({"a": curves, "b": curves, "c": dict(reversed(curves.items())), "d": curves})
     grid = figure.axes[0].get_gridspec()
     assert grid is not None
     assert grid.get_geometry() == (2, 2)
     assert figure.axes[0].lines[1].get_color() == figure.axes[2].lines[0].get_color()
     with pytest.raises(ValueError, match="one to four"):
-        draw.figure3_grid({})
+        plots.figure3_grid({})
 
 
 def test_methods_never_share_a_colour() -> None:
@@ -184,7 +184,7 @@ def test_learning_curves_sort_by_step_and_skip_what_is_no_number() -> None:
         {"step": 3, "loss": float("nan")},
         {"epoch": 1, "loss": 7.0},
     ]
-    figure = draw.learning_curves(records, ["loss", "auc"])
+    figure = plots.learning_curves(records, ["loss", "auc"])
     line = figure.axes[0].lines[0]
     assert np.asarray(line.get_xydata()).tolist() == [[1, 1.0], [2, 0.001]]
     assert figure.axes[0].get_yscale() == "log"

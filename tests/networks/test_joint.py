@@ -204,3 +204,19 @@ def test_random_feedback_is_the_jittered_truth_and_no_detection(
     assert moved.max() <= shift + 1e-5
     assert (ratio - 1.0).abs().max() <= scale + 1e-5
     assert first.iou.max() < 1.0
+
+
+def test_clean_views_are_encoded_beside_the_scenes_when_asked(tiny_settings: Settings, scenes: SceneBatch) -> None:
+    net = network(tiny_settings)
+    assert net(scenes.images, boxes_of(scenes), scenes.targets).view_latents is None
+    net.view_canvas = 64
+    out = net(scenes.images, boxes_of(scenes), scenes.targets)
+    assert out.view_latents is not None
+    assert out.view_latents.shape == out.latents.shape
+    # the crop itself, up to what its border sees: black on a canvas, nothing on its own
+    direct = net.autoencoder.encode(scenes.targets)
+    net.view_canvas = 32
+    same = net.view_latents(scenes.targets, 32)
+    torch.testing.assert_close(same, direct, rtol=1e-4, atol=1e-4)
+    grad = torch.autograd.grad(out.view_latents.sum(), net.autoencoder.head.to_latent.weight)[0]
+    assert float(grad.abs().max()) > 0

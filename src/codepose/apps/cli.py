@@ -10,6 +10,7 @@ COMMANDS = {
     "mesh": "look a CAD file over: size, unit, symmetries, six views, and what to type",
     "preview": "draw a contact sheet of the training data, before any training",
     "train": "train a network on your CAD model",
+    "calibrate": "learn how far a network's poses may be trusted; train does it by itself",
     "evaluate": "measure a trained run on held-out scenes; writes results.json and report.html",
     "predict": "find the part in photos, folders, videos or a webcam: overlays and JSON",
     "reproduce": "run the paper's experiment: every cell, its baselines, and the rows it lacks",

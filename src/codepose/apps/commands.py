@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tyro
 from rich.console import Console
@@ -16,6 +16,9 @@ from codepose.apps import options as o
 from codepose.apps.options import starting_settings, with_meshes
 from codepose.config import ConfigError
 from codepose.config_files import load_preset, override
+
+if TYPE_CHECKING:
+    from codepose.training.run import Run
 
 _console = Console()
 _SHOWN = 24
@@ -78,6 +81,7 @@ def demo(options: o.Demo) -> int:
     methods = ("joint",) if options.joint_only else PAPER_METHODS
     run = Run.create(options.out or Path("runs/demo"), settings, resume=True)
     train(run, methods, device=options.device)
+    _calibrate(run, options.device)
     wanted = [m for m in trained_methods(run) if m in methods]
     _print_evaluation(evaluate_run(run, wanted, refine=True, device=options.device).summary, run.path)
     return 0
@@ -128,8 +132,35 @@ def train(options: o.Train) -> int:
             )
     run = Run.create(options.out, settings, resume=options.resume)
     workflow.train(run, options.methods, device=options.device)
+    if "joint" in options.methods:
+        _calibrate(run, options.device)
     _console.print(f"trained: {run.path}\nnext: codepose evaluate {run.path}", highlight=False, soft_wrap=True)
     _console.print(f"      codepose predict {run.path} photo.png --K fx,fy,cx,cy", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _calibrate(run: Run, device: str) -> None:
+    """Calibrates a freshly trained network; one that finds nothing yet is no reason to fail."""
+    from codepose.apps.workflow import calibrate_run
+    from codepose.training.run import RunError
+
+    try:
+        calibrate_run(run, device=device)
+    except RunError as error:
+        print(f"codepose: {error}", file=sys.stderr)
+
+
+def calibrate(options: o.Calibrate) -> int:
+    """Fits the confidence of a trained run."""
+    from codepose.apps.workflow import calibrate_run
+    from codepose.training.run import Run
+
+    fitted = calibrate_run(Run.open(options.run), options.method, images=options.images, device=options.device)
+    for refined, found in fitted.items():
+        _console.print(
+            f"{'refined' if refined else 'plain'}: {found.correct} of {found.detections} detections were right",
+            highlight=False,
+        )
     return 0
 
 
@@ -255,6 +286,7 @@ COMMAND_OPTIONS: dict[str, Any] = {
     "mesh": o.MeshDoctor,
     "preview": o.Preview,
     "train": o.Train,
+    "calibrate": o.Calibrate,
     "evaluate": o.Evaluate,
     "predict": o.Predict,
     "report": o.Report,
@@ -267,6 +299,7 @@ _ACTIONS: dict[str, Callable[[Any], int]] = {
     "mesh": mesh,
     "preview": preview,
     "train": train,
+    "calibrate": calibrate,
     "evaluate": evaluate,
     "predict": predict,
     "report": report,

@@ -69,6 +69,20 @@ class Train:
 
 
 @dataclass
+class Calibrate:
+    """Learn from validation scenes how far a network's poses may be trusted; train does it by itself."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Run folder."""
+    method: Method = "joint"
+    """Which of the trained methods."""
+    images: int | None = None
+    """How many scenes; None = the settings' validation split."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+
+
+@dataclass
 class Evaluate:
     """Measure a trained run on held-out scenes."""
 
@@ -109,6 +123,8 @@ class Predict:
     """Which of the trained methods."""
     min_score: float = 0.5
     """Leave out detections below."""
+    min_confidence: float = 0.0
+    """Leave out poses that are right with a smaller probability (0 = keep all)."""
     max_detections: int | None = None
     """At most so many an image, best first; None = as many as the run's settings allow."""
     refine: bool = True

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from codepose.apps.output import Output, Prediction
-from codepose.apps.overlay import Overlay
+from codepose.apps.overlay import Overlay, shown
 from codepose.apps.sources import Source, SourceError, Video, find_sources
+from codepose.config import ConfigError
 from codepose.estimation.calibration import CameraError
 from codepose.estimation.camera import Camera, FieldOfView, read_camera
 from codepose.estimation.estimator import PoseEstimator
@@ -47,6 +48,11 @@ def predict_images(options: Predict) -> int:
     run = Run.open(options.run)
     estimator = PoseEstimator.load(run, options.method, options.device, refine=options.refine)
     predictor = Predictor(estimator, camera, options)
+    if options.min_confidence > 0 and estimator.confidence is None:
+        raise ConfigError(
+            f"--min-confidence needs a calibrated network: type codepose calibrate {options.run} --method "
+            f"{options.method}"
+        )
     overlay = Overlay(World(run.settings))
     own = run.path if run.path == options.run else Path()  # a network that codepose brings keeps nothing of ours
     folder = options.out or own / "predictions"
@@ -75,7 +81,7 @@ class Predictor:
     Args:
         estimator: Loaded.
         camera: Of all sources; fitted to each one's size.
-        options: ``min_score``, ``max_detections``, ``max_frames`` and ``smooth`` count.
+        options: ``min_score``, ``min_confidence``, ``max_detections``, ``max_frames`` and ``smooth`` count.
     """
 
     def __init__(self, estimator: PoseEstimator, camera: Camera | FieldOfView, options: Predict) -> None:
@@ -98,7 +104,9 @@ class Predictor:
             camera = self._camera(image.shape[1], image.shape[0])
             start = time.perf_counter()
             straight = camera.undistort(image)
-            found = self.estimator(straight, camera.K, min_score=self.options.min_score)[: self.options.max_detections]
+            found = self.estimator(straight, camera.K, min_score=self.options.min_score)
+            found = [d for d in found if d.confidence is None or d.confidence >= self.options.min_confidence]
+            found = found[: self.options.max_detections]
             found = found if smoother is None else smoother(found)
             yield Prediction(source, number, camera, found, 1000.0 * (time.perf_counter() - start)), straight
 
@@ -147,9 +155,7 @@ class Progress:
         self._done += 1
         source = prediction.source
         if not isinstance(source, Video):
-            words = [
-                f"{d.label} {d.score:.2f} at {d.t_cam_obj.round().astype(int).tolist()} mm" for d in prediction.found
-            ]
+            words = [f"{d.label} {shown(d)} at {d.t_cam_obj.round().astype(int).tolist()} mm" for d in prediction.found]
             line = f"{source.path.name}: {', '.join(words) or 'nothing found'}"
             self._console.print(line, highlight=False, soft_wrap=True, markup=False)
         if self._display is not None:

@@ -14,23 +14,28 @@ import numpy as np
 import torch
 
 from codepose.config import Settings
+from codepose.estimation.confidence import Confidence
 from codepose.estimation.estimator import (
     METHODS,
     PAPER_METHODS,
     STAGES,
     Method,
     PoseEstimator,
+    confidence_mark,
+    confidence_path,
     load_codebooks,
+    load_confidence,
     load_pipeline,
 )
 from codepose.estimation.refine import Refiner
 from codepose.evaluation import draw
 from codepose.evaluation.benchmark import Results, evaluate
 from codepose.evaluation.pictures import write_run_report
+from codepose.evaluation.reliability import calibrate
 from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
 from codepose.training.progress import Display
-from codepose.training.run import Run, write_atomically
+from codepose.training.run import Run, RunError, write_atomically
 from codepose.training.stages import (
     make_fabric,
     train_detector,
@@ -108,8 +113,10 @@ def evaluate_run(
     estimators: dict[str, PoseEstimator] = {method: _estimator(run, method, world) for method in methods}
     if refine:
         refiner = Refiner(world, run.settings.refinement)
-        for name, plain in list(estimators.items()):
-            estimators[f"{name} + refinement"] = PoseEstimator(plain.pipeline, plain.codebooks, refiner)
+        for method in methods:
+            plain = estimators[method]
+            confidence = load_confidence(run, method, plain.pipeline, refined=True)
+            estimators[f"{method} + refinement"] = PoseEstimator(plain.pipeline, plain.codebooks, refiner, confidence)
     with Display(f"Evaluation on {split}") as display:
         results = evaluate(
             world,
@@ -134,6 +141,55 @@ def evaluate_run(
     return Evaluation(results, summary, json_path, csv_path)
 
 
+def calibrate_run(
+    run: Run, method: Method = "joint", *, images: int | None = None, device: str = "auto"
+) -> dict[bool, Confidence]:
+    """Fits a method's confidence on validation scenes, without and with refinement, and keeps both in the run.
+
+    What is there already, of these weights and settings, is left as it is.
+
+    Args:
+        run: A trained run.
+        method: Which method.
+        images: How many scenes; None = the settings' validation split.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+
+    Returns:
+        The confidence of plain (False) and refined (True) poses.
+
+    Raises:
+        RunError: The method is not trained, it found nothing at all, or the run is one that codepose brings.
+    """
+    run.require_own()
+    world = World(run.settings, make_fabric(device).device)
+    plain = _estimator(run, method, world)
+    fitted: dict[bool, Confidence] = {}
+    for refined in (False, True):
+        known = load_confidence(run, method, plain.pipeline, refined=refined)
+        if known is not None:
+            fitted[refined] = known
+            continue
+        refiner = Refiner(world, run.settings.refinement) if refined else None
+        estimator = PoseEstimator(plain.pipeline, plain.codebooks, refiner)
+        mark = confidence_mark(plain.pipeline, refined=refined)
+        with Display(f"Confidence: {method}{', refined' if refined else ''}") as display:
+            try:
+                found = calibrate(
+                    world,
+                    estimator,
+                    images=images or run.settings.data.val_images,
+                    fingerprint=mark,
+                    progress=lambda share: display.update(share, ""),
+                )
+            except ValueError as error:
+                raise RunError(f"{run.path}: {error}; look at its report and train longer") from None
+        path = confidence_path(run, method, refined=refined)
+        path.parent.mkdir(exist_ok=True)
+        found.save(path)
+        fitted[refined] = found
+    return fitted
+
+
 def _estimator(run: Run, method: Method, world: World) -> PoseEstimator:
     with Display(f"Codebook: {method}") as display:
         start = time.monotonic()
@@ -141,7 +197,7 @@ def _estimator(run: Run, method: Method, world: World) -> PoseEstimator:
         books = load_codebooks(run, method, pipeline, world)
         views = sum(len(b.codes) for b in books)
         display.update(1.0, f"{views} views in {time.monotonic() - start:.0f} s")
-    return PoseEstimator(pipeline, books)
+    return PoseEstimator(pipeline, books, confidence=load_confidence(run, method, pipeline, refined=False))
 
 
 def hardware(device: torch.device) -> str:

@@ -22,6 +22,10 @@ _FORMAT = b"grey thumbnails"
 """What a codebook holds beside codes: one of another format is built anew."""
 _CHUNK = 1 << 20
 """Codebook values turned into float32 at a time: 4 MiB, which a processor's cache holds."""
+_FEW = 8
+"""So many queries are searched one by one, in float16 as the codes are read; more of them share the reading."""
+_ROUNDING = 2e-3
+"""More than a float16 product with a unit code can be off: 2^-11 from the query, 2^-12 from the result."""
 
 
 class CodebookError(ValueError):
@@ -71,6 +75,9 @@ class Codebook:
         if not 1 <= k <= len(self.codes):
             raise ValueError(f"k must lie in 1 ... {len(self.codes)}, the number of views, not be {k}")
         queries = F.normalize(latents.float(), dim=1)
+        if 0 < len(queries) <= _FEW:
+            found = [self._search_one(query, k) for query in queries]
+            return torch.stack([f[0] for f in found]), torch.stack([f[1] for f in found])
         rows = max(1, _CHUNK // self.codes.shape[1])
         values, indices = [], []
         for start in range(0, len(self.codes), rows):
@@ -81,8 +88,16 @@ class Codebook:
         best = torch.cat(values, 1).topk(k, dim=1)
         return best.values, torch.cat(indices, 1).gather(1, best.indices)
 
-    def rerank(self, views: Tensor, reconstructions: Tensor) -> Tensor:
-        """Orders views by how well their clean renders agree with reconstructions, coarsely.
+    def _search_one(self, query: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """The same for one unit query (D,): all codes in float16, then exactly those that may be among the k."""
+        coarse = torch.mv(self.codes, query.to(self.codes.dtype)).float()  # (N,)
+        least = coarse.amax() if k == 1 else coarse.topk(k).values[-1]
+        near = (coarse >= least - 2 * _ROUNDING).nonzero().squeeze(1)
+        best = (self.codes[near].float() @ query).topk(k)
+        return best.values, near[best.indices]
+
+    def agreement(self, views: Tensor, reconstructions: Tensor) -> Tensor:
+        """Says how well views' clean renders agree with reconstructions, coarsely.
 
         Eight pixels a side tell as much as sixty-four while reconstructions are soft (docs/results.md), and the
         comparison costs nothing.
@@ -92,11 +107,14 @@ class Codebook:
             reconstructions: (Q, 3, c, c).
 
         Returns:
-            (Q, k) the same indices, best first.
+            (Q, k) correlations in [-1, 1].
         """
         wanted = thumbnails(reconstructions)[:, :, None]  # (Q, 64, 1)
-        scores = (self.thumbnails[views].float() @ wanted)[..., 0]  # (Q, k)
-        return views.gather(1, scores.argsort(dim=1, descending=True))
+        return (self.thumbnails[views].float() @ wanted)[..., 0]
+
+    def rerank(self, views: Tensor, reconstructions: Tensor) -> Tensor:
+        """Returns views (Q, k) ordered by their agreement with reconstructions (Q, 3, c, c), best first."""
+        return views.gather(1, self.agreement(views, reconstructions).argsort(dim=1, descending=True))
 
     def poses(self, index: Tensor, boxes: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
         """Returns R_cam_obj (B, 3, 3), t_cam_obj (B, 3) mm of views seen in boxes (B, 4) of K's image (29).

@@ -23,6 +23,10 @@ class Detection:
         box: (4,) amodal, unpadded box, xyxy pixels of the image as given (continuous: the first pixel is [0, 1)).
         R_cam_obj: (3, 3) rotation from the object frame to the OpenCV camera frame.
         t_cam_obj: (3,) position of the CAD file's origin in the camera frame, mm.
+        agreement: Correlation of the clean render at this pose with the reconstruction, in [-1, 1].
+        contour: How well the render's edges lie on the photo's, 0 = by chance, 1 = perfectly; None without refinement.
+        confidence: Calibrated probability in [0, 1] that the pose is right: no point of the part's surface off by more
+            than a fifth of its diameter. None where the run has not been calibrated.
         reconstruction: (3, c, c) float32 in [0, 1], the network's view of the part without occluders; or None.
 
     Raises:
@@ -36,6 +40,9 @@ class Detection:
     box: Array
     R_cam_obj: Array
     t_cam_obj: Array
+    agreement: float = 0.0
+    contour: float | None = None
+    confidence: float | None = None
     reconstruction: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
@@ -50,13 +57,18 @@ class Detection:
             raise ValueError("R_cam_obj is no rotation matrix")
         if not 0.0 <= self.score <= 1.0:
             raise ValueError(f"score must lie in [0, 1], not be {self.score}")
+        if self.confidence is not None and not 0.0 <= self.confidence <= 1.0:
+            raise ValueError(f"confidence must lie in [0, 1], not be {self.confidence}")
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain numbers for a JSON file; the reconstruction is left out."""
         return {
             "label": self.label,
             "score": round(self.score, 6),
+            "confidence": None if self.confidence is None else round(self.confidence, 6),
             "similarity": round(self.similarity, 6),
+            "agreement": round(self.agreement, 6),
+            "contour": None if self.contour is None else round(self.contour, 6),
             "box_xyxy": [round(v, 3) for v in self.box.tolist()],
             "R_cam_obj": [[round(v, 8) for v in row] for row in self.R_cam_obj.tolist()],
             "t_cam_obj_mm": [round(v, 3) for v in self.t_cam_obj.tolist()],

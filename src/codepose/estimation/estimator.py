@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self, get_args
@@ -15,9 +16,10 @@ from torch.nn import functional as F
 from codepose import geometry
 from codepose.config import Settings
 from codepose.estimation.codebook import Codebook, CodebookError, build_codebook, fingerprint
+from codepose.estimation.confidence import Confidence, evidence
 from codepose.estimation.detection import Detection
 from codepose.estimation.pipelines import JointPipeline, Pipeline, TwoStagePipeline
-from codepose.estimation.refine import Refiner, Seen, spread_views
+from codepose.estimation.refine import Refined, Refiner, Seen, spread_views
 from codepose.networks.build import build_detector, build_extended, build_joint, build_original
 from codepose.synthesis.world import World
 from codepose.training.run import Run, RunError
@@ -80,6 +82,22 @@ def load_codebooks(run: Run, method: Method, pipeline: Pipeline, world: World | 
     return books
 
 
+def confidence_path(run: Run, method: Method, *, refined: bool) -> Path:
+    """Returns where a method's calibration is kept."""
+    return run.path / "confidence" / f"{method}{'-refined' if refined else ''}.json"
+
+
+def load_confidence(run: Run, method: Method, pipeline: Pipeline, *, refined: bool) -> Confidence | None:
+    """Reads a method's calibration; None where there is none of this network and these settings."""
+    return Confidence.load(confidence_path(run, method, refined=refined), confidence_mark(pipeline, refined=refined))
+
+
+def confidence_mark(pipeline: Pipeline, *, refined: bool) -> str:
+    """Returns a hash of what the evidence depends on."""
+    settings = pipeline.settings.refinement.model_dump_json(exclude_defaults=True) if refined else ""
+    return hashlib.sha256((fingerprint(pipeline) + settings).encode()).hexdigest()
+
+
 @dataclass(frozen=True)
 class Estimates:
     """Poses of N boxes.
@@ -88,15 +106,20 @@ class Estimates:
         R: (N, 3, 3) R_cam_obj.
         t: (N, 3) mm, where the object's own middle lies.
         similarity: (N,) cosine of each code with the codebook's nearest.
+        agreement: (N,) correlation of the clean render with the reconstruction; with the codebook's thumbnails where
+            nothing was refined.
+        contour: (N,) how well the render's edges lie on the photo's; 0 where nothing was refined.
         latents: (N, D).
-        reconstructions: (N, 3, c, c) in [0, 1] where they were needed for refinement, else None.
+        reconstructions: (N, 3, c, c) in [0, 1].
     """
 
     R: Tensor
     t: Tensor
     similarity: Tensor
+    agreement: Tensor
+    contour: Tensor
     latents: Tensor
-    reconstructions: Tensor | None
+    reconstructions: Tensor
 
 
 class PoseEstimator:
@@ -105,13 +128,21 @@ class PoseEstimator:
     Args:
         pipeline: The networks.
         codebooks: One an object, in the settings' order.
-        refiner: Refines rotations by render-and-compare; None = the codebook's nearest view.
+        refiner: Refines poses by render-and-compare; None = the codebook's nearest view.
+        confidence: Says how likely a pose is right; None = not calibrated.
     """
 
-    def __init__(self, pipeline: Pipeline, codebooks: list[Codebook], refiner: Refiner | None = None) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        codebooks: list[Codebook],
+        refiner: Refiner | None = None,
+        confidence: Confidence | None = None,
+    ) -> None:
         self.pipeline = pipeline
         self.codebooks = codebooks
         self.refiner = refiner
+        self.confidence = confidence
         self.settings: Settings = pipeline.settings
         self.device = pipeline.device
 
@@ -136,7 +167,8 @@ class PoseEstimator:
         pipeline = load_pipeline(run, method, torch.device(device))
         world = World(run.settings, pipeline.device) if refine else None
         books = load_codebooks(run, method, pipeline, world)
-        return cls(pipeline, books, None if world is None else Refiner(world, run.settings.refinement))
+        confidence = load_confidence(run, method, pipeline, refined=refine)
+        return cls(pipeline, books, None if world is None else Refiner(world, run.settings.refinement), confidence)
 
     def __call__(
         self, image: NDArray[np.uint8], camera: ArrayLike, *, min_score: float | None = None
@@ -187,10 +219,9 @@ class PoseEstimator:
         if len(boxes) == 0:
             return result
         estimates = self.poses(prepared, boxes, which, objects, K)
+        confidence = self.confidences(scores, estimates)
+        reconstructions = estimates.reconstructions.cpu().numpy()
         R, t = estimates.R, estimates.t
-        decoded = estimates.reconstructions
-        decoded = self.pipeline.decode(estimates.latents) if decoded is None else decoded
-        reconstructions = decoded.cpu().numpy()
         for i in range(len(boxes)):
             index = int(objects[i])
             result[int(which[i])].append(
@@ -202,10 +233,19 @@ class PoseEstimator:
                     box=boxes[i].double().cpu().numpy(),
                     R_cam_obj=R[i].double().cpu().numpy(),
                     t_cam_obj=(t[i] - R[i] @ self.codebooks[index].offset).double().cpu().numpy(),
+                    agreement=float(estimates.agreement[i]),
+                    contour=None if self.refiner is None else float(estimates.contour[i]),
+                    confidence=None if confidence is None else float(confidence[i]),
                     reconstruction=reconstructions[i],
                 )
             )
         return result
+
+    def confidences(self, scores: Tensor, estimates: Estimates) -> Tensor | None:
+        """Returns the probability (N,) that each pose is right, from the detector's scores (N,); None = unknown."""
+        if self.confidence is None:
+            return None
+        return self.confidence(evidence(scores, estimates.similarity, estimates.agreement, estimates.contour))
 
     def poses(self, prepared: object, boxes: Tensor, images: Tensor, objects: Tensor, K: Tensor) -> Estimates:
         """Returns the poses of N given boxes.
@@ -218,9 +258,9 @@ class PoseEstimator:
             K: (3, 3) the images' camera.
         """
         latents = self.pipeline.latents(prepared, boxes, images)
+        reconstructions = self.pipeline.decode(latents)
         R, t = boxes.new_zeros(len(boxes), 3, 3), boxes.new_zeros(len(boxes), 3)
-        similarity = boxes.new_zeros(len(boxes))
-        reconstructions = self.pipeline.decode(latents) if self.refiner is not None else None
+        similarity, agreement, contour = (boxes.new_zeros(len(boxes)) for _ in range(3))
         for index, book in enumerate(self.codebooks):
             mine = (objects == index).nonzero().squeeze(1)
             if len(mine) == 0:
@@ -228,23 +268,25 @@ class PoseEstimator:
             wanted = self.settings.refinement.candidates if self.refiner is not None else 1
             values, views = book.search(latents[mine], min(wanted, len(book.codes)))
             similarity[mine] = values[:, 0]
-            if self.refiner is None or reconstructions is None:
+            if self.refiner is None:
                 R[mine], t[mine] = book.poses(views[:, 0], boxes[mine], K)
+                agreement[mine] = book.agreement(views, reconstructions[mine])[:, 0]
                 continue
             pixels = self.pipeline.pixels(prepared)
             seen = Seen(pixels, images[mine], boxes[mine], objects[mine], K, reconstructions[mine])
-            R[mine], t[mine] = self._refined(self.refiner, book, views, seen)
-        return Estimates(R, t, similarity, latents, reconstructions)
+            found = self._refined(self.refiner, book, views, seen)
+            R[mine], t[mine] = geometry.offaxis_rotation(found.t) @ found.R_view, found.t
+            agreement[mine], contour[mine] = found.agreement, found.contour
+        return Estimates(R, t, similarity, agreement, contour, latents, reconstructions)
 
-    def _refined(self, refiner: Refiner, book: Codebook, views: Tensor, seen: Seen) -> tuple[Tensor, Tensor]:
-        """R (N, 3, 3) and t (N, 3) of detections of one object, from its codebook's nearest views (N, k)."""
+    def _refined(self, refiner: Refiner, book: Codebook, views: Tensor, seen: Seen) -> Refined:
+        """Refines detections of one object from its codebook's nearest views (N, k)."""
         settings = self.settings.refinement
         ranked = book.rerank(views, seen.reconstructions)
         starts = spread_views(book.rotations, ranked, settings.hypotheses, settings.apart_deg)
         count = starts.shape[1]
         _, t = book.poses(starts.flatten(), seen.boxes.repeat_interleave(count, 0), seen.K)
-        found = refiner(seen, book.rotations[starts], t.view(-1, count, 3))
-        return geometry.offaxis_rotation(found.t) @ found.R_view, found.t
+        return refiner(seen, book.rotations[starts], t.view(-1, count, 3))
 
 
 def letterbox(images: Tensor, size: int) -> tuple[Tensor, tuple[float, float]]:

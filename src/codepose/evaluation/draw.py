@@ -1,14 +1,14 @@
-"""Pictures of results: sheets of samples, pose overlays, detections, accuracy and learning curves.
+"""Pictures of results: sheets of samples, pose overlays, detections.
 
-Arrays are uint8 (H, W, 3); plots are matplotlib figures made without pyplot, so that nothing is global. A
-continuous image coordinate x belongs to the pixel floor(x): pixel centres are at integer + 0.5.
+Arrays are uint8 (H, W, 3). A continuous image coordinate x belongs to the pixel floor(x): pixel centres are at
+integer + 0.5.
 """
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -16,14 +16,10 @@ import matplotlib
 import numpy as np
 import numpy.typing as npt
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 from torch.nn import functional
-
-from codepose.evaluation.metrics import auc
 
 Picture = npt.NDArray[np.uint8]
 Array = Tensor | npt.NDArray[np.generic]
@@ -42,7 +38,6 @@ WHITE: Color = (255, 255, 255)
 INK: Color = (40, 44, 52)
 GAP = 4  # pixels between tiles
 NEAR_MM = 1.0
-THETAS = np.linspace(0.0, 1.0, 1001)
 
 
 def method_colors(names: Iterable[str]) -> dict[str, Color]:
@@ -78,89 +73,6 @@ def contact_sheet(rows: Sequence[tuple[str, Tensor]], *, scale: int = 1, columns
         tiles = [_to_uint8(image).repeat(scale, 0).repeat(scale, 1) for image in images[:columns]]
         strips.append(_labelled(label, _beside(tiles)))
     return _below(strips)
-
-
-def figure3(curves: Mapping[str, npt.ArrayLike], path: Path | None = None, title: str = "") -> Figure:
-    """Number of correct poses (VSD < theta) over theta, with each method's AUC (Fig. 3; 40).
-
-    Args:
-        curves: method to its (N,) VSD in [0, 1] over the test images; nan = missed, counts as 1.
-        path: also written here as PNG.
-        title: above the plot.
-
-    Raises:
-        ValueError: a VSD lies outside [0, 1].
-    """
-    figure = figure3_grid({title: curves})
-    if path is not None:
-        path.write_bytes(to_png(figure))
-    return figure
-
-
-def figure3_grid(panels: Mapping[str, Mapping[str, npt.ArrayLike]]) -> Figure:
-    """Up to four panels of `figure3`, two a row, with one colour per method across all of them.
-
-    Args:
-        panels: title to the curves of one panel, as in `figure3`.
-
-    Raises:
-        ValueError: there is no panel or there are more than four, or a VSD lies outside [0, 1].
-    """
-    if not 1 <= len(panels) <= 4:
-        raise ValueError(f"figure3_grid draws one to four panels, got {len(panels)}")
-    colors = method_colors(dict.fromkeys(name for curves in panels.values() for name in curves))
-    across, down = min(len(panels), 2), math.ceil(len(panels) / 2)
-    figure = _figure(5.6 * across, 4.2 * down)
-    for index, (title, curves) in enumerate(panels.items()):
-        axes = figure.add_subplot(down, across, index + 1)
-        for name, values in curves.items():
-            errors = np.sort(np.nan_to_num(np.asarray(values, dtype=np.float64), nan=1.0))
-            area = auc(errors)
-            label = f"{name}: AUC {area:.0f} ({area / len(errors):.3f})"
-            correct = np.searchsorted(errors, THETAS, side="left")
-            axes.plot(THETAS, correct, color=_rgb(colors[name]), linewidth=2, label=label)
-        axes.set(title=title, xlabel="VSD threshold θ", ylabel="correct poses (VSD < θ)", xlim=(0, 1))
-        axes.set_ylim(0, max((np.size(values) for values in curves.values()), default=1))
-        axes.legend(loc="best", framealpha=0.9, edgecolor="none", fontsize=9)
-        _clean(axes)
-    return figure
-
-
-def learning_curves(records: Sequence[Mapping[str, object]], keys: Sequence[str], *, x: str = "step") -> Figure:
-    """One panel per recorded value, over the training step; logarithmic where positive values span 100 times.
-
-    Args:
-        records: lines of `metrics.jsonl`; one without a finite number under `x` and the key is left out.
-        keys: the values to draw, at least one.
-        x: key of the horizontal axis.
-
-    Raises:
-        ValueError: there is no key.
-    """
-    if not keys:
-        raise ValueError("learning_curves needs at least one key")
-    across = min(len(keys), 3)
-    down = math.ceil(len(keys) / across)
-    figure = _figure(4.0 * across, 2.8 * down)
-    for index, key in enumerate(keys):
-        axes = figure.add_subplot(down, across, index + 1)
-        points = np.array([(r[x], r[key]) for r in records if _is_number(r.get(x)) and _is_number(r.get(key))], float)
-        if len(points):
-            xs, ys = points[np.argsort(points[:, 0], kind="stable")].T
-            axes.plot(
-                xs,
-                ys,
-                color=_rgb(METHOD_COLORS["original"]),
-                linewidth=1.5,
-                marker="." if len(xs) < 30 else "",
-            )
-            if ys.min() > 0 and ys.max() > 100 * ys.min():
-                axes.set_yscale("log")
-        else:
-            axes.text(0.5, 0.5, "not recorded", ha="center", va="center", transform=axes.transAxes, color="grey")
-        axes.set(title=key, xlabel=x)
-        _clean(axes)
-    return figure
 
 
 def detections(
@@ -359,23 +271,3 @@ def _to_uint8(image: Tensor) -> Picture:
 
 def _numbers(values: Array | Sequence[float]) -> Numbers:
     return np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, dtype=np.float64)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
-def _rgb(color: Color) -> tuple[float, float, float]:
-    return color[0] / 255, color[1] / 255, color[2] / 255
-
-
-def _figure(width: float, height: float) -> Figure:
-    """An empty white figure, inches."""
-    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
-    return Figure(figsize=(width, height), dpi=120, layout=layout, facecolor="white")
-
-
-def _clean(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color="0.9", linewidth=0.8)
-    axes.set_axisbelow(True)

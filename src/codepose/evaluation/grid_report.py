@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from codepose.estimation.estimator import PAPER_METHODS
-from codepose.evaluation import draw
+from codepose.evaluation import draw, plots
 from codepose.evaluation.comparison import Errors, Spread, auc_difference, read_errors, spread
 from codepose.evaluation.metrics import VISIBLE_EDGES
 from codepose.evaluation.report import Section, Table, write_report
@@ -188,7 +188,7 @@ def _figure3(out: Path, groups: Mapping[str, Group]) -> list[Section]:
     }
     if not panels:
         return []
-    figure = draw.figure3_grid(panels)
+    figure = plots.figure3_grid(panels)
     png, svg = draw.to_png(figure), io.BytesIO()
     figure.savefig(svg, format="svg")
     (out / "figure-3.png").write_bytes(png)

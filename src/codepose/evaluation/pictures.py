@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from codepose.evaluation import draw
+from codepose.evaluation import draw, plots
 from codepose.evaluation.benchmark import Example, Results, settings_note
 from codepose.evaluation.metrics import (
     MSSD_THRESHOLDS_PERCENT,
@@ -123,9 +123,9 @@ def summary_text(summary: Mapping[str, Any]) -> str:
 
 def _figure3(results: Results) -> Section:
     curves = {n: np.nan_to_num(r.array("vsd"), nan=1.0) for n, r in results.methods.items() if "GT" not in n}
-    figure = draw.figure3(curves, title="Full pose")
+    figure = plots.figure3(curves, title="Full pose")
     rotation = {n: np.nan_to_num(r.array("vsd_rotation"), nan=1.0) for n, r in results.methods.items() if "GT" not in n}
-    second = draw.figure3(rotation, title="Rotation only (true translation)")
+    second = plots.figure3(rotation, title="Rotation only (true translation)")
     return Section(
         "Figure 3: correct poses against the VSD threshold",
         "The number of images whose VSD lies below the threshold; the area under each curve is the sum of 1 − VSD.",
@@ -221,5 +221,5 @@ def _curves(run: Run) -> Section:
         records = list(run.metrics(stage))
         present = [k for k in keys if any(k in r for r in records)]
         if present:
-            pictures.append((stage, draw.to_png(draw.learning_curves(records, present))))
+            pictures.append((stage, draw.to_png(plots.learning_curves(records, present))))
     return Section("Training", settings_note(run.settings), pictures)

@@ -1,0 +1,97 @@
+"""Which detections of labelled scenes are right, and whether a confidence may be believed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from codepose.estimation.confidence import CORRECT, Confidence, evidence
+from codepose.estimation.detection import Detection
+from codepose.estimation.estimator import PoseEstimator
+from codepose.evaluation.pose_errors import mssd
+from codepose.synthesis.scenes import SceneBatch, SceneSource, Split
+from codepose.synthesis.world import World
+
+
+def calibrate(
+    world: World,
+    estimator: PoseEstimator,
+    *,
+    images: int,
+    fingerprint: str = "",
+    split: Split = "val",
+    batch: int = 8,
+    progress: Callable[[float], None] | None = None,
+) -> Confidence:
+    """Fits the confidence of an estimator's poses on scenes that were not trained on.
+
+    Args:
+        world: The run's objects.
+        estimator: Whose detections are judged: all of them, not only the best of each scene.
+        images: How many scenes.
+        fingerprint: Kept with the result.
+        split: Which scenes.
+        batch: Scenes at a time.
+        progress: Told the share done.
+
+    Raises:
+        ValueError: Nothing was detected in any scene.
+    """
+    source = SceneSource(world, split)
+    rows: list[Tensor] = []
+    right: list[bool] = []
+    for start in range(0, images, batch):
+        scenes = source.scenes(torch.arange(start, min(start + batch, images)))
+        for i, found in enumerate(estimator.estimate(scenes.images, scenes.K)):
+            for one in found:
+                numbers = (one.score, one.similarity, one.agreement, one.contour or 0.0)
+                rows.append(evidence(*(torch.tensor([v]) for v in numbers)))
+                right.append(is_right(world, scenes, i, one))
+        if progress is not None:
+            progress(min(1.0, (start + batch) / images))
+    together = torch.cat(rows) if rows else torch.zeros(0, 4)
+    return Confidence.fit(together, torch.tensor(right, dtype=torch.bool), fingerprint)
+
+
+def is_right(world: World, scenes: SceneBatch, image: int, found: Detection) -> bool:
+    """Whether a detection's pose is that of some instance of its object in its scene, up to ``CORRECT`` diameters."""
+    model = world.objects[found.object_index]
+    objects, R, t = scenes.objects[image, None], scenes.R_cam_obj[image, None], scenes.t_cam_obj[image, None]
+    if scenes.other_objects is not None and scenes.other_R is not None and scenes.other_t is not None:
+        objects = torch.cat((objects, scenes.other_objects[image]))
+        R, t = torch.cat((R, scenes.other_R[image])), torch.cat((t, scenes.other_t[image]))
+    same = (objects == found.object_index).cpu()
+    if not bool(same.any()):
+        return False
+    R_gt, t_gt = R.cpu()[same].double(), t.cpu()[same].double()
+    turned = torch.from_numpy(found.R_cam_obj)
+    middle = torch.from_numpy(found.t_cam_obj) + turned @ model.offset.double().cpu()
+    count = len(R_gt)
+    hull = torch.from_numpy(model.mesh.hull).double()
+    errors = mssd(hull, turned.expand(count, 3, 3), middle.expand(count, 3), R_gt, t_gt)
+    return bool(errors.min() < CORRECT * model.mesh.diameter)
+
+
+def reliability(
+    confidence: NDArray[np.float64], correct: NDArray[np.bool_], bins: int = 10
+) -> list[tuple[float, float, int]]:
+    """Returns (mean confidence, share that is right, count) of each bin of confidence that holds a detection.
+
+    Args:
+        confidence: (N,) in [0, 1].
+        correct: (N,) bool.
+        bins: Equal parts of [0, 1].
+    """
+    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    held = [place == k for k in range(bins) if (place == k).any()]
+    return [(float(confidence[m].mean()), float(correct[m].mean()), int(m.sum())) for m in held]
+
+
+def expected_calibration_error(confidence: NDArray[np.float64], correct: NDArray[np.bool_], bins: int = 10) -> float:
+    """Returns the mean difference of confidence and share that is right, over the bins of ``reliability``, (N,)."""
+    rows = reliability(confidence, correct, bins)
+    return sum(abs(said - found) * count for said, found, count in rows) / max(1, len(confidence))

@@ -1,0 +1,91 @@
+"""Which poses are right, and how far what is said lies from what is so."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from codepose.estimation.detection import Detection
+from codepose.evaluation.plots import reliability_plot
+from codepose.evaluation.reliability import calibrate, expected_calibration_error, is_right, reliability
+from codepose.synthesis.scenes import SceneBatch, SceneSource
+from codepose.synthesis.world import World
+
+
+@pytest.fixture(scope="module")
+def scenes(world: World) -> SceneBatch:
+    return SceneSource(world, "val").scenes(torch.arange(8))
+
+
+def true_pose(world: World, scenes: SceneBatch, i: int) -> Detection:
+    """The truth in the CAD file's own frame."""
+    R, t = scenes.R_cam_obj[i].double().numpy(), scenes.t_cam_obj[i].double().numpy()
+    R = Rotation.from_matrix(R).as_matrix()  # float32 is no rotation to twelve digits
+    offset = world.objects[0].offset.double().numpy()
+    return Detection("hammer", 0, 0.9, 0.8, np.array([1.0, 1, 9, 9]), R, t - R @ offset)
+
+
+def test_a_fifth_of_the_diameter_is_the_border(world: World, scenes: SceneBatch) -> None:
+    good, diameter = true_pose(world, scenes, 2), world.objects[0].mesh.diameter
+    assert is_right(world, scenes, 2, good)
+    assert not is_right(world, scenes, 3, good), "another scene's pose"
+    for share, expected in ((0.199, True), (0.201, False)):
+        step = np.array([0.0, 0.0, share * diameter])
+        assert is_right(world, scenes, 2, replace(good, t_cam_obj=good.t_cam_obj + step)) is expected
+
+
+def test_an_object_that_is_not_there_is_wrong(world: World, scenes: SceneBatch) -> None:
+    other = replace(scenes, objects=scenes.objects + 1)
+    assert not is_right(world, other, 2, true_pose(world, scenes, 2))
+
+
+class Knowing:
+    """Finds the true pose in every second scene, and says so by its similarity."""
+
+    def __init__(self, world: World) -> None:
+        self.source, self.world, self.at = SceneSource(world, "val"), world, 0
+
+    def estimate(self, images: torch.Tensor, K: torch.Tensor) -> list[list[Detection]]:
+        scenes = self.source.scenes(torch.arange(self.at, self.at + len(images)))
+        self.at += len(images)
+        found = [true_pose(self.world, scenes, i) for i in range(len(images))]
+        far = np.array([0.0, 0.0, 1000.0])
+        return [
+            [replace(d, similarity=0.9) if i % 2 == 0 else replace(d, similarity=0.3, t_cam_obj=d.t_cam_obj + far)]
+            for i, d in enumerate(found)
+        ]
+
+
+def test_calibration_learns_what_tells_right_from_wrong(world: World) -> None:
+    shares: list[float] = []
+    found = calibrate(world, Knowing(world), images=20, progress=shares.append, fingerprint="m")
+    assert (found.detections, found.correct, found.fingerprint) == (20, 10, "m")
+    assert shares[-1] == 1.0
+    low, high = found(torch.tensor([[2.2, 0.3, 0.0, 0.0], [2.2, 0.9, 0.0, 0.0]])).tolist()
+    assert low < 0.2
+    assert high > 0.8
+
+
+def test_reliability_by_hand() -> None:
+    said = np.array([0.05, 0.15, 0.12, 1.0, 0.95])
+    right = np.array([False, True, False, True, False])
+    rows = reliability(said, right)
+    assert np.array(rows) == pytest.approx(np.array([[0.05, 0.0, 1], [0.135, 0.5, 2], [0.975, 0.5, 2]]))
+    assert expected_calibration_error(said, right) == pytest.approx((0.05 + 2 * 0.365 + 2 * 0.475) / 5)
+    assert expected_calibration_error(np.zeros(0), np.zeros(0, dtype=bool)) == 0.0
+
+
+def test_the_plot_shows_every_bin_of_every_method() -> None:
+    g = np.random.default_rng(0)
+    said = g.random(200)
+    right = g.random(200) < said
+    figure = reliability_plot({"joint": said, "extended": said}, {"joint": right, "extended": ~right})
+    (axes,) = figure.axes
+    assert len(axes.collections) == 2
+    assert len(axes.collections[0].get_offsets()) == 10
+    labels = [t.get_text() for t in axes.get_legend().get_texts()]
+    assert labels[0] == f"joint: off by {expected_calibration_error(said, right):.2f} in the mean"

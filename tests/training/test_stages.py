@@ -1,0 +1,36 @@
+"""What the losses of the stages are made of."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from codepose.networks.build import build_joint
+from codepose.synthesis.world import World
+from codepose.training.stages import step2_stage
+
+
+@pytest.mark.parametrize(
+    ("weights", "extra"),
+    [
+        ({}, set()),
+        ({"step2_lambda_cos": 0.2}, {"cos"}),
+        ({"step2_lambda_cos": 0.2, "step2_lambda_match": 0.3}, {"cos", "match"}),
+    ],
+)
+def test_step_2_adds_the_losses_on_codes_only_when_they_have_a_weight(
+    weights: dict[str, float], extra: set[str], make_settings, world: World
+) -> None:
+    asked = {f"losses.{name}": value for name, value in weights.items()}
+    settings = make_settings(**{"losses.lambda_pose": 3.0, "losses.min_iou": 0.0, **asked})
+    torch.manual_seed(0)
+    network = build_joint(settings)
+    stage = step2_stage(settings, world, network)
+    total, terms = stage.loss(network.train(), stage.batch(torch.arange(4), 1.0))
+    faster = {"rpn_objectness", "rpn_box", "head_class", "head_box"}
+    assert set(terms) == faster | {"mse", "fed_back_iou", "skipped"} | extra
+    expected = sum(terms[name] for name in faster) + 3.0 * terms["mse"]
+    expected = expected + sum(weights[f"step2_lambda_{name}"] * terms[name] for name in extra)
+    torch.testing.assert_close(total, expected)
+    if extra:
+        assert -1.0 <= terms["cos"].item() <= 1.0
