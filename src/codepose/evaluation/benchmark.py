@@ -49,6 +49,7 @@ class Row:
         rotation_deg, translation_mm: Of its pose, against the equivalent true pose whose rotation is nearest.
         mssd_mm, mspd_px: BOP's maximum symmetry-aware distances, of the surface and of its projection.
         mssd_share: MSSD as a share of the diameter.
+        confidence: Calibrated probability that the pose is right; NaN where the method is not calibrated.
     """
 
     vsd: list[float] = field(default_factory=list)
@@ -66,6 +67,7 @@ class Row:
     mssd_share: list[float] = field(default_factory=list)
     mspd_px: list[float] = field(default_factory=list)
     score: list[float] = field(default_factory=list)
+    confidence: list[float] = field(default_factory=list)
 
     def array(self, name: str) -> NDArray[np.float64]:
         """Returns one column, (N,)."""
@@ -177,7 +179,8 @@ class _Estimates:
     R: Tensor  # (B, 3, 3)
     t: Tensor  # (B, 3)
     score: Tensor  # (B,)
-    latents: Tensor | None  # (B, D)
+    latents: Tensor | None = None  # (B, D)
+    confidence: Tensor | None = None  # (B,)
 
 
 def evaluate(
@@ -243,8 +246,10 @@ def _detected(estimator: PoseEstimator, prepared: Any, detections: list[Boxes], 
         mine = (one["labels"] == scenes.objects[i] + 1).nonzero().squeeze(1)
         if len(mine):
             boxes[i], score[i], found[i] = one["boxes"][mine[0]], one["scores"][mine[0]], True
-    estimates = _posed(estimator, prepared, scenes, boxes, found)
-    return _Estimates(found, boxes, estimates.R, estimates.t, score, estimates.latents)
+    order = torch.arange(len(boxes), device=boxes.device)
+    poses = estimator.poses(prepared, boxes, order, scenes.objects, scenes.K)
+    confidence = estimator.confidences(score, poses)
+    return _Estimates(found, boxes, poses.R, poses.t, score, poses.latents, confidence)
 
 
 def _posed(estimator: PoseEstimator, prepared: Any, scenes: SceneBatch, boxes: Tensor, found: Tensor) -> _Estimates:
@@ -264,7 +269,7 @@ def _oracle(world: World, books: Sequence[Codebook], scenes: SceneBatch) -> _Est
             view = (book.rotations * scenes.R_view[i]).sum((1, 2)).argmax()[None]
         R[i : i + 1], t[i : i + 1] = book.poses(view, scenes.boxes[i : i + 1], scenes.K)
     everywhere = torch.ones(len(R), dtype=torch.bool, device=R.device)
-    return _Estimates(everywhere, scenes.boxes, R, t, everywhere.float(), None)
+    return _Estimates(everywhere, scenes.boxes, R, t, everywhere.float())
 
 
 class _Renders:
@@ -316,6 +321,9 @@ def _record(row: Row, estimates: _Estimates, scenes: SceneBatch, renders: _Rende
         "ar_vsd": (bop[:, :, None] < thresholds).double().mean((1, 2)),
         "iou": box_iou_pairs(estimates.boxes, scenes.boxes),
         "score": estimates.score,
+        "confidence": torch.full_like(estimates.score, _MISSED)
+        if estimates.confidence is None
+        else estimates.confidence,
         **errors._asdict(),
     }
     for name, values in columns.items():

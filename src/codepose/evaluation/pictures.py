@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from codepose.estimation.confidence import CORRECT
 from codepose.evaluation import draw, plots
 from codepose.evaluation.benchmark import Example, Results, settings_note
 from codepose.evaluation.metrics import (
@@ -43,6 +44,7 @@ def write_run_report(run: Run, world: World, results: Results, summary: Mapping[
         *_by_object(summary),
         _figure3(results),
         _figure4(results),
+        *_confidence(results),
         _overlays(results, world),
         _reconstructions(results),
         _training_data(world),
@@ -131,6 +133,25 @@ def _figure3(results: Results) -> Section:
         "The number of images whose VSD lies below the threshold; the area under each curve is the sum of 1 − VSD.",
         [("Full pose", draw.to_png(figure)), ("Rotation only", draw.to_png(second))],
     )
+
+
+def _confidence(results: Results) -> list[Section]:
+    """How far the confidence may be believed, where a method has one."""
+    said, right = {}, {}
+    for name, row in results.methods.items():
+        confidence = row.array("confidence")
+        known = np.isfinite(confidence)
+        if known.any():
+            said[name], right[name] = confidence[known], row.array("mssd_share")[known] < CORRECT
+    if not said:
+        return []
+    text = (
+        f"A pose is right if no point of the part is off by more than {CORRECT:.0%} of its diameter. Calibrated on the "
+        "validation split, drawn here on these scenes; a larger dot stands for more of them."
+    )
+    return [
+        Section("Confidence: said and so", text, [("Reliability", draw.to_png(plots.reliability_plot(said, right)))])
+    ]
 
 
 def _figure4(results: Results) -> Section:

@@ -12,7 +12,7 @@ from torch import Tensor
 from codepose.estimation.confidence import CORRECT, Confidence, evidence
 from codepose.estimation.detection import Detection
 from codepose.estimation.estimator import PoseEstimator
-from codepose.evaluation.pose_errors import mssd
+from codepose.evaluation.equivalent_poses import pose_errors
 from codepose.synthesis.scenes import SceneBatch, SceneSource, Split
 from codepose.synthesis.world import World
 
@@ -64,16 +64,15 @@ def is_right(world: World, scenes: SceneBatch, image: int, found: Detection) -> 
     if scenes.other_objects is not None and scenes.other_R is not None and scenes.other_t is not None:
         objects = torch.cat((objects, scenes.other_objects[image]))
         R, t = torch.cat((R, scenes.other_R[image])), torch.cat((t, scenes.other_t[image]))
-    same = (objects == found.object_index).cpu()
+    same = objects == found.object_index
     if not bool(same.any()):
         return False
-    R_gt, t_gt = R.cpu()[same].double(), t.cpu()[same].double()
-    turned = torch.from_numpy(found.R_cam_obj)
-    middle = torch.from_numpy(found.t_cam_obj) + turned @ model.offset.double().cpu()
-    count = len(R_gt)
-    hull = torch.from_numpy(model.mesh.hull).double()
-    errors = mssd(hull, turned.expand(count, 3, 3), middle.expand(count, 3), R_gt, t_gt)
-    return bool(errors.min() < CORRECT * model.mesh.diameter)
+    turned = torch.from_numpy(found.R_cam_obj).to(R.device)
+    middle = torch.from_numpy(found.t_cam_obj).to(R.device) + turned @ model.offset.to(turned)
+    count = int(same.sum())
+    pose = (turned.expand(count, 3, 3), middle.expand(count, 3))
+    errors = pose_errors(world.objects, objects[same], *pose, R[same].double(), t[same].double(), scenes.K.double())
+    return bool(errors.mssd_share.min() < CORRECT)
 
 
 def reliability(
