@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 from torch import Tensor
@@ -40,10 +41,13 @@ _TAU = 0.05
 """Depths that differ by less agree, as a share of the diameter."""
 _NOISE_MM = 5.0
 """Neither is ever less than this: sensors are no better."""
-_ACROSS = 0.1
-"""Weight of a residual across the normal; along it, 1."""
+_ACROSS, _HOLD = 0.2, 0.01
+"""Weight of a residual across the normal; along it, 1. Points over the background draw; those over the object itself,
+whose nearest partners lie straight behind them wherever they are, would only hold."""
 _POINTS = 20
 """With fewer, nothing is done."""
+_MOST = 1000
+"""Of more rendered points, every n-th is taken."""
 _LEAST = 0.1
 """Agreement below which a fit is chance."""
 
@@ -93,14 +97,17 @@ def ray_shifts(differences: Array, tau: float, reach: float, count: int) -> list
     return found
 
 
-def aligning_motion(points: Array, normals: Array, targets: Array, weights: Array, reach: float) -> tuple[Array, Array]:
+def aligning_motion(
+    points: Array, normals: Array, targets: Array, weights: Array, across: Array, reach: float
+) -> tuple[Array, Array]:
     """The small motion that brings points onto their targets: one damped Gauss-Newton step.
 
     Args:
         points: (N, 3) mm.
-        normals: (N, 3) unit vectors; residuals along them count 1, across ``_ACROSS``.
+        normals: (N, 3) unit vectors.
         targets: (N, 3) mm.
-        weights: (N,).
+        weights: (N,) of the points.
+        across: (N,) weight of a residual across the normal, in [0, 1]; along it, 1.
         reach: mm, scale of the damping, which holds still what the points leave open.
 
     Returns:
@@ -112,13 +119,12 @@ def aligning_motion(points: Array, normals: Array, targets: Array, weights: Arra
     rows[:, [0, 1, 2], [1, 2, 0]] = arm[:, [2, 0, 1]]
     rows[:, [0, 1, 2], [2, 0, 1]] = -arm[:, [1, 2, 0]]
     rows[:, :3, 3:] = np.eye(3)
-    rows[:, :3] *= math.sqrt(_ACROSS)
-    along = math.sqrt(1.0 - _ACROSS)
-    rows[:, 3, :3], rows[:, 3, 3:] = along * np.cross(arm, normals), along * normals
+    rows[:, 3, :3], rows[:, 3, 3:] = np.cross(arm, normals), normals
     gap = targets - points
-    residuals = np.concatenate((math.sqrt(_ACROSS) * gap, along * (gap * normals).sum(1, keepdims=True)), 1)
+    residuals = np.concatenate((gap, (gap * normals).sum(1, keepdims=True)), 1)
     flat = rows.reshape(-1, 6)
-    weighted = (rows * weights[:, None, None]).reshape(-1, 6)
+    importance = weights[:, None] * np.stack((across, across, across, 1.0 - across), 1)
+    weighted = (rows * importance[..., None]).reshape(-1, 6)
     damping = 1e-4 * len(points) * np.diag([reach**2] * 3 + [1.0] * 3)
     step = np.linalg.solve(weighted.T @ flat + damping, weighted.T @ residuals.reshape(-1))
     R = Rotation.from_rotvec(step[:3]).as_matrix()
@@ -257,15 +263,19 @@ class DepthRefiner:
             return poses
         measured = (window.rays * window.measured[..., None])[near]
         tree = cKDTree(measured)
+        empty = ~maximum_filter(window.measured > 0, 3)  # lone holes are no background
         for turn in range(_ROUNDS):
             share = _FAR * (_NEAR / _FAR) ** (turn / (_ROUNDS - 1))
             depths, normals = self._rendered(index, poses, window)
             moved = []
             for pose, depth, normal in zip(poses, depths, normals, strict=True):
                 reach = window.reach(share, pose.t[2])
-                keep = (depth > 0) & ((window.measured > depth - reach) | (window.measured == 0))
-                points = (window.rays * depth[..., None])[keep]
-                R, t = _icp(points, normal[keep], tree, measured, reach)
+                seen = np.flatnonzero((depth > 0) & ((window.measured > depth - reach) | (window.measured == 0)))
+                seen = seen[:: math.ceil(len(seen) / _MOST) or 1]
+                over = ((window.measured > depth + reach) | empty).flat[seen]
+                points = (window.rays * depth[..., None]).reshape(-1, 3)[seen]
+                across = np.where(over, _ACROSS, _HOLD)
+                R, t = _icp(points, normal.reshape(-1, 3)[seen], across, tree, measured, reach)
                 after = pose.moved(R, t)
                 far = np.linalg.norm(after.t - pose.t) > 0.5 * window.diameter or after.t[2] <= 1.0
                 moved.append(pose if far else after)
@@ -287,7 +297,7 @@ class DepthRefiner:
         return torch.full((len(poses),), index, device=where), R, t
 
 
-def _icp(points: Array, normals: Array, tree: Any, measured: Array, reach: float) -> tuple[Array, Array]:
+def _icp(points: Array, normals: Array, across: Array, tree: Any, measured: Array, reach: float) -> tuple[Array, Array]:
     """A few steps of ICP of points (N, 3) mm against measured ones: the motion R (3, 3) and t (3,) mm."""
     R, t = np.eye(3), np.zeros(3)
     for _ in range(_STEPS):
@@ -297,7 +307,8 @@ def _icp(points: Array, normals: Array, tree: Any, measured: Array, reach: float
         if found.sum() < _POINTS:
             break
         weights = (1.0 - (distance[found] / reach) ** 2) ** 2
-        dR, dt = aligning_motion(moved[found], turned[found], measured[partner[found]], weights, reach)
+        targets = measured[partner[found]]
+        dR, dt = aligning_motion(moved[found], turned[found], targets, weights, across[found], reach)
         R, t = dR @ R, dR @ t + dt
         if np.linalg.norm(dt) < 0.01 and np.abs(dR - np.eye(3)).max() < 1e-4:
             break
