@@ -44,9 +44,13 @@ class Oracle:
         self.images = {image.rgb().tobytes(): image for image in dataset.images(split)}
         self.change, self.extra = change, extra
         self.cameras: list[NDArray[Any]] = []
+        self.depths: list[NDArray[Any] | None] = []
 
-    def __call__(self, image: NDArray[np.uint8], camera: Any, *, min_score: float | None = None) -> list[Detection]:
+    def __call__(
+        self, image: NDArray[np.uint8], camera: Any, *, min_score: float | None = None, depth: Any = None
+    ) -> list[Detection]:
         self.cameras.append(np.asarray(camera))
+        self.depths.append(depth)
         labels = self.images[image.tobytes()].instances or ()
         found = [
             Detection(
@@ -330,6 +334,19 @@ def test_the_written_poses_are_the_estimators(run: Run, rendered: Path) -> None:
     best = PoseEstimator.load(run, device="cpu")(image.rgb(), image.K)[0]
     np.testing.assert_allclose(pose.t_cam_obj, best.t_cam_obj, rtol=1e-6)
     np.testing.assert_allclose(pose.R_cam_obj, best.R_cam_obj, atol=1e-6)
+
+
+def test_the_datasets_depth_reaches_the_estimator_if_asked_for(
+    run: Run, rendered: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = BopDataset.open(rendered)
+    oracle = Oracle(dataset, "test", lambda d: shifted(d, 20.0))
+    monkeypatch.setattr(PoseEstimator, "load", lambda *_, **__: oracle)
+    assert evaluate_bop(run, rendered, device="cpu")["depth"] is False
+    assert oracle.depths == [None] * 4
+    assert evaluate_bop(run, rendered, device="cpu", depth=True)["depth"] is True
+    for depth, image in zip(oracle.depths[4:], dataset.images("test"), strict=True):
+        np.testing.assert_array_equal(depth, image.depth())
 
 
 def test_objects_are_mapped_by_their_place(

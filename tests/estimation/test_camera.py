@@ -260,3 +260,17 @@ def test_without_distortion_the_photo_stays_itself() -> None:
     assert FieldOfView(60.0).for_size(64, 48).undistort(photo) is photo
     with pytest.raises(CameraError, match="for_size"):
         Camera(K, 640, 480, LENS).undistort(photo)
+
+
+def test_depth_is_undistorted_to_the_nearest_pixel() -> None:
+    """Against OpenCV's map, rounded: each value is one that was measured, none a mean across an edge."""
+    cv2 = pytest.importorskip("cv2")
+    depth = np.random.default_rng(0).uniform(500.0, 900.0, (480, 640)).astype(np.float32)
+    straight = Camera(K, 640, 480, LENS).undistort_depth(depth)
+    x, y = cv2.initUndistortRectifyMap(K, np.array(LENS), None, K, (640, 480), cv2.CV_32FC1)
+    twin = cv2.remap(depth, x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT)
+    assert np.isin(straight, np.append(depth, 0.0)).all()
+    assert (straight == twin).mean() > 0.995, "all but ties between two pixels"
+    assert Camera(K).undistort_depth(depth) is depth
+    with pytest.raises(CameraError, match="use for_size"):
+        Camera(K, 320, 240, LENS).undistort_depth(depth)

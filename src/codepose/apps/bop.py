@@ -77,6 +77,7 @@ def evaluate_bop(
     images: int | None = None,
     min_score: float | None = None,
     refine: bool = False,
+    depth: bool = False,
     device: str = "auto",
 ) -> dict[str, Any]:
     """Measures a trained run on a BOP split, by BOP19's rules for localisation.
@@ -94,6 +95,7 @@ def evaluate_bop(
         images: Only the first so many target images; None = all.
         min_score: Leave out detections below; None = the run's own threshold.
         refine: Refine rotations by render-and-compare.
+        depth: Fit poses to the dataset's depth images.
         device: "auto", "cpu", "cuda" or "cuda:N".
 
     Returns:
@@ -128,12 +130,14 @@ def evaluate_bop(
             obj_ids,
             images=images,
             min_score=min_score,
+            depth=depth,
             device=estimator.device,
             progress=lambda share: display.update(share, ""),
         )
     summary = results.summary() | {
         "method": method,
         "refined": refine,
+        "depth": depth,
         "dataset": dataset_name,
         "split": split,
         "preset": run.settings.name,

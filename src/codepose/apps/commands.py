@@ -177,6 +177,7 @@ def evaluate(options: o.Evaluate) -> int:
         images=options.images,
         split=options.split,
         refine=options.refine,
+        depth=options.depth,
         device=options.device,
     )
     _print_evaluation(done.summary, options.run)
@@ -196,6 +197,7 @@ def _evaluate_bop(options: o.Evaluate, dataset: Path) -> int:
         obj_ids=options.obj_ids or None,
         images=options.images,
         refine=options.refine,
+        depth=options.depth,
         device=options.device,
     )
     for name in ("ar", "ar_vsd", "ar_mssd", "ar_mspd", "add_recall_10"):

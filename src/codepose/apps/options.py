@@ -96,6 +96,9 @@ class Evaluate:
     """val for choosing anything, test for the final numbers."""
     refine: bool = False
     """Add a row a method with render-and-compare against its reconstructions."""
+    depth: bool = False
+    """Add a row a method with poses fitted to the scenes' depth, which is free of noise; with --bop, fit to the
+    dataset's depth images."""
     bop: Path | None = None
     """Measure on a BOP dataset instead: its folder. One method, joint unless --methods says another."""
     bop_split: str = "test"
@@ -129,6 +132,11 @@ class Predict:
     """At most so many an image, best first; None = as many as the run's settings allow."""
     refine: bool = True
     """Refine rotations by render-and-compare with the network's reconstructions; --no-refine is the paper's lookup."""
+    depth: Path | None = None
+    """Depth along the optical axis, pixel for pixel the photo's: poses are fitted to it. An image (16-bit PNG, TIFF,
+    NPY) for one photo, or a folder of images with the photos' names. 0 = not measured."""
+    depth_scale: float = 1.0
+    """A stored depth times this is mm: 1000 for metres."""
     smooth: bool = False
     """Smooth the poses of a video over time."""
     max_frames: int | None = None

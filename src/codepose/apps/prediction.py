@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
+from codepose.apps.depths import Depths
 from codepose.apps.output import Output, Prediction
 from codepose.apps.overlay import Overlay, shown
 from codepose.apps.sources import Source, SourceError, Video, find_sources
@@ -45,9 +46,10 @@ def predict_images(options: Predict) -> int:
     """
     camera = read_camera(options.K)
     sources = find_sources(options.sources)
+    depths = None if options.depth is None else Depths.find(options.depth, options.depth_scale, sources)
     run = Run.open(options.run)
     estimator = PoseEstimator.load(run, options.method, options.device, refine=options.refine)
-    predictor = Predictor(estimator, camera, options)
+    predictor = Predictor(estimator, camera, options, depths)
     if options.min_confidence > 0 and estimator.confidence is None:
         raise ConfigError(
             f"--min-confidence needs a calibrated network: type codepose calibrate {options.run} --method "
@@ -82,11 +84,15 @@ class Predictor:
         estimator: Loaded.
         camera: Of all sources; fitted to each one's size.
         options: ``min_score``, ``min_confidence``, ``max_detections``, ``max_frames`` and ``smooth`` count.
+        depths: The photos' depth images; None = there are none.
     """
 
-    def __init__(self, estimator: PoseEstimator, camera: Camera | FieldOfView, options: Predict) -> None:
+    def __init__(
+        self, estimator: PoseEstimator, camera: Camera | FieldOfView, options: Predict, depths: Depths | None = None
+    ) -> None:
         self.estimator = estimator
         self.options = options
+        self.depths = depths
         self.console = Console()
         self._given = camera
         self._camera = lru_cache(maxsize=4)(self._fitted)  # a few sizes, each with its undistortion map
@@ -101,10 +107,13 @@ class Predictor:
         moving = isinstance(source, Video)
         smoother = PoseSmoother() if moving and self.options.smooth else None
         for number, image in enumerate(islice(source.images(), self.options.max_frames if moving else None)):
-            camera = self._camera(image.shape[1], image.shape[0])
+            height, width = image.shape[:2]
+            camera = self._camera(width, height)
+            measured = None if self.depths is None else self.depths.of(source, width, height)
             start = time.perf_counter()
             straight = camera.undistort(image)
-            found = self.estimator(straight, camera.K, min_score=self.options.min_score)
+            depth = None if measured is None else camera.undistort_depth(measured)
+            found = self.estimator(straight, camera.K, min_score=self.options.min_score, depth=depth)
             found = [d for d in found if d.confidence is None or d.confidence >= self.options.min_confidence]
             found = found[: self.options.max_detections]
             found = found if smoother is None else smoother(found)

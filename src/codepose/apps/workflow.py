@@ -91,6 +91,7 @@ def evaluate_run(
     images: int | None = None,
     split: str = "test",
     refine: bool = False,
+    depth: bool = False,
     device: str = "auto",
 ) -> Evaluation:
     """Evaluates methods on the same held-out scenes and writes results.json, per_image.csv and report.html.
@@ -101,6 +102,7 @@ def evaluate_run(
         images: How many scenes; None = the settings' test split.
         split: "test", or "val" for choosing anything.
         refine: Also give every method a row with render-and-compare.
+        depth: Also give every method, refined where ``refine`` is on, a row with poses fitted to the scenes' depth.
         device: "auto", "cpu", "cuda" or "cuda:N".
 
     Raises:
@@ -123,6 +125,7 @@ def evaluate_run(
             estimators,
             images=images or run.settings.data.test_images,
             split="val" if split == "val" else "test",
+            depth=depth,
             progress=lambda share: display.update(share, ""),
         )
     folder = run.stage("evaluation")

@@ -93,16 +93,40 @@ class Camera:
         Raises:
             CameraError: The image has another size.
         """
-        height, width = image.shape[:2]
-        if self.width is None:
-            return self.for_size(width, height).undistort(image)
-        if (self.width, self.height) != (width, height):
-            raise CameraError(f"the image is {width} x {height}, the camera {self.width} x {self.height}: use for_size")
-        if not self.distortion:
+        fitted = self._checked_size(image.shape[1], image.shape[0])
+        if not fitted.distortion:
             return image
         pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float()
-        straight = F.grid_sample(pixels, self._sampling_grid, mode="bilinear", align_corners=True)
+        straight = F.grid_sample(pixels, fitted._sampling_grid, mode="bilinear", align_corners=True)
         return straight[0].round().clamp(0, 255).byte().permute(1, 2, 0).contiguous().numpy()
+
+    def undistort_depth(self, depth: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Takes the lens distortion out of a depth image; no value is mixed with its neighbours'.
+
+        Args:
+            depth: (H, W) mm along the optical axis, of the camera's size.
+
+        Returns:
+            (H, W), each pixel the nearest one's value; 0 where the lens did not look.
+
+        Raises:
+            CameraError: The image has another size.
+        """
+        fitted = self._checked_size(depth.shape[1], depth.shape[0])
+        if not fitted.distortion:
+            return depth
+        values = torch.from_numpy(np.ascontiguousarray(depth))[None, None]
+        straight = F.grid_sample(values, fitted._sampling_grid, mode="nearest", align_corners=True)
+        nearest: NDArray[np.float32] = straight[0, 0].numpy()
+        return nearest
+
+    def _checked_size(self, width: int, height: int) -> Camera:
+        """This camera for an image of a size that is its own, if it has one."""
+        if self.width is None:
+            return self.for_size(width, height)
+        if (self.width, self.height) != (width, height):
+            raise CameraError(f"the image is {width} x {height}, the camera {self.width} x {self.height}: use for_size")
+        return self
 
     @cached_property
     def _sampling_grid(self) -> Tensor:

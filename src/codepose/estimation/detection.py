@@ -26,7 +26,7 @@ class Detection:
         agreement: Correlation of the clean render at this pose with the reconstruction, in [-1, 1].
         contour: How well the render's edges lie on the photo's, 0 = by chance, 1 = perfectly; None without refinement.
         confidence: Calibrated probability in [0, 1] that the pose is right: no point of the part's surface off by more
-            than a fifth of its diameter. None where the run has not been calibrated.
+            than a fifth of its diameter, before any fit to measured depth. None where the run has not been calibrated.
         reconstruction: (3, c, c) float32 in [0, 1], the network's view of the part without occluders; or None.
 
     Raises:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Literal, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from codepose import geometry
 from codepose.config import Settings
 from codepose.estimation.codebook import Codebook, CodebookError, build_codebook, fingerprint
 from codepose.estimation.confidence import Confidence, evidence
+from codepose.estimation.depth import DepthRefiner
 from codepose.estimation.detection import Detection
 from codepose.estimation.pipelines import JointPipeline, Pipeline, TwoStagePipeline
 from codepose.estimation.refine import Refined, Refiner, Seen, spread_views
@@ -171,7 +173,12 @@ class PoseEstimator:
         return cls(pipeline, books, None if world is None else Refiner(world, run.settings.refinement), confidence)
 
     def __call__(
-        self, image: NDArray[np.uint8], camera: ArrayLike, *, min_score: float | None = None
+        self,
+        image: NDArray[np.uint8],
+        camera: ArrayLike,
+        *,
+        min_score: float | None = None,
+        depth: NDArray[Any] | None = None,
     ) -> list[Detection]:
         """Finds the objects in one image.
 
@@ -180,23 +187,32 @@ class PoseEstimator:
             camera: (3, 3) pinhole matrix of this image in pixels, with OpenCV's convention (the centre of the first
                 pixel is (0, 0)), no lens distortion.
             min_score: Leave out detections below; None = the settings' threshold.
+            depth: (H, W) mm along the optical axis, pixel for pixel that of the image, 0 or not finite = not measured:
+                poses are fitted to it. None = there is none.
 
         Returns:
             Detections, best first, in the image's own pixels.
 
         Raises:
-            ValueError: The image or the camera has the wrong shape or type.
+            ValueError: The image, the camera or the depth has the wrong shape or type.
         """
         K = _checked_camera(camera)
         if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise ValueError("the image must be an (H, W, 3) uint8 RGB array")
+        measured = None if depth is None else _checked_depth(depth, image.shape[:2])
         pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255.0
         boxed, scale = letterbox(pixels.to(self.device), self.settings.data.camera.image_size)
         K_scaled = K.clone()
         K_scaled[:2] *= K.new_tensor(scale)[:, None]
         found = self.estimate(boxed, K_scaled.to(self.device))[0]
         threshold = self.settings.detection.score if min_score is None else min_score
-        return [_rescaled(d, scale) for d in found if d.score >= threshold]
+        kept = [_rescaled(d, scale) for d in found if d.score >= threshold]
+        return kept if measured is None else self.depth_refiner(kept, K, measured)
+
+    @cached_property
+    def depth_refiner(self) -> DepthRefiner:
+        """Fits poses to measured depth; made when the first depth image comes."""
+        return DepthRefiner(World(self.settings, self.device) if self.refiner is None else self.refiner.world)
 
     @torch.no_grad()
     def estimate(self, images: Tensor, K: Tensor) -> list[list[Detection]]:
@@ -312,6 +328,13 @@ def _checked_camera(camera: ArrayLike) -> Tensor:
     if np.abs(K[2] - (0, 0, 1)).max() > 1e-6 or K[0, 1] != 0:
         raise ValueError("the camera's last row must be 0 0 1 and its skew 0; pass the 3 x 3 intrinsics in pixels")
     return geometry.from_opencv(torch.from_numpy(K).float())
+
+
+def _checked_depth(depth: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    if not isinstance(depth, np.ndarray) or depth.shape != shape or depth.dtype.kind not in "uif":
+        raise ValueError(f"the depth must be an (H, W) array of numbers in mm, of the image's size {shape}")
+    values = np.nan_to_num(depth.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+    return np.where(values > 0.0, values, np.float32(0.0))
 
 
 def _rescaled(found: Detection, scale: tuple[float, float]) -> Detection:

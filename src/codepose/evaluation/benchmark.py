@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from torch import Tensor
 from codepose import geometry
 from codepose.config import Settings
 from codepose.estimation.codebook import Codebook
+from codepose.estimation.depth import DepthRefiner
 from codepose.estimation.estimator import PoseEstimator
 from codepose.evaluation.equivalent_poses import pose_errors
 from codepose.evaluation.metrics import box_iou_pairs, summarise_columns
@@ -189,6 +190,7 @@ def evaluate(
     *,
     images: int,
     split: Split = "test",
+    depth: bool = False,
     batch: int = 8,
     examples: int = 12,
     progress: Callable[[float], None] | None = None,
@@ -200,12 +202,14 @@ def evaluate(
         estimators: By method name.
         images: How many scenes of the split.
         split: "test", or "val" for choosing anything.
+        depth: Add a row with poses fitted to the scenes' depth to every method, after its refinement where it has one.
         batch: Scenes at a time.
         examples: Scenes kept for pictures.
         progress: Told the share done.
     """
     source = SceneSource(world, split)
-    names = [*estimators, *(f"{m} + GT box" for m in estimators), "oracle"]
+    fitted = [m for m in estimators if f"{m} + refinement" not in estimators] if depth else []
+    names = [*estimators, *(f"{m} + depth" for m in fitted), *(f"{m} + GT box" for m in estimators), "oracle"]
     labels = tuple(o.label for o in world.objects)
     results = Results({n: Row() for n in names}, [], [], [], [], images, split, source.backgrounds.source, labels)
     books = next(iter(estimators.values())).codebooks
@@ -223,6 +227,7 @@ def evaluate(
             found[f"{name} + GT box"] = _posed(
                 estimator, prepared, scenes, scenes.boxes, torch.ones_like(scenes.objects, dtype=torch.bool)
             )
+        found |= {f"{name} + depth": _fitted(DepthRefiner(world), found[name], scenes) for name in fitted}
         found["oracle"] = _oracle(world, books, scenes)
         renders = _Renders(world, scenes)
         for name, estimates in found.items():
@@ -256,6 +261,18 @@ def _posed(estimator: PoseEstimator, prepared: Any, scenes: SceneBatch, boxes: T
     order = torch.arange(len(boxes), device=boxes.device)
     one = estimator.poses(prepared, boxes, order, scenes.objects, scenes.K)
     return _Estimates(found, boxes, one.R, one.t, one.similarity, one.latents)
+
+
+def _fitted(refiner: DepthRefiner, estimates: _Estimates, scenes: SceneBatch) -> _Estimates:
+    """The same detections, their poses fitted to the scenes' depth."""
+    assert scenes.depth is not None
+    R, t = estimates.R.clone(), estimates.t.clone()
+    for i in estimates.found.nonzero().squeeze(1).tolist():
+        given = estimates.R[i].double().cpu().numpy(), estimates.t[i].double().cpu().numpy()
+        pose = refiner.fit(int(scenes.objects[i]), *given, scenes.K, scenes.depth[i].cpu().numpy())
+        if pose is not None:
+            R[i], t[i] = (torch.from_numpy(x) for x in pose)
+    return replace(estimates, R=R, t=t, confidence=None)  # which was that of the poses before
 
 
 def _oracle(world: World, books: Sequence[Codebook], scenes: SceneBatch) -> _Estimates:

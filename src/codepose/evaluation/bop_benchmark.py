@@ -45,9 +45,14 @@ class Estimator(Protocol):
     """What is measured; ``PoseEstimator`` is one."""
 
     def __call__(
-        self, image: NDArray[np.uint8], camera: ArrayLike, *, min_score: float | None = None
+        self,
+        image: NDArray[np.uint8],
+        camera: ArrayLike,
+        *,
+        min_score: float | None = None,
+        depth: NDArray[Any] | None = None,
     ) -> list[Detection]:
-        """Returns the detections in an image (H, W, 3), K (3, 3) for pixel centres at integers."""
+        """Returns the detections in an image (H, W, 3), K (3, 3) for pixel centres at integers, depth (H, W) mm."""
         ...
 
 
@@ -150,6 +155,7 @@ def evaluate_images(
     *,
     images: int | None = None,
     min_score: float | None = None,
+    depth: bool = False,
     device: torch.device | str = "cpu",
     progress: Callable[[float], None] | None = None,
 ) -> BopResults:
@@ -165,6 +171,7 @@ def evaluate_images(
         obj_ids: The dataset's number of the estimator's objects, by ``object_index``.
         images: Only the first so many target images; None = all.
         min_score: Handed to the estimator.
+        depth: Whether the estimator is given the dataset's depth images.
         device: Where poses are rendered.
         progress: Told the share done.
 
@@ -187,9 +194,9 @@ def evaluate_images(
         image = scene.image(targets[0].im_id)
         if image.instances is None:
             raise BopError(f"{image.folder} has no scene_gt.json: the labels of this split are not public")
-        pixels = image.rgb()
+        pixels, measured = image.rgb(), image.depth() if depth else None
         start = time.perf_counter()
-        found = estimator(pixels, image.K, min_score=min_score)
+        found = estimator(pixels, image.K, min_score=min_score, depth=measured)
         results.seconds.append(time.perf_counter() - start)
         _record(results, judge, judge.view(image, pixels), targets, found, obj_ids)
         if progress is not None:

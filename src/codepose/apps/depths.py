@@ -1,0 +1,74 @@
+"""Which depth image belongs to which photo."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codepose.apps.sources import Source, SourceError, Video
+from codepose.config import ConfigError
+from codepose.estimation import depth_images
+
+
+@dataclass(frozen=True)
+class Depths:
+    """The depth images of some photos.
+
+    Attributes:
+        path: One file, or a folder of files with the photos' names.
+        scale: A stored depth times this is mm.
+    """
+
+    path: Path
+    scale: float = 1.0
+
+    @classmethod
+    def find(cls, path: Path, scale: float, sources: Sequence[Source]) -> Depths:
+        """Checks what a user names.
+
+        Raises:
+            ConfigError: It does not exist, it is one file for several photos, there is a video, or the scale is none.
+        """
+        if not path.exists():
+            raise ConfigError(f"--depth {path} does not exist")
+        if any(isinstance(source, Video) for source in sources):
+            raise ConfigError("--depth goes with photos: take the frames out of the video, with their depth images")
+        if path.is_file() and len(sources) > 1:
+            raise ConfigError(
+                f"--depth {path} is one image but there are {len(sources)} photos: name a folder of images with the "
+                "photos' names"
+            )
+        if not 0.0 < scale < float("inf"):
+            raise ConfigError(f"--depth-scale is what a stored depth is multiplied with to give mm, not {scale:g}")
+        return cls(path, scale)
+
+    def of(self, source: Source, width: int, height: int) -> NDArray[np.float32]:
+        """Reads a photo's depth image, (height, width) mm, 0 = not measured.
+
+        Raises:
+            SourceError: There is none, it cannot be read, or it has another size.
+        """
+        path = self._file(source)
+        try:
+            depth = depth_images.read_depth(path, self.scale)
+        except OSError as error:
+            raise SourceError(f"its depth image {path}: {error}") from None
+        if depth.shape != (height, width):
+            raise SourceError(
+                f"its depth image {path} is {depth.shape[1]} x {depth.shape[0]}, the photo {width} x {height}: depth "
+                "must be registered to the photo, pixel for pixel"
+            )
+        return depth
+
+    def _file(self, source: Source) -> Path:
+        if self.path.is_file():
+            return self.path
+        paths = [self.path / f"{source.name}{suffix}" for suffix in depth_images.SUFFIXES]
+        for path in paths:
+            if path.is_file():
+                return path
+        raise SourceError(f"it has no depth image {' or '.join(p.name for p in paths)} in {self.path}")
