@@ -40,8 +40,16 @@ def run(command: str, arguments: list[str], description: str) -> int:
     except Exception as error:
         if not isinstance(error, _user_errors()):
             raise
-        print(f"codepose {command}: {error}", file=sys.stderr)
+        if _is_first():
+            print(f"codepose {command}: {error}", file=sys.stderr)
         return 1
+
+
+def _is_first() -> bool:
+    """Whether this process is the one that speaks: with several devices, the first."""
+    from codepose.training.ranks import rank
+
+    return rank() == 0
 
 
 def _user_errors() -> tuple[type[Exception], ...]:
@@ -49,7 +57,7 @@ def _user_errors() -> tuple[type[Exception], ...]:
     from codepose.evaluation.bop import BopError
     from codepose.synthesis.mesh import MeshError
     from codepose.training.checkpoint import CheckpointError
-    from codepose.training.loop import NonFiniteLossError
+    from codepose.training.meter import NonFiniteLossError
     from codepose.training.run import RunError
 
     return (
@@ -112,7 +120,10 @@ def train(options: o.Train) -> int:
     from codepose.apps import workflow
     from codepose.synthesis.world import World
     from codepose.training.run import Run
+    from codepose.training.stages import make_fabric
 
+    make_fabric(options.device, options.devices, options.nodes)  # starts the other processes
+    _console.quiet = not _is_first()
     settings = with_meshes(options.settings, options.meshes)
     for model in World(settings).objects:  # a mesh that cannot be used is refused before anything is written
         size = " x ".join(f"{v:.0f}" for v in model.mesh.extents)
@@ -127,7 +138,7 @@ def train(options: o.Train) -> int:
                 highlight=False,
             )
     run = Run.create(options.out, settings, resume=options.resume)
-    workflow.train(run, options.methods, device=options.device)
+    workflow.train(run, options.methods, device=options.device, devices=options.devices, nodes=options.nodes)
     _console.print(f"trained: {run.path}\nnext: codepose evaluate {run.path}", highlight=False, soft_wrap=True)
     _console.print(f"      codepose predict {run.path} photo.png --K fx,fy,cx,cy", highlight=False, soft_wrap=True)
     return 0
@@ -147,14 +158,20 @@ def evaluate(options: o.Evaluate) -> int:
         split=options.split,
         refine=options.refine,
         device=options.device,
+        devices=options.devices,
+        nodes=options.nodes,
     )
-    _print_evaluation(done.summary, options.run)
+    if _is_first():
+        _print_evaluation(done.summary, options.run)
     return 0
 
 
 def _evaluate_bop(options: o.Evaluate, dataset: Path) -> int:
     from codepose.apps.bop import evaluate_bop
+    from codepose.training.ranks import layout
 
+    if layout(options.devices, options.nodes) != (1, 1):
+        raise ConfigError("--bop measures on one device: leave out --devices and --nodes, and torchrun")
     if len(options.methods) > 1:
         raise ConfigError("--bop measures one method at a time: --methods joint")
     summary = evaluate_bop(

@@ -26,6 +26,7 @@ from codepose.evaluation.vsd import vsd
 from codepose.networks.detector import Boxes
 from codepose.synthesis.scenes import SceneBatch, SceneSource, Split
 from codepose.synthesis.world import World
+from codepose.training.ranks import Shares, everyones
 
 DELTA_MM, TAU_MM = 15.0, 20.0
 _BOP_TAUS = tuple(0.05 * k for k in range(1, 11))
@@ -183,7 +184,7 @@ def evaluate(
     examples: int = 12,
     progress: Callable[[float], None] | None = None,
 ) -> Results:
-    """Runs every method on the same scenes.
+    """Runs every method on the same scenes; several ranks divide them, and all return the whole.
 
     Args:
         world: Meshes and renderer.
@@ -199,7 +200,9 @@ def evaluate(
     labels = tuple(o.label for o in world.objects)
     results = Results({n: Row() for n in names}, [], [], [], [], images, split, source.backgrounds.source, labels)
     books = next(iter(estimators.values())).codebooks
-    for start in range(0, images, batch):
+    starts = range(0, images, batch)
+    mine = starts[Shares(len(starts)).own]
+    for done, start in enumerate(mine, start=1):
         scenes = source.scenes(torch.arange(start, min(start + batch, images)), depth=True)
         found: dict[str, _Estimates] = {}
         seen: dict[int, tuple[Any, list[Boxes]]] = {}  # refinement looks through the same networks
@@ -222,8 +225,23 @@ def evaluate(
         results.object_index += scenes.objects.tolist()
         _keep_examples(results, scenes, found, estimators, renders, examples)
         if progress is not None:
-            progress(min(1.0, (start + batch) / images))
-    return results
+            progress(done / len(mine))
+    return _merged(everyones(results), examples)
+
+
+def _merged(parts: list[Results], examples: int) -> Results:
+    """One rank's scenes after the other's."""
+    whole = parts[0]
+    for part in parts[1:]:
+        for name, row in part.methods.items():
+            for column in row.columns():
+                getattr(whole.methods[name], column).extend(getattr(row, column))
+        whole.index += part.index
+        whole.visible_fraction += part.visible_fraction
+        whole.object_index += part.object_index
+        whole.examples += part.examples
+    del whole.examples[examples:]
+    return whole
 
 
 def _detected(estimator: PoseEstimator, prepared: Any, detections: list[Boxes], scenes: SceneBatch) -> _Estimates:

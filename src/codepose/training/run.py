@@ -15,6 +15,7 @@ from codepose.config_files import load_settings, to_yaml
 from codepose.synthesis.mesh import load_mesh, save_mesh
 from codepose.synthesis.shapes import BUILTIN
 from codepose.training.checkpoint import CheckpointError, load_state, save_state
+from codepose.training.ranks import from_first
 
 
 class RunError(ValueError):
@@ -41,12 +42,15 @@ class Run:
 
     @classmethod
     def create(cls, path: str | Path, settings: Settings, *, resume: bool = False) -> Run:
-        """Makes a run folder, or goes on with an existing one.
+        """Makes a run folder, or goes on with an existing one; with several ranks the first one does.
 
         Raises:
             RunError: The folder holds a run and ``resume`` is off, or it was made with other settings.
         """
-        path = Path(path)
+        return from_first(lambda: cls._create(Path(path), settings, resume))
+
+    @classmethod
+    def _create(cls, path: Path, settings: Settings, resume: bool) -> Run:
         config = path / "config.yaml"
         if config.exists():
             if not resume:
