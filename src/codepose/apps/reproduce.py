@@ -99,19 +99,21 @@ def plan_table(scale: Scale, patterns: Sequence[str], seeds: int, device: str = 
 
 def stage_cost(settings: Settings, name: str, device: torch.device) -> Cost:
     """Returns what one stage of a run costs on this device, from an iteration on four images."""
+    return measure(fresh_stage(settings, name, device), settings, device)
+
+
+def fresh_stage(settings: Settings, name: str, device: torch.device) -> Stage:
+    """Returns a stage by its name, with new weights."""
     plain = settings.model_copy(update={"network": settings.network.model_copy(update={"weights": "none"})})
     world = World(plain, device)
-    stage: Stage
     if name == "step1":
-        stage = step1_stage(plain, world, build_extended(plain))
-    elif name == "original":
-        stage = step1_stage(plain, world, build_original(plain), original=True)
-    elif name == "detector":
+        return step1_stage(plain, world, build_extended(plain))
+    if name == "original":
+        return step1_stage(plain, world, build_original(plain), original=True)
+    if name == "detector":
         detector: Detector = build_detector(plain)
-        stage = detector_stage(plain, world, detector)
-    elif name == "jitter":
-        stage = jitter_stage(plain, world, build_extended(plain))
-    else:
-        joint: JointNetwork = build_joint(plain)
-        stage = step2_stage(plain, world, joint)
-    return measure(stage, plain, device)
+        return detector_stage(plain, world, detector)
+    if name == "jitter":
+        return jitter_stage(plain, world, build_extended(plain))
+    joint: JointNetwork = build_joint(plain)
+    return step2_stage(plain, world, joint)
