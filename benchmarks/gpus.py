@@ -35,10 +35,11 @@ _STATES = {"adabound": 2, "adam": 2, "adamw": 2, "sgd": 1, "muon": 1}
 
 @dataclass(frozen=True)
 class Load:
-    """One stage's work: operations and kept bytes an image, parameters, and the plan."""
+    """One stage's work: operations and kept bytes an image, kept bytes an iteration, parameters, and the plan."""
 
     flops: float
     kept: float
+    fixed: float
     parameters: int
     plan: StageSettings
     items: int
@@ -57,7 +58,7 @@ class Load:
     def memory(self, gpus: int) -> float:
         """Bytes of a GPU: weights, gradients, DDP's buckets, the optimiser's state, what the backward pass keeps."""
         copies = 2 + (gpus > 1) + _STATES[self.plan.optimizer.name]
-        return 4.0 * copies * self.parameters + math.ceil(self.batch(gpus) / gpus) * self.kept
+        return 4.0 * copies * self.parameters + self.fixed + math.ceil(self.batch(gpus) / gpus) * self.kept
 
 
 def load_of(settings: Settings, name: str) -> Load:
@@ -66,11 +67,12 @@ def load_of(settings: Settings, name: str) -> Load:
     stage = fresh_stage(settings, name, device)
     flops = measure(stage, settings, device, batch=1).flops
     parameters = sum(p.numel() for p in stage.network.parameters())
-    return Load(flops, kept_bytes(stage, settings), parameters, stage.settings, stage.items)
+    one, two = (kept_bytes(stage, settings, images) for images in (1, 2))
+    return Load(flops, two - one, 2 * one - two, parameters, stage.settings, stage.items)
 
 
-def kept_bytes(stage: Stage, settings: Settings) -> float:
-    """Returns the bytes that one image's forward pass keeps for the backward pass, parameters aside."""
+def kept_bytes(stage: Stage, settings: Settings, images: int) -> float:
+    """Returns the bytes that the forward pass keeps for the backward pass: images and weights in bf16."""
     weights = {p.untyped_storage().data_ptr() for p in stage.network.parameters()}
     kept: dict[int, tuple[int, Tensor]] = {}
 
@@ -81,7 +83,7 @@ def kept_bytes(stage: Stage, settings: Settings) -> float:
         return tensor
 
     with torch.no_grad():
-        batch = stage.batch(torch.arange(1), 1.0)
+        batch = stage.batch(torch.arange(images), 1.0)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t), autocast(settings, torch.device("cpu")):
         stage.loss(stage.network, batch)
     return float(sum(size for size, _ in kept.values()))
@@ -98,7 +100,7 @@ def lines(loads: dict[tuple[str, int], Load]) -> list[str]:
             cells = []
             for gpus in COUNTS:
                 memory = max(s.memory(gpus) for s in stages) / 2**30
-                cells.append(f"{memory:.0f} GiB, {sum(s.seconds(gpus) for s in stages) / 3600:.1f} h")
+                cells.append(f"{memory:.0f} GiB, {sum(s.seconds(gpus) for s in stages) / 3600:.2f} h")
             found.append(f"| {latent}-D, {cell} | {work:,.0f} | {' | '.join(cells)} |")
     return found
 
@@ -120,6 +122,7 @@ def main() -> None:
             if not shared:
                 print(
                     f"{name}, {latent}-D: {load.flops / 1e9:.1f} GFLOP and {load.kept / 2**20:.0f} MiB an image, "
+                    f"{load.fixed / 2**20:.0f} MiB an iteration, "
                     f"{load.parameters / 1e6:.1f} M parameters, {load.plan.epochs * load.items:,.0f} images"
                 )
     print("\n".join(["", *lines(loads)]))
