@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import math
@@ -17,8 +18,10 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # benchmarks/ is not part of the installed package
 
+from benchmarks import gpus  # noqa: E402
 from benchmarks.timing import Case, Contestant, Options, Report, Spread, Target, Timing, interleaved, table  # noqa: E402
 from benchmarks.vsd_numpy import vsd_numpy  # noqa: E402
+from codepose.config import OptimizerSettings, StageSettings  # noqa: E402
 
 NAMES = ("render", "vsd", "step1", "step2", "inference", "scaling", "codebook")
 
@@ -137,3 +140,17 @@ def test_the_plain_vsd_agrees_with_bop_toolkit(key: str, cost: Any) -> None:
         for estimated, gt, one in zip(golden["depth_est"], golden["depth_gt"], test, strict=True)
     ]
     np.testing.assert_allclose(values, golden[key], rtol=0, atol=1e-6)
+
+
+def test_the_time_on_many_gpus_follows_from_the_work() -> None:
+    """Ten iterations of eight images; on 64 GPUs the batch becomes 64, and the all-reduce costs what it moves."""
+    plan = StageSettings(batch=8, epochs=1.0, optimizer=OptimizerSettings(name="sgd"))
+    light = gpus.Load(flops=gpus.FLOPS, kept=2.0**30, fixed=0.0, parameters=0, plan=plan, items=80)
+    assert [light.seconds(n) for n in (1, 8, 64)] == [80.0, 10.0, 1.25]
+    assert [light.memory(n) / 2**30 for n in (1, 8, 64)] == [8.0, 1.0, 1.0]
+    heavy = dataclasses.replace(light, flops=0.0, kept=0.0, parameters=10**9)
+    assert heavy.seconds(1) == 0.0
+    assert heavy.seconds(8) == pytest.approx(10 * 2 * 7 / 8 * 4e9 / gpus.WITHIN)
+    assert heavy.memory(1) == 12e9  # weights, gradients, momentum
+    assert heavy.memory(8) == 16e9  # and DDP's buckets
+    assert dataclasses.replace(heavy, fixed=1e9).memory(1) == 13e9

@@ -310,8 +310,8 @@ class Settings(_Frozen):
     step1: StageSettings = StageSettings(
         optimizer=OptimizerSettings(name="adabound", lr=8e-6),
     )
-    original: StageSettings = StageSettings(batch=64, epochs=96.0, optimizer=OptimizerSettings(name="adam", lr=2e-4))
-    """The original AAE: 30,000 iterations over its own 20,000 views."""
+    original: StageSettings = StageSettings(batch=64, epochs=19.2, optimizer=OptimizerSettings(name="adam", lr=2e-4))
+    """The original AAE: its 30,000 iterations, here over as many different images as Step 1 has."""
     detector: StageSettings = StageSettings(
         batch=12,
         epochs=30.0,

@@ -21,7 +21,8 @@ from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
 from codepose.training import loop
 from codepose.training.checkpoint import load_state
-from codepose.training.loop import NonFiniteLossError, Stage, fit, freeze, phase_at, total_steps
+from codepose.training.loop import Stage, fit, freeze, phase_at, total_steps
+from codepose.training.meter import NonFiniteLossError
 from codepose.training.run import Run, RunError
 from codepose.training.stages import (
     joint_groups,

@@ -22,7 +22,8 @@ def test_step_2_adds_the_losses_on_codes_only_when_they_have_a_weight(
     weights: dict[str, float], extra: set[str], make_settings, world: World
 ) -> None:
     asked = {f"losses.{name}": value for name, value in weights.items()}
-    settings = make_settings(**{"losses.lambda_pose": 3.0, "losses.min_iou": 0.0, **asked})
+    none = {"losses.step2_lambda_cos": 0.0, "losses.step2_lambda_match": 0.0}
+    settings = make_settings(**{"losses.lambda_pose": 3.0, "losses.min_iou": 0.0, **none, **asked})
     torch.manual_seed(0)
     network = build_joint(settings)
     stage = step2_stage(settings, world, network)

@@ -43,8 +43,16 @@ def run(command: str, arguments: list[str], description: str) -> int:
     except Exception as error:
         if not isinstance(error, _user_errors()):
             raise
-        print(f"codepose {command}: {error}", file=sys.stderr)
+        if _is_first():
+            print(f"codepose {command}: {error}", file=sys.stderr)
         return 1
+
+
+def _is_first() -> bool:
+    """Whether this process is the one that speaks: with several devices, the first."""
+    from codepose.training.ranks import rank
+
+    return rank() == 0
 
 
 def _user_errors() -> tuple[type[Exception], ...]:
@@ -52,7 +60,7 @@ def _user_errors() -> tuple[type[Exception], ...]:
     from codepose.evaluation.bop import BopError
     from codepose.synthesis.mesh import MeshError
     from codepose.training.checkpoint import CheckpointError
-    from codepose.training.loop import NonFiniteLossError
+    from codepose.training.meter import NonFiniteLossError
     from codepose.training.run import RunError
 
     return (
@@ -116,7 +124,10 @@ def train(options: o.Train) -> int:
     from codepose.apps import workflow
     from codepose.synthesis.world import World
     from codepose.training.run import Run
+    from codepose.training.stages import make_fabric
 
+    make_fabric(options.device, options.devices, options.nodes)  # starts the other processes
+    _console.quiet = not _is_first()
     settings = with_meshes(options.settings, options.meshes)
     for model in World(settings).objects:  # a mesh that cannot be used is refused before anything is written
         size = " x ".join(f"{v:.0f}" for v in model.mesh.extents)
@@ -131,7 +142,7 @@ def train(options: o.Train) -> int:
                 highlight=False,
             )
     run = Run.create(options.out, settings, resume=options.resume)
-    workflow.train(run, options.methods, device=options.device)
+    workflow.train(run, options.methods, device=options.device, devices=options.devices, nodes=options.nodes)
     if "joint" in options.methods:
         _calibrate(run, options.device)
     _console.print(f"trained: {run.path}\nnext: codepose evaluate {run.path}", highlight=False, soft_wrap=True)
@@ -142,8 +153,12 @@ def train(options: o.Train) -> int:
 def _calibrate(run: Run, device: str) -> None:
     """Calibrates a freshly trained network; one that finds nothing yet is no reason to fail."""
     from codepose.apps.workflow import calibrate_run
+    from codepose.training.ranks import world_size
     from codepose.training.run import RunError
 
+    if world_size() > 1:
+        _console.print(f"not calibrated: type codepose calibrate {run.path}", highlight=False, soft_wrap=True)
+        return
     try:
         calibrate_run(run, device=device)
     except RunError as error:
@@ -179,14 +194,20 @@ def evaluate(options: o.Evaluate) -> int:
         refine=options.refine,
         depth=options.depth,
         device=options.device,
+        devices=options.devices,
+        nodes=options.nodes,
     )
-    _print_evaluation(done.summary, options.run)
+    if _is_first():
+        _print_evaluation(done.summary, options.run)
     return 0
 
 
 def _evaluate_bop(options: o.Evaluate, dataset: Path) -> int:
     from codepose.apps.bop import evaluate_bop
+    from codepose.training.ranks import layout
 
+    if layout(options.devices, options.nodes) != (1, 1):
+        raise ConfigError("--bop measures on one device: leave out --devices and --nodes, and torchrun")
     if len(options.methods) > 1:
         raise ConfigError("--bop measures one method at a time: --methods joint")
     summary = evaluate_bop(

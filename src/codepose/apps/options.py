@@ -63,6 +63,10 @@ class Train:
     """Go on with the run in this folder."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
+    devices: int = 1
+    """How many of them on each machine, working as one; torchrun and srun start the processes themselves."""
+    nodes: int = 1
+    """How many machines; see docs/scaling.md."""
     preset: str = "quick"
     """One of the shipped presets, or a YAML file."""
     settings: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
@@ -107,6 +111,10 @@ class Evaluate:
     """The BOP dataset's numbers of the run's objects; none = 1, 2, ..."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
+    devices: int = 1
+    """How many of them on each machine, working as one; torchrun and srun start the processes themselves."""
+    nodes: int = 1
+    """How many machines; see docs/scaling.md."""
 
 
 @dataclass
@@ -145,6 +153,10 @@ class Predict:
     """Also write a results file in BOP's CSV format."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
+    devices: int = 1
+    """How many of them on each machine, working as one; torchrun and srun start the processes themselves."""
+    nodes: int = 1
+    """How many machines; see docs/scaling.md."""
 
 
 @dataclass

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +19,7 @@ from codepose.apps.sources import Photo, Source, Video, import_cv2
 from codepose.estimation.camera import Camera
 from codepose.estimation.detection import Detection
 from codepose.evaluation.bop_results import PoseResult, write_results
+from codepose.training.ranks import everyones, rank, world_size
 from codepose.training.run import write_atomically
 
 
@@ -66,9 +69,10 @@ class Output:
     Args:
         folder: Made if needed; files of the same names are replaced.
         bop: Results file in BOP's format to write; None = none.
+        elsewhere: Sources before these that other ranks treat; their names are taken.
     """
 
-    def __init__(self, folder: Path, bop: Path | None = None) -> None:
+    def __init__(self, folder: Path, bop: Path | None = None, elsewhere: Sequence[Source] = ()) -> None:
         for place in (folder, *([bop.parent] if bop else [])):
             place.mkdir(parents=True, exist_ok=True)
         self.folder = folder
@@ -77,7 +81,11 @@ class Output:
         self._lines = 0
         self._names: dict[Source, str] = {}
         self._film: Film | None = None
-        self._records = open(folder / "predictions.jsonl", "w")  # noqa: SIM115 - closed by __exit__
+        self._written: list[Prediction] = []
+        for source in elsewhere:
+            self._name(source)
+        records = folder / "predictions.jsonl" if rank() == 0 else Path(os.devnull)
+        self._records = open(records, "w")  # noqa: SIM115 - closed by __exit__
 
     def __enter__(self) -> Self:
         return self
@@ -87,7 +95,7 @@ class Output:
     ) -> None:
         self._records.close()
         self._close_film()
-        if self._bop is not None:
+        if self._bop is not None and rank() == 0:
             write_results(self._bop, self._rows)
 
     def write(self, prediction: Prediction, picture: NDArray[np.uint8]) -> None:
@@ -98,10 +106,9 @@ class Output:
             picture: (H, W, 3) uint8, the overlay.
         """
         values, name = prediction.to_json(), self._name(prediction.source)
-        self._records.write(json.dumps(values) + "\n")
-        self._records.flush()
-        self._rows += prediction.to_bop(self._lines)
-        self._lines += 1
+        self._record(prediction)
+        if world_size() > 1:
+            self._written.append(prediction)
         if isinstance(prediction.source, Video):
             if self._film is None or self._film.name != name:
                 self._close_film()
@@ -110,6 +117,18 @@ class Output:
             return
         write_atomically(self.folder / f"{name}.json", json.dumps(values, indent=2) + "\n")
         Image.fromarray(picture).save(self.folder / f"{name}.overlay.png", compress_level=1)
+
+    def merge(self) -> None:
+        """Puts the other ranks' lines behind the first one's; every rank calls it when it is done."""
+        if world_size() > 1:
+            for prediction in [p for part in everyones(self._written)[1:] for p in part]:
+                self._record(prediction)
+
+    def _record(self, prediction: Prediction) -> None:
+        self._records.write(json.dumps(prediction.to_json()) + "\n")
+        self._records.flush()
+        self._rows += prediction.to_bop(self._lines)
+        self._lines += 1
 
     def _close_film(self) -> None:
         if self._film is not None:

@@ -26,6 +26,7 @@ from codepose.estimation.estimator import PoseEstimator
 from codepose.estimation.smoothing import PoseSmoother
 from codepose.synthesis.world import World
 from codepose.training.progress import Display
+from codepose.training.ranks import Shares, everyones, first_before_others, layout, rank
 from codepose.training.run import Run
 
 if TYPE_CHECKING:
@@ -45,10 +46,11 @@ def predict_images(options: Predict) -> int:
         RunError: The run is none, or its training is not finished.
     """
     camera = read_camera(options.K)
-    sources = find_sources(options.sources)
-    depths = None if options.depth is None else Depths.find(options.depth, options.depth_scale, sources)
+    everything = find_sources(options.sources)
+    depths = None if options.depth is None else Depths.find(options.depth, options.depth_scale, everything)
     run = Run.open(options.run)
-    estimator = PoseEstimator.load(run, options.method, options.device, refine=options.refine)
+    device = _device(options)
+    estimator = first_before_others(lambda: PoseEstimator.load(run, options.method, device, refine=options.refine))
     predictor = Predictor(estimator, camera, options, depths)
     if options.min_confidence > 0 and estimator.confidence is None:
         raise ConfigError(
@@ -59,8 +61,10 @@ def predict_images(options: Predict) -> int:
     own = run.path if run.path == options.run else Path()  # a network that codepose brings keeps nothing of ours
     folder = options.out or own / "predictions"
     failed = 0
+    mine = Shares(len(everything)).own
+    sources = everything[mine]
     with ExitStack() as stack:
-        output = stack.enter_context(Output(folder, options.bop))
+        output = stack.enter_context(Output(folder, options.bop, everything[: mine.start]))
         progress = stack.enter_context(Progress(sources, predictor.console))
         for source in sources:
             try:
@@ -73,8 +77,20 @@ def predict_images(options: Predict) -> int:
             except KeyboardInterrupt:
                 if not (isinstance(source, Video) and source.live):
                     raise
+        output.merge()
+        progress.merge()
+    failed = sum(everyones(failed))
     predictor.say(f"{progress.summary()}: overlays and JSON in {folder}")
     return 1 if failed else 0
+
+
+def _device(options: Predict) -> str:
+    """Where this process predicts; several divide the sources."""
+    if layout(options.devices, options.nodes) == (1, 1):
+        return options.device
+    from codepose.training.stages import make_fabric  # takes seconds to import
+
+    return str(make_fabric(options.device, options.devices, options.nodes).device)
 
 
 class Predictor:
@@ -93,7 +109,7 @@ class Predictor:
         self.estimator = estimator
         self.options = options
         self.depths = depths
-        self.console = Console()
+        self.console = Console(quiet=rank() > 0)
         self._given = camera
         self._camera = lru_cache(maxsize=4)(self._fitted)  # a few sizes, each with its undistortion map
 
@@ -170,6 +186,10 @@ class Progress:
         if self._display is not None:
             share = 0.0 if self._total is None else min(1.0, self._done / self._total)
             self._display.update(share, self.summary())
+
+    def merge(self) -> None:
+        """Counts the images of all ranks."""
+        self._done = sum(everyones(self._done))
 
     def summary(self) -> str:
         """Returns how many images are done, and how fast, files and overlays included."""

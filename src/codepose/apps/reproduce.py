@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,20 +22,23 @@ from codepose.networks.joint import JointNetwork
 from codepose.synthesis.world import World
 from codepose.training.cost import Cost, measure
 from codepose.training.loop import Stage
+from codepose.training.ranks import from_first, rank
 from codepose.training.run import Run
 from codepose.training.stages import detector_stage, jitter_stage, make_fabric, step1_stage, step2_stage
 
 
 def reproduce(options: Reproduce) -> int:
     """Runs, resumes or plans the experiment; returns the exit status."""
-    console = Console()
+    if not options.dry_run:
+        make_fabric(options.device)  # with torchrun, the processes find each other
+    console = Console(quiet=rank() > 0)
     seeds = range(options.seeds or DEFAULT_SEEDS[options.scale])
     if options.dry_run:
         console.print(plan_table(options.scale, options.cells, len(seeds), options.device))
         return 0
     for seed in seeds:
         run_seed(options.out, options.scale, seed, options.cells, console, options.device)
-        report = write_grid_report(options.out)
+        report = from_first(lambda: write_grid_report(options.out))
         console.print(f"report: {report}", highlight=False, soft_wrap=True)
     return 0
 
@@ -53,7 +57,8 @@ def run_seed(
         for cell in members:
             console.rule(f"seed {seed}, {cell.name}")
             for stage in training_stages(cell):
-                share(stage, homes.get(stage_key(cell, stage), run), run)
+                home = homes.get(stage_key(cell, stage), run)
+                from_first(partial(share, stage, home, run))
             train(run, [cell.method], device=device)
             for stage in training_stages(cell):
                 homes.setdefault(stage_key(cell, stage), run)
@@ -63,7 +68,7 @@ def run_seed(
 def _evaluate(run: Run, members: Sequence[Cell], device: str) -> None:
     """Evaluates a group's methods, unless the results on disk hold them all."""
     path = run.path / "evaluation" / "results.json"
-    done = set(json.loads(path.read_text())["methods"]) if path.is_file() else set()
+    done = from_first(lambda: set(json.loads(path.read_text())["methods"]) if path.is_file() else set())
     if not {cell.method for cell in members} <= done:
         evaluate_run(run, [cell.method for cell in members], refine=True, device=device)
 
@@ -94,19 +99,21 @@ def plan_table(scale: Scale, patterns: Sequence[str], seeds: int, device: str = 
 
 def stage_cost(settings: Settings, name: str, device: torch.device) -> Cost:
     """Returns what one stage of a run costs on this device, from an iteration on four images."""
+    return measure(fresh_stage(settings, name, device), settings, device)
+
+
+def fresh_stage(settings: Settings, name: str, device: torch.device) -> Stage:
+    """Returns a stage by its name, with new weights."""
     plain = settings.model_copy(update={"network": settings.network.model_copy(update={"weights": "none"})})
     world = World(plain, device)
-    stage: Stage
     if name == "step1":
-        stage = step1_stage(plain, world, build_extended(plain))
-    elif name == "original":
-        stage = step1_stage(plain, world, build_original(plain), original=True)
-    elif name == "detector":
+        return step1_stage(plain, world, build_extended(plain))
+    if name == "original":
+        return step1_stage(plain, world, build_original(plain), original=True)
+    if name == "detector":
         detector: Detector = build_detector(plain)
-        stage = detector_stage(plain, world, detector)
-    elif name == "jitter":
-        stage = jitter_stage(plain, world, build_extended(plain))
-    else:
-        joint: JointNetwork = build_joint(plain)
-        stage = step2_stage(plain, world, joint)
-    return measure(stage, plain, device)
+        return detector_stage(plain, world, detector)
+    if name == "jitter":
+        return jitter_stage(plain, world, build_extended(plain))
+    joint: JointNetwork = build_joint(plain)
+    return step2_stage(plain, world, joint)

@@ -29,12 +29,14 @@ from codepose.estimation.estimator import (
 )
 from codepose.estimation.refine import Refiner
 from codepose.evaluation import draw
-from codepose.evaluation.benchmark import Results, evaluate
+from codepose.evaluation.benchmark import evaluate
 from codepose.evaluation.pictures import write_run_report
 from codepose.evaluation.reliability import calibrate
+from codepose.evaluation.results import Results
 from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
 from codepose.training.progress import Display
+from codepose.training.ranks import first_before_others, from_first, world_size
 from codepose.training.run import Run, RunError, write_atomically
 from codepose.training.stages import (
     make_fabric,
@@ -46,15 +48,18 @@ from codepose.training.stages import (
 )
 
 
-def train(run: Run, methods: Sequence[Method] = PAPER_METHODS, *, device: str = "auto") -> None:
+def train(
+    run: Run, methods: Sequence[Method] = PAPER_METHODS, *, device: str = "auto", devices: int = 1, nodes: int = 1
+) -> None:
     """Trains, or goes on training, every stage that the methods need, joint network first.
 
     Args:
         run: Its settings say what and how.
         methods: Which of "joint", "extended", "original", "jitter".
         device: "auto", "cpu", "cuda" or "cuda:N".
+        devices, nodes: See ``make_fabric``; call that before ``Run.create`` where there are several.
     """
-    fabric = make_fabric(device)
+    fabric = make_fabric(device, devices, nodes)
     world = World(run.settings, fabric.device)
     needed = {stage for method in methods for stage in STAGES[method]}
     if needed & {"step1", "step2", "jitter"}:
@@ -93,6 +98,8 @@ def evaluate_run(
     refine: bool = False,
     depth: bool = False,
     device: str = "auto",
+    devices: int = 1,
+    nodes: int = 1,
 ) -> Evaluation:
     """Evaluates methods on the same held-out scenes and writes results.json, per_image.csv and report.html.
 
@@ -104,12 +111,13 @@ def evaluate_run(
         refine: Also give every method a row with render-and-compare.
         depth: Also give every method, refined where ``refine`` is on, a row with poses fitted to the scenes' depth.
         device: "auto", "cpu", "cuda" or "cuda:N".
+        devices, nodes: See ``make_fabric``; they divide the scenes.
 
     Raises:
         RunError: A method is not trained, or the run is one that codepose brings.
     """
     run.require_own()
-    where = make_fabric(device).device
+    where = make_fabric(device, devices, nodes).device
     world = World(run.settings, where)
     methods = list(methods or trained_methods(run) or ["joint"])
     estimators: dict[str, PoseEstimator] = {method: _estimator(run, method, world) for method in methods}
@@ -128,8 +136,6 @@ def evaluate_run(
             depth=depth,
             progress=lambda share: display.update(share, ""),
         )
-    folder = run.stage("evaluation")
-    json_path, csv_path = folder / "results.json", folder / "per_image.csv"
     summary: dict[str, Any] = results.summary() | {
         "preset": run.settings.name,
         "seed": run.settings.data.seed,
@@ -138,6 +144,12 @@ def evaluate_run(
         "hardware": hardware(where),
         "date": time.strftime("%Y-%m-%d"),
     }
+    return from_first(lambda: _written(run, world, results, summary))
+
+
+def _written(run: Run, world: World, results: Results, summary: dict[str, Any]) -> Evaluation:
+    folder = run.stage("evaluation")
+    json_path, csv_path = folder / "results.json", folder / "per_image.csv"
     write_atomically(json_path, json.dumps(summary, indent=2) + "\n")
     write_atomically(csv_path, results.csv())
     write_run_report(run, world, results, summary, run.path / "report.html")
@@ -197,7 +209,7 @@ def _estimator(run: Run, method: Method, world: World) -> PoseEstimator:
     with Display(f"Codebook: {method}") as display:
         start = time.monotonic()
         pipeline = load_pipeline(run, method, world.device)
-        books = load_codebooks(run, method, pipeline, world)
+        books = first_before_others(lambda: load_codebooks(run, method, pipeline, world))
         views = sum(len(b.codes) for b in books)
         display.update(1.0, f"{views} views in {time.monotonic() - start:.0f} s")
     return PoseEstimator(pipeline, books, confidence=load_confidence(run, method, pipeline, refined=False))
@@ -205,10 +217,11 @@ def _estimator(run: Run, method: Method, world: World) -> PoseEstimator:
 
 def hardware(device: torch.device) -> str:
     """Returns in words what the numbers were measured on."""
+    several = f"{world_size()} x " if world_size() > 1 else ""
     if device.type == "cuda":
-        return str(torch.cuda.get_device_name(device))
+        return several + str(torch.cuda.get_device_name(device))
     name = torch.cpu.get_capabilities().get("cpu_name", platform.processor())
-    return f"{name}, {torch.get_num_threads()} CPU threads"
+    return f"{several}{name}, {torch.get_num_threads()} CPU threads"
 
 
 def preview(settings: Settings, *, count: int = 8, scenes: bool = True, difficulty: float = 1.0) -> draw.Picture:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from codepose.estimation.confidence import CORRECT
 from codepose.evaluation import draw, plots
-from codepose.evaluation.benchmark import Example, Results, settings_note
+from codepose.evaluation.benchmark import settings_note
 from codepose.evaluation.metrics import (
     MSSD_THRESHOLDS_PERCENT,
     ROTATION_THRESHOLDS_DEG,
@@ -20,6 +20,7 @@ from codepose.evaluation.metrics import (
     by_visibility,
 )
 from codepose.evaluation.report import Section, Table, method_table, write_report
+from codepose.evaluation.results import Example, Results
 from codepose.synthesis.inspection import symmetry_words
 from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.symmetry_group import Symmetries

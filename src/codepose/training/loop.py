@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import gc
 import queue
 import threading
 import time
@@ -17,14 +17,11 @@ from torch import Tensor, nn
 from codepose.config import ALL_GROUPS, Phase, StageSettings
 from codepose.networks.precision import autocast, uses_bf16
 from codepose.synthesis.scenes import difficulty_at, split_batch
+from codepose.training.meter import Meter
 from codepose.training.optimizers import build_optimizer, learning_rate
 from codepose.training.progress import Display, rate_text
-from codepose.training.run import MetricsLog, Run
-
-
-class NonFiniteLossError(FloatingPointError):
-    """A term of the loss became NaN or infinite; the text names it."""
-
+from codepose.training.ranks import Interrupt, Shares, barrier, everyones, rank, reseed, total, world_size
+from codepose.training.run import MetricsLog, Run, RunError
 
 Loss = Callable[[nn.Module, Any], tuple[Tensor, dict[str, Tensor]]]
 """(network, batch) -> the total to minimise and the terms to log, all scalars."""
@@ -67,6 +64,7 @@ class _Clock:
     total: int
     limit: float
     used: float = 0.0
+    agreed: float | None = None  # with several ranks: the first one's time when they last compared
     _since: float = field(default_factory=time.monotonic)
 
     def elapsed(self) -> float:
@@ -74,12 +72,20 @@ class _Clock:
 
     def progress(self, step: int) -> float:
         by_steps = step / self.total
-        return by_steps if self.limit <= 0 else min(1.0, max(by_steps, self.elapsed() / self.limit))
+        if self.limit <= 0:
+            return by_steps
+        elapsed = self.elapsed() if self.agreed is None else self.agreed
+        return min(1.0, max(by_steps, elapsed / self.limit))
 
 
 def steps_per_epoch(stage: Stage) -> int:
     """Returns the iterations that show every image once; the last, smaller batch is dropped if there is a full one."""
     return max(1, stage.items // stage.settings.batch)
+
+
+def images_per_step(stage: Stage) -> int:
+    """Returns the images of one iteration, all ranks together."""
+    return min(stage.settings.batch, stage.items)
 
 
 def total_steps(stage: Stage) -> int:
@@ -97,7 +103,7 @@ def fit(stage: Stage, run: Run, fabric: Fabric, *, seed: int = 0, display: Displ
     torch.manual_seed(seed)
     trainer = _Trainer(stage, run, fabric, display or Display(stage.name), seed)
     try:
-        with trainer.display:
+        with trainer.display, trainer.interrupt:
             while trainer.clock.progress(trainer.step) < 1.0:
                 trainer.enter_phase()
                 trainer.iterate()
@@ -105,18 +111,22 @@ def fit(stage: Stage, run: Run, fabric: Fabric, *, seed: int = 0, display: Displ
             trainer.finish()
     except KeyboardInterrupt:
         trainer.save()
+        barrier()
         trainer.display.note(f"stopped at iteration {trainer.step}; --resume goes on from here")
         raise
     finally:
         trainer.close()
-    run.save_weights(stage.name, stage.network)
+    if rank() == 0:
+        run.save_weights(stage.name, stage.network)
+    barrier()
 
 
 class _Trainer:
     """The state of a running stage: what a checkpoint holds, and what watches over it."""
 
     def __init__(self, stage: Stage, run: Run, fabric: Fabric, display: Display, seed: int) -> None:
-        self.stage, self.run, self.fabric, self.display = stage, run, fabric, display
+        self.stage, self.run, self.fabric, self.display, self.seed = stage, run, fabric, display, seed
+        Shares(images_per_step(stage)).require_one_each(stage.name)
         stage.network.to(device=fabric.device).to(memory_format=torch.channels_last)
         factor = stage.settings.optimizer.pretrained_factor
         parts = [(p, factor if name in stage.pretrained else 1.0) for name, p in stage.groups.items()]
@@ -124,11 +134,16 @@ class _Trainer:
         self.optimizer = build_optimizer(parts, stage.settings.optimizer, dtype)
         self.clock = _Clock(total_steps(stage), stage.settings.time_limit)
         self.step = _resume(stage, run, self.optimizer, self.clock)
-        self.log = MetricsLog(run, stage.name, self.step)
+        if len(set(everyones(self.step))) > 1:
+            raise RunError(f"{run.path} is not the same for every rank: put it on a disk that all machines share")
+        self.log = MetricsLog(run, stage.name, self.step) if rank() == 0 else None
         self.feed = _Feed(stage, self.clock, seed, self.step, threaded=fabric.device.type == "cuda")
-        self.meter = _Meter(stage, fabric.device)
+        self.meter = Meter(images_per_step(stage), fabric.device)
         self.phase: Phase | None = None
+        self.network: Any = None
         self.rate = self.difficulty = self.begun = 0.0
+        self.interrupt, self.stopping = Interrupt(), False
+        self.agree()
 
     def enter_phase(self) -> None:
         """Freezes what the current phase keeps, and wraps the network anew when the phase changes.
@@ -139,7 +154,11 @@ class _Trainer:
         if phase is not self.phase:
             self.phase = phase
             freeze(self.stage, phase)
+            self.network = None
+            gc.collect()  # the wrapper of the phase before, and its hooks on the parameters
             self.network, self.wrapped_optimizer = self.fabric.setup(self.stage.network, self.optimizer)
+            if hasattr(self.stage.network, "encode"):
+                self.network.mark_forward_method("encode")  # losses call it, too: through the wrapper
             self.network.train()
 
     def iterate(self) -> None:
@@ -152,6 +171,7 @@ class _Trainer:
         start = time.monotonic()
         batch, self.difficulty = next(self.feed)
         wait = time.monotonic() - start
+        reseed(self.seed, self.step)
         with autocast(self.run.settings, self.fabric.device):
             loss, terms = self.stage.loss(self.network, batch)
         self.meter.add(terms, wait)
@@ -161,6 +181,15 @@ class _Trainer:
         self.wrapped_optimizer.step()
         self.wrapped_optimizer.zero_grad()
         self.step += 1
+        if self.fabric.device.type == "cpu" or self.step % self.stage.settings.log_every == 0:  # else a GPU would wait
+            self.agree()
+
+    def agree(self) -> None:
+        """Several ranks go by the first one's clock, and stop together if one of them is interrupted."""
+        if world_size() > 1:
+            mine = [float(self.interrupt.came), self.clock.elapsed() if rank() == 0 else 0.0]
+            sums = total(torch.tensor(mine, dtype=torch.float64, device=self.fabric.device))
+            self.stopping, self.clock.agreed = bool(sums[0] > 0), float(sums[1])
 
     def look(self) -> None:
         """Logs, validates and saves when it is time to."""
@@ -168,20 +197,29 @@ class _Trainer:
         if self.step % settings.log_every == 0 or self.step == self.clock.total:
             record = self.meter.read(self.step)
             record |= {"lr": self.rate, "difficulty": self.difficulty, "elapsed_s": self.clock.elapsed()}
-            self.log.write(record)
+            self.write(record)
             self.display.update(progress, rate_text(self.meter.means, self.meter.images_per_s))
         if int(progress * settings.validations) > int(self.begun * settings.validations):
-            numbers, warnings = _validated(self.stage)
-            self.log.write({"step": self.step, **numbers})
+            numbers, warnings = _validated(self.stage) if rank() == 0 else ({}, [])
+            self.write({"step": self.step, **numbers})
             for warning in warnings if self.begun > self.stage.curriculum else []:
                 self.display.note(f"warning: {warning}")
-                self.log.write({"step": self.step, "warning": warning})
+                self.write({"step": self.step, "warning": warning})
         if self.step % settings.checkpoint_every == 0:
             self.meter.require_finite()
             self.save()
+        if self.stopping:
+            raise KeyboardInterrupt
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Logs a record."""
+        if self.log is not None:
+            self.log.write(record)
 
     def save(self) -> None:
-        """Writes the checkpoint."""
+        """Writes the checkpoint, which fits any number of ranks."""
+        if rank() != 0:
+            return
         state = {
             "network": self.stage.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -201,7 +239,8 @@ class _Trainer:
     def close(self) -> None:
         """Stops the data thread and closes the logs."""
         self.feed.close()
-        self.log.close()
+        if self.log is not None:
+            self.log.close()
 
 
 def phase_at(stage: Stage, progress: float) -> Phase:
@@ -253,48 +292,6 @@ def _validated(stage: Stage) -> tuple[dict[str, float], list[str]]:
     return {f"val_{name}": value for name, value in numbers.items()}, warnings
 
 
-class _Meter:
-    """Running means of the loss terms since the last reading, without a synchronisation in between on a GPU."""
-
-    def __init__(self, stage: Stage, device: torch.device) -> None:
-        self._batch = stage.settings.batch
-        self._eager = device.type == "cpu"
-        self._sums: dict[str, Tensor] = {}
-        self._count, self._wait, self._start = 0, 0.0, time.monotonic()
-        self.means: dict[str, float] = {}
-        self.images_per_s = 0.0
-
-    def add(self, terms: dict[str, Tensor], wait: float) -> None:
-        for name, value in terms.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value.detach().float()
-        self._count += 1
-        self._wait += wait
-        if self._eager:
-            self.require_finite()
-
-    def require_finite(self) -> None:
-        """A sum is finite only if every term was."""
-        for name, value in self._sums.items():
-            if not math.isfinite(float(value)):
-                raise NonFiniteLossError(
-                    f"the loss term {name!r} is {float(value)}: lower the learning rate, or set precision to float32"
-                )
-
-    def read(self, step: int) -> dict[str, float]:
-        self.require_finite()
-        seconds = max(time.monotonic() - self._start, 1e-9)
-        self.means = {name: float(value) / self._count for name, value in self._sums.items()}
-        self.images_per_s = self._count * self._batch / seconds
-        record = {
-            "step": step,
-            **self.means,
-            "images_per_s": self.images_per_s,
-            "data_wait": self._wait / seconds,
-        }
-        self._sums, self._count, self._wait, self._start = {}, 0, 0.0, time.monotonic()
-        return record
-
-
 _TOGETHER = 128
 """Images made in one go on a CPU, at most."""
 
@@ -321,7 +318,8 @@ class _Feed(Iterator[tuple[Any, float]]):
         epoch, place = divmod(step, per_epoch)
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)
         order = torch.randperm(self._stage.items, generator=generator)
-        return order[place * size : (place + 1) * size]
+        whole = order[place * size : (place + 1) * size]
+        return whole[Shares(len(whole)).own]
 
     @torch.no_grad()
     def _make(self) -> tuple[Any, float]:

@@ -9,20 +9,22 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from codepose.training.ranks import rank
+
 _LINE_EVERY_S = 15.0
 
 
 class Display:
-    """Shows stage, loss terms, images/s and time left."""
+    """Shows stage, loss terms, images/s and time left; on the first rank only."""
 
     def __init__(self, title: str, console: Console | None = None) -> None:
         self.title = title
-        self.console = console or Console()
+        self.console = console or Console(quiet=rank() > 0)
         self._last_line = 0.0
         self._start = time.monotonic()
         self._first_share: float | None = None
         self._bar: Progress | None = None
-        if self.console.is_terminal:
+        if self.console.is_terminal and not self.console.quiet:
             self._bar = Progress(
                 TextColumn("{task.description}", style="bold"),
                 BarColumn(bar_width=24),

@@ -16,6 +16,7 @@ from codepose.synthesis.mesh import load_mesh, save_mesh
 from codepose.synthesis.shapes import BUILTIN
 from codepose.synthesis.symmetry_group import Symmetries, declared_symmetries
 from codepose.training.checkpoint import CheckpointError, load_state, save_state
+from codepose.training.ranks import from_first
 
 
 class RunError(ValueError):
@@ -42,12 +43,15 @@ class Run:
 
     @classmethod
     def create(cls, path: str | Path, settings: Settings, *, resume: bool = False) -> Run:
-        """Makes a run folder, or goes on with an existing one.
+        """Makes a run folder, or goes on with an existing one; with several ranks the first one does.
 
         Raises:
             RunError: The folder holds a run and ``resume`` is off, or it was made with other settings.
         """
-        path = Path(path)
+        return from_first(lambda: cls._create(Path(path), settings, resume))
+
+    @classmethod
+    def _create(cls, path: Path, settings: Settings, resume: bool) -> Run:
         config = path / "config.yaml"
         if config.exists():
             if not resume:

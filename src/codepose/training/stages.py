@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torchvision.ops import box_iou
 
-from codepose.config import Settings
+from codepose.config import ConfigError, Settings
 from codepose.geometry import jittered_boxes, padded_square
 from codepose.networks.autoencoder import ExtendedAutoencoder, OriginalAutoencoder, crop_squares
 from codepose.networks.build import box_jitter, build_detector, build_extended, build_joint, build_original
@@ -21,23 +22,40 @@ from codepose.synthesis.scenes import CropBatch, SceneBatch, SceneSource
 from codepose.synthesis.world import World
 from codepose.training.loop import Stage, fit
 from codepose.training.progress import Display
+from codepose.training.ranks import Shares, from_first, layout, mean_over
 from codepose.training.run import Run
 
 _VAL_CROPS = 64
 _VAL_SCENES = 32
 
 
-def make_fabric(device: str = "auto") -> Fabric:
-    """Returns a Fabric for one device: "auto", "cpu", "cuda" or "cuda:N".
+def make_fabric(device: str = "auto", devices: int = 1, nodes: int = 1) -> Fabric:
+    """Returns a Fabric for one device, or, with its processes started, for several that work as one (DDP).
 
-    Its own mixed precision is left off: it would turn boxes, rotations and targets into bf16 on their way into the
-    network. ``autocast`` rounds only what the layers multiply.
+    Args:
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        devices: How many on each machine. Left at 1, torchrun's and srun's own processes are used.
+        nodes: Machines; on each of them this program is started.
+
+    Raises:
+        ConfigError: There are not so many, or a launcher has started another number of processes.
     """
+    # Fabric's own mixed precision is left off: it would turn boxes, rotations and targets into bf16 on their way into
+    # the network. ``autocast`` rounds only what the layers multiply
     kind, _, number = device.partition(":")
     if kind == "auto":
         kind = "cuda" if torch.cuda.is_available() else "cpu"
-    devices: Any = [int(number)] if number else 1
-    return Fabric(accelerator=kind, devices=devices, precision="32-true")
+    devices, nodes = layout(devices, nodes)
+    if devices * nodes == 1:
+        return Fabric(accelerator=kind, devices=[int(number)] if number else 1, precision="32-true")
+    if number:
+        raise ConfigError(f"--device {device} is one device, not {devices * nodes}: type --device {kind}")
+    try:
+        fabric = Fabric(accelerator=kind, devices=devices, num_nodes=nodes, strategy="ddp", precision="32-true")
+    except (RuntimeError, ValueError, MisconfigurationException) as error:
+        raise ConfigError(str(error)) from None
+    fabric.launch()
+    return fabric
 
 
 def step1_stage(settings: Settings, world: World, network: nn.Module, *, original: bool = False) -> Stage:
@@ -46,23 +64,26 @@ def step1_stage(settings: Settings, world: World, network: nn.Module, *, origina
     train, val = SceneSource(world, "train"), SceneSource(world, "val")
     ratio = losses.original_bootstrap_ratio if original else losses.bootstrap_ratio
     symmetries = () if original else tuple(o.symmetries for o in world.objects)
+    plan = settings.original if original else settings.step1
+    shares = Shares(min(plan.batch, settings.data.step1_images))
 
     def loss(net: nn.Module, batch: CropBatch) -> tuple[Tensor, dict[str, Tensor]]:
         inputs = batch.inputs.contiguous(memory_format=torch.channels_last)
         latents, reconstructions = net(inputs)
-        terms = {"mse": mse(reconstructions.float(), batch.targets, ratio).mean()}
+        terms = {"mse": shares.mean(mse(reconstructions.float(), batch.targets, ratio).mean())}
         total = terms["mse"]
         if not original:
-            assert isinstance(network, ExtendedAutoencoder)
             targets = batch.targets.contiguous(memory_format=torch.channels_last)
             with torch.set_grad_enabled(not losses.stop_grad_target):
-                target_latents = network.encode(targets)
-            terms["angle"] = angle_loss(latents.float(), batch.R_view, batch.objects, losses.pairing, symmetries)
-            terms["cos"] = cos_loss(latents.float(), target_latents.float())
+                target_latents = net.encode(targets)  # type: ignore[operator]
+            # pairs are those of the whole batch, whatever rank they are on
+            z, z_target = shares.gather(latents.float()), shares.gather(target_latents.float())
+            R_view, objects = shares.gather(batch.R_view), shares.gather(batch.objects)
+            terms["angle"] = angle_loss(z, R_view, objects, losses.pairing, symmetries)
+            terms["cos"] = cos_loss(z, z_target)
             total = total + losses.lambda_angle * terms["angle"] + losses.lambda_cos * terms["cos"]
             if losses.lambda_match > 0:
-                views = (latents.float(), target_latents.float(), batch.R_view, batch.objects)
-                terms["match"] = match_loss(*views, symmetries)
+                terms["match"] = match_loss(z, z_target, R_view, objects, symmetries)
                 total = total + losses.lambda_match * terms["match"]
         return total, terms
 
@@ -87,7 +108,7 @@ def step1_stage(settings: Settings, world: World, network: nn.Module, *, origina
         items=settings.data.step1_images,
         batch=train.crops,
         loss=loss,
-        settings=settings.original if original else settings.step1,
+        settings=plan,
         curriculum=settings.data.curriculum,
         validate=health,
     )
@@ -118,9 +139,11 @@ def _mean_iou(found: list[Boxes], batch: SceneBatch) -> float:
 def detector_stage(settings: Settings, world: World, network: Detector) -> Stage:
     """The independent Faster R-CNN (L_faster alone), the paper's baseline detector."""
     train, val = SceneSource(world, "train"), SceneSource(world, "val")
+    shares = Shares(min(settings.detector.batch, settings.data.scene_images))
 
     def loss(net: nn.Module, batch: SceneBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        terms = net(batch.images.contiguous(memory_format=torch.channels_last), boxes_of(batch))
+        found = net(batch.images.contiguous(memory_format=torch.channels_last), boxes_of(batch))
+        terms = {name: shares.mean(term) for name, term in found.items()}
         return torch.stack(list(terms.values())).sum(), terms
 
     def validate(_: nn.Module) -> tuple[dict[str, float], list[str]]:
@@ -147,21 +170,24 @@ def step2_stage(settings: Settings, world: World, network: JointNetwork) -> Stag
     train, val = SceneSource(world, "train"), SceneSource(world, "val")
     losses = settings.losses
     symmetries = tuple(o.symmetries for o in world.objects) if losses.step2_lambda_match > 0 else ()
+    shares = Shares(min(settings.step2.batch, settings.data.scene_images))
 
     def loss(net: nn.Module, batch: SceneBatch) -> tuple[Tensor, dict[str, Tensor]]:
         images = batch.images.contiguous(memory_format=torch.channels_last)
         out = net(images, boxes_of(batch), batch.targets)
-        terms = dict(out.losses)
+        terms = {name: shares.mean(term) for name, term in out.losses.items() if name != "mse"}
+        terms["mse"] = mean_over(out.losses["mse"], out.used.sum())
         total = sum(value for name, value in terms.items() if name != "mse") + losses.lambda_pose * terms["mse"]
-        if out.view_latents is not None and bool(out.used.any()):
-            seen, views = out.latents[out.used].float(), out.view_latents[out.used].float()
+        if out.view_latents is not None and bool((used := shares.gather(out.used)).any()):
+            seen, views = shares.gather(out.latents.float())[used], shares.gather(out.view_latents.float())[used]
             terms["cos"] = cos_loss(seen, views)
             total = total + losses.step2_lambda_cos * terms["cos"]
             if losses.step2_lambda_match > 0:
-                pairs = (seen, views, batch.R_view[out.used], batch.objects[out.used])
-                terms["match"] = match_loss(*pairs, symmetries)
+                R_view, objects = shares.gather(batch.R_view)[used], shares.gather(batch.objects)[used]
+                terms["match"] = match_loss(seen, views, R_view, objects, symmetries)
                 total = total + losses.step2_lambda_match * terms["match"]
-        return total, terms | {"fed_back_iou": out.iou.mean(), "skipped": 1.0 - out.used.float().mean()}
+        seen_well = {"fed_back_iou": out.iou.mean(), "skipped": 1.0 - out.used.float().mean()}
+        return total, terms | {name: shares.mean(value) for name, value in seen_well.items()}
 
     def validate(_: nn.Module) -> tuple[dict[str, float], list[str]]:
         batch = val.scenes(torch.arange(min(_VAL_SCENES, settings.data.val_images)))
@@ -198,6 +224,7 @@ def jitter_stage(settings: Settings, world: World, network: ExtendedAutoencoder)
     detections beat simple jitter?
     """
     train, losses = SceneSource(world, "train"), settings.losses
+    shares = Shares(min(settings.step2.batch, settings.data.scene_images))
     reach = box_jitter(settings)
 
     def loss(net: nn.Module, batch: SceneBatch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -205,7 +232,7 @@ def jitter_stage(settings: Settings, world: World, network: ExtendedAutoencoder)
         order = torch.arange(len(squares), device=squares.device)
         crops = crop_squares(batch.images, squares, order, settings.network.crop)
         _, reconstructions = net(crops.contiguous(memory_format=torch.channels_last))
-        error = mse(reconstructions.float(), batch.targets, losses.bootstrap_ratio).mean()
+        error = shares.mean(mse(reconstructions.float(), batch.targets, losses.bootstrap_ratio).mean())
         return losses.lambda_pose * error, {"mse": error}
 
     return Stage(
@@ -310,7 +337,7 @@ def train_jitter(run: Run, world: World, fabric: Fabric, pretrained: ExtendedAut
 
 
 def _train(stage: Any, name: str, title: str, network: nn.Module, run: Run, fabric: Fabric) -> None:
-    if run.has(name):
+    if from_first(lambda: run.has(name)):
         run.load_weights(name, network)
         network.to(device=fabric.device).to(memory_format=torch.channels_last)
     else:

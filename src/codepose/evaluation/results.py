@@ -1,0 +1,150 @@
+"""What an evaluation finds: every method's numbers for every image, and some scenes to look at."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from codepose.evaluation.metrics import summarise_columns
+
+
+@dataclass
+class Row:
+    """One method's numbers, one entry an image; NaN where nothing was detected.
+
+    Attributes:
+        vsd: Full pose, step cost, tau 20 mm, delta 15 mm (39).
+        vsd_rotation: With the true translation: what the rotation alone costs.
+        vsd_translation: With the true rotation.
+        vsd_tlinear: Full pose, tlinear cost, same tau.
+        vsd_10, vsd_20, vsd_50: Full pose, step cost, tau = 10, 20, 50 % of the diameter.
+        ar_vsd: BOP19's average recall of the image.
+        iou, score: Of the best-scored detection.
+        rotation_deg, translation_mm: Of its pose, against the equivalent true pose whose rotation is nearest.
+        mssd_mm, mspd_px: BOP's maximum symmetry-aware distances, of the surface and of its projection.
+        mssd_share: MSSD as a share of the diameter.
+        confidence: Calibrated probability that the pose is right; NaN where the method is not calibrated.
+    """
+
+    vsd: list[float] = field(default_factory=list)
+    vsd_rotation: list[float] = field(default_factory=list)
+    vsd_translation: list[float] = field(default_factory=list)
+    vsd_tlinear: list[float] = field(default_factory=list)
+    vsd_10: list[float] = field(default_factory=list)
+    vsd_20: list[float] = field(default_factory=list)
+    vsd_50: list[float] = field(default_factory=list)
+    ar_vsd: list[float] = field(default_factory=list)
+    iou: list[float] = field(default_factory=list)
+    rotation_deg: list[float] = field(default_factory=list)
+    translation_mm: list[float] = field(default_factory=list)
+    mssd_mm: list[float] = field(default_factory=list)
+    mssd_share: list[float] = field(default_factory=list)
+    mspd_px: list[float] = field(default_factory=list)
+    score: list[float] = field(default_factory=list)
+    confidence: list[float] = field(default_factory=list)
+
+    def array(self, name: str) -> NDArray[np.float64]:
+        """Returns one column, (N,)."""
+        return np.asarray(getattr(self, name), dtype=np.float64)
+
+    def columns(self) -> list[str]:
+        """Returns the columns' names."""
+        return list(self.__dataclass_fields__)
+
+
+@dataclass(frozen=True)
+class ExampleEstimate:
+    """One method's estimate in an example: box (4,), R (3, 3), t (3,), reconstruction (3, c, c), silhouette (S, S)."""
+
+    box: Tensor
+    R: Tensor
+    t: Tensor
+    reconstruction: Tensor
+    mask: Tensor
+
+
+@dataclass
+class Example:
+    """A scene with every method's estimate, for pictures.
+
+    Attributes:
+        image: (3, S, S) in [0, 1].
+        gt_box: (4,).
+        K: (3, 3) pixel centres at integer + 0.5.
+        target: (3, c, c), the clean view the reconstruction should be.
+        estimates: By method; missing where nothing was detected.
+    """
+
+    image: Tensor
+    gt_box: Tensor
+    K: Tensor
+    target: Tensor
+    estimates: dict[str, ExampleEstimate]
+
+
+@dataclass
+class Results:
+    """What ``evaluate`` returns.
+
+    Attributes:
+        methods: Rows by name: "joint", "extended", "original", each also as "... + GT box", and "oracle".
+        index, visible_fraction, object_index: (N,) of the images.
+        examples: The first scenes.
+        images: How many scenes.
+        split: Which split.
+        backgrounds: What the backgrounds were.
+        labels: The objects' names.
+    """
+
+    methods: dict[str, Row]
+    index: list[int]
+    visible_fraction: list[float]
+    object_index: list[int]
+    examples: list[Example]
+    images: int
+    split: str
+    backgrounds: str
+    labels: tuple[str, ...] = ()
+
+    def summary(self) -> dict[str, Any]:
+        """Returns the content of results.json."""
+        everything = np.ones(len(self.index), dtype=bool)
+        summary: dict[str, Any] = {
+            "methods": {name: _summary(row, everything) for name, row in self.methods.items()},
+            "images": self.images,
+            "split": self.split,
+            "backgrounds": self.backgrounds,
+        }
+        which = np.asarray(self.object_index)
+        if len(self.labels) > 1:
+            summary["objects"] = {
+                label: {"images": int((which == k).sum())}
+                | {name: _summary(row, which == k) for name, row in self.methods.items()}
+                for k, label in enumerate(self.labels)
+                if (which == k).any()
+            }
+        return summary
+
+    def csv(self) -> str:
+        """Returns the per-image table: one line an image and method; empty cells where nothing was detected."""
+        text = io.StringIO()
+        columns = next(iter(self.methods.values())).columns()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["index", "object", "visible_fraction", "method", *columns])
+        for name, row in self.methods.items():
+            for i, (index, visible) in enumerate(zip(self.index, self.visible_fraction, strict=True)):
+                values = [row.array(c)[i] for c in columns]
+                cells = ["" if np.isnan(v) else f"{v:.6g}" for v in values]
+                writer.writerow([index, self.object_index[i] + 1, f"{visible:.4f}", name, *cells])
+        return text.getvalue()
+
+
+def _summary(row: Row, chosen: NDArray[np.bool_]) -> dict[str, float | None]:
+    """The results table's numbers over some of the images."""
+    return summarise_columns({name: row.array(name)[chosen] for name in row.columns()})

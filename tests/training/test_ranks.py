@@ -1,0 +1,260 @@
+"""Two processes train as one: same losses and end as a single one; they write, stop, fail and resume together."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from codepose.apps.cli import main
+from codepose.apps.workflow import train
+from codepose.config import ConfigError, Settings
+from codepose.config_files import to_yaml
+from codepose.estimation.estimator import PoseEstimator, load_codebooks, load_pipeline
+from codepose.evaluation.benchmark import evaluate
+from codepose.networks.build import build_extended
+from codepose.synthesis.world import World
+from codepose.training.loop import Stage, fit
+from codepose.training.ranks import Shares, layout
+from codepose.training.run import Run
+from codepose.training.stages import make_fabric, step1_stage, train_step1
+
+WORKER = Path(__file__).with_name("two_ranks.py")
+LOSSES = {"losses.lambda_angle": 0.1, "losses.lambda_cos": 0.1, "losses.lambda_match": 0.1}
+SGD = {"name": "sgd", "lr": 0.004, "momentum": 0.9, "warmup": 0, "schedule": "constant", "clip": 5.0}
+
+
+@pytest.fixture(scope="module")
+def plain(make_settings) -> Settings:
+    """Step 1, and Step 2 with T2, with odd batches; on such small scenes every anchor and every box is a sample."""
+    phases = [
+        {"epochs": 1, "train": ["rpn", "fc", "box_head"]},
+        {"epochs": 1, "train": ["encoder", "decoder"]},
+        {"epochs": 2},
+    ]
+    changes = {f"{stage}.optimizer": SGD for stage in ("step1", "step2")} | LOSSES
+    changes |= {"data.step1_images": 15, "step1.batch": 5, "step1.epochs": 2.0}
+    changes |= {"data.scene_images": 6, "step2.batch": 3, "step2.epochs": 4.0, "step2.phases": phases}
+    changes |= {"losses.step2_lambda_cos": 0.1, "losses.step2_lambda_match": 0.1, "losses.min_iou": 0.05}
+    changes |= {"data.camera.image_size": 64, "data.camera.focal": 40.0, "data.test_images": 10}
+    return make_settings(**changes, **{"detection.score": 0.0})
+
+
+def optimised(make_settings, name: str) -> Settings:
+    return make_settings(**LOSSES, **{"step1.optimizer.name": name, "step1.epochs": 1.5, "step1.optimizer.warmup": 0})
+
+
+def interrupted(run: Run, world: World, after: int) -> None:
+    """Trains Step 1 in this process alone until Ctrl-C."""
+    torch.manual_seed(run.settings.seed)
+    stage, calls = step1_stage(run.settings, world, build_extended(run.settings)), []
+
+    def loss(network, batch):
+        calls.append(1)
+        if len(calls) > after:
+            raise KeyboardInterrupt
+        return stage.loss(network, batch)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(Stage(**{**stage.__dict__, "loss": loss}), run, make_fabric("cpu"), seed=run.settings.seed)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory, make_settings, plain: Settings, world: World) -> Path:
+    """The folder in which two ranks did what two_ranks.py says."""
+    out = tmp_path_factory.mktemp("ranks") / "out"
+    (out / "photos").mkdir(parents=True)
+    for name in ("a.png", "a.jpg", "b.png", "c.bmp"):
+        noise = np.random.default_rng(len(name) + ord(name[0])).integers(0, 255, (6, 8, 3)).astype(np.uint8)
+        Image.fromarray(noise).resize((128, 96), Image.Resampling.BICUBIC).save(out / "photos" / name)
+    (out / "plain.yaml").write_text(to_yaml(plain))
+    (out / "muon.yaml").write_text(to_yaml(optimised(make_settings, "muon")))
+    interrupted(Run.create(out / "resumed", optimised(make_settings, "adabound")), world, after=2)
+    done = subprocess.run([sys.executable, str(WORKER), str(out)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (out.parent / "said.txt").write_text(done.stdout + done.stderr)
+    return out
+
+
+@pytest.fixture(scope="module")
+def saw(two: Path) -> list[dict[str, Any]]:
+    return [json.loads((two.parent / f"rank-{r}.json").read_text()) for r in (0, 1)]
+
+
+@pytest.fixture(scope="module")
+def one(two: Path, tmp_path_factory: pytest.TempPathFactory, plain: Settings) -> dict[str, Run]:
+    """What a single process makes of the same settings; Step 2 from the two ranks' own Step 1."""
+    folder = tmp_path_factory.mktemp("one")
+    first, second = Run.create(folder / "step1", plain), Run.create(folder / "step2", plain)
+    train_step1(first, World(plain), make_fabric("cpu"))
+    shutil.copytree(two / "two" / "step1", second.path / "step1")
+    train(second, ("joint",), device="cpu")
+    return {"step1": first, "step2": second}
+
+
+def curve(run: Run, stage: str) -> list[dict[str, float]]:
+    skipped = {"elapsed_s", "images_per_s", "data_wait"}
+    return [{k: v for k, v in r.items() if k not in skipped} for r in run.metrics(stage) if "lr" in r]
+
+
+def largest_difference(a: Run, b: Run, stage: str, *names: str) -> float:
+    """Of the logged terms, relative to each term's size."""
+    first, second = curve(a, stage), curve(b, stage)
+    assert [r["step"] for r in first] == [r["step"] for r in second]
+    assert all(r.keys() == s.keys() for r, s in zip(first, second, strict=True))
+    pairs = [(r[k], s[k]) for r, s in zip(first, second, strict=True) for k in names or r]
+    return max(abs(x - y) / max(abs(x), 1e-3) for x, y in pairs)
+
+
+def test_step_1_has_the_loss_curve_of_one_process(two: Path, one: dict[str, Run]) -> None:
+    """The pairs of L_angle and of the match are those of the whole batch; five images are three and two."""
+    assert [r["step"] for r in curve(one["step1"], "step1")] == [1, 2, 3, 4, 5, 6]
+    assert {"mse", "angle", "cos", "match"} <= curve(one["step1"], "step1")[0].keys()
+    assert largest_difference(one["step1"], Run.open(two / "two"), "step1") < 1e-4
+
+
+def test_step_2_has_the_loss_curve_of_one_process(two: Path, one: dict[str, Run]) -> None:
+    """L_mse, L_cos and the match are the whole batch's; torchvision averages the box head's over a rank's samples."""
+    alone, run = one["step2"], Run.open(two / "two")
+    assert len(curve(alone, "step2")) == 8
+    first, same = curve(alone, "step2")[0], curve(run, "step2")[0]
+    for name in ("mse", "cos", "match", "fed_back_iou", "skipped", "rpn_objectness", "head_box"):
+        assert same[name] == pytest.approx(first[name], rel=1e-5), name
+    every = ("rpn_objectness", "rpn_box", "head_class", "head_box", "mse", "fed_back_iou", "skipped", "lr")
+    assert largest_difference(alone, run, "step2", *every) < 2e-2
+
+
+def test_every_rank_ends_with_the_same_weights(saw: list[dict[str, Any]]) -> None:
+    """Also after T2, whose phases freeze and unfreeze: the wrapper must be made anew for each of them."""
+    assert set(saw[0]["kept"]) == {"two/step1", "two/step2", "limited/step1", "resumed/step1"}
+    assert saw[0]["kept"] == saw[1]["kept"]
+
+
+def test_only_the_first_rank_writes_and_speaks(two: Path, saw: list[dict[str, Any]]) -> None:
+    photos = {"photos", "predicted"}  # each rank leaves its own photos' overlays
+    assert [w for w in saw[1]["wrote"] if Path(w.split(" ", 1)[1]).relative_to(two).parts[0] not in photos] == []
+    assert saw[1]["wrote"] != []
+    said = (two.parent / "said.txt").read_text()
+    assert said.count("trained: ") == 1
+    assert said.count("already holds a run: type --resume") == 1
+
+
+def test_errors_reach_every_rank(saw: list[dict[str, Any]]) -> None:
+    for seen in saw:
+        assert (seen["ranks"], seen["train"], seen["again"]) == (2, 0, 1)
+        assert "already holds a run" in seen["create"]
+        assert "cannot be divided among 2 devices" in seen["few"]
+        assert seen["nan"].startswith("the loss term 'cos' is nan")
+
+
+def test_the_ranks_stop_together(two: Path, saw: list[dict[str, Any]]) -> None:
+    """One is interrupted; the clock of one runs out."""
+    assert [seen["stop"] for seen in saw] == ["stopped after 3", "stopped after 3"]
+    assert Run.open(two / "stopped").load_checkpoint("step1")["step"] == 3
+    assert saw[0]["limit"] == saw[1]["limit"]
+    assert 2 < saw[0]["limit"] < 12, "the first rank's clock counts: 100 s are ten of its ticks"
+
+
+def test_gathering_has_the_whole_batchs_gradient(saw: list[dict[str, Any]]) -> None:
+    """d/dx of sum_i w_i |x_i|^2 is 2 w_i x_i; DDP halves the sum over two ranks."""
+    whole = torch.arange(10.0).view(5, 2)
+    gradient = 2.0 * torch.arange(1.0, 6.0)[:, None] * whole
+    for seen in saw:
+        assert seen["gathers"]["sizes"] == [3, 2]
+        assert seen["gathers"]["gathered"] == whole.tolist()
+        assert torch.equal(torch.tensor(seen["gathers"]["gradient"]) / 2.0, gradient)
+        assert seen["gathers"]["mean"] == 3.0, "the mean of 1 ... 5, though 2 and 4.5 are the parts' means"
+
+
+@pytest.mark.parametrize(("name", "optimizer"), [("resumed", "adabound"), ("stopped", "muon")])
+def test_resuming_with_another_number_of_ranks(
+    two: Path, make_settings, world: World, tmp_path: Path, name: str, optimizer: str
+) -> None:
+    """From one to two in the worker, from two to one here."""
+    whole = Run.create(tmp_path / "whole", optimised(make_settings, optimizer))
+    train_step1(whole, world, make_fabric("cpu"))
+    run = Run.open(two / name)
+    train_step1(run, world, make_fabric("cpu"))  # finished already if it was resumed there
+    assert run.has("step1")
+    assert len(curve(run, "step1")) == 6
+    assert largest_difference(whole, run, "step1", "mse", "cos", "lr") < 1e-3
+
+
+def test_evaluation_is_that_of_one_process(two: Path, saw: list[dict[str, Any]]) -> None:
+    """Ten scenes, eight at a time: one rank has eight of them."""
+    run = Run.open(two / "two")
+    assert [seen["rows"] for seen in saw] == [10, 10]
+    world = World(run.settings)
+    pipeline = load_pipeline(run, "joint", world.device)
+    estimator = PoseEstimator(pipeline, load_codebooks(run, "joint", pipeline, world))
+    alone = evaluate(world, {"joint": estimator}, images=10)
+    assert (run.path / "evaluation" / "per_image.csv").read_text() == alone.csv()
+    assert (run.path / "report.html").is_file()
+
+
+def test_bulk_prediction_is_that_of_one_process(two: Path, saw: list[dict[str, Any]], tmp_path: Path) -> None:
+    assert [seen["predict"] for seen in saw] == [0, 0]
+    camera = ["--K", "75,75,63.5,47.5", "--min-score", "0", "--no-refine"]
+    alone = tmp_path / "alone"
+    arguments = [*camera, "--out", str(alone), "--bop", str(tmp_path / "bop.csv")]
+    assert main(["predict", str(two / "two"), str(two / "photos"), *arguments]) == 0
+    assert {p.name for p in alone.iterdir()} == {p.name for p in (two / "predicted").iterdir()}
+    lines = [
+        [json.loads(line) | {"time_ms": 0} for line in (folder / "predictions.jsonl").read_text().splitlines()]
+        for folder in (alone, two / "predicted")
+    ]
+    assert len(lines[0]) == 4
+    assert lines[0] == lines[1]
+    tables = [path.read_text().splitlines() for path in (tmp_path / "bop.csv", two / "bop.csv")]
+    assert len(tables[0]) > 4
+    assert [line.rsplit(",", 1)[0] for line in tables[0]] == [line.rsplit(",", 1)[0] for line in tables[1]]
+
+
+@pytest.mark.slow
+def test_the_option_devices_starts_the_processes(tmp_path: Path, plain: Settings) -> None:
+    (tmp_path / "plain.yaml").write_text(to_yaml(plain))
+    command = [sys.executable, "-m", "codepose", "train", "--preset", str(tmp_path / "plain.yaml"), "--device", "cpu"]
+    command += ["--devices", "2", "--out", str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert "Starting with 2 processes" in done.stderr
+    assert done.stdout.count("trained: ") == 1
+    assert Run.open(tmp_path / "run").has("step2")
+
+
+def test_shares_of_one_process_are_everything() -> None:
+    values = torch.rand(5, 2)
+    assert Shares(5).own == slice(0, 5)
+    assert Shares(5).gather(values) is values
+    assert Shares(5).mean(values) is values
+
+
+def test_launchers_say_how_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert layout(1, 1) == (1, 1)
+    assert layout(8, 2) == (8, 2)
+    monkeypatch.setenv("SLURM_STEP_ID", "0")
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "32")
+    monkeypatch.setenv("SLURM_STEP_NUM_NODES", "4")
+    assert layout(1, 1) == (8, 4)
+    assert layout(8, 4) == (8, 4)
+    with pytest.raises(ConfigError, match="leave --devices 4"):
+        layout(4, 4)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")  # torchrun may run inside srun
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("GROUP_WORLD_SIZE", "1")
+    assert layout(1, 1) == (2, 1)
+
+
+def test_one_device_cannot_be_several() -> None:
+    with pytest.raises(ConfigError, match="one device, not 2"):
+        make_fabric("cuda:1", devices=2)
+    with pytest.raises(ConfigError, match="CUDA"):
+        make_fabric("cuda", devices=2)
