@@ -112,9 +112,10 @@ def test_the_padded_square_averages_the_crop() -> None:
 
 
 def test_the_originals_30000_iterations() -> None:
-    """(AAE) 30,000 iterations of 64 over its own 20,000 views."""
-    original = Settings().original
-    assert original.epochs * 20_000 / original.batch == 30_000
+    """(AAE) 30,000 iterations of 64, over Step 1's images."""
+    settings = Settings()
+    assert settings.original.epochs * settings.data.step1_images / settings.original.batch == 30_000
+    assert settings.original.batch == 64
 
 
 # presets

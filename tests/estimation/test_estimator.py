@@ -59,6 +59,9 @@ def test_detections_are_complete_and_sorted(estimator: PoseEstimator) -> None:
         numbers = {"score", "confidence", "similarity", "agreement", "contour"}
         assert set(d.to_json()) == {"label", *numbers, "box_xyxy", "R_cam_obj", "t_cam_obj_mm"}
     assert estimator(image, camera(128), min_score=1.0) == []
+    middle = sorted(d.score for d in found)[len(found) // 2]
+    kept = estimator(image, camera(128), min_score=middle)
+    assert [d.to_json() for d in kept] == [d.to_json() for d in found if d.score >= middle]
 
 
 def test_a_photo_of_another_size_gives_the_same_pose(

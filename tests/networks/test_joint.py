@@ -208,6 +208,7 @@ def test_random_feedback_is_the_jittered_truth_and_no_detection(
 
 def test_clean_views_are_encoded_beside_the_scenes_when_asked(tiny_settings: Settings, scenes: SceneBatch) -> None:
     net = network(tiny_settings)
+    net.view_canvas = 0
     assert net(scenes.images, boxes_of(scenes), scenes.targets).view_latents is None
     net.view_canvas = 64
     out = net(scenes.images, boxes_of(scenes), scenes.targets)

@@ -204,9 +204,9 @@ class PoseEstimator:
         boxed, scale = letterbox(pixels.to(self.device), self.settings.data.camera.image_size)
         K_scaled = K.clone()
         K_scaled[:2] *= K.new_tensor(scale)[:, None]
-        found = self.estimate(boxed, K_scaled.to(self.device))[0]
         threshold = self.settings.detection.score if min_score is None else min_score
-        kept = [_rescaled(d, scale) for d in found if d.score >= threshold]
+        found = self.estimate(boxed, K_scaled.to(self.device), min_score=threshold)[0]
+        kept = [_rescaled(d, scale) for d in found]
         return kept if measured is None else self.depth_refiner(kept, K, measured)
 
     @cached_property
@@ -215,18 +215,19 @@ class PoseEstimator:
         return DepthRefiner(World(self.settings, self.device) if self.refiner is None else self.refiner.world)
 
     @torch.no_grad()
-    def estimate(self, images: Tensor, K: Tensor) -> list[list[Detection]]:
+    def estimate(self, images: Tensor, K: Tensor, *, min_score: float = 0.0) -> list[list[Detection]]:
         """Finds the objects in a batch at the network's own scale.
 
         Args:
             images: (B, 3, S, S) in [0, 1] on the estimator's device.
             K: (3, 3) camera of all of them, pixel centres at integer + 0.5.
+            min_score: Boxes below get no pose and are left out.
 
         Returns:
             Each image's detections, best first.
         """
         prepared = self.pipeline.prepare(images)
-        found = self.pipeline.detect(prepared)
+        found = [{k: v[f["scores"] >= min_score] for k, v in f.items()} for f in self.pipeline.detect(prepared)]
         boxes = torch.cat([f["boxes"] for f in found])
         which = torch.cat([torch.full((len(f["boxes"]),), i, device=boxes.device) for i, f in enumerate(found)])
         objects = torch.cat([f["labels"] for f in found]) - 1

@@ -16,6 +16,9 @@ from codepose.evaluation.equivalent_poses import pose_errors
 from codepose.synthesis.scenes import SceneBatch, SceneSource, Split
 from codepose.synthesis.world import World
 
+MIN_SCORE = 0.3
+"""Boxes scored below are hardly ever asked for; to judge their poses would take longer than all others'."""
+
 
 def calibrate(
     world: World,
@@ -23,6 +26,7 @@ def calibrate(
     *,
     images: int,
     fingerprint: str = "",
+    min_score: float = MIN_SCORE,
     split: Split = "val",
     batch: int = 8,
     progress: Callable[[float], None] | None = None,
@@ -31,9 +35,10 @@ def calibrate(
 
     Args:
         world: The run's objects.
-        estimator: Whose detections are judged: all of them, not only the best of each scene.
+        estimator: Whose detections are judged: not only the best of each scene.
         images: How many scenes.
         fingerprint: Kept with the result.
+        min_score: Of the detections that are judged.
         split: Which scenes.
         batch: Scenes at a time.
         progress: Told the share done.
@@ -46,7 +51,7 @@ def calibrate(
     right: list[bool] = []
     for start in range(0, images, batch):
         scenes = source.scenes(torch.arange(start, min(start + batch, images)))
-        for i, found in enumerate(estimator.estimate(scenes.images, scenes.K)):
+        for i, found in enumerate(estimator.estimate(scenes.images, scenes.K, min_score=min_score)):
             for one in found:
                 numbers = (one.score, one.similarity, one.agreement, one.contour or 0.0)
                 rows.append(evidence(*(torch.tensor([v]) for v in numbers)))
