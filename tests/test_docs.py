@@ -13,7 +13,9 @@ from PIL import Image
 
 from codepose.apps.cli import COMMANDS
 from codepose.apps.commands import COMMAND_OPTIONS
+from codepose.apps.options import starting_settings, with_meshes
 from codepose.config import Settings
+from codepose.config_files import load_settings
 from codepose.networks.build import build_joint
 from codepose.training.run import Run
 
@@ -38,6 +40,13 @@ def test_documented_commands_parse(line: str) -> None:
     command, *arguments = shlex.split(line)[1:]
     assert command in COMMANDS
     tyro.cli(COMMAND_OPTIONS[command], args=arguments)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda p: p.name)
+def test_example_settings_can_be_trained_with_a_mesh(path: Path) -> None:
+    settings = with_meshes(starting_settings(["--preset", str(path)]), (Path("part.ply"),))
+    assert [o.label for o in settings.objects] == ["part"]
+    assert settings.objects[0].view_direction == load_settings(path).objects[0].view_direction
 
 
 @pytest.mark.parametrize("line", [x for x in shell_lines() if x.startswith("make ")])
