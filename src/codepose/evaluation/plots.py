@@ -123,7 +123,7 @@ def reliability_plot(said: Mapping[str, npt.NDArray[np.float64]], right: Mapping
         axes.plot(rows[:, 0], rows[:, 1], color=_rgb(colors[name]), linewidth=1.5, label=label)
         axes.scatter(rows[:, 0], rows[:, 1], s=12 + 4 * rows[:, 2], color=_rgb(colors[name]), alpha=0.6)
     axes.set(xlabel="confidence", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1))
-    axes.legend(loc="upper left", framealpha=0.9, edgecolor="none", fontsize=9)
+    axes.legend(loc="best", framealpha=0.9, edgecolor="none", fontsize=9)
     _clean(axes)
     return figure
 
