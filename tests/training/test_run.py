@@ -66,7 +66,6 @@ def test_a_runs_settings_without_the_key_still_load(tiny_settings: Settings, tmp
     (tmp_path / "config.yaml").write_text(text)
     assert load_settings(tmp_path / "config.yaml") == tiny_settings
     assert Run.open(tmp_path).settings.objects[0].symmetries == "auto"
-    assert "symmetries" not in (Run.open("hammer").path / "config.yaml").read_text()
 
 
 def test_the_option_of_the_command() -> None:
