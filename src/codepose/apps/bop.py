@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,7 +105,7 @@ def evaluate_bop(
         RunError: The folder is no run, or one that codepose brings, or the method's training is not finished.
         BopError: The dataset has no such split or objects, or its labels are not public.
     """
-    from codepose.apps.workflow import hardware
+    from codepose.apps.workflow import provenance
     from codepose.estimation.estimator import PoseEstimator
     from codepose.evaluation.bop import BopDataset
     from codepose.evaluation.bop_benchmark import evaluate_images
@@ -140,9 +139,7 @@ def evaluate_bop(
         "depth": depth,
         "dataset": dataset_name,
         "split": split,
-        "preset": run.settings.name,
-        "hardware": hardware(estimator.device),
-        "date": time.strftime("%Y-%m-%d"),
+        **provenance(run, estimator.device),
     }
     _write(results, summary, run.stage("evaluation") / f"{dataset_name}-{split}", file_name)
     return summary

@@ -125,7 +125,7 @@ def evaluate_run(
         refiner = Refiner(world, run.settings.refinement)
         for method in methods:
             plain = estimators[method]
-            confidence = load_confidence(run, method, plain.pipeline, refined=True)
+            confidence = load_confidence(run, method, plain.codebooks, refined=True)
             estimators[f"{method} + refinement"] = PoseEstimator(plain.pipeline, plain.codebooks, refiner, confidence)
     with Display(f"Evaluation on {split}") as display:
         results = evaluate(
@@ -137,12 +137,10 @@ def evaluate_run(
             progress=lambda share: display.update(share, ""),
         )
     summary: dict[str, Any] = results.summary() | {
-        "preset": run.settings.name,
         "seed": run.settings.data.seed,
         "weights": run.settings.network.weights,
         "symmetries": {o.label: o.cad_symmetries.to_bop() for o in world.objects if o.symmetries.any},
-        "hardware": hardware(where),
-        "date": time.strftime("%Y-%m-%d"),
+        **provenance(run, where),
     }
     return from_first(lambda: _written(run, world, results, summary))
 
@@ -180,13 +178,13 @@ def calibrate_run(
     plain = _estimator(run, method, world)
     fitted: dict[bool, Confidence] = {}
     for refined in (False, True):
-        known = load_confidence(run, method, plain.pipeline, refined=refined)
+        known = load_confidence(run, method, plain.codebooks, refined=refined)
         if known is not None:
             fitted[refined] = known
             continue
         refiner = Refiner(world, run.settings.refinement) if refined else None
         estimator = PoseEstimator(plain.pipeline, plain.codebooks, refiner)
-        mark = confidence_mark(plain.pipeline, refined=refined)
+        mark = confidence_mark(plain.codebooks, run.settings, refined=refined)
         with Display(f"Confidence: {method}{', refined' if refined else ''}") as display:
             try:
                 found = calibrate(
@@ -212,7 +210,12 @@ def _estimator(run: Run, method: Method, world: World) -> PoseEstimator:
         books = first_before_others(lambda: load_codebooks(run, method, pipeline, world))
         views = sum(len(b.codes) for b in books)
         display.update(1.0, f"{views} views in {time.monotonic() - start:.0f} s")
-    return PoseEstimator(pipeline, books, confidence=load_confidence(run, method, pipeline, refined=False))
+    return PoseEstimator(pipeline, books, confidence=load_confidence(run, method, books, refined=False))
+
+
+def provenance(run: Run, device: torch.device) -> dict[str, str]:
+    """Returns what every results.json says of itself: preset, hardware, date."""
+    return {"preset": run.settings.name, "hardware": hardware(device), "date": time.strftime("%Y-%m-%d")}
 
 
 def hardware(device: torch.device) -> str:

@@ -17,6 +17,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from scipy.optimize import minimize
 from torch import Tensor
 
+from codepose.training.run import write_atomically
+
 CORRECT = 0.2
 """A pose is right if no point of the part's surface is off by more of its diameter (MSSD)."""
 Columns = tuple[float, float, float, float]
@@ -89,8 +91,8 @@ class Confidence(BaseModel):
         return torch.sigmoid(((evidence - mean) / scale) @ weights + self.bias)
 
     def save(self, path: Path) -> None:
-        """Writes it as JSON."""
-        path.write_text(self.model_dump_json(indent=2) + "\n")
+        """Writes it as JSON, atomically."""
+        write_atomically(path, self.model_dump_json(indent=2) + "\n")
 
     @classmethod
     def load(cls, path: Path, fingerprint: str) -> Self | None:

@@ -89,15 +89,16 @@ def confidence_path(run: Run, method: Method, *, refined: bool) -> Path:
     return run.path / "confidence" / f"{method}{'-refined' if refined else ''}.json"
 
 
-def load_confidence(run: Run, method: Method, pipeline: Pipeline, *, refined: bool) -> Confidence | None:
-    """Reads a method's calibration; None where there is none of this network and these settings."""
-    return Confidence.load(confidence_path(run, method, refined=refined), confidence_mark(pipeline, refined=refined))
+def load_confidence(run: Run, method: Method, books: list[Codebook], *, refined: bool) -> Confidence | None:
+    """Reads a method's calibration; None where there is none of these codebooks' network and settings."""
+    mark = confidence_mark(books, run.settings, refined=refined)
+    return Confidence.load(confidence_path(run, method, refined=refined), mark)
 
 
-def confidence_mark(pipeline: Pipeline, *, refined: bool) -> str:
-    """Returns a hash of what the evidence depends on."""
-    settings = pipeline.settings.refinement.model_dump_json(exclude_defaults=True) if refined else ""
-    return hashlib.sha256((fingerprint(pipeline) + settings).encode()).hexdigest()
+def confidence_mark(books: list[Codebook], settings: Settings, *, refined: bool) -> str:
+    """Returns a hash of what the evidence depends on; the codebooks know that of the network."""
+    refinement = settings.refinement.model_dump_json(exclude_defaults=True) if refined else ""
+    return hashlib.sha256((books[0].fingerprint + refinement).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,7 @@ class PoseEstimator:
         pipeline = load_pipeline(run, method, torch.device(device))
         world = World(run.settings, pipeline.device) if refine else None
         books = load_codebooks(run, method, pipeline, world)
-        confidence = load_confidence(run, method, pipeline, refined=refine)
+        confidence = load_confidence(run, method, books, refined=refine)
         return cls(pipeline, books, None if world is None else Refiner(world, run.settings.refinement), confidence)
 
     def __call__(

@@ -74,24 +74,13 @@ def evaluate(
     names = [*estimators, *(f"{m} + depth" for m in fitted), *(f"{m} + GT box" for m in estimators), "oracle"]
     labels = tuple(o.label for o in world.objects)
     results = Results({n: Row() for n in names}, [], [], [], [], images, split, source.backgrounds.source, labels)
-    books = next(iter(estimators.values())).codebooks
+    books, refiner = next(iter(estimators.values())).codebooks, DepthRefiner(world)
     starts = range(0, images, batch)
     mine = starts[Shares(len(starts)).own]
     for done, start in enumerate(mine, start=1):
         scenes = source.scenes(torch.arange(start, min(start + batch, images)), depth=True)
-        found: dict[str, _Estimates] = {}
-        seen: dict[int, tuple[Any, list[Boxes]]] = {}  # refinement looks through the same networks
-        for name, estimator in estimators.items():
-            pipeline = estimator.pipeline
-            if id(pipeline) not in seen:
-                prepared = pipeline.prepare(scenes.images)
-                seen[id(pipeline)] = prepared, pipeline.detect(prepared)
-            prepared, boxes = seen[id(pipeline)]
-            found[name] = _detected(estimator, prepared, boxes, scenes)
-            found[f"{name} + GT box"] = _posed(
-                estimator, prepared, scenes, scenes.boxes, torch.ones_like(scenes.objects, dtype=torch.bool)
-            )
-        found |= {f"{name} + depth": _fitted(DepthRefiner(world), found[name], scenes) for name in fitted}
+        found = _found(estimators, scenes)
+        found |= {f"{name} + depth": _fitted(refiner, found[name], scenes) for name in fitted}
         found["oracle"] = _oracle(world, books, scenes)
         renders = _Renders(world, scenes)
         for name, estimates in found.items():
@@ -103,6 +92,22 @@ def evaluate(
         if progress is not None:
             progress(done / len(mine))
     return _merged(everyones(results), examples)
+
+
+def _found(estimators: dict[str, PoseEstimator], scenes: SceneBatch) -> dict[str, _Estimates]:
+    """Every method's estimates in a batch, with its own boxes and with the true ones."""
+    found: dict[str, _Estimates] = {}
+    seen: dict[int, tuple[Any, list[Boxes]]] = {}  # refinement looks through the same networks
+    everywhere = torch.ones_like(scenes.objects, dtype=torch.bool)
+    for name, estimator in estimators.items():
+        pipeline = estimator.pipeline
+        if id(pipeline) not in seen:
+            prepared = pipeline.prepare(scenes.images)
+            seen[id(pipeline)] = prepared, pipeline.detect(prepared)
+        prepared, boxes = seen[id(pipeline)]
+        found[name] = _detected(estimator, prepared, boxes, scenes)
+        found[f"{name} + GT box"] = _posed(estimator, prepared, scenes, scenes.boxes, everywhere)
+    return found
 
 
 def _merged(parts: list[Results], examples: int) -> Results:
@@ -130,16 +135,23 @@ def _detected(estimator: PoseEstimator, prepared: Any, detections: list[Boxes], 
         mine = (one["labels"] == scenes.objects[i] + 1).nonzero().squeeze(1)
         if len(mine):
             boxes[i], score[i], found[i] = one["boxes"][mine[0]], one["scores"][mine[0]], True
-    order = torch.arange(len(boxes), device=boxes.device)
-    poses = estimator.poses(prepared, boxes, order, scenes.objects, scenes.K)
-    confidence = estimator.confidences(score, poses)
-    return _Estimates(found, boxes, poses.R, poses.t, score, poses.latents, confidence)
+    return _posed(estimator, prepared, scenes, boxes, found, score)
 
 
-def _posed(estimator: PoseEstimator, prepared: Any, scenes: SceneBatch, boxes: Tensor, found: Tensor) -> _Estimates:
+def _posed(
+    estimator: PoseEstimator,
+    prepared: Any,
+    scenes: SceneBatch,
+    boxes: Tensor,
+    found: Tensor,
+    score: Tensor | None = None,
+) -> _Estimates:
+    """The poses of one box an image; without a detector's score that is the similarity, and nothing is calibrated."""
     order = torch.arange(len(boxes), device=boxes.device)
     one = estimator.poses(prepared, boxes, order, scenes.objects, scenes.K)
-    return _Estimates(found, boxes, one.R, one.t, one.similarity, one.latents)
+    if score is None:
+        return _Estimates(found, boxes, one.R, one.t, one.similarity, one.latents)
+    return _Estimates(found, boxes, one.R, one.t, score, one.latents, estimator.confidences(score, one))
 
 
 def _fitted(refiner: DepthRefiner, estimates: _Estimates, scenes: SceneBatch) -> _Estimates:

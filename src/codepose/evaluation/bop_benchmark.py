@@ -179,13 +179,7 @@ def evaluate_images(
         BopError: The dataset has no such split or object, no target of these objects, or no public labels.
     """
     judge = _Judge(dataset, obj_ids, torch.device(device))
-    wanted = sorted(
-        (target for target in dataset.targets(split) if target.obj_id in obj_ids),
-        key=lambda target: (target.scene_id, target.im_id, target.obj_id),
-    )
-    groups = [list(g) for _, g in groupby(wanted, key=lambda target: (target.scene_id, target.im_id))][:images]
-    if not groups:
-        raise BopError(f"{dataset.path / split} has no target of the objects {', '.join(map(str, obj_ids))}")
+    groups = _targets_by_image(dataset, split, obj_ids, images)
     results = BopResults({obj_id: [] for obj_id in sorted(obj_ids)})
     scene = dataset.scene(split, groups[0][0].scene_id)
     for number, targets in enumerate(groups, start=1):
@@ -202,6 +196,24 @@ def evaluate_images(
         if progress is not None:
             progress(number / len(groups))
     return results
+
+
+def _targets_by_image(
+    dataset: BopDataset, split: str, obj_ids: Sequence[int], images: int | None
+) -> list[list[BopTarget]]:
+    """The targets of some objects, image by image; of the first so many images, None = all.
+
+    Raises:
+        BopError: There is none.
+    """
+    wanted = sorted(
+        (target for target in dataset.targets(split) if target.obj_id in obj_ids),
+        key=lambda target: (target.scene_id, target.im_id, target.obj_id),
+    )
+    groups = [list(g) for _, g in groupby(wanted, key=lambda target: (target.scene_id, target.im_id))][:images]
+    if not groups:
+        raise BopError(f"{dataset.path / split} has no target of the objects {', '.join(map(str, obj_ids))}")
+    return groups
 
 
 def _record(

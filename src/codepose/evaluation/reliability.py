@@ -7,7 +7,6 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from codepose.estimation.confidence import CORRECT, Confidence, evidence
 from codepose.estimation.detection import Detection
@@ -47,19 +46,18 @@ def calibrate(
         ValueError: Nothing was detected in any scene.
     """
     source = SceneSource(world, split)
-    rows: list[Tensor] = []
+    rows: list[tuple[float, float, float, float]] = []
     right: list[bool] = []
     for start in range(0, images, batch):
         scenes = source.scenes(torch.arange(start, min(start + batch, images)))
         for i, found in enumerate(estimator.estimate(scenes.images, scenes.K, min_score=min_score)):
             for one in found:
-                numbers = (one.score, one.similarity, one.agreement, one.contour or 0.0)
-                rows.append(evidence(*(torch.tensor([v]) for v in numbers)))
+                rows.append((one.score, one.similarity, one.agreement, one.contour or 0.0))
                 right.append(is_right(world, scenes, i, one))
         if progress is not None:
             progress(min(1.0, (start + batch) / images))
-    together = torch.cat(rows) if rows else torch.zeros(0, 4)
-    return Confidence.fit(together, torch.tensor(right, dtype=torch.bool), fingerprint)
+    together = torch.tensor(rows).reshape(-1, 4)
+    return Confidence.fit(evidence(*together.unbind(1)), torch.tensor(right, dtype=torch.bool), fingerprint)
 
 
 def is_right(world: World, scenes: SceneBatch, image: int, found: Detection) -> bool:

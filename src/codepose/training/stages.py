@@ -87,20 +87,6 @@ def step1_stage(settings: Settings, world: World, network: nn.Module, *, origina
                 total = total + losses.lambda_match * terms["match"]
         return total, terms
 
-    def health(net: nn.Module) -> tuple[dict[str, float], list[str]]:
-        size = min(_VAL_CROPS, settings.data.val_images)
-        batch = val.crops(torch.arange(size))
-        with autocast(settings, world.device):
-            latents, reconstructions = net(batch.inputs)
-        found = reconstruction_health(reconstructions.float(), batch.targets, latents)
-        numbers = {
-            "mse": float(mse(reconstructions.float(), batch.targets).mean()),
-            "object_mse": found.object_mse,
-            "black_mse": found.target_energy,
-            "latent_spread": found.latent_spread,
-        }
-        return numbers, found.warnings()
-
     return Stage(
         name="original" if original else "step1",
         network=network,
@@ -110,8 +96,23 @@ def step1_stage(settings: Settings, world: World, network: nn.Module, *, origina
         loss=loss,
         settings=plan,
         curriculum=settings.data.curriculum,
-        validate=health,
+        validate=lambda net: _health(net, val, settings),
     )
+
+
+def _health(net: nn.Module, val: SceneSource, settings: Settings) -> tuple[dict[str, float], list[str]]:
+    """An autoencoder on validation crops: its errors, and warnings where it goes black or its codes collapse."""
+    batch = val.crops(torch.arange(min(_VAL_CROPS, settings.data.val_images)))
+    with autocast(settings, val.world.device):
+        latents, reconstructions = net(batch.inputs)
+    found = reconstruction_health(reconstructions.float(), batch.targets, latents)
+    numbers = {
+        "mse": float(mse(reconstructions.float(), batch.targets).mean()),
+        "object_mse": found.object_mse,
+        "black_mse": found.target_energy,
+        "latent_spread": found.latent_spread,
+    }
+    return numbers, found.warnings()
 
 
 def boxes_of(batch: SceneBatch) -> list[Boxes]:
