@@ -47,7 +47,13 @@ class Oracle:
         self.depths: list[NDArray[Any] | None] = []
 
     def __call__(
-        self, image: NDArray[np.uint8], camera: Any, *, min_score: float | None = None, depth: Any = None
+        self,
+        image: NDArray[np.uint8],
+        camera: Any,
+        *,
+        min_score: float | None = None,
+        depth: Any = None,
+        tiles: int = 1,
     ) -> list[Detection]:
         self.cameras.append(np.asarray(camera))
         self.depths.append(depth)

@@ -319,3 +319,27 @@ def test_without_opencv_a_video_says_what_to_install(
     for source in (str(tmp_path / "clip.mp4"), "webcam"):
         assert main(["predict", str(run), source, "--K", K]) == 1
         assert "pip install opencv-python-headless" in capsys.readouterr().err
+
+
+def test_tiles_are_looked_at_and_counted_in_the_photos_pixels(run: Path, tmp_path: Path) -> None:
+    """A quarter of a tiled photo, pasted where nothing else is, is found where it was pasted."""
+    large = np.zeros((192, 256, 3), np.uint8)
+    large[96:, 128:] = picture(0)
+    Image.fromarray(large).save(tmp_path / "large.png")
+    status, (whole,) = predict(run, tmp_path / "whole", tmp_path / "large.png")
+    assert status == 0
+    status, (tiled,) = predict(run, tmp_path / "tiled", tmp_path / "large.png", "--tiles", 2)
+    assert status == 0
+    boxes = np.array([d["box_xyxy"] for d in tiled["detections"]])
+    assert len(boxes) > len(whole["detections"])
+    assert (boxes >= -1e-3).all()
+    assert (boxes <= 256.001).all()
+    assert (boxes[:, 2] > 128).any()
+
+
+def test_no_tiles_are_refused(run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["predict", str(run), str(photos), "--K", K, "--out", str(tmp_path / "out"), "--tiles", "0"]
+    assert main(words) == 1
+    assert "--tiles must be 1" in capsys.readouterr().err
+    assert main(["evaluate", str(run), "--tiles", "2"]) == 1
+    assert "--tiles goes with --bop" in capsys.readouterr().err

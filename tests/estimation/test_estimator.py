@@ -12,8 +12,9 @@ import torch
 from codepose import geometry
 from codepose.config import Settings
 from codepose.estimation.detection import Detection
-from codepose.estimation.estimator import PoseEstimator, letterbox
+from codepose.estimation.estimator import PoseEstimator
 from codepose.estimation.pipelines import JointPipeline
+from codepose.estimation.windows import letterbox
 from codepose.networks.build import build_joint
 from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from codepose import geometry
 from codepose.config import Settings
 from codepose.estimation.codebook import Codebook
+from codepose.estimation.detection import Detection
 from codepose.estimation.estimator import PoseEstimator
 from codepose.synthesis.world import World
 
@@ -17,7 +18,10 @@ T_CAM_OBJ = (180.0, 120.0, 900.0)
 
 
 class ContentPipeline:
-    """Detects the white rectangle of an image, to a small fraction of a pixel; every latent is the same."""
+    """Detects the white rectangle of an image, to a small fraction of a pixel; every latent is the same.
+
+    The larger it is, the surer: as a network, it knows parts of some size only.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -31,13 +35,17 @@ class ContentPipeline:
         found = []
         for image in prepared.double():
             sides = []
+            if image.max() == 0:
+                found.append({"boxes": torch.zeros(0, 4), "labels": torch.zeros(0).long(), "scores": torch.zeros(0)})
+                continue
             for profile in (image[0].amax(0), image[0].amax(1)):  # along x, along y
                 weights, places = profile / profile.max(), torch.arange(len(profile)) + 0.5
                 middle, length = float((weights * places).sum() / weights.sum()), float(weights.sum())
                 sides.append((middle - length / 2, middle + length / 2))
             (x1, x2), (y1, y2) = sides
             box = torch.tensor([[x1, y1, x2, y2]])
-            found.append({"boxes": box, "labels": torch.ones(1).long(), "scores": torch.ones(1)})
+            score = min(1.0, (x2 - x1) / 32)
+            found.append({"boxes": box, "labels": torch.ones(1).long(), "scores": torch.tensor([score])})
         return found
 
     def latents(self, prepared: Tensor, boxes: Tensor, images: Tensor) -> Tensor:
@@ -107,17 +115,51 @@ def test_the_pose_does_not_depend_on_the_photos_size(
     """
     focal = 0.8 * max(width, height)
     K = geometry.camera_matrix(focal, 0.52 * width, 0.47 * height)
-    t = torch.tensor([T_CAM_OBJ])
+    found, box, expected_t, R = seen(estimator, world, R_view, K, width, height, T_CAM_OBJ)
+    scale = max(width, height) / world.settings.data.camera.image_size
+    np.testing.assert_allclose(found.box, box, atol=0.05 * max(1.0, scale))
+    assert np.linalg.norm(found.t_cam_obj - expected_t) < 0.003 * np.linalg.norm(T_CAM_OBJ)
+    angle = geometry.geodesic_angle(torch.from_numpy(found.R_cam_obj).float(), R)
+    assert float(angle.rad2deg()) < 0.1
+
+
+@pytest.mark.parametrize(("width", "height"), [(2000, 1500), (1500, 2000), (1999, 700)])
+@pytest.mark.parametrize("t", [(900.0, 300.0, 4500.0), (-700.0, -250.0, 4500.0), (20.0, 10.0, 4500.0)])
+def test_tiles_find_small_parts_at_the_tiles_scale(
+    estimator: PoseEstimator,
+    world: World,
+    R_view: Tensor,
+    width: int,
+    height: int,
+    t: tuple[float, float, float],
+) -> None:
+    """Parts cut off by a tile's edge are left out; of what the whole photo and the tiles find, one remains."""
+    K = geometry.camera_matrix(0.8 * max(width, height), 0.52 * width, 0.47 * height)
+    found, box, expected_t, R = seen(estimator, world, R_view, K, width, height, t, tiles=4)
+    tile = max(width, height) / 4 / world.settings.data.camera.image_size
+    np.testing.assert_allclose(found.box, box, atol=0.05 * tile)
+    assert np.linalg.norm(found.t_cam_obj - expected_t) < 0.003 * np.linalg.norm(t)
+    assert float(geometry.geodesic_angle(torch.from_numpy(found.R_cam_obj).float(), R).rad2deg()) < 0.1
+
+
+def seen(
+    estimator: PoseEstimator,
+    world: World,
+    R_view: Tensor,
+    K: Tensor,
+    width: int,
+    height: int,
+    where: tuple[float, float, float],
+    tiles: int = 1,
+) -> tuple[Detection, list[float], np.ndarray, Tensor]:
+    """Paints the object's true box with exact pixel coverage; returns what is found, and the true box, t and R."""
+    t = torch.tensor([where])
     R = geometry.offaxis_rotation(t) @ R_view
     x1, y1, x2, y2 = world.boxes(torch.zeros(1).long(), R, t, K)[0].double().tolist()
     assert 0 < x1 < x2 < width
     assert 0 < y1 < y2 < height
     white = covered(y1, y2, height)[:, None] * covered(x1, x2, width)
     image = np.repeat((white * 255).round().astype(np.uint8)[..., None], 3, axis=2)
-    (found,) = estimator(image, geometry.to_opencv(K).numpy())
-    scale = max(width, height) / world.settings.data.camera.image_size
-    np.testing.assert_allclose(found.box, (x1, y1, x2, y2), atol=0.05 * max(1.0, scale))
+    (found,) = estimator(image, geometry.to_opencv(K).numpy(), tiles=tiles)
     expected_t = (t[0] - R[0] @ world.objects[0].offset).numpy()
-    assert np.linalg.norm(found.t_cam_obj - expected_t) < 0.003 * np.linalg.norm(T_CAM_OBJ)
-    angle = geometry.geodesic_angle(torch.from_numpy(found.R_cam_obj).float(), R[0])
-    assert float(angle.rad2deg()) < 0.1
+    return found, [x1, y1, x2, y2], expected_t, R[0]

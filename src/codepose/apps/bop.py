@@ -77,6 +77,7 @@ def evaluate_bop(
     min_score: float | None = None,
     refine: bool = False,
     depth: bool = False,
+    tiles: int = 1,
     device: str = "auto",
 ) -> dict[str, Any]:
     """Measures a trained run on a BOP split, by BOP19's rules for localisation.
@@ -95,6 +96,7 @@ def evaluate_bop(
         min_score: Leave out detections below; None = the run's own threshold.
         refine: Refine rotations by render-and-compare.
         depth: Fit poses to the dataset's depth images.
+        tiles: Besides each whole image, look at overlapping squares of 1/tiles of its longer side.
         device: "auto", "cpu", "cuda" or "cuda:N".
 
     Returns:
@@ -130,6 +132,7 @@ def evaluate_bop(
             images=images,
             min_score=min_score,
             depth=depth,
+            tiles=tiles,
             device=estimator.device,
             progress=lambda share: display.update(share, ""),
         )
@@ -137,6 +140,7 @@ def evaluate_bop(
         "method": method,
         "refined": refine,
         "depth": depth,
+        "tiles": tiles,
         "dataset": dataset_name,
         "split": split,
         **provenance(run, estimator.device),

@@ -186,6 +186,8 @@ def evaluate(options: o.Evaluate) -> int:
 
     if options.bop is not None:
         return _evaluate_bop(options, options.bop)
+    if options.tiles != 1:
+        raise ConfigError("--tiles goes with --bop: the synthetic scenes have the network's own scale")
     done = evaluate_run(
         Run.open(options.run),
         options.methods or None,
@@ -210,6 +212,8 @@ def _evaluate_bop(options: o.Evaluate, dataset: Path) -> int:
         raise ConfigError("--bop measures on one device: leave out --devices and --nodes, and torchrun")
     if len(options.methods) > 1:
         raise ConfigError("--bop measures one method at a time: --methods joint")
+    if options.tiles < 1:
+        raise ConfigError(f"--tiles must be 1 (the whole image only) or more, not {options.tiles}")
     summary = evaluate_bop(
         options.run,
         dataset,
@@ -219,6 +223,7 @@ def _evaluate_bop(options: o.Evaluate, dataset: Path) -> int:
         images=options.images,
         refine=options.refine,
         depth=options.depth,
+        tiles=options.tiles,
         device=options.device,
     )
     for name in ("ar", "ar_vsd", "ar_mssd", "ar_mspd", "add_recall_10"):

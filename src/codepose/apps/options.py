@@ -105,6 +105,8 @@ class Evaluate:
     dataset's depth images."""
     bop: Path | None = None
     """Measure on a BOP dataset instead: its folder. One method, joint unless --methods says another."""
+    tiles: int = 1
+    """With --bop: besides each whole image, look at overlapping squares of 1/TILES of its longer side."""
     bop_split: str = "test"
     """Which folder of the BOP dataset."""
     obj_ids: tuple[int, ...] = ()
@@ -138,6 +140,9 @@ class Predict:
     """Leave out poses that are right with a smaller probability (0 = keep all)."""
     max_detections: int | None = None
     """At most so many an image, best first; None = as many as the run's settings allow."""
+    tiles: int = 1
+    """For parts that are small in large photos: besides the whole photo, look at overlapping squares of 1/TILES of its
+    longer side, each at the network's scale."""
     refine: bool = True
     """Refine rotations by render-and-compare with the network's reconstructions; --no-refine is the paper's lookup."""
     depth: Path | None = None

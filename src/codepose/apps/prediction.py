@@ -45,6 +45,8 @@ def predict_images(options: Predict) -> int:
         ConfigError: The camera or a source cannot be used at all; the text says what to type.
         RunError: The run is none, or its training is not finished.
     """
+    if options.tiles < 1:
+        raise ConfigError(f"--tiles must be 1 (the whole photo only) or more, not {options.tiles}")
     camera = read_camera(options.K)
     everything = find_sources(options.sources)
     depths = None if options.depth is None else Depths.find(options.depth, options.depth_scale, everything)
@@ -99,7 +101,7 @@ class Predictor:
     Args:
         estimator: Loaded.
         camera: Of all sources; fitted to each one's size.
-        options: ``min_score``, ``min_confidence``, ``max_detections``, ``max_frames`` and ``smooth`` count.
+        options: ``min_score``, ``min_confidence``, ``tiles``, ``max_detections``, ``max_frames`` and ``smooth`` count.
         depths: The photos' depth images; None = there are none.
     """
 
@@ -129,7 +131,8 @@ class Predictor:
             start = time.perf_counter()
             straight = camera.undistort(image)
             depth = None if measured is None else camera.undistort_depth(measured)
-            found = self.estimator(straight, camera.K, min_score=self.options.min_score, depth=depth)
+            options = self.options
+            found = self.estimator(straight, camera.K, min_score=options.min_score, depth=depth, tiles=options.tiles)
             found = [d for d in found if d.confidence is None or d.confidence >= self.options.min_confidence]
             found = found[: self.options.max_detections]
             found = found if smoother is None else smoother(found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from codepose import geometry
 from codepose.config import Settings
@@ -22,7 +21,9 @@ from codepose.estimation.depth import DepthRefiner
 from codepose.estimation.detection import Detection
 from codepose.estimation.pipelines import JointPipeline, Pipeline, TwoStagePipeline
 from codepose.estimation.refine import Refined, Refiner, Seen, spread_views
+from codepose.estimation.windows import merged, windows
 from codepose.networks.build import build_detector, build_extended, build_joint, build_original
+from codepose.networks.detector import Boxes
 from codepose.synthesis.world import World
 from codepose.training.run import Run, RunError
 
@@ -180,6 +181,7 @@ class PoseEstimator:
         *,
         min_score: float | None = None,
         depth: NDArray[Any] | None = None,
+        tiles: int = 1,
     ) -> list[Detection]:
         """Finds the objects in one image.
 
@@ -190,25 +192,23 @@ class PoseEstimator:
             min_score: Leave out detections below; None = the settings' threshold.
             depth: (H, W) mm along the optical axis, pixel for pixel that of the image, 0 or not finite = not measured:
                 poses are fitted to it. None = there is none.
+            tiles: For parts that are small in a large image: besides the whole of it, look at overlapping squares of
+                1/tiles of its longer side, each at the network's scale. 1 = the whole image only.
 
         Returns:
             Detections, best first, in the image's own pixels.
 
         Raises:
-            ValueError: The image, the camera or the depth has the wrong shape or type.
+            ValueError: The image, the camera or the depth has the wrong shape or type, or ``tiles`` is less than 1.
         """
         K = _checked_camera(camera)
         if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise ValueError("the image must be an (H, W, 3) uint8 RGB array")
         measured = None if depth is None else _checked_depth(depth, image.shape[:2])
         pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255.0
-        boxed, scale = letterbox(pixels.to(self.device), self.settings.data.camera.image_size)
-        K_scaled = K.clone()
-        K_scaled[:2] *= K.new_tensor(scale)[:, None]
         threshold = self.settings.detection.score if min_score is None else min_score
-        found = self.estimate(boxed, K_scaled.to(self.device), min_score=threshold)[0]
-        kept = [_rescaled(d, scale) for d in found]
-        return kept if measured is None else self.depth_refiner(kept, K, measured)
+        found = self._looked(pixels.to(self.device), K.to(self.device), tiles, threshold)
+        return found if measured is None else self.depth_refiner(found, K, measured)
 
     @cached_property
     def depth_refiner(self) -> DepthRefiner:
@@ -228,7 +228,34 @@ class PoseEstimator:
             Each image's detections, best first.
         """
         prepared = self.pipeline.prepare(images)
-        found = [{k: v[f["scores"] >= min_score] for k, v in f.items()} for f in self.pipeline.detect(prepared)]
+        return self._described(prepared, _above(self.pipeline.detect(prepared), min_score), K)
+
+    @torch.no_grad()
+    def _looked(self, photo: Tensor, K: Tensor, tiles: int, min_score: float) -> list[Detection]:
+        """Detections in a photo (1, 3, H, W), in its own pixels, through one window or many."""
+        size = self.settings.data.camera.image_size
+        height, width = photo.shape[-2:]
+        overlap = min(0.5, self.settings.data.camera.box_side[1] / size)
+        views = windows(width, height, tiles, overlap)
+        cameras, prepared, found = [], [], []
+        for view in views:
+            image, camera = view.look(photo, K, size)
+            cameras.append(camera)
+            prepared.append(self.pipeline.prepare(image))
+            boxes = _above(self.pipeline.detect(prepared[-1]), min_score)[0]
+            whole = ~view.cuts(boxes["boxes"], size, width, height)
+            found.append({name: values[whole] for name, values in boxes.items()})
+        in_photo = [f | {"boxes": view.to_photo(f["boxes"], size)} for view, f in zip(views, found, strict=True)]
+        result = []
+        for i, kept in enumerate(merged(in_photo, self.settings.detection.nms)):
+            best = {name: values[kept] for name, values in found[i].items()}
+            places = in_photo[i]["boxes"][kept].double().cpu().numpy()
+            described = self._described(prepared[i], [best], cameras[i])[0]
+            result += [replace(d, box=box) for d, box in zip(described, places, strict=True)]
+        return sorted(result, key=lambda d: -d.score)
+
+    def _described(self, prepared: object, found: list[Boxes], K: Tensor) -> list[list[Detection]]:
+        """Gives each image's boxes their poses."""
         boxes = torch.cat([f["boxes"] for f in found])
         which = torch.cat([torch.full((len(f["boxes"]),), i, device=boxes.device) for i, f in enumerate(found)])
         objects = torch.cat([f["labels"] for f in found]) - 1
@@ -307,22 +334,6 @@ class PoseEstimator:
         return refiner(seen, book.rotations[starts], t.view(-1, count, 3))
 
 
-def letterbox(images: Tensor, size: int) -> tuple[Tensor, tuple[float, float]]:
-    """Scales images (B, 3, H, W) so that the longer side is ``size`` and pads them, black, to the right and below.
-
-    Returns:
-        (B, 3, size, size), and the scales across and down: they differ a little, because the shorter side becomes a
-        whole number of pixels. K's rows times them are the new camera, for continuous pixel coordinates.
-    """
-    height, width = images.shape[-2:]
-    scale = size / max(height, width)
-    shape = (max(1, round(height * scale)), max(1, round(width * scale)))
-    if shape != (height, width):
-        images = F.interpolate(images, shape, mode="bilinear", align_corners=False, antialias=scale < 1.0)
-    padded = F.pad(images, (0, size - shape[1], 0, size - shape[0])).clamp(0.0, 1.0)
-    return padded, (shape[1] / width, shape[0] / height)
-
-
 def _checked_camera(camera: ArrayLike) -> Tensor:
     K = np.asarray(camera, dtype=np.float64)
     if K.shape != (3, 3) or not np.isfinite(K).all() or K[0, 0] <= 0 or K[1, 1] <= 0:
@@ -339,5 +350,6 @@ def _checked_depth(depth: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.fl
     return np.where(values > 0.0, values, np.float32(0.0))
 
 
-def _rescaled(found: Detection, scale: tuple[float, float]) -> Detection:
-    return Detection(**{**found.__dict__, "box": found.box / (*scale, *scale)})
+def _above(found: list[Boxes], min_score: float) -> list[Boxes]:
+    """Each image's boxes that score at least so much."""
+    return [{name: values[f["scores"] >= min_score] for name, values in f.items()} for f in found]

@@ -51,6 +51,7 @@ class Estimator(Protocol):
         *,
         min_score: float | None = None,
         depth: NDArray[Any] | None = None,
+        tiles: int = 1,
     ) -> list[Detection]:
         """Returns the detections in an image (H, W, 3), K (3, 3) for pixel centres at integers, depth (H, W) mm."""
         ...
@@ -156,6 +157,7 @@ def evaluate_images(
     images: int | None = None,
     min_score: float | None = None,
     depth: bool = False,
+    tiles: int = 1,
     device: torch.device | str = "cpu",
     progress: Callable[[float], None] | None = None,
 ) -> BopResults:
@@ -172,6 +174,7 @@ def evaluate_images(
         images: Only the first so many target images; None = all.
         min_score: Handed to the estimator.
         depth: Whether the estimator is given the dataset's depth images.
+        tiles: Handed to the estimator.
         device: Where poses are rendered.
         progress: Told the share done.
 
@@ -190,7 +193,7 @@ def evaluate_images(
             raise BopError(f"{image.folder} has no scene_gt.json: the labels of this split are not public")
         pixels, measured = image.rgb(), image.depth() if depth else None
         start = time.perf_counter()
-        found = estimator(pixels, image.K, min_score=min_score, depth=measured)
+        found = estimator(pixels, image.K, min_score=min_score, depth=measured, tiles=tiles)
         results.seconds.append(time.perf_counter() - start)
         _record(results, judge, judge.view(image, pixels), targets, found, obj_ids)
         if progress is not None:
