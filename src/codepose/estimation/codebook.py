@@ -22,8 +22,11 @@ _FORMAT = b"grey thumbnails"
 """What a codebook holds beside codes: one of another format is built anew."""
 _CHUNK = 1 << 20
 """Codebook values turned into float32 at a time: 4 MiB, which a processor's cache holds."""
+_GPU_CHUNK = 1 << 26
+"""The same on a GPU: 256 MiB, since every launch costs."""
 _FEW = 8
-"""So many queries are searched one by one, in float16 as the codes are read; more of them share the reading."""
+"""So many queries a CPU searches one by one, in float16 as the codes are read; more of them share the reading. A GPU
+may add up partial sums in float16, further off than ``_ROUNDING``."""
 _ROUNDING = 2e-3
 """More than a float16 product with a unit code can be off: 2^-11 from the query, 2^-12 from the result."""
 
@@ -75,10 +78,11 @@ class Codebook:
         if not 1 <= k <= len(self.codes):
             raise ValueError(f"k must lie in 1 ... {len(self.codes)}, the number of views, not be {k}")
         queries = F.normalize(latents.float(), dim=1)
-        if 0 < len(queries) <= _FEW:
+        on_cpu = queries.device.type == "cpu"
+        if on_cpu and 0 < len(queries) <= _FEW:
             found = [self._search_one(query, k) for query in queries]
             return torch.stack([f[0] for f in found]), torch.stack([f[1] for f in found])
-        rows = max(1, _CHUNK // self.codes.shape[1])
+        rows = max(1, (_CHUNK if on_cpu else _GPU_CHUNK) // self.codes.shape[1])
         values, indices = [], []
         for start in range(0, len(self.codes), rows):
             similarity = queries @ self.codes[start : start + rows].float().T  # (Q, rows)
