@@ -113,7 +113,7 @@ class Renderer:
 
     def __init__(self, meshes: Sequence[Mesh], device: torch.device | str = "cpu", threads: int | None = None) -> None:
         self.device = torch.device(device)
-        self._warp_device = wp.get_device("cpu" if self.device.type == "cpu" else f"cuda:{self.device.index or 0}")
+        self._warp_device = wp.get_device(_warp_name(self.device))
         # compiled once, before several threads ask for it
         wp.load_module("codepose.synthesis.raycast", device=self._warp_device)
         self._threads = (threads or torch.get_num_threads()) if self.device.type == "cpu" else 1
@@ -127,6 +127,7 @@ class Renderer:
                 )
                 for m in meshes
             ]
+        wp.synchronize_device(self._warp_device)  # built on Warp's own stream, read on torch's
         handles = [int(m.id) for m in self._meshes]
         # torch has no unsigned 64-bit arithmetic to speak of: the bits travel as int64
         self._handles = torch.tensor([h - 2**64 if h >= 2**63 else h for h in handles], device=self.device)
@@ -223,6 +224,9 @@ class Renderer:
             wp.from_torch(out.layers.view(-1)),
         ]
 
+        # torch's current stream: the two libraries need not wait for each other
+        stream = None if self.device.type == "cpu" else wp.stream_from_torch(self.device)
+
         def cast(first: int, last: int) -> None:
             if last > first:
                 wp.launch(
@@ -230,7 +234,7 @@ class Renderer:
                     dim=last - first,
                     inputs=[first, *arrays, *size, *outputs],
                     device=self._warp_device,
-                    stream=self._stream(),
+                    stream=stream,
                 )
 
         if self._pool is None or rays < 4096:
@@ -239,9 +243,12 @@ class Renderer:
         edges = [rays * i // self._threads for i in range(self._threads + 1)]
         list(self._pool.map(cast, edges[:-1], edges[1:]))
 
-    def _stream(self) -> object | None:
-        """Torch's current CUDA stream, so that no synchronisation is needed between the two libraries."""
-        return None if self.device.type == "cpu" else wp.stream_from_torch(torch.cuda.current_stream(self.device))
+
+def _warp_name(device: torch.device) -> str:
+    """Returns what Warp calls a torch device; without a number it is torch's current one."""
+    if device.type != "cuda":
+        return "cpu"
+    return f"cuda:{torch.cuda.current_device() if device.index is None else device.index}"
 
 
 def _offsets(counts: Tensor) -> Tensor:
