@@ -59,7 +59,8 @@ class Draws:
             counters = (np.arange(count, dtype=np.uint64) + np.uint64(1)) * _GOLDEN
             bits = _mix(stream[:, None] + counters)
         values = (bits >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24)
-        return (torch.from_numpy(values).reshape(-1, *shape) * (high - low) + low).to(self.device)
+        drawn = torch.from_numpy(values).reshape(-1, *shape) * (high - low) + low
+        return drawn.to(self.device, non_blocking=True)  # a GPU's stream is not waited for
 
     def chance(self, name: str, probability: float, *shape: int) -> Tensor:
         """Returns (B, *shape) bool, true with the given probability."""
