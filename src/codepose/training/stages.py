@@ -47,7 +47,7 @@ def make_fabric(device: str = "auto", devices: int = 1, nodes: int = 1) -> Fabri
         kind = "cuda" if torch.cuda.is_available() else "cpu"
     devices, nodes = layout(devices, nodes)
     if devices * nodes == 1:
-        return Fabric(accelerator=kind, devices=[int(number)] if number else 1, precision="32-true")
+        return _one_device(kind, [int(number)] if number else 1)
     if number:
         raise ConfigError(f"--device {device} is one device, not {devices * nodes}: type --device {kind}")
     try:
@@ -55,6 +55,16 @@ def make_fabric(device: str = "auto", devices: int = 1, nodes: int = 1) -> Fabri
     except (RuntimeError, ValueError, MisconfigurationException) as error:
         raise ConfigError(str(error)) from None
     fabric.launch()
+    return fabric
+
+
+def _one_device(kind: str, devices: list[int] | int) -> Fabric:
+    try:
+        fabric = Fabric(accelerator=kind, devices=devices, precision="32-true")
+    except (RuntimeError, ValueError, MisconfigurationException) as error:
+        raise ConfigError(str(error)) from None
+    if fabric.device.type == "cuda":
+        torch.cuda.set_device(fabric.device)  # what names no device means this one; ``launch`` does so for several
     return fabric
 
 
