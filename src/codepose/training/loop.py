@@ -22,6 +22,7 @@ from codepose.training.optimizers import build_optimizer, learning_rate
 from codepose.training.progress import Display, rate_text
 from codepose.training.ranks import Interrupt, Shares, barrier, everyones, rank, reseed, total, world_size
 from codepose.training.run import MetricsLog, Run, RunError
+from codepose.training.streams import DataStream
 
 Loss = Callable[[nn.Module, Any], tuple[Tensor, dict[str, Tensor]]]
 """(network, batch) -> the total to minimise and the terms to log, all scalars."""
@@ -133,11 +134,11 @@ class _Trainer:
         dtype = torch.bfloat16 if uses_bf16(run.settings, fabric.device) else torch.float32
         self.optimizer = build_optimizer(parts, stage.settings.optimizer, dtype)
         self.clock = _Clock(total_steps(stage), stage.settings.time_limit)
-        self.step = _resume(stage, run, self.optimizer, self.clock)
+        self.step = _resume(stage, run, self.optimizer, self.clock, fabric.device)
         if len(set(everyones(self.step))) > 1:
             raise RunError(f"{run.path} is not the same for every rank: put it on a disk that all machines share")
         self.log = MetricsLog(run, stage.name, self.step) if rank() == 0 else None
-        self.feed = _Feed(stage, self.clock, seed, self.step, threaded=fabric.device.type == "cuda")
+        self.feed = _Feed(stage, self.clock, seed, self.step, fabric.device)
         self.meter = Meter(images_per_step(stage), fabric.device)
         self.phase: Phase | None = None
         self.network: Any = None
@@ -177,7 +178,11 @@ class _Trainer:
         self.meter.add(terms, wait)
         self.fabric.backward(loss)
         if settings.clip > 0:
-            self.fabric.clip_gradients(self.network, self.wrapped_optimizer, max_norm=settings.clip)
+            # a GPU is not waited for: the loss that follows is not finite either, and the meter names it
+            check = self.fabric.device.type == "cpu"
+            self.fabric.clip_gradients(
+                self.network, self.wrapped_optimizer, max_norm=settings.clip, error_if_nonfinite=check
+            )
         self.wrapped_optimizer.step()
         self.wrapped_optimizer.zero_grad()
         self.step += 1
@@ -200,7 +205,7 @@ class _Trainer:
             self.write(record)
             self.display.update(progress, rate_text(self.meter.means, self.meter.images_per_s))
         if int(progress * settings.validations) > int(self.begun * settings.validations):
-            numbers, warnings = _validated(self.stage) if rank() == 0 else ({}, [])
+            numbers, warnings = _validated(self.stage, self.fabric.device) if rank() == 0 else ({}, [])
             self.write({"step": self.step, **numbers})
             for warning in warnings if self.begun > self.stage.curriculum else []:
                 self.display.note(f"warning: {warning}")
@@ -223,9 +228,9 @@ class _Trainer:
         state = {
             "network": self.stage.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "rng": torch.get_rng_state(),
             "used": self.clock.elapsed(),
             "step": self.step,
+            **_random_state(self.fabric.device),
         }
         self.run.save_checkpoint(self.stage.name, state)
 
@@ -265,7 +270,20 @@ def freeze(stage: Stage, phase: Phase) -> None:
                 parameter.grad = None
 
 
-def _resume(stage: Stage, run: Run, optimizer: torch.optim.Optimizer, clock: _Clock) -> int:
+def _random_state(device: torch.device) -> dict[str, Tensor]:
+    """That of the CPU's generator, and of a GPU's, which samples RoIs."""
+    state = {"rng": torch.get_rng_state()}
+    return state | {"device_rng": torch.cuda.get_rng_state(device)} if device.type == "cuda" else state
+
+
+def _set_random_state(state: Mapping[str, Any], device: torch.device) -> None:
+    """Goes back to it; a checkpoint from a CPU says nothing of a GPU's generator."""
+    torch.set_rng_state(state["rng"])
+    if device.type == "cuda" and "device_rng" in state:
+        torch.cuda.set_rng_state(state["device_rng"], device)
+
+
+def _resume(stage: Stage, run: Run, optimizer: torch.optim.Optimizer, clock: _Clock, device: torch.device) -> int:
     state = run.load_checkpoint(stage.name)
     if state is None:
         return 0
@@ -275,20 +293,20 @@ def _resume(stage: Stage, run: Run, optimizer: torch.optim.Optimizer, clock: _Cl
         for name, value in values.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:
                 values[name] = torch.empty_like(parameter).copy_(value)
-    torch.set_rng_state(state["rng"])
+    _set_random_state(state, device)
     clock.used = state["used"]
     return int(state["step"])
 
 
-def _validated(stage: Stage) -> tuple[dict[str, float], list[str]]:
+def _validated(stage: Stage, device: torch.device) -> tuple[dict[str, float], list[str]]:
     if stage.validate is None:
         return {}, []
-    random_state = torch.get_rng_state()
+    random_state = _random_state(device)
     stage.network.eval()
     with torch.no_grad():
         numbers, warnings = stage.validate(stage.network)
     stage.network.train()
-    torch.set_rng_state(random_state)
+    _set_random_state(random_state, device)
     return {f"val_{name}": value for name, value in numbers.items()}, warnings
 
 
@@ -299,17 +317,19 @@ _TOGETHER = 128
 class _Feed(Iterator[tuple[Any, float]]):
     """Makes the batches, in an order that is a function of (seed, epoch): a resumed stage sees the same ones.
 
-    On a GPU a thread makes them while the network trains on earlier ones. On a CPU they are made in between, on all
-    cores: a thread beside the network's own would only take its cores away (see docs/results.md).
+    On a GPU a thread makes them, on a stream of its own, while the network trains on earlier ones. On a CPU they are
+    made in between, on all cores: a thread beside the network's own would only take its cores away (see
+    docs/results.md).
     """
 
-    def __init__(self, stage: Stage, clock: _Clock, seed: int, step: int, threaded: bool, ahead: int = 2) -> None:
+    def __init__(self, stage: Stage, clock: _Clock, seed: int, step: int, device: torch.device, ahead: int = 2) -> None:
         self._stage, self._clock, self._seed, self._step = stage, clock, seed, step
-        self._queue: queue.Queue[tuple[Any, float] | BaseException] = queue.Queue(ahead)
+        self._queue: queue.Queue[tuple[Any, float, torch.cuda.Event] | BaseException] = queue.Queue(ahead)
         self._ready: list[tuple[Any, float]] = []
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
-        if threaded:
+        if device.type == "cuda":
+            self._stream = DataStream(device)
             self._thread = threading.Thread(target=self._work, daemon=True, name=f"{stage.name}-data")
             self._thread.start()
 
@@ -337,12 +357,13 @@ class _Feed(Iterator[tuple[Any, float]]):
 
     def _work(self) -> None:
         try:
-            while not self._stopped.is_set():
-                self._put(self._make())
+            with self._stream.current():
+                while not self._stopped.is_set():
+                    self._put((*self._make(), self._stream.mark()))
         except BaseException as error:  # handed to the training thread, which raises it
             self._put(error)
 
-    def _put(self, item: tuple[Any, float] | BaseException) -> None:
+    def _put(self, item: tuple[Any, float, torch.cuda.Event] | BaseException) -> None:
         while not self._stopped.is_set():
             try:
                 self._queue.put(item, timeout=0.2)
@@ -356,7 +377,9 @@ class _Feed(Iterator[tuple[Any, float]]):
         item = self._queue.get()
         if isinstance(item, BaseException):
             raise item
-        return item
+        batch, difficulty, made = item
+        self._stream.hand_over(batch, made)
+        return batch, difficulty
 
     def close(self) -> None:
         if self._thread is None:
