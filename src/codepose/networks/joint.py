@@ -175,5 +175,6 @@ def best_proposals(proposals: list[Tensor], truth: Tensor) -> tuple[Tensor, Tens
         if len(boxes) == 0:
             best.append(true.new_tensor([0.0, 0.0, 1.0, 1.0]))
         else:
-            best.append(boxes[box_iou(boxes, true[None])[:, 0].argmax()])
+            nearest = box_iou(boxes, true[None])[:, 0].argmax(0, keepdim=True)  # no number: a GPU is not waited for
+            best.append(boxes[nearest][0])
     return torch.stack(best).detach(), torch.tensor(found, device=truth.device)
