@@ -1,0 +1,320 @@
+"""Nothing is made on the CPU that meets a GPU's tensors: shown without a GPU, on fake tensors, which have a device and
+a shape but no values. Mixing devices raises, as it does on a GPU.
+
+What depends on values (nonzero, masks, tolist) cannot run like this: ``test_cuda.py`` covers it where there is a GPU.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorDeviceMismatchError, FakeTensorMode
+from torch.nn import functional as F
+from torchvision.models.detection.image_list import ImageList
+
+from codepose import geometry
+from codepose.config import OptimizerSettings, Settings
+from codepose.estimation import refine, windows
+from codepose.estimation.codebook import Codebook, thumbnails
+from codepose.estimation.confidence import Confidence, evidence
+from codepose.estimation.contours import contours, edge_field
+from codepose.evaluation import pose_errors, vsd
+from codepose.networks.autoencoder import crop_squares
+from codepose.networks.build import build_extended, build_joint, build_original
+from codepose.networks.detector import AlignedRoIPool
+from codepose.networks.joint import best_proposals, pool_features, sample_features
+from codepose.networks.losses import angle_loss, cos_loss, match_loss, mse
+from codepose.synthesis import scenes
+from codepose.synthesis.appearance import Lights, Room
+from codepose.synthesis.backgrounds import Backgrounds
+from codepose.synthesis.draws import Draws
+from codepose.synthesis.occluders import Occluders, merge
+from codepose.synthesis.placement import Companions, _shared, place
+from codepose.synthesis.renderer import Buffers, Instances, Renderer, _image_windows
+from codepose.synthesis.symmetry_group import ContinuousSymmetry, Symmetries
+from codepose.synthesis.world import World
+from codepose.training import stages
+from codepose.training.meter import Meter
+from codepose.training.optimizers import build_optimizer
+
+GPU = torch.device("cuda", 0)
+ITEMS = 3
+
+
+@pytest.fixture(name="draws")
+def _draws() -> Draws:
+    return Draws(0, "train", torch.arange(ITEMS), GPU)  # reads the items' values: before they are fake
+
+
+@pytest.fixture(autouse=True)
+def _fake(world: World, draws: Draws) -> Iterator[None]:
+    with FakeTensorMode(allow_non_fake_inputs=False):
+        yield
+
+
+@pytest.fixture(name="gpu_world")
+def _gpu_world(world: World) -> World:
+    """A world whose tensors are on the GPU, and whose renders have no values."""
+    moved = copy.copy(world)
+    moved.device, moved.K, moved._z_ref = GPU, on_gpu(3, 3), on_gpu(len(world.objects))
+    moved.renderer = copy.copy(world.renderer)
+    moved.renderer.device = GPU
+    moved.renderer.render = _rendered  # type: ignore[method-assign]
+    moved.renderer.projected_boxes = lambda instances, K: _boxes(instances, K)  # type: ignore[method-assign]
+    return moved
+
+
+def _rendered(instances: Instances, K: Tensor, size: tuple[int, int]) -> Buffers:
+    shape = (len(K), *size)
+    assert {x.device for x in (K, instances.mesh, instances.R, instances.t, instances.image)} == {GPU}
+    ids = torch.zeros(shape, dtype=torch.int32, device=GPU)
+    return Buffers(on_gpu(*shape), ids, on_gpu(*shape, 3), on_gpu(*shape, 3), on_gpu(*shape))
+
+
+def _boxes(instances: Instances, K: Tensor) -> Tensor:
+    return geometry.projected_box(on_gpu(8, 3), instances.R, instances.t, K[instances.image])
+
+
+def on_gpu(*shape: int) -> Tensor:
+    return torch.rand(*shape, device=GPU)
+
+
+def which(count: int, below: int = 1) -> Tensor:
+    return torch.randint(below, (count,), device=GPU)
+
+
+def assert_on_gpu(found: Any) -> None:
+    """Every tensor of a result, however deep it lies."""
+    if isinstance(found, Tensor):
+        assert found.device == GPU
+    elif isinstance(found, dict):
+        assert_on_gpu(list(found.values()))
+    elif isinstance(found, list | tuple):
+        for one in found:
+            assert_on_gpu(one)
+    elif hasattr(found, "__dataclass_fields__"):
+        assert_on_gpu([getattr(found, name) for name in found.__dataclass_fields__])
+
+
+def test_mixing_devices_raises() -> None:
+    with pytest.raises(FakeTensorDeviceMismatchError):
+        on_gpu(2) + torch.rand(2)
+
+
+def test_geometry() -> None:
+    R, t, K, boxes, hull = on_gpu(4, 3, 3), on_gpu(4, 3), on_gpu(3, 3), on_gpu(4, 4), on_gpu(9, 3)
+    squares = geometry.padded_square(geometry.jittered_boxes(boxes, 0.1, 0.2), 1.2)
+    found = [
+        geometry.geodesic_angle(R, R),
+        geometry.view_rotation(t, t[:, 0]),
+        geometry.directions_in_cone(on_gpu(4, 2), on_gpu(3), 40.0),
+        geometry.rotation_between(t[0], t),
+        geometry.offaxis_rotation(t),
+        geometry.projected_box(hull, R, t, K),
+        geometry.sampling_grid(squares, 8, (64, 48)),
+        geometry.crop_camera(K, squares, 32),
+        geometry.translation_from_box(boxes, K, boxes, K, t[:, 0]),
+        geometry.fit_translation(hull, R, boxes, K, t),
+        geometry.to_opencv(K),
+        geometry.from_opencv(K),
+    ]
+    assert_on_gpu(found)
+
+
+def test_draws_lights_and_backgrounds(draws: Draws, tiny_settings: Settings) -> None:
+    assert_on_gpu([draws.uniform("a", 2), draws.chance("b", 0.5), draws.integer("c", 9), draws.direction("d")])
+    lights = Lights.draw(draws, tiny_settings.data.augmentation.model_copy(update={"metal": 0.5}))
+    assert isinstance(lights.room, Room)
+    assert_on_gpu([lights, lights.room.seen(which(7), on_gpu(7, 3)), Lights.fixed(2, GPU)])
+    assert_on_gpu(Backgrounds(on_gpu(4, 3, 16, 16), "").sample(draws, 24))
+
+
+def test_placement(draws: Draws, gpu_world: World) -> None:
+    R, t = place(gpu_world, draws, which(ITEMS), on_gpu(ITEMS, 3, 3))
+    boxes = gpu_world.boxes(which(ITEMS), R, t)
+    beside = Companions(which(ITEMS)[:, None], R[:, None], t[:, None], boxes[:, None]).without(which(1))
+    assert_on_gpu([R, t, boxes, beside, _shared(boxes, boxes[:, None])])
+
+
+def test_occluders(draws: Draws, gpu_world: World, tiny_settings: Settings) -> None:
+    occluders = Occluders(gpu_world, tiny_settings.data.occlusion)
+    order = torch.arange(ITEMS, device=GPU)
+    thing = occluders._thing(draws, "thing", order, which(ITEMS), on_gpu(ITEMS, 2), on_gpu(ITEMS), 1.0)
+    own = (Instances.single(which(ITEMS), on_gpu(ITEMS, 3, 3), on_gpu(ITEMS, 3)), on_gpu(ITEMS, 3))
+    assert_on_gpu([occluders._grips, occluders._hand_scales, merge([own, thing])])
+
+
+def test_images(draws: Draws, gpu_world: World, tiny_settings: Settings) -> None:
+    source = scenes.SceneSource.__new__(scenes.SceneSource)
+    source.world, source.split, source.settings = gpu_world, "train", tiny_settings
+    assert_on_gpu([source._jittered(on_gpu(ITEMS, 4), draws, 1.0), source._clean(draws)])
+    assert_on_gpu(scenes._mask_boxes(on_gpu(ITEMS, 16, 16) > 0.5))
+    assert_on_gpu(_image_windows(on_gpu(ITEMS, 4), which(ITEMS), ITEMS))
+
+
+def test_depth_alone(gpu_world: World) -> None:
+    args = (which(2), on_gpu(2, 3, 3), on_gpu(2, 3), on_gpu(3, 3), (16, 16))
+    assert_on_gpu(Renderer.depth_alone(gpu_world.renderer, *args))
+
+
+@pytest.mark.parametrize("build", [build_extended, build_original])
+def test_autoencoders(build: Any, tiny_settings: Settings) -> None:
+    with GPU:
+        network = build(tiny_settings)
+    latents, reconstructions = network(on_gpu(2, 3, 32, 32).contiguous(memory_format=torch.channels_last))
+    assert_on_gpu([latents, reconstructions, mse(reconstructions, on_gpu(2, 3, 32, 32), 4)])
+
+
+def test_step1s_loss(world: World, gpu_world: World, tiny_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        stages, "SceneSource", lambda *_: scenes.SceneSource.__new__(scenes.SceneSource)
+    )  # its textures are drawn with NumPy
+    losses = tiny_settings.losses.model_copy(update={"lambda_match": 1.0})
+    with GPU:
+        network = build_extended(tiny_settings)
+    gpu_world.objects = [copy.copy(o) for o in world.objects]
+    for model in gpu_world.objects:  # those of a symmetric object depend on values
+        model.__dict__["symmetries"] = Symmetries.none()
+    stage = stages.step1_stage(tiny_settings.model_copy(update={"losses": losses}), gpu_world, network)
+    crops = on_gpu(4, 3, 32, 32)
+    batch = scenes.CropBatch(torch.arange(4), crops, crops, which(4), on_gpu(4, 3, 3), on_gpu(4))
+    total, terms = stage.loss(network, batch)
+    assert_on_gpu([total, terms])
+    meter = Meter(4, GPU)
+    meter.add(terms, 0.0)
+    assert_on_gpu(meter._sums)
+
+
+def test_joint_network(tiny_settings: Settings) -> None:
+    with GPU:
+        network = build_joint(tiny_settings)
+    images, boxes, order = on_gpu(2, 3, 128, 128), on_gpu(2, 4), torch.arange(2, device=GPU)
+    features = network.encoder(images)
+    anchors = network.heads.rpn.anchor_generator(ImageList(images, [(128, 128)] * 2), [features])
+    assert_on_gpu([anchors, network.heads.rpn.head([features])])
+    best, found = best_proposals([on_gpu(5, 4), on_gpu(0, 4)], boxes)
+    assert_on_gpu([best, found, network.heads.refine(features, best, order, (128, 128))])
+    assert_on_gpu([network.latents(features, boxes, order), network.view_latents(on_gpu(2, 3, 32, 32), 64)])
+    assert_on_gpu([pool_features(features, boxes, order, 2), sample_features(features, boxes, order, 2)])
+    assert_on_gpu([crop_squares(images, boxes, order, 32)])
+
+
+@pytest.mark.parametrize("gradient", [True, False])
+def test_roi_pooling(gradient: bool) -> None:
+    with torch.set_grad_enabled(gradient):
+        pooled = AlignedRoIPool(["0"], 7, 2)({"0": on_gpu(2, 8, 4, 4)}, [on_gpu(5, 4), on_gpu(3, 4)], [(64, 64)] * 2)
+    assert pooled.shape == (8, 8, 7, 7)
+    assert_on_gpu(pooled)
+
+
+def test_targets_of_the_detector() -> None:
+    scene = {name: on_gpu(2, 4) for name in scenes.SceneBatch.__dataclass_fields__}
+    scene |= {"objects": which(2), "other_objects": None, "other_boxes": None}
+    assert_on_gpu(stages.boxes_of(scenes.SceneBatch(**scene)))
+
+
+def test_losses() -> None:
+    latents, R, objects = on_gpu(5, 8), on_gpu(5, 3, 3), which(5)
+    found = [angle_loss(latents, R, objects, pairing) for pairing in ("nearest", "closest_pair")]
+    assert_on_gpu([*found, cos_loss(latents, latents), match_loss(latents, latents, R, objects)])
+
+
+@pytest.mark.parametrize("kind", ["discrete", "axis", "ball"])
+def test_symmetries(kind: str) -> None:
+    axis = ContinuousSymmetry(np.eye(3)[2], np.ones(3))
+    discrete = np.eye(4)[None] if kind == "discrete" else np.zeros((0, 4, 4))
+    group = Symmetries(discrete, {"discrete": (), "axis": (axis,), "ball": (axis,) * 3}[kind])
+    assert_on_gpu([group.angles(on_gpu(2, 1, 3, 3), on_gpu(5, 3, 3))])
+    assert_on_gpu(group.nearest(on_gpu(2, 3, 3), on_gpu(2, 3, 3), on_gpu(2, 3)))
+
+
+@pytest.mark.parametrize("name", ["muon", "adamw", "adam", "adabound"])
+def test_optimisers(name: Any) -> None:
+    with GPU:
+        layers = nn.Sequential(nn.Conv2d(3, 32, 3), nn.Conv2d(32, 64, 3))
+    parameters = list(layers.parameters())
+    optimizer = build_optimizer([(parameters, 1.0)], OptimizerSettings(name=name, momentum=0.9))
+    for _ in range(2):
+        for parameter in parameters:
+            parameter.grad = torch.rand_like(parameter)
+        optimizer.step()
+    state = [v for s in optimizer.state.values() for k, v in s.items() if k != "step"]  # counts, wherever it is
+    assert_on_gpu([x for x in state if isinstance(x, Tensor)])
+
+
+def test_codebook() -> None:
+    views, width = 50, 16
+    book = Codebook(
+        label="",
+        codes=torch.rand(views, width).half(),
+        thumbnails=torch.rand(views, 64).half(),
+        rotations=torch.rand(views, 3, 3),
+        boxes=torch.rand(views, 4),
+        z_ref=500.0,
+        K=torch.rand(3, 3),
+        hull=torch.rand(9, 3),
+        offset=torch.rand(3),
+        exact=True,
+        fingerprint="",
+    ).to(GPU)
+    assert_on_gpu(book)
+    for queries in (1, 20):
+        values, found = book.search(on_gpu(queries, width), 4)
+        images = on_gpu(queries, 3, 32, 32)
+        assert_on_gpu([values, found, book.rerank(found, images), thumbnails(images)])
+        assert_on_gpu(book.poses(found[:, 0], on_gpu(queries, 4), on_gpu(3, 3)))
+
+
+def test_contours_and_refinement(gpu_world: World, tiny_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("codepose.estimation.contours.gaussian_blur2d", lambda images, *_: images)  # reads its sigma
+    assert_on_gpu([edge_field(on_gpu(2, 3, 32, 32), 1.0), contours(on_gpu(2, 32, 32), on_gpu(2, 32, 32, 3))])
+    gpu_world.clean_views = lambda objects, R: on_gpu(len(R), 3, 32, 32)  # type: ignore[method-assign, assignment]
+    seen = refine.Seen(on_gpu(1, 3, 128, 128), which(2), on_gpu(2, 4), which(2), on_gpu(3, 3), on_gpu(2, 3, 32, 32))
+    refiner = refine.Refiner(gpu_world, tiny_settings.refinement)
+    assert_on_gpu(refiner(seen, on_gpu(2, 3, 3, 3), on_gpu(2, 3, 3)))
+    assert_on_gpu(refine.spread_views(on_gpu(9, 3, 3), which(8, 9).view(2, 4), 2, 20.0))
+
+
+def test_confidence() -> None:
+    zeros = (0.0,) * 4
+    known = Confidence(mean=zeros, scale=(1.0,) * 4, weights=zeros, bias=0.0, detections=1, correct=1)
+    assert_on_gpu(known(evidence(*(on_gpu(3) for _ in range(4)))))
+
+
+def test_windows() -> None:
+    view = windows.Window(8, 8, 32, 16)
+    assert_on_gpu(view.look(on_gpu(1, 3, 64, 64), on_gpu(3, 3), 128))
+    assert_on_gpu([view.to_photo(on_gpu(3, 4), 128), view.cuts(on_gpu(3, 4), 128, 64, 64)])
+
+
+def test_pose_errors() -> None:
+    poses = (on_gpu(9, 3), on_gpu(2, 3, 3), on_gpu(2, 3), on_gpu(2, 3, 3), on_gpu(2, 3))
+    turns = torch.rand(3, 4, 4)  # as a BOP model has them, on the CPU
+    found = [pose_errors.mssd(*poses, turns), pose_errors.mspd(*poses, on_gpu(3, 3), turns), pose_errors.add(*poses)]
+    assert_on_gpu([*found, pose_errors.symmetric_distance(*poses[1:], turns)])
+
+
+def test_vsd() -> None:
+    image, pixel, depth = which(20, 2), which(20, 99), on_gpu(20)
+    inverse = vsd._inverse_camera(torch.rand(3, 3), 2, GPU)
+    assert_on_gpu([vsd._ray_lengths(inverse, image, pixel, 16), vsd._visible(depth, depth, 15.0, "bop19")])
+    assert_on_gpu([vsd._summed_costs(depth.double(), image, 2, (0.1, 0.2), cost) for cost in ("step", "tlinear")])
+
+
+def test_backward_pass(tiny_settings: Settings) -> None:
+    """On the fake device "meta": torch's engine asks for a real GPU's context."""
+    with torch.device("meta"):
+        network = build_extended(tiny_settings)
+        images, boxes = torch.rand(2, 3, 64, 64), torch.rand(2, 4)
+        order = torch.arange(2)
+    features = network.encoder(images)
+    latents = network.head.encode(sample_features(features, boxes, order, 2))
+    error = mse(network.decode(latents), F.interpolate(images, (32, 32)), 4).mean()
+    (error + angle_loss(latents, torch.rand(2, 3, 3, device="meta"), order)).backward()  # type: ignore[no-untyped-call]
+    assert all(p.grad is not None and p.grad.device.type == "meta" for p in network.parameters())
