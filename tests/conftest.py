@@ -3,18 +3,41 @@
 from __future__ import annotations
 
 import os
-
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 
 from codepose.config import Settings
 from codepose.config_files import load_preset, override
-from codepose.synthesis.world import World
+
+if TYPE_CHECKING:
+    from codepose.synthesis.world import World
 
 # the networks here are too small for two threads, and one is immune to whatever else the machine does
 torch.set_num_threads(1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--device", default="cpu", help="cuda or cuda:N: also compare it with the CPU (tests/test_cuda.py)"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--device") == "cpu":  # "auto" then means the CPU; Warp reads it when it is imported
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+
+
+@pytest.fixture(scope="session", name="device")
+def _device(request: pytest.FixtureRequest) -> str:
+    """Where to compare with the CPU."""
+    name: str = request.config.getoption("--device")
+    if name == "cpu":
+        pytest.skip("compares a GPU with the CPU: type pytest tests/test_cuda.py --device cuda")
+    if not torch.cuda.is_available():
+        pytest.fail("--device cuda: torch finds no GPU")
+    return name
 
 
 def tiny(**changes: object) -> Settings:
@@ -50,6 +73,8 @@ def tiny_settings() -> Settings:
 
 @pytest.fixture(scope="session")
 def world(tiny_settings: Settings) -> World:
+    from codepose.synthesis.world import World  # starts Warp: after ``pytest_configure``
+
     return World(tiny_settings)
 
 
