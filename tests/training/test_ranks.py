@@ -258,3 +258,10 @@ def test_one_device_cannot_be_several() -> None:
         make_fabric("cuda:1", devices=2)
     with pytest.raises(ConfigError, match="CUDA"):
         make_fabric("cuda", devices=2)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
+def test_a_gpu_that_is_not_there_is_named(device: str) -> None:
+    with pytest.raises(ConfigError, match="CUDA"):
+        make_fabric(device)
