@@ -45,7 +45,7 @@ class CropBatch:
 
 @dataclass(frozen=True)
 class SceneBatch:
-    """Step 2's data: one target object a scene.
+    """Step 2's data: a target object in each scene and, where the settings have any, companions.
 
     Attributes:
         index: (B,) item numbers.
@@ -63,6 +63,8 @@ class SceneBatch:
         other_boxes: (B, n, 4) boxes of further instances of trained objects; None where the settings have none.
         other_objects: (B, n) which objects they are, -1 where there is none.
         other_R, other_t: (B, n, 3, 3) and (B, n, 3) mm, their R_cam_obj and t_cam_obj.
+        other_targets: (B, n, 3, c, c) in [0, 1], their clean views; black where there is none.
+        other_visible: (B, n) their visible fractions, roughly: the whole silhouette's size is that of the clean view.
     """
 
     index: Tensor
@@ -81,6 +83,52 @@ class SceneBatch:
     other_objects: Tensor | None = None
     other_R: Tensor | None = None
     other_t: Tensor | None = None
+    other_targets: Tensor | None = None
+    other_visible: Tensor | None = None
+
+    def poses(self, min_visible: float) -> ScenePoses:
+        """Returns what poses there are to learn: the target objects', and those of companions that can be seen."""
+        shown = torch.ones_like(self.objects, dtype=torch.bool)[:, None]  # (B, 1 + n)
+        own = (self.objects, self.boxes, self.R_view, self.targets)
+        columns = [value[:, None] for value in own]
+        if self.other_objects is not None:
+            assert self.other_R is not None
+            assert self.other_t is not None
+            assert self.other_visible is not None
+            R_view = geometry.offaxis_rotation(self.other_t).mT @ self.other_R
+            others = (self.other_objects, self.other_boxes, R_view, self.other_targets)
+            columns = [torch.cat((a, b), 1) for a, b in zip(columns, others, strict=True) if b is not None]
+            shown = torch.cat((shown, (self.other_objects >= 0) & (self.other_visible >= min_visible)), 1)
+        image, slot = shown.nonzero().unbind(1)
+        return ScenePoses(image, slot, shown.shape[1], *(column[image, slot] for column in columns))
+
+
+@dataclass(frozen=True)
+class ScenePoses:
+    """M instances in a batch of scenes, image by image, each image's target object first.
+
+    Attributes:
+        image: (M,) the scene of each.
+        slot: (M,) its number there: 0 = the target object.
+        slots: How many there may be in a scene.
+        objects: (M,) which object.
+        boxes: (M, 4) amodal box.
+        R_view: (M, 3, 3).
+        targets: (M, 3, c, c) the clean view.
+    """
+
+    image: Tensor
+    slot: Tensor
+    slots: int
+    objects: Tensor
+    boxes: Tensor
+    R_view: Tensor
+    targets: Tensor
+
+    def spread(self, values: Tensor, scenes: int) -> Tensor:
+        """Returns values (M, ...) as (scenes, slots, ...), zero where there is no instance; with gradient."""
+        spread = values.new_zeros(scenes, self.slots, *values.shape[1:])
+        return spread.index_put((self.image, self.slot), values)
 
 
 AnyBatch = TypeVar("AnyBatch", CropBatch, SceneBatch)
@@ -103,12 +151,14 @@ class _Posed:
 
 @dataclass(frozen=True)
 class _Rendered:
-    """Colour and coverage (B, 4, s, s), the target's visible pixels, its visible fraction, and what stood there."""
+    """Colour and coverage (B, 4, s, s), the target's visible pixels, its visible fraction, what stood there, and how
+    many pixels of each companion are visible (B, n)."""
 
     rgba: Tensor
     mask: Tensor
     visible: Tensor
     instances: Instances
+    beside: Tensor
 
     def replaced(self, images: Tensor, new: _Rendered) -> _Rendered:
         """Returns a copy in which ``images`` (n,) are those of ``new``."""
@@ -120,6 +170,7 @@ class _Rendered:
             self.mask.index_copy(0, images, new.mask),
             self.visible.index_copy(0, images, new.visible),
             Instances.merge([self.instances.select(~gone), moved]),
+            self.beside.index_copy(0, images, new.beside),
         )
 
 
@@ -197,7 +248,7 @@ class SceneSource:
         images = self._finish(render.rgba, draws, difficulty)
         clean = self._clean(draws).nonzero().squeeze(1)
         if len(clean):
-            bare = self._bare(_Posed(objects, R, t, K).select(clean), size)
+            bare = self._bare(_Posed(objects, R, t, K, companions).select(clean), size)
             render = render.replaced(clean, bare)
             images[clean] = bare.rgba[:, :3]
             companions = companions.without(clean) if companions is not None else None
@@ -218,6 +269,7 @@ class SceneSource:
             other_objects=None if companions is None else companions.objects,
             other_R=None if companions is None else companions.R,
             other_t=None if companions is None else companions.t,
+            **self._beside(companions, render.beside),
         )
 
     def _jittered(self, square: Tensor, draws: Draws, difficulty: float) -> Tensor:
@@ -252,7 +304,7 @@ class SceneSource:
         rgba, buffers = render_shaded(self.world.renderer, instances, item.K, size, lights, tints, antialias)
         mask = _object_mask(buffers, instances)
         visible = mask.flatten(1).sum(1) / (buffers.layers > 0).flatten(1).sum(1).clamp_min(1)
-        result = _Rendered(rgba, mask, visible, instances)
+        result = _Rendered(rgba, mask, visible, instances, _visible_pixels(buffers, instances, item.companions))
         poor = (visible < self.settings.data.occlusion.min_visible).nonzero().squeeze(1)
         if len(poor) == 0 or attempt == ATTEMPTS - 1:
             return result
@@ -280,7 +332,25 @@ class SceneSource:
         instances = Instances.single(item.objects, item.R, item.t)
         antialias = self.settings.data.antialias
         rgba, buffers = render_shaded(self.world.renderer, instances, item.K, size, lights, tint, antialias)
-        return _Rendered(rgba, _object_mask(buffers, instances), torch.ones_like(tint[:, 0]), instances)
+        mask, whole = _object_mask(buffers, instances), torch.ones_like(tint[:, 0])
+        slots = 0 if item.companions is None else item.companions.objects.shape[1]
+        return _Rendered(rgba, mask, whole, instances, whole.new_zeros(len(whole), slots))
+
+    def _beside(self, companions: Companions | None, pixels: Tensor) -> dict[str, Tensor]:
+        """The companions' clean views, and which part of them is visible, from their visible pixels (B, n)."""
+        if companions is None:
+            return {}
+        image, slot = (companions.objects >= 0).nonzero().unbind(1)
+        crop, data = self.settings.network.crop, self.settings.data
+        targets = pixels.new_zeros(*pixels.shape, 3, crop, crop)
+        R_view = geometry.offaxis_rotation(companions.t[image, slot]).mT @ companions.R[image, slot]
+        clean = self.world.clean_views(companions.objects[image, slot], R_view)
+        side = geometry.box_size(geometry.padded_square(companions.boxes[image, slot], data.pad))[:, 0]
+        silhouette = (clean.amax(1) > 0).float().mean((1, 2)) * (side * data.antialias).square()
+        targets[image, slot] = clean
+        visible = torch.zeros_like(pixels)
+        visible[image, slot] = (pixels[image, slot] / silhouette.clamp_min(1)).clamp_max(1.0)
+        return {"other_targets": targets, "other_visible": visible}
 
     def _depth(self, instances: Instances, K: Tensor, size: int) -> Tensor:
         depth = self.world.renderer.render(instances, K, (size, size)).depth
@@ -291,6 +361,17 @@ def _object_mask(buffers: Buffers, instances: Instances) -> Tensor:
     """Returns (B, H, W) bool, the pixels where each image's target object is nearest."""
     target = (instances.layer >= 0).nonzero().squeeze(1).int()  # one an image, in the images' order
     return buffers.instance == target[:, None, None]
+
+
+def _visible_pixels(buffers: Buffers, instances: Instances, companions: Companions | None) -> Tensor:
+    """Returns (B, n) float, the pixels where each companion is nearest."""
+    if companions is None:
+        return torch.zeros(len(buffers.instance), 0, device=buffers.instance.device)
+    there = companions.objects >= 0
+    ends = torch.bincount(instances.image, minlength=len(there)).cumsum(0)
+    rows = ends[:, None] - there.sum(1, keepdim=True) + there.cumsum(1) - 1  # they are the last of each image
+    counts = torch.bincount(buffers.instance.flatten() + 1, minlength=len(instances.image) + 1)[1:]
+    return torch.where(there, counts[rows.clamp_min(0)], 0).float()
 
 
 def _mask_boxes(masks: Tensor) -> Tensor:
