@@ -10,7 +10,8 @@ from codepose.config import Settings
 from codepose.geometry import padded_square
 from codepose.networks.build import build_joint
 from codepose.networks.joint import JointNetwork, best_proposals, pool_features, sample_features
-from codepose.synthesis.scenes import SceneBatch, SceneSource
+from codepose.synthesis.batches import SceneBatch
+from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
 from codepose.training.stages import boxes_of, wanted_of
 

@@ -11,9 +11,10 @@ from torchvision.ops import box_iou
 
 from codepose import geometry
 from codepose.config import ObjectSettings
+from codepose.synthesis.batches import split_batch
 from codepose.synthesis.draws import Draws
 from codepose.synthesis.placement import draw_views
-from codepose.synthesis.scenes import SceneSource, split_batch
+from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
 from codepose.training.stages import boxes_of
 

@@ -18,7 +18,8 @@ from codepose.networks.detector import Boxes, Detector
 from codepose.networks.joint import JointNetwork, Wanted
 from codepose.networks.losses import angle_loss, cos_loss, match_loss, mse, reconstruction_health
 from codepose.networks.precision import autocast
-from codepose.synthesis.scenes import CropBatch, SceneBatch, ScenePoses, SceneSource
+from codepose.synthesis.batches import CropBatch, SceneBatch, ScenePoses
+from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
 from codepose.training.loop import Stage, fit
 from codepose.training.progress import Display
