@@ -201,15 +201,6 @@ def step2_stage(settings: Settings, world: World, network: JointNetwork) -> Stag
         seen_well = {"fed_back_iou": out.iou.mean(), "skipped": 1.0 - out.used.float().mean()}
         return total, terms | {name: shares.mean(value) for name, value in seen_well.items()}
 
-    def validate(_: nn.Module) -> tuple[dict[str, float], list[str]]:
-        batch = val.scenes(torch.arange(min(_VAL_SCENES, settings.data.val_images)))
-        with autocast(settings, world.device):
-            features, found = network.detect(batch.images)
-            latents = network.latents(features, batch.boxes, torch.arange(len(batch.boxes), device=features.device))
-            reconstructions = network.autoencoder.decode(latents)
-        error = mse(reconstructions.float(), batch.targets).mean()
-        return {"mean_iou": _mean_iou(found, batch), "mse_gt_boxes": float(error)}, []
-
     groups = joint_groups(network)
     frozen = {id(p) for p in network.autoencoder.encoder.stem(settings.network.frozen_blocks)}
     for parameter in groups["encoder"]:
@@ -225,8 +216,19 @@ def step2_stage(settings: Settings, world: World, network: JointNetwork) -> Stag
         loss=loss,
         settings=settings.step2,
         curriculum=0.0,
-        validate=validate,
+        validate=lambda _: (_joint_errors(network, val, settings), []),
     )
+
+
+def _joint_errors(network: JointNetwork, val: SceneSource, settings: Settings) -> dict[str, float]:
+    """The joint network on validation scenes: its boxes, and its reconstructions from true boxes."""
+    batch = val.scenes(torch.arange(min(_VAL_SCENES, settings.data.val_images)))
+    with autocast(settings, val.world.device):
+        features, found = network.detect(batch.images)
+        latents = network.latents(features, batch.boxes, torch.arange(len(batch.boxes), device=features.device))
+        reconstructions = network.autoencoder.decode(latents)
+    error = mse(reconstructions.float(), batch.targets).mean()
+    return {"mean_iou": _mean_iou(found, batch), "mse_gt_boxes": float(error)}
 
 
 def jitter_stage(settings: Settings, world: World, network: ExtendedAutoencoder) -> Stage:
