@@ -14,7 +14,7 @@ from torch import Tensor
 from benchmarks.timing import Options, count_flops, synchronise
 from codepose.config import Settings
 from codepose.networks.precision import uses_bf16
-from codepose.synthesis.scenes import split_batch
+from codepose.synthesis.batches import split_batch
 from codepose.training.loop import Stage, _Feed, _Trainer
 from codepose.training.progress import Display
 from codepose.training.run import Run

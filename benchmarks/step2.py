@@ -19,7 +19,7 @@ from codepose.config import Settings
 from codepose.networks.build import build_detector, build_encoder, build_joint
 from codepose.networks.joint import JointNetwork
 from codepose.networks.vgg import Encoder
-from codepose.synthesis.scenes import SceneBatch
+from codepose.synthesis.batches import SceneBatch
 from codepose.synthesis.world import World
 from codepose.training.loop import Stage
 from codepose.training.stages import boxes_of, detector_stage, step2_stage

@@ -30,7 +30,7 @@ from codepose.networks.build import build_extended, build_joint, build_original
 from codepose.networks.detector import AlignedRoIPool
 from codepose.networks.joint import best_proposals, pool_features, sample_features
 from codepose.networks.losses import angle_loss, cos_loss, match_loss, mse
-from codepose.synthesis import scenes
+from codepose.synthesis import batches, scenes
 from codepose.synthesis.appearance import Lights, Room
 from codepose.synthesis.backgrounds import Backgrounds
 from codepose.synthesis.draws import Draws
@@ -198,7 +198,7 @@ def test_joint_network(tiny_settings: Settings) -> None:
     features = network.encoder(images)
     anchors = network.heads.rpn.anchor_generator(ImageList(images, [(128, 128)] * 2), [features])
     assert_on_gpu([anchors, network.heads.rpn.head([features])])
-    best, found = best_proposals([on_gpu(5, 4), on_gpu(0, 4)], boxes)
+    best, found = best_proposals([on_gpu(5, 4), on_gpu(0, 4)], list(boxes.split(1)))
     assert_on_gpu([best, found, network.heads.refine(features, best, order, (128, 128))])
     assert_on_gpu([network.latents(features, boxes, order), network.view_latents(on_gpu(2, 3, 32, 32), 64)])
     assert_on_gpu([pool_features(features, boxes, order, 2), sample_features(features, boxes, order, 2)])
@@ -214,9 +214,9 @@ def test_roi_pooling(gradient: bool) -> None:
 
 
 def test_targets_of_the_detector() -> None:
-    scene = {name: on_gpu(2, 4) for name in scenes.SceneBatch.__dataclass_fields__}
+    scene = {name: on_gpu(2, 4) for name in batches.SceneBatch.__dataclass_fields__}
     scene |= {"objects": which(2), "other_objects": None, "other_boxes": None}
-    assert_on_gpu(stages.boxes_of(scenes.SceneBatch(**scene)))
+    assert_on_gpu(stages.boxes_of(batches.SceneBatch(**scene)))
 
 
 def test_losses() -> None:

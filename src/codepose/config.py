@@ -113,8 +113,8 @@ class OcclusionSettings(_Frozen):
     overlap: Fraction = 0.1
     """Largest share of a companion's box that may lie in another's, or the other's in its: 1 = heaps."""
     companions: int = 0
-    """Largest number of further instances of the trained objects in a scene, beside the one whose pose is learned. In
-    validation and test scenes they are of other objects only."""
+    """Largest number of further instances of the trained objects in a scene, beside its target object; where enough of
+    them is seen, their poses are learned, too. In validation and test scenes they are of other objects only."""
     min_visible: Fraction = 0.4
     """Smallest visible fraction of the object's silhouette."""
 

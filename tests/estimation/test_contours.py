@@ -9,7 +9,8 @@ import torch
 
 from codepose import geometry
 from codepose.estimation.contours import FAR, ContourMatcher, contours, edge_field
-from codepose.synthesis.scenes import SceneBatch, SceneSource
+from codepose.synthesis.batches import SceneBatch
+from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
 
 

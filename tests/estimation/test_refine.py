@@ -11,7 +11,8 @@ from kornia.geometry.conversions import axis_angle_to_rotation_matrix
 from codepose import geometry
 from codepose.config import RefinementSettings
 from codepose.estimation.refine import Refiner, Seen, agreement, spread_views
-from codepose.synthesis.scenes import SceneBatch, SceneSource
+from codepose.synthesis.batches import SceneBatch
+from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
 
 

@@ -30,9 +30,10 @@ from codepose.evaluation.bop_results import (
     write_results,
 )
 from codepose.evaluation.bop_writer import write_dataset
+from codepose.synthesis.batches import SceneBatch
 from codepose.synthesis.mesh import load_mesh
 from codepose.synthesis.renderer import Instances, Renderer
-from codepose.synthesis.scenes import SceneBatch, SceneSource
+from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
 
 BRACKET = Path(__file__).parents[1] / "data" / "bracket.ply"

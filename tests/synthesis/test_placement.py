@@ -9,10 +9,12 @@ import pytest
 import torch
 from torchvision.ops import box_iou
 
+from codepose import geometry
 from codepose.config import ObjectSettings
+from codepose.synthesis.batches import split_batch
 from codepose.synthesis.draws import Draws
 from codepose.synthesis.placement import draw_views
-from codepose.synthesis.scenes import SceneSource, split_batch
+from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
 from codepose.training.stages import boxes_of
 
@@ -127,3 +129,53 @@ def test_clean_items_hold_nobody_else(crowd: World) -> None:
     clean = (scenes.images == 0).flatten(1).float().mean(1) > 0.7
     assert clean.any()
     assert (scenes.other_objects[clean] == -1).all()
+
+
+def test_companions_clean_views_and_visible_fractions_are_theirs(crowd: World) -> None:
+    """Visible is where the scene's depth is that of the companion alone."""
+    scenes = SceneSource(_with(crowd, overlap=0.6, companions=3), "train").scenes(torch.arange(24), depth=True)
+    assert scenes.other_objects is not None
+    assert scenes.other_R is not None
+    assert scenes.other_t is not None
+    assert scenes.other_visible is not None
+    assert scenes.other_targets is not None
+    assert scenes.depth is not None
+    there = scenes.other_objects >= 0
+    image, _ = there.nonzero().unbind(1)
+    objects, R, t = scenes.other_objects[there], scenes.other_R[there], scenes.other_t[there]
+    alone = crowd.renderer.depth_alone(objects, R, t, scenes.K, (128, 128))
+    seen = ((alone - scenes.depth[image]).abs() < 0.5) & (alone > 0)
+    expected = seen.flatten(1).sum(1) / (alone > 0).flatten(1).sum(1)
+    assert (expected < 0.6).any(), "some are hidden"
+    off = (scenes.other_visible[there] - expected).abs()  # these parts are a few pixels thin
+    assert off.mean() < 0.06
+    assert off.max() < 0.25
+    assert (scenes.other_visible[~there] == 0).all()
+    R_view = geometry.offaxis_rotation(t).mT @ R
+    torch.testing.assert_close(scenes.other_targets[there], crowd.clean_views(objects, R_view))
+    assert (scenes.other_targets[~there] == 0).all()
+
+
+def test_poses_to_learn_are_those_that_can_be_seen(crowd: World) -> None:
+    scenes = SceneSource(_with(crowd, overlap=0.6, companions=3), "train").scenes(torch.arange(24))
+    assert scenes.other_objects is not None
+    assert scenes.other_visible is not None
+    assert scenes.other_targets is not None
+    assert scenes.other_boxes is not None
+    poses = scenes.poses(min_visible=0.5)
+    assert poses.slots == 4
+    for i in range(24):
+        shown = (scenes.other_objects[i] >= 0) & (scenes.other_visible[i] >= 0.5)
+        mine = poses.image == i
+        assert poses.slot[mine].tolist() == [0, *(shown.nonzero().squeeze(1) + 1).tolist()]
+        assert torch.equal(poses.boxes[mine], torch.cat((scenes.boxes[i : i + 1], scenes.other_boxes[i, shown])))
+        assert torch.equal(poses.targets[mine], torch.cat((scenes.targets[i : i + 1], scenes.other_targets[i, shown])))
+        assert poses.objects[mine].tolist() == [int(scenes.objects[i]), *scenes.other_objects[i, shown].tolist()]
+    torch.testing.assert_close(crowd.clean_views(poses.objects, poses.R_view), poses.targets)
+    assert len(scenes.poses(min_visible=1.1).image) == 24, "a target object is always learned"
+    spread = poses.spread(poses.boxes, 24)
+    assert spread.shape == (24, 4, 4)
+    assert torch.equal(spread[poses.image, poses.slot], poses.boxes)
+    assert spread.abs().sum() == poses.boxes.abs().sum()
+    alone = SceneSource(_without(crowd), "train").scenes(torch.arange(3)).poses(min_visible=0.5)
+    assert (alone.image.tolist(), alone.slots) == ([0, 1, 2], 1)

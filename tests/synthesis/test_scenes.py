@@ -20,9 +20,10 @@ from codepose.config import AugmentationSettings, Settings
 from codepose.config_files import load_preset, override
 from codepose.synthesis.appearance import Lights, augment
 from codepose.synthesis.backgrounds import build_backgrounds
+from codepose.synthesis.batches import CropBatch, SceneBatch
 from codepose.synthesis.draws import Draws
 from codepose.synthesis.renderer import Buffers, Instances
-from codepose.synthesis.scenes import CropBatch, SceneBatch, SceneSource, difficulty_at
+from codepose.synthesis.scenes import SceneSource, difficulty_at
 from codepose.synthesis.world import World
 
 SIZE, FOCAL, CROP, FAR = 128, 75.0, 32, 5000.0

@@ -206,14 +206,14 @@ def evaluate(options: o.Evaluate) -> int:
 
 def _evaluate_bop(options: o.Evaluate, dataset: Path) -> int:
     from codepose.apps.bop import evaluate_bop
+    from codepose.apps.prediction import require_tiles
     from codepose.training.ranks import layout
 
     if layout(options.devices, options.nodes) != (1, 1):
         raise ConfigError("--bop measures on one device: leave out --devices and --nodes, and torchrun")
     if len(options.methods) > 1:
         raise ConfigError("--bop measures one method at a time: --methods joint")
-    if options.tiles < 1:
-        raise ConfigError(f"--tiles must be 1 (the whole image only) or more, not {options.tiles}")
+    require_tiles(options.tiles)
     summary = evaluate_bop(
         options.run,
         dataset,

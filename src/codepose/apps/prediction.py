@@ -45,8 +45,7 @@ def predict_images(options: Predict) -> int:
         ConfigError: The camera or a source cannot be used at all; the text says what to type.
         RunError: The run is none, or its training is not finished.
     """
-    if options.tiles < 1:
-        raise ConfigError(f"--tiles must be 1 (the whole photo only) or more, not {options.tiles}")
+    require_tiles(options.tiles)
     camera = read_camera(options.K)
     everything = find_sources(options.sources)
     depths = None if options.depth is None else Depths.find(options.depth, options.depth_scale, everything)
@@ -84,6 +83,16 @@ def predict_images(options: Predict) -> int:
     failed = sum(everyones(failed))
     predictor.say(f"{progress.summary()}: overlays and JSON in {folder}")
     return 1 if failed else 0
+
+
+def require_tiles(tiles: int) -> None:
+    """Refuses what is no number of tiles.
+
+    Raises:
+        ConfigError: It is less than 1.
+    """
+    if tiles < 1:
+        raise ConfigError(f"--tiles must be 1 (the whole photo only) or more, not {tiles}")
 
 
 def _device(options: Predict) -> str:

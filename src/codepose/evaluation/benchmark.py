@@ -23,7 +23,8 @@ from codepose.evaluation.metrics import box_iou_pairs
 from codepose.evaluation.results import Example, ExampleEstimate, Results, Row
 from codepose.evaluation.vsd import vsd
 from codepose.networks.detector import Boxes
-from codepose.synthesis.scenes import SceneBatch, SceneSource, Split
+from codepose.synthesis.batches import SceneBatch
+from codepose.synthesis.scenes import SceneSource, Split
 from codepose.synthesis.world import World
 from codepose.training.ranks import Shares, everyones
 

@@ -24,10 +24,11 @@ from torch import Tensor
 from codepose import geometry
 from codepose.evaluation.bop import MIN_VISIBLE, TARGETS_FILE, BopError, to_bop_box
 from codepose.evaluation.bop_results import json_lines
+from codepose.synthesis.batches import SceneBatch
 from codepose.synthesis.mesh import Mesh, save_mesh
 from codepose.synthesis.placement import Companions
 from codepose.synthesis.renderer import Instances
-from codepose.synthesis.scenes import SceneBatch, SceneSource, Split
+from codepose.synthesis.scenes import SceneSource, Split
 from codepose.synthesis.world import ObjectModel, World
 from codepose.training.run import write_atomically
 

@@ -12,7 +12,8 @@ from codepose.estimation.confidence import CORRECT, Confidence, evidence
 from codepose.estimation.detection import Detection
 from codepose.estimation.estimator import PoseEstimator
 from codepose.evaluation.equivalent_poses import pose_errors
-from codepose.synthesis.scenes import SceneBatch, SceneSource, Split
+from codepose.synthesis.batches import SceneBatch
+from codepose.synthesis.scenes import SceneSource, Split
 from codepose.synthesis.world import World
 
 MIN_SCORE = 0.3

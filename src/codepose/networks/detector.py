@@ -157,24 +157,23 @@ class DetectionHeads(nn.Module):
         _, losses = self.roi_heads({"0": features}, proposals, [size] * len(proposals), targets)
         return {_NAMES[k]: v for k, v in losses.items()}
 
-    def refine(self, features: Tensor, boxes: Tensor, labels: Tensor, size: tuple[int, int]) -> Tensor:
-        """Puts one proposal an image through the box head.
+    def refine(self, features: Tensor, boxes: list[Tensor], labels: Tensor, size: tuple[int, int]) -> Tensor:
+        """Puts chosen proposals through the box head.
 
         Args:
             features: (B, C, h, w).
-            boxes: (B, 4) proposals.
-            labels: (B,) the class whose regression is decoded.
+            boxes: Each image's (m, 4) proposals, M in all.
+            labels: (M,) the class whose regression is decoded.
             size: (H, W) of the images.
 
         Returns:
-            (B, 4) decoded boxes, clipped to the image, with gradient to the box head.
+            (M, 4) decoded boxes, clipped to the image, with gradient to the box head.
         """
         heads = self.roi_heads
-        split = [box[None] for box in boxes]
-        pooled = heads.box_roi_pool({"0": features}, split, [size] * len(split))  # (B, C, 7, 7)
+        pooled = heads.box_roi_pool({"0": features}, boxes, [size] * len(boxes))  # (M, C, 7, 7)
         _, regression = heads.box_predictor(heads.box_head(pooled))
-        decoded = heads.box_coder.decode(regression, split)  # (B, classes, 4)
-        mine = decoded[torch.arange(len(boxes), device=boxes.device), labels]
+        decoded = heads.box_coder.decode(regression, boxes)  # (M, classes, 4)
+        mine = decoded[torch.arange(len(labels), device=labels.device), labels]
         clipped: Tensor = clip_boxes_to_image(mine, size)
         return clipped
 

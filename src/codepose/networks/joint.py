@@ -20,17 +20,33 @@ from codepose.networks.losses import mse
 from codepose.networks.vgg import STRIDE
 
 
+class Wanted(NamedTuple):
+    """M objects whose poses are learned, image by image.
+
+    Attributes:
+        image: (M,) the image of each, ascending.
+        boxes: (M, 4) its true box.
+        labels: (M,) its class, from 1.
+        clean: (M, 3, c, c) the targets of L_mse (21).
+    """
+
+    image: Tensor
+    boxes: Tensor
+    labels: Tensor
+    clean: Tensor
+
+
 class JointOutput(NamedTuple):
-    """What a training step of the joint network yields.
+    """What a training step of the joint network yields, for M objects.
 
     Attributes:
         losses: The terms of Eq. 5: the four of L_faster, and 'mse' before its weight.
-        boxes: (B, 4) the boxes fed back.
-        iou: (B,) their overlap with the ground truth.
-        used: (B,) bool, whether L_mse counted the image (17).
-        reconstructions: (B, 3, c, c) in [0, 1].
-        latents: (B, D).
-        view_latents: (B, D) of the clean views, encoded as the codebook's are; None unless asked for.
+        boxes: (M, 4) the boxes fed back.
+        iou: (M,) their overlap with the ground truth.
+        used: (M,) bool, whether L_mse counted the object (17).
+        reconstructions: (M, 3, c, c) in [0, 1].
+        latents: (M, D).
+        view_latents: (M, D) of the clean views, encoded as the codebook's are; None unless asked for.
     """
 
     losses: dict[str, Tensor]
@@ -129,32 +145,32 @@ class JointNetwork(nn.Module):
         order = torch.arange(len(clean), device=clean.device)
         return self.autoencoder.head.encode(pool_features(features, square.expand(len(clean), 4), order, self.side))
 
-    def forward(self, images: Tensor, targets: list[Boxes], clean: Tensor) -> JointOutput:
+    def forward(self, images: Tensor, targets: list[Boxes], wanted: Wanted) -> JointOutput:
         """The losses of Step 2.
 
         Args:
             images: (B, 3, S, S) in [0, 1].
-            targets: Each image's objects: 'boxes' (n, 4), 'labels' (n,); the first one's pose is learned.
-            clean: (B, 3, c, c) the targets of L_mse (21).
+            targets: Each image's objects: 'boxes' (n, 4), 'labels' (n,).
+            wanted: Those of them whose poses are learned.
         """
         size = (int(images.shape[-2]), int(images.shape[-1]))
         features = self.encoder(images)  # (B, C, S/16, S/16)
         losses, proposals = faster_losses(self.heads, features, images, targets)
-        truth = torch.stack([t["boxes"][0] for t in targets])
+        truth = wanted.boxes
         if self.feedback == "random":
             boxes, found = jittered_boxes(truth, *self.jitter), torch.ones_like(truth[:, 0], dtype=torch.bool)
         else:
-            best, found = best_proposals(proposals, truth)
-            labels = torch.stack([t["labels"][0] for t in targets])
-            boxes = self.heads.refine(features, best, labels, size)
-        iou = torch.stack([box_iou(b[None], t[None])[0, 0] for b, t in zip(boxes.detach(), truth, strict=True)])
+            counts = torch.bincount(wanted.image, minlength=len(images)).tolist()
+            best, found = best_proposals(proposals, list(torch.split(truth, counts)))
+            boxes = self.heads.refine(features, best, wanted.labels, size)
+        iou = box_iou(boxes.detach(), truth).diagonal()
         used = found & (iou >= self.min_iou)
         fed_back = boxes if self.box_gradient == "boxes" else boxes.detach()
-        latents = self.latents(features, fed_back, torch.arange(len(images), device=images.device))
-        reconstructions = self.autoencoder.decode(latents)  # (B, 3, c, c)
-        errors = mse(reconstructions.float(), clean, self.bootstrap_ratio)
+        latents = self.latents(features, fed_back, wanted.image)
+        reconstructions = self.autoencoder.decode(latents)  # (M, 3, c, c)
+        errors = mse(reconstructions.float(), wanted.clean, self.bootstrap_ratio)
         losses["mse"] = torch.where(used, errors, 0.0).sum() / used.sum().clamp_min(1)
-        views = self.view_latents(clean, self.view_canvas) if self.view_canvas else None
+        views = self.view_latents(wanted.clean, self.view_canvas) if self.view_canvas else None
         return JointOutput(losses, boxes, iou, used, reconstructions, latents, views)
 
     def detect(self, images: Tensor) -> tuple[Tensor, list[Boxes]]:
@@ -163,18 +179,24 @@ class JointNetwork(nn.Module):
         return features, self.heads.detect(features, images)
 
 
-def best_proposals(proposals: list[Tensor], truth: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns each image's proposal of largest IoU with its ground truth (B, 4), and whether there was any (B,).
+def best_proposals(proposals: list[Tensor], truth: list[Tensor]) -> tuple[list[Tensor], Tensor]:
+    """Returns, of each image's proposals, that of largest IoU with each of its true boxes, and whether there was any.
 
     The RPN's proposals never hold the ground truth itself: torchvision adds it later, to a copy, for its own
     sampling (15).
+
+    Args:
+        proposals: Each image's (p, 4).
+        truth: Each image's (m, 4).
+
+    Returns:
+        Each image's (m, 4), and (M,) bool for all images' boxes.
     """
     best, found = [], []
     for boxes, true in zip(proposals, truth, strict=True):
-        found.append(len(boxes) > 0)
+        found += [len(boxes) > 0] * len(true)
         if len(boxes) == 0:
-            best.append(true.new_tensor([0.0, 0.0, 1.0, 1.0]))
+            best.append(true.new_tensor([[0.0, 0.0, 1.0, 1.0]]).expand_as(true))
         else:
-            nearest = box_iou(boxes, true[None])[:, 0].argmax(0, keepdim=True)  # no number: a GPU is not waited for
-            best.append(boxes[nearest][0])
-    return torch.stack(best).detach(), torch.tensor(found, device=truth.device)
+            best.append(boxes[box_iou(boxes, true).argmax(0)].detach())
+    return best, torch.tensor(found, device=truth[0].device)

@@ -57,22 +57,31 @@ class Occluders:
         self._other_diameters = torch.tensor([m.diameter for m in world.other_meshes], device=device)
 
     def place(
-        self, draws: Draws, objects: Tensor, R: Tensor, t: Tensor, *, attempt: int, difficulty: float
+        self,
+        draws: Draws,
+        objects: Tensor,
+        R: Tensor,
+        t: Tensor,
+        *,
+        attempt: int,
+        difficulty: float,
+        name: str = "",
     ) -> tuple[Instances, Tensor]:
-        """Returns the occluders of B images and their tints (N, 3).
+        """Returns the occluders of one object in each of B images, and their tints (N, 3).
 
         Args:
             draws: The items' random numbers.
-            objects: (B,) which object stands in each image.
+            objects: (B,) which object stands in each image, -1 = none.
             R: (B, 3, 3) its pose.
             t: (B, 3) in mm.
             attempt: 0, 1, ...: later attempts draw anew, smaller; the last returns none.
             difficulty: Factor on the probability of any occluder.
+            name: Other names give other occluders.
         """
-        occluded = draws.chance("occluded", (1.0 - self.settings.unoccluded) * difficulty)
+        occluded = (objects >= 0) & draws.chance("occluded" + name, (1.0 - self.settings.unoccluded) * difficulty)
         if attempt >= ATTEMPTS - 1:
             occluded = torch.zeros_like(occluded)
-        tag = f"#{attempt}"
+        tag = f"{name}#{attempt}"
         with_hand = occluded & draws.chance("hand" + tag, self.settings.hand)
         if attempt == ATTEMPTS - 2:
             with_hand = torch.zeros_like(with_hand)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from codepose import geometry
 from codepose.config import Settings
 from codepose.synthesis.appearance import Lights, augment, render_shaded
 from codepose.synthesis.backgrounds import Backgrounds, build_backgrounds
+from codepose.synthesis.batches import CropBatch, SceneBatch
 from codepose.synthesis.draws import Draws
 from codepose.synthesis.occluders import ATTEMPTS, Occluders, merge
 from codepose.synthesis.placement import Companions, draw_objects, draw_views, place, place_companions
@@ -20,70 +21,6 @@ from codepose.synthesis.renderer import Buffers, Instances
 from codepose.synthesis.world import World
 
 Split = Literal["train", "val", "test"]
-
-
-@dataclass(frozen=True)
-class CropBatch:
-    """Step 1's data.
-
-    Attributes:
-        index: (B,) item numbers.
-        inputs: (B, 3, c, c) in [0, 1], x_i: lit, occluded, on a background, shifted and scaled.
-        targets: (B, 3, c, c) in [0, 1], x_t: clean and centred.
-        objects: (B,) which object.
-        R_view: (B, 3, 3) its rotation as seen along the ray through its centre.
-        visible_fraction: (B,) share of the silhouette inside the window that nothing hides.
-    """
-
-    index: Tensor
-    inputs: Tensor
-    targets: Tensor
-    objects: Tensor
-    R_view: Tensor
-    visible_fraction: Tensor
-
-
-@dataclass(frozen=True)
-class SceneBatch:
-    """Step 2's data: one target object a scene.
-
-    Attributes:
-        index: (B,) item numbers.
-        images: (B, 3, S, S) in [0, 1].
-        targets: (B, 3, c, c) in [0, 1], the clean, centred view at R_view (21).
-        objects: (B,) which object.
-        boxes: (B, 4) amodal box, xyxy pixels, clipped to the image (22).
-        visible_boxes: (B, 4) box of the visible pixels.
-        R_cam_obj: (B, 3, 3).
-        t_cam_obj: (B, 3) mm.
-        R_view: (B, 3, 3), R_cam_obj = offaxis_rotation(t) @ R_view.
-        visible_fraction: (B,).
-        depth: (B, S, S) mm of object, occluders and clutter before a far plane; None unless asked for.
-        K: (3, 3) the camera.
-        other_boxes: (B, n, 4) boxes of further instances of trained objects; None where the settings have none.
-        other_objects: (B, n) which objects they are, -1 where there is none.
-        other_R, other_t: (B, n, 3, 3) and (B, n, 3) mm, their R_cam_obj and t_cam_obj.
-    """
-
-    index: Tensor
-    images: Tensor
-    targets: Tensor
-    objects: Tensor
-    boxes: Tensor
-    visible_boxes: Tensor
-    R_cam_obj: Tensor
-    t_cam_obj: Tensor
-    R_view: Tensor
-    visible_fraction: Tensor
-    depth: Tensor | None
-    K: Tensor
-    other_boxes: Tensor | None = None
-    other_objects: Tensor | None = None
-    other_R: Tensor | None = None
-    other_t: Tensor | None = None
-
-
-AnyBatch = TypeVar("AnyBatch", CropBatch, SceneBatch)
 
 
 @dataclass(frozen=True)
@@ -103,12 +40,14 @@ class _Posed:
 
 @dataclass(frozen=True)
 class _Rendered:
-    """Colour and coverage (B, 4, s, s), the target's visible pixels, its visible fraction, and what stood there."""
+    """Colour and coverage (B, 4, s, s), the target's visible pixels, its visible fraction, what stood there, and how
+    many pixels of each companion are visible (B, n)."""
 
     rgba: Tensor
     mask: Tensor
     visible: Tensor
     instances: Instances
+    beside: Tensor
 
     def replaced(self, images: Tensor, new: _Rendered) -> _Rendered:
         """Returns a copy in which ``images`` (n,) are those of ``new``."""
@@ -120,21 +59,8 @@ class _Rendered:
             self.mask.index_copy(0, images, new.mask),
             self.visible.index_copy(0, images, new.visible),
             Instances.merge([self.instances.select(~gone), moved]),
+            self.beside.index_copy(0, images, new.beside),
         )
-
-
-def split_batch(batch: AnyBatch, sizes: list[int]) -> list[AnyBatch]:
-    """Cuts a batch into smaller ones of the given sizes; item i is the same in any of them."""
-    parts, start = [], 0
-    for size in sizes:
-        own = {
-            f.name: getattr(batch, f.name)[start : start + size]
-            for f in dataclasses.fields(batch)
-            if f.name != "K" and getattr(batch, f.name) is not None
-        }
-        parts.append(dataclasses.replace(batch, **own))
-        start += size
-    return parts
 
 
 class SceneSource:
@@ -197,7 +123,7 @@ class SceneSource:
         images = self._finish(render.rgba, draws, difficulty)
         clean = self._clean(draws).nonzero().squeeze(1)
         if len(clean):
-            bare = self._bare(_Posed(objects, R, t, K).select(clean), size)
+            bare = self._bare(_Posed(objects, R, t, K, companions).select(clean), size)
             render = render.replaced(clean, bare)
             images[clean] = bare.rgba[:, :3]
             companions = companions.without(clean) if companions is not None else None
@@ -218,6 +144,7 @@ class SceneSource:
             other_objects=None if companions is None else companions.objects,
             other_R=None if companions is None else companions.R,
             other_t=None if companions is None else companions.t,
+            **self._seen_beside(companions, render.beside),
         )
 
     def _jittered(self, square: Tensor, draws: Draws, difficulty: float) -> Tensor:
@@ -247,12 +174,12 @@ class SceneSource:
         if clutter and attempt < ATTEMPTS - 1:
             parts.append(self._occluders.clutter(draws, item.objects, item.t, difficulty))
         if item.companions is not None:
-            parts.append(item.companions.instances())
+            parts += self._beside(draws, item.companions, attempt, difficulty)
         instances, tints = merge(parts)
         rgba, buffers = render_shaded(self.world.renderer, instances, item.K, size, lights, tints, antialias)
         mask = _object_mask(buffers, instances)
         visible = mask.flatten(1).sum(1) / (buffers.layers > 0).flatten(1).sum(1).clamp_min(1)
-        result = _Rendered(rgba, mask, visible, instances)
+        result = _Rendered(rgba, mask, visible, instances, _visible_pixels(buffers, instances, item.companions))
         poor = (visible < self.settings.data.occlusion.min_visible).nonzero().squeeze(1)
         if len(poor) == 0 or attempt == ATTEMPTS - 1:
             return result
@@ -260,6 +187,16 @@ class SceneSource:
             draws.select(poor), item.select(poor), size, difficulty, clutter=clutter, attempt=attempt + 1
         )
         return result.replaced(poor, again)
+
+    def _beside(
+        self, draws: Draws, companions: Companions, attempt: int, difficulty: float
+    ) -> list[tuple[Instances, Tensor]]:
+        """Companions and their occluders: as many as the target objects have; the companions last."""
+        parts = []
+        for k in range(companions.objects.shape[1]):
+            where = (draws, companions.objects[:, k], companions.R[:, k], companions.t[:, k])
+            parts.append(self._occluders.place(*where, attempt=attempt, difficulty=difficulty, name=f" companion {k}"))
+        return [*parts, companions.instances()]
 
     def _finish(self, rgba: Tensor, draws: Draws, difficulty: float) -> Tensor:
         """Lays the render over a background and changes the whole image's appearance."""
@@ -280,7 +217,25 @@ class SceneSource:
         instances = Instances.single(item.objects, item.R, item.t)
         antialias = self.settings.data.antialias
         rgba, buffers = render_shaded(self.world.renderer, instances, item.K, size, lights, tint, antialias)
-        return _Rendered(rgba, _object_mask(buffers, instances), torch.ones_like(tint[:, 0]), instances)
+        mask, whole = _object_mask(buffers, instances), torch.ones_like(tint[:, 0])
+        slots = 0 if item.companions is None else item.companions.objects.shape[1]
+        return _Rendered(rgba, mask, whole, instances, whole.new_zeros(len(whole), slots))
+
+    def _seen_beside(self, companions: Companions | None, pixels: Tensor) -> dict[str, Tensor]:
+        """The companions' clean views, and which part of them is visible, from their visible pixels (B, n)."""
+        if companions is None:
+            return {}
+        image, slot = (companions.objects >= 0).nonzero().unbind(1)
+        crop, data = self.settings.network.crop, self.settings.data
+        targets = pixels.new_zeros(*pixels.shape, 3, crop, crop)
+        R_view = geometry.offaxis_rotation(companions.t[image, slot]).mT @ companions.R[image, slot]
+        clean = self.world.clean_views(companions.objects[image, slot], R_view)
+        side = geometry.box_size(geometry.padded_square(companions.boxes[image, slot], data.pad))[:, 0]
+        silhouette = (clean.amax(1) > 0).float().mean((1, 2)) * (side * data.antialias).square()
+        targets[image, slot] = clean
+        visible = torch.zeros_like(pixels)
+        visible[image, slot] = (pixels[image, slot] / silhouette.clamp_min(1)).clamp_max(1.0)
+        return {"other_targets": targets, "other_visible": visible}
 
     def _depth(self, instances: Instances, K: Tensor, size: int) -> Tensor:
         depth = self.world.renderer.render(instances, K, (size, size)).depth
@@ -291,6 +246,17 @@ def _object_mask(buffers: Buffers, instances: Instances) -> Tensor:
     """Returns (B, H, W) bool, the pixels where each image's target object is nearest."""
     target = (instances.layer >= 0).nonzero().squeeze(1).int()  # one an image, in the images' order
     return buffers.instance == target[:, None, None]
+
+
+def _visible_pixels(buffers: Buffers, instances: Instances, companions: Companions | None) -> Tensor:
+    """Returns (B, n) float, the pixels where each companion is nearest."""
+    if companions is None:
+        return torch.zeros(len(buffers.instance), 0, device=buffers.instance.device)
+    there = companions.objects >= 0
+    ends = torch.bincount(instances.image, minlength=len(there)).cumsum(0)
+    rows = ends[:, None] - there.sum(1, keepdim=True) + there.cumsum(1) - 1  # they are the last of each image
+    counts = torch.bincount(buffers.instance.flatten() + 1, minlength=len(instances.image) + 1)[1:]
+    return torch.where(there, counts[rows.clamp_min(0)], 0).float()
 
 
 def _mask_boxes(masks: Tensor) -> Tensor:

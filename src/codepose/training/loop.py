@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from codepose.config import ALL_GROUPS, Phase, StageSettings
 from codepose.networks.precision import autocast, uses_bf16
-from codepose.synthesis.scenes import difficulty_at, split_batch
+from codepose.synthesis.batches import split_batch
+from codepose.synthesis.scenes import difficulty_at
 from codepose.training.meter import Meter
 from codepose.training.optimizers import build_optimizer, learning_rate
 from codepose.training.progress import Display, rate_text

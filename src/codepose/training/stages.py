@@ -15,10 +15,11 @@ from codepose.geometry import jittered_boxes, padded_square
 from codepose.networks.autoencoder import ExtendedAutoencoder, OriginalAutoencoder, crop_squares
 from codepose.networks.build import box_jitter, build_detector, build_extended, build_joint, build_original
 from codepose.networks.detector import Boxes, Detector
-from codepose.networks.joint import JointNetwork
+from codepose.networks.joint import JointNetwork, Wanted
 from codepose.networks.losses import angle_loss, cos_loss, match_loss, mse, reconstruction_health
 from codepose.networks.precision import autocast
-from codepose.synthesis.scenes import CropBatch, SceneBatch, SceneSource
+from codepose.synthesis.batches import CropBatch, SceneBatch, ScenePoses
+from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
 from codepose.training.loop import Stage, fit
 from codepose.training.progress import Display
@@ -126,7 +127,7 @@ def _health(net: nn.Module, val: SceneSource, settings: Settings) -> tuple[dict[
 
 
 def boxes_of(batch: SceneBatch) -> list[Boxes]:
-    """Returns the detector's targets: amodal boxes, labels from 1; the object whose pose is learned comes first."""
+    """Returns the detector's targets: amodal boxes, labels from 1; each scene's target object comes first."""
     targets: list[Boxes] = []
     for i in range(len(batch.boxes)):
         boxes, labels = batch.boxes[i : i + 1], batch.objects[i : i + 1] + 1
@@ -136,6 +137,11 @@ def boxes_of(batch: SceneBatch) -> list[Boxes]:
             labels = torch.cat((labels, batch.other_objects[i, there] + 1))
         targets.append({"boxes": boxes, "labels": labels})
     return targets
+
+
+def wanted_of(poses: ScenePoses) -> Wanted:
+    """Returns what the joint network learns of these poses."""
+    return Wanted(poses.image, poses.boxes, poses.objects + 1, poses.targets)
 
 
 def _mean_iou(found: list[Boxes], batch: SceneBatch) -> float:
@@ -183,31 +189,27 @@ def step2_stage(settings: Settings, world: World, network: JointNetwork) -> Stag
     symmetries = tuple(o.symmetries for o in world.objects) if losses.step2_lambda_match > 0 else ()
     shares = Shares(min(settings.step2.batch, settings.data.scene_images))
 
+    def gathered(poses: ScenePoses, values: Tensor, scenes: int) -> Tensor:
+        """All ranks' values, (slots of all scenes, ...): as many on every rank."""
+        return shares.gather(poses.spread(values, scenes)).flatten(0, 1)
+
     def loss(net: nn.Module, batch: SceneBatch) -> tuple[Tensor, dict[str, Tensor]]:
         images = batch.images.contiguous(memory_format=torch.channels_last)
-        out = net(images, boxes_of(batch), batch.targets)
+        poses = batch.poses(settings.data.occlusion.min_visible)
+        out = net(images, boxes_of(batch), wanted_of(poses))
         terms = {name: shares.mean(term) for name, term in out.losses.items() if name != "mse"}
         terms["mse"] = mean_over(out.losses["mse"], out.used.sum())
         total = sum(value for name, value in terms.items() if name != "mse") + losses.lambda_pose * terms["mse"]
-        if out.view_latents is not None and bool((used := shares.gather(out.used)).any()):
-            seen, views = shares.gather(out.latents.float())[used], shares.gather(out.view_latents.float())[used]
+        if out.view_latents is not None and bool((used := gathered(poses, out.used, len(images))).any()):
+            own = (out.latents.float(), out.view_latents.float(), poses.R_view, poses.objects)
+            seen, views, R_view, objects = (gathered(poses, value, len(images))[used] for value in own)
             terms["cos"] = cos_loss(seen, views)
             total = total + losses.step2_lambda_cos * terms["cos"]
             if losses.step2_lambda_match > 0:
-                R_view, objects = shares.gather(batch.R_view)[used], shares.gather(batch.objects)[used]
                 terms["match"] = match_loss(seen, views, R_view, objects, symmetries)
                 total = total + losses.step2_lambda_match * terms["match"]
         seen_well = {"fed_back_iou": out.iou.mean(), "skipped": 1.0 - out.used.float().mean()}
         return total, terms | {name: shares.mean(value) for name, value in seen_well.items()}
-
-    def validate(_: nn.Module) -> tuple[dict[str, float], list[str]]:
-        batch = val.scenes(torch.arange(min(_VAL_SCENES, settings.data.val_images)))
-        with autocast(settings, world.device):
-            features, found = network.detect(batch.images)
-            latents = network.latents(features, batch.boxes, torch.arange(len(batch.boxes), device=features.device))
-            reconstructions = network.autoencoder.decode(latents)
-        error = mse(reconstructions.float(), batch.targets).mean()
-        return {"mean_iou": _mean_iou(found, batch), "mse_gt_boxes": float(error)}, []
 
     groups = joint_groups(network)
     frozen = {id(p) for p in network.autoencoder.encoder.stem(settings.network.frozen_blocks)}
@@ -224,8 +226,19 @@ def step2_stage(settings: Settings, world: World, network: JointNetwork) -> Stag
         loss=loss,
         settings=settings.step2,
         curriculum=0.0,
-        validate=validate,
+        validate=lambda _: (_joint_errors(network, val, settings), []),
     )
+
+
+def _joint_errors(network: JointNetwork, val: SceneSource, settings: Settings) -> dict[str, float]:
+    """The joint network on validation scenes: its boxes, and its reconstructions from true boxes."""
+    batch = val.scenes(torch.arange(min(_VAL_SCENES, settings.data.val_images)))
+    with autocast(settings, val.world.device):
+        features, found = network.detect(batch.images)
+        latents = network.latents(features, batch.boxes, torch.arange(len(batch.boxes), device=features.device))
+        reconstructions = network.autoencoder.decode(latents)
+    error = mse(reconstructions.float(), batch.targets).mean()
+    return {"mean_iou": _mean_iou(found, batch), "mse_gt_boxes": float(error)}
 
 
 def jitter_stage(settings: Settings, world: World, network: ExtendedAutoencoder) -> Stage:
@@ -235,15 +248,15 @@ def jitter_stage(settings: Settings, world: World, network: ExtendedAutoencoder)
     detections beat simple jitter?
     """
     train, losses = SceneSource(world, "train"), settings.losses
-    shares = Shares(min(settings.step2.batch, settings.data.scene_images))
     reach = box_jitter(settings)
 
     def loss(net: nn.Module, batch: SceneBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        squares = padded_square(jittered_boxes(batch.boxes, *reach), settings.data.pad)
-        order = torch.arange(len(squares), device=squares.device)
-        crops = crop_squares(batch.images, squares, order, settings.network.crop)
+        poses = batch.poses(settings.data.occlusion.min_visible)
+        squares = padded_square(jittered_boxes(poses.boxes, *reach), settings.data.pad)
+        crops = crop_squares(batch.images, squares, poses.image, settings.network.crop)
         _, reconstructions = net(crops.contiguous(memory_format=torch.channels_last))
-        error = shares.mean(mse(reconstructions.float(), batch.targets, losses.bootstrap_ratio).mean())
+        errors = mse(reconstructions.float(), poses.targets, losses.bootstrap_ratio)
+        error = mean_over(errors.mean(), errors.new_tensor(len(errors)))
         return losses.lambda_pose * error, {"mse": error}
 
     return Stage(
