@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torchvision.ops import box_iou
@@ -91,6 +93,17 @@ def test_each_object_of_an_image_gets_the_proposal_that_covers_it_best() -> None
     assert torch.equal(chosen[0], proposals[[2, 0]])
     assert chosen[1].shape == (0, 4)
     assert found.tolist() == [True, True]
+
+
+@pytest.mark.parametrize("pool", [pool_features, sample_features])
+def test_squares_are_not_rounded_to_bf16(pool: Callable[..., torch.Tensor]) -> None:
+    """Beyond 128 pixels bf16 knows whole pixels only. On a ramp of one unit a pixel each bin reads its own place."""
+    ramp = (torch.arange(32) * 16.0 + 8.0).expand(1, 1, 32, 32)
+    square = torch.tensor([[263.3, 300.0, 331.1, 367.8]])
+    with torch.autocast("cpu", torch.bfloat16):
+        bins = pool(ramp.bfloat16(), square, torch.zeros(1, dtype=torch.long), 4)
+    expected = 263.3 + (torch.arange(4) + 0.5) * (331.1 - 263.3) / 4
+    torch.testing.assert_close(bins[0, 0].float(), expected.expand(4, 4), atol=0.01, rtol=0.0)
 
 
 def test_roi_of_a_whole_crop_is_step_1s_feature_map_and_latent(tiny_settings: Settings) -> None:

@@ -139,6 +139,15 @@ def test_match_loss_equals_its_slow_twin(objects: list[int]) -> None:
     assert torch.autograd.gradcheck(lambda x: match_loss(x, y, R, torch.tensor(objects)), z)
 
 
+def test_match_loss_stays_float32_under_autocast() -> None:
+    generator = torch.Generator().manual_seed(1)
+    z, y = torch.randn(2, 16, 128, generator=generator)
+    R, objects = rotations(16).float(), torch.zeros(16, dtype=torch.long)
+    exact = match_loss(z, y, R, objects)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(match_loss(z, y, R, objects), exact, rtol=1e-6, atol=1e-6)
+
+
 def test_match_loss_prefers_the_right_clean_view() -> None:
     R = rotations(6)
     y = torch.eye(6, dtype=torch.float64)

@@ -71,8 +71,8 @@ def pool_features(features: Tensor, squares: Tensor, images: Tensor, side: int) 
     Returns:
         (N, C, side, side); no gradient reaches the squares.
     """
-    rois = torch.cat((images[:, None].to(squares), squares), 1)
-    pooled: Tensor = roi_align(features, rois.to(features), side, 1.0 / STRIDE, sampling_ratio=1, aligned=True)
+    rois = torch.cat((images[:, None].to(squares), squares), 1).float()  # bf16 is half a pixel off beyond 128
+    pooled: Tensor = roi_align(features.float(), rois, side, 1.0 / STRIDE, sampling_ratio=1, aligned=True)
     return pooled
 
 
@@ -80,7 +80,7 @@ def sample_features(features: Tensor, squares: Tensor, images: Tensor, side: int
     """The same values as ``pool_features`` inside the image, with gradient to the squares (18)."""
     height, width = features.shape[-2:]
     grid = sampling_grid(squares, side, (STRIDE * width, STRIDE * height))
-    return F.grid_sample(features[images], grid.to(features), padding_mode="zeros", align_corners=False)
+    return F.grid_sample(features[images].float(), grid.float(), padding_mode="zeros", align_corners=False)
 
 
 class JointNetwork(nn.Module):

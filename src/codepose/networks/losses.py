@@ -115,10 +115,11 @@ def match_loss(
     Returns:
         A scalar.
     """
-    theta = pair_angles(rotations, objects, symmetries).rad2deg()  # (B, B)
-    wanted = (-0.5 * (theta / width_deg).square()).softmax(1)
-    cosines = F.normalize(latents, dim=1) @ F.normalize(target_latents, dim=1).T
-    return F.cross_entropy(cosines / temperature, wanted)
+    with torch.autocast(latents.device.type, enabled=False):
+        theta = pair_angles(rotations, objects, symmetries).rad2deg()  # (B, B)
+        wanted = (-0.5 * (theta / width_deg).square()).softmax(1)
+        cosines = F.normalize(latents, dim=1) @ F.normalize(target_latents, dim=1).T
+        return F.cross_entropy(cosines / temperature, wanted)
 
 
 def cos_loss(latents: Tensor, target_latents: Tensor) -> Tensor:
