@@ -10,6 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from codepose.estimation.detection import Detection
 from codepose.estimation.smoothing import PoseSmoother
+from codepose.synthesis.symmetry_group import Symmetries
 
 BOX = np.array([100.0, 100.0, 160.0, 180.0])
 
@@ -37,7 +38,7 @@ def test_one_step_goes_the_weights_share_of_the_way() -> None:
 def test_noise_shrinks_as_theory_says_and_rotations_stay_rotations() -> None:
     """Of white noise, exponential smoothing leaves the fraction sqrt(w / (2 - w))."""
     rng, weight = np.random.default_rng(0), 0.3
-    smoother, truth = PoseSmoother(weight), Rotation.from_rotvec([0.5, -1.0, 2.0])
+    smoother, truth = PoseSmoother(weight=weight), Rotation.from_rotvec([0.5, -1.0, 2.0])
     raw_t, raw_turn, t, turn = [], [], [], []
     for _ in range(300):
         noise = rng.normal(size=3) * np.radians(2)
@@ -88,3 +89,24 @@ def test_the_weight_is_checked() -> None:
     (now,) = smoother([later])
     np.testing.assert_allclose(now.t_cam_obj, later.t_cam_obj)
     assert angle_deg(now.R_cam_obj, later.R_cam_obj) < 1e-6
+
+
+def test_of_poses_that_look_alike_the_nearest_is_gone_on_with() -> None:
+    """A prism that looks the same after 120 degrees about z, its axis 10 mm beside the origin, reported at random."""
+    turns = np.stack([np.eye(4)] * 2)
+    for turn, degrees in zip(turns, (120, 240), strict=True):
+        turn[:3, :3] = Rotation.from_euler("z", degrees, degrees=True).as_matrix()
+    symmetries = Symmetries(turns).moved([10.0, 0.0, 0.0])
+    rng, motions = np.random.default_rng(0), [np.eye(4), *symmetries.discrete]
+    smoother, alone = PoseSmoother([symmetries], weight=0.5), PoseSmoother(weight=0.5)
+    jumps = 0
+    for frame in range(20):
+        true = seen((0, frame, 40), (5 * frame, 0, 900))
+        motion = motions[rng.integers(3)] if frame else motions[0]
+        R, t = true.R_cam_obj @ motion[:3, :3], true.t_cam_obj + true.R_cam_obj @ motion[:3, 3]
+        reported = dataclasses.replace(true, R_cam_obj=R, t_cam_obj=t)
+        (smoothed,), (plain,) = smoother([reported]), alone([reported])
+        assert angle_deg(smoothed.R_cam_obj, true.R_cam_obj) < 2.5
+        assert np.linalg.norm(smoothed.t_cam_obj - true.t_cam_obj) < 12
+        jumps += angle_deg(plain.R_cam_obj, true.R_cam_obj) > 60
+    assert jumps > 5, "without its symmetries it follows every jump"

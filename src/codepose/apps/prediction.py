@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from functools import lru_cache
 from itertools import islice
@@ -24,6 +24,7 @@ from codepose.estimation.calibration import CameraError
 from codepose.estimation.camera import Camera, FieldOfView, read_camera
 from codepose.estimation.estimator import PoseEstimator
 from codepose.estimation.smoothing import PoseSmoother
+from codepose.synthesis.symmetry_group import Symmetries
 from codepose.synthesis.world import World
 from codepose.training.progress import Display
 from codepose.training.ranks import Shares, everyones, first_before_others, layout, rank
@@ -52,13 +53,15 @@ def predict_images(options: Predict) -> int:
     run = Run.open(options.run)
     device = _device(options)
     estimator = first_before_others(lambda: PoseEstimator.load(run, options.method, device, refine=options.refine))
-    predictor = Predictor(estimator, camera, options, depths)
+    world = World(run.settings)
+    symmetries = [model.cad_symmetries for model in world.objects] if options.smooth else []
+    predictor = Predictor(estimator, camera, options, depths, symmetries)
     if options.min_confidence > 0 and estimator.confidence is None:
         raise ConfigError(
             f"--min-confidence needs a calibrated network: type codepose calibrate {options.run} --method "
             f"{options.method}"
         )
-    overlay = Overlay(World(run.settings))
+    overlay = Overlay(world)
     own = run.path if run.path == options.run else Path()  # a network that codepose brings keeps nothing of ours
     folder = options.out or own / "predictions"
     failed = 0
@@ -112,14 +115,21 @@ class Predictor:
         camera: Of all sources; fitted to each one's size.
         options: ``min_score``, ``min_confidence``, ``tiles``, ``max_detections``, ``max_frames`` and ``smooth`` count.
         depths: The photos' depth images; None = there are none.
+        symmetries: Each object's, in the CAD file's frame, for smoothing.
     """
 
     def __init__(
-        self, estimator: PoseEstimator, camera: Camera | FieldOfView, options: Predict, depths: Depths | None = None
+        self,
+        estimator: PoseEstimator,
+        camera: Camera | FieldOfView,
+        options: Predict,
+        depths: Depths | None = None,
+        symmetries: Sequence[Symmetries] = (),
     ) -> None:
         self.estimator = estimator
         self.options = options
         self.depths = depths
+        self._symmetries = symmetries
         self.console = Console(quiet=rank() > 0)
         self._given = camera
         self._camera = lru_cache(maxsize=4)(self._fitted)  # a few sizes, each with its undistortion map
@@ -132,7 +142,7 @@ class Predictor:
             CameraError: The camera does not fit its size.
         """
         moving = isinstance(source, Video)
-        smoother = PoseSmoother() if moving and self.options.smooth else None
+        smoother = PoseSmoother(self._symmetries) if moving and self.options.smooth else None
         for number, image in enumerate(islice(source.images(), self.options.max_frames if moving else None)):
             height, width = image.shape[:2]
             camera = self._camera(width, height)

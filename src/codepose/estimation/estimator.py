@@ -319,16 +319,17 @@ class PoseEstimator:
                 continue
             pixels = self.pipeline.pixels(prepared)
             seen = Seen(pixels, images[mine], boxes[mine], objects[mine], K, reconstructions[mine])
-            found = self._refined(self.refiner, book, views, seen)
+            found = self._refined(self.refiner, index, views, seen)
             R[mine], t[mine] = geometry.offaxis_rotation(found.t) @ found.R_view, found.t
             agreement[mine], contour[mine] = found.agreement, found.contour
         return Estimates(R, t, similarity, agreement, contour, latents, reconstructions)
 
-    def _refined(self, refiner: Refiner, book: Codebook, views: Tensor, seen: Seen) -> Refined:
+    def _refined(self, refiner: Refiner, index: int, views: Tensor, seen: Seen) -> Refined:
         """Refines detections of one object from its codebook's nearest views (N, k)."""
-        settings = self.settings.refinement
+        settings, book = self.settings.refinement, self.codebooks[index]
+        symmetries = refiner.world.objects[index].symmetries
         ranked = book.rerank(views, seen.reconstructions)
-        starts = spread_views(book.rotations, ranked, settings.hypotheses, settings.apart_deg)
+        starts = spread_views(book.rotations, ranked, settings.hypotheses, settings.apart_deg, symmetries)
         count = starts.shape[1]
         _, t = book.poses(starts.flatten(), seen.boxes.repeat_interleave(count, 0), seen.K)
         return refiner(seen, book.rotations[starts], t.view(-1, count, 3))

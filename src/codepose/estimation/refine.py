@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from codepose.config import RefinementSettings
 from codepose.estimation.contours import FAR, NEAR, ContourMatcher, Reaches
+from codepose.synthesis.symmetry_group import Symmetries
 from codepose.synthesis.world import World
 
 _RENDERS = 256
@@ -150,7 +151,9 @@ class Refiner:
         return agreement(seen.reconstructions, images.reshape(-1, count, *images.shape[1:]))
 
 
-def spread_views(rotations: Tensor, views: Tensor, keep: int, apart_deg: float) -> Tensor:
+def spread_views(
+    rotations: Tensor, views: Tensor, keep: int, apart_deg: float, symmetries: Symmetries | None = None
+) -> Tensor:
     """Picks the first views of a ranking that are not close to one picked before.
 
     Args:
@@ -158,13 +161,17 @@ def spread_views(rotations: Tensor, views: Tensor, keep: int, apart_deg: float) 
         views: (N, k) indices, best first.
         keep: How many to pick, at most k.
         apart_deg: Smallest angle between two of them; where too few are apart, the last ones repeat the best.
+        symmetries: The part's: views that look the same are not apart; None = it has none.
 
     Returns:
         (N, keep) indices, best first.
     """
     R = rotations[views]  # (N, k, 3, 3)
-    traces = torch.einsum("nkij,nlij->nkl", R, R)
-    close = traces > 1.0 + 2.0 * math.cos(math.radians(apart_deg)) + 1e-5
+    if symmetries is None or not symmetries.any:
+        traces = torch.einsum("nkij,nlij->nkl", R, R)
+        close = traces > 1.0 + 2.0 * math.cos(math.radians(apart_deg)) + 1e-5
+    else:
+        close = symmetries.angles(R[:, :, None], R[:, None]).rad2deg() < apart_deg - 0.05
     rows = torch.arange(len(views), device=views.device)
     left = torch.ones_like(views, dtype=torch.bool)
     picked = []

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import torch
 from scipy.spatial.transform import Rotation
 from torchvision.ops import box_iou
 
 from codepose.estimation.detection import Detection
+from codepose.synthesis.symmetry_group import Symmetries
 
 
 class PoseSmoother:
     """Follows each object from frame to frame and smooths its pose; boxes and scores stay as measured.
 
     A detection goes on with the last frame's one of the same object whose box overlaps it most. It starts anew,
-    unsmoothed, where there is none, as after a frame without it, and where it jumps.
+    unsmoothed, where there is none, as after a frame without it, and where it jumps. Of the poses of a part that look
+    the same, it goes on with the one nearest to the last.
 
     Args:
+        symmetries: Each object's, in the CAD file's frame; empty = none has any.
         weight: Of the new frame, in (0, 1]; 1 = no smoothing.
         min_iou: A box that overlaps the last frame's less has jumped.
         max_turn_deg: A rotation further than this from the smoothed one has jumped.
@@ -27,9 +31,17 @@ class PoseSmoother:
         ValueError: The weight is not in (0, 1].
     """
 
-    def __init__(self, weight: float = 0.4, min_iou: float = 0.3, max_turn_deg: float = 30.0) -> None:
+    def __init__(
+        self,
+        symmetries: Sequence[Symmetries] = (),
+        *,
+        weight: float = 0.4,
+        min_iou: float = 0.3,
+        max_turn_deg: float = 30.0,
+    ) -> None:
         if not 0.0 < weight <= 1.0:
             raise ValueError(f"the weight of the new frame must lie in (0, 1], not be {weight}")
+        self.symmetries = symmetries
         self.weight = weight
         self.min_iou = min_iou
         self.max_turn_deg = max_turn_deg
@@ -66,6 +78,8 @@ class PoseSmoother:
 
     def _blend(self, before: Detection, now: Detection) -> Detection:
         """Moves the smoothed pose towards the new one: along a line for t, along the shortest arc for R."""
+        if self.symmetries:
+            now = self._nearest(before, now)
         R = Rotation.from_matrix(before.R_cam_obj)
         turn = (R.inv() * Rotation.from_matrix(now.R_cam_obj)).as_rotvec()
         if float((turn**2).sum()) > math.radians(self.max_turn_deg) ** 2:
@@ -75,3 +89,9 @@ class PoseSmoother:
             R_cam_obj=(R * Rotation.from_rotvec(self.weight * turn)).as_matrix(),
             t_cam_obj=before.t_cam_obj + self.weight * (now.t_cam_obj - before.t_cam_obj),
         )
+
+    def _nearest(self, before: Detection, now: Detection) -> Detection:
+        """The new pose, or one that looks the same, whichever is nearest to the last."""
+        last, R, t = (torch.from_numpy(x)[None] for x in (before.R_cam_obj, now.R_cam_obj, now.t_cam_obj))
+        R, t = self.symmetries[now.object_index].nearest(last, R, t)
+        return dataclasses.replace(now, R_cam_obj=R[0].numpy(), t_cam_obj=t[0].numpy())
