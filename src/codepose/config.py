@@ -327,6 +327,9 @@ class Settings(_Frozen):
     refinement: RefinementSettings = RefinementSettings()
     precision: Literal["auto", "float32", "bf16"] = "auto"
     """'auto' = bf16 where the processor multiplies it fast (CUDA, AMX), else float32."""
+    compile: bool = False
+    """Train with torch.compile's encoders and decoders: each stage starts minutes later. For a GPU; on a CPU it gains
+    nothing (docs/results.md)."""
     seed: int = 0
     """Seed of the initial weights and of the detector's sampling."""
 

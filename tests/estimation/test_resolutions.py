@@ -57,6 +57,9 @@ class ContentPipeline:
     def modules(self) -> list[nn.Module]:
         return []
 
+    def networks(self) -> list[nn.Module]:
+        return []
+
 
 @pytest.fixture(scope="module")
 def R_view() -> Tensor:

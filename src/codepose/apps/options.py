@@ -156,6 +156,8 @@ class Predict:
     """Stop a video or webcam after so many frames."""
     bop: Path | None = None
     """Also write a results file in BOP's CSV format."""
+    compiled: bool = False
+    """Compile the networks first, which takes minutes: for many photos or a video on a GPU."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     devices: int = 1

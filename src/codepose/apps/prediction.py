@@ -52,7 +52,9 @@ def predict_images(options: Predict) -> int:
     depths = None if options.depth is None else Depths.find(options.depth, options.depth_scale, everything)
     run = Run.open(options.run)
     device = _device(options)
-    estimator = first_before_others(lambda: PoseEstimator.load(run, options.method, device, refine=options.refine))
+    estimator = first_before_others(
+        lambda: PoseEstimator.load(run, options.method, device, refine=options.refine, compiled=options.compiled)
+    )
     world = World(run.settings)
     symmetries = [model.cad_symmetries for model in world.objects] if options.smooth else []
     predictor = Predictor(estimator, camera, options, depths, symmetries)

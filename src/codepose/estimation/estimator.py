@@ -23,6 +23,7 @@ from codepose.estimation.pipelines import JointPipeline, Pipeline, TwoStagePipel
 from codepose.estimation.refine import Refined, Refiner, Seen, spread_views
 from codepose.estimation.windows import merged, windows
 from codepose.networks.build import build_detector, build_extended, build_joint, build_original
+from codepose.networks.compilation import compile_convolutions
 from codepose.networks.detector import Boxes
 from codepose.synthesis.world import World
 from codepose.training.run import Run, RunError
@@ -152,7 +153,13 @@ class PoseEstimator:
 
     @classmethod
     def load(
-        cls, run: str | Path | Run, method: Method = "joint", device: str = "auto", *, refine: bool = False
+        cls,
+        run: str | Path | Run,
+        method: Method = "joint",
+        device: str = "auto",
+        *,
+        refine: bool = False,
+        compiled: bool = False,
     ) -> Self:
         """Loads a trained run; the codebook is built at the first use and kept in the run folder.
 
@@ -161,6 +168,7 @@ class PoseEstimator:
             method: "joint" (the paper's), or a two-network baseline: "extended" or "original".
             device: "auto", "cpu", "cuda" or "cuda:N".
             refine: Refine rotations by render-and-compare; ``docs/results.md`` says what it gains and costs.
+            compiled: Compile the networks with ``torch.compile``, for many images on a GPU: the first takes minutes.
 
         Raises:
             RunError: The folder is no run, or the method's training is not finished.
@@ -172,6 +180,9 @@ class PoseEstimator:
         world = World(run.settings, pipeline.device) if refine else None
         books = load_codebooks(run, method, pipeline, world)
         confidence = load_confidence(run, method, books, refined=refine)
+        if compiled:
+            for network in pipeline.networks():
+                compile_convolutions(network)
         return cls(pipeline, books, None if world is None else Refiner(world, run.settings.refinement), confidence)
 
     def __call__(

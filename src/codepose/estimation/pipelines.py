@@ -50,6 +50,10 @@ class Pipeline(Protocol):
         """The networks on which the latents depend."""
         ...
 
+    def networks(self) -> list[nn.Module]:
+        """All networks."""
+        ...
+
 
 class JointPipeline:
     """The paper's: one encoder pass gives boxes and latents."""
@@ -87,6 +91,9 @@ class JointPipeline:
 
     def modules(self) -> list[nn.Module]:
         return [self.network.autoencoder]
+
+    def networks(self) -> list[nn.Module]:
+        return [self.network]
 
 
 class TwoStagePipeline:
@@ -130,3 +137,6 @@ class TwoStagePipeline:
 
     def modules(self) -> list[nn.Module]:
         return self._modules
+
+    def networks(self) -> list[nn.Module]:
+        return [*self._modules, *([] if self.detector is None else [self.detector])]

@@ -15,6 +15,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from codepose.config import ALL_GROUPS, Phase, StageSettings
+from codepose.networks.compilation import compile_convolutions
 from codepose.networks.precision import autocast, uses_bf16
 from codepose.synthesis.batches import split_batch
 from codepose.synthesis.scenes import difficulty_at
@@ -130,6 +131,8 @@ class _Trainer:
         self.stage, self.run, self.fabric, self.display, self.seed = stage, run, fabric, display, seed
         Shares(images_per_step(stage)).require_one_each(stage.name)
         stage.network.to(device=fabric.device).to(memory_format=torch.channels_last)
+        if run.settings.compile:
+            compile_convolutions(stage.network)
         factor = stage.settings.optimizer.pretrained_factor
         parts = [(p, factor if name in stage.pretrained else 1.0) for name, p in stage.groups.items()]
         dtype = torch.bfloat16 if uses_bf16(run.settings, fabric.device) else torch.float32
