@@ -1,4 +1,7 @@
-"""VSD with its renders, batched, against plain numpy over the full frame, one image at a time."""
+"""VSD with its renders, batched, against plain numpy over the full frame, one image at a time.
+
+With renders there are two peers: numpy's VSD of our ray caster's renders, and numpy alone, with a z-buffer of its own.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from torch import Tensor
 
 from benchmarks.subjects import build_world, chosen
 from benchmarks.timing import Case, Contestant, Options, Report, command, interleaved
-from benchmarks.vsd_numpy import vsd_numpy
+from benchmarks.vsd_numpy import depth_numpy, vsd_numpy
 from codepose import geometry
 from codepose.evaluation.vsd import vsd
 from codepose.synthesis.batches import SceneBatch
@@ -88,15 +91,34 @@ def _one_by_one(poses: _Poses, renders: list[tuple[NDArray[Any], NDArray[Any]]] 
     return values
 
 
+def _numpy_renders(poses: _Poses) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+    size, K = poses.scenes.images.shape[-1], poses.scenes.K.double().cpu().numpy()
+    pairs = []
+    for i, which in enumerate(poses.scenes.objects.tolist()):
+        mesh = poses.world.objects[which].mesh
+        both = ((poses.R, poses.t), (poses.scenes.R_cam_obj, poses.scenes.t_cam_obj))
+        depths = [
+            depth_numpy(mesh.vertices, mesh.faces, R[i].double().cpu().numpy(), t[i].double().cpu().numpy(), K, size)
+            for R, t in both
+        ]
+        pairs.append((depths[0], depths[1]))
+    return pairs
+
+
 def _cases(poses: _Poses, name: str, options: Options) -> list[Case]:
     ours, theirs = _batched(poses).cpu().numpy(), np.asarray(_one_by_one(poses))
-    difference: dict[str, float | str] = {"largest difference": f"{np.abs(ours - theirs).max():.1g}"}
+    painted = np.asarray(_one_by_one(poses, _numpy_renders(poses)))
+    difference: dict[str, float | str] = {
+        "largest difference": f"{np.abs(ours - theirs).max():.1g}",
+        "with its own renders": f"{np.abs(ours - painted).max():.1g}",
+    }
     count = len(theirs)
     estimated, gt = poses.both(slice(None))
     pairs = [(e.cpu().numpy(), g.cpu().numpy()) for e, g in zip(estimated, gt, strict=True)]
     whole = [
         Contestant("codepose, batched", lambda: _batched(poses), count),
-        Contestant("numpy, one by one", lambda: _one_by_one(poses), count),
+        Contestant("numpy, our renders", lambda: _one_by_one(poses), count),
+        Contestant("numpy, its own renders", lambda: _one_by_one(poses, _numpy_renders(poses)), count),
     ]
     alone = [
         Contestant("codepose, batched", lambda: _batched(poses, (estimated, gt)), count),

@@ -14,14 +14,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # benchmarks/ is not part of the installed package
 
 from benchmarks import gpus  # noqa: E402
 from benchmarks.timing import Case, Contestant, Options, Report, Spread, Target, Timing, interleaved, table  # noqa: E402
-from benchmarks.vsd_numpy import vsd_numpy  # noqa: E402
+from benchmarks.vsd_numpy import depth_numpy, vsd_numpy  # noqa: E402
 from codepose.config import OptimizerSettings, StageSettings  # noqa: E402
+from codepose.synthesis.scenes import SceneSource  # noqa: E402
+from codepose.synthesis.world import World  # noqa: E402
 
 NAMES = ("render", "vsd", "step1", "step2", "inference", "scaling", "codebook")
 
@@ -140,6 +143,20 @@ def test_the_plain_vsd_agrees_with_bop_toolkit(key: str, cost: Any) -> None:
         for estimated, gt, one in zip(golden["depth_est"], golden["depth_gt"], test, strict=True)
     ]
     np.testing.assert_allclose(values, golden[key], rtol=0, atol=1e-6)
+
+
+def test_the_plain_z_buffer_sees_what_the_ray_caster_sees(world: World) -> None:
+    """The same silhouette to the pixel, and the same depth: neither knows of the other's way."""
+    scenes = SceneSource(world, "test").scenes(torch.arange(3))
+    mesh, K = world.objects[0].mesh, scenes.K.double().numpy()
+    cast = world.renderer.depth_alone(scenes.objects, scenes.R_cam_obj, scenes.t_cam_obj, scenes.K, (128, 128)).numpy()
+    for i, depth in enumerate(cast):
+        R, t = scenes.R_cam_obj[i].double().numpy(), scenes.t_cam_obj[i].double().numpy()
+        painted = depth_numpy(mesh.vertices, mesh.faces, R, t, K, 128)
+        assert (depth > 0).sum() > 50
+        assert ((painted > 0) != (depth > 0)).sum() <= 1
+        both = (painted > 0) & (depth > 0)
+        np.testing.assert_allclose(painted[both], depth[both], rtol=1e-5)
 
 
 def test_the_time_on_many_gpus_follows_from_the_work() -> None:
