@@ -25,16 +25,19 @@ _PAD = 1.2
 
 
 def run(options: Options) -> Report:
-    """Times the ray caster on a sphere that fills half of the frame and on the hammer."""
+    """Times the ray caster on spheres of few and of many faces, which fill half of the frame, and on the hammer."""
     report = Report("render")
     size, views = (32, 4) if options.quick else (128, 64)
-    sphere = mesh_from_trimesh(trimesh.creation.icosphere(2 if options.quick else 4, radius=100.0), "sphere")
+    spheres = [
+        mesh_from_trimesh(trimesh.creation.icosphere(level, radius=100.0), "sphere")
+        for level in ((2,) if options.quick else (2, 4, 6))
+    ]
     focal = _FOCAL * size / 128
     # the silhouette's radius in pixels is focal * r / sqrt(z^2 - r^2): half of the frame's area
     away = focal * 100.0 / (size / math.sqrt(2.0 * math.pi))
     tool = hammer()
     distances = {"sphere": math.hypot(away, 100.0), "hammer": focal * _PAD * tool.diameter / size}
-    for mesh in (sphere, tool):
+    for mesh in (*spheres, tool):
         report.cases.append(_case(mesh, distances[mesh.name], focal, size, views, options, report))
     return report
 
