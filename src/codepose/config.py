@@ -116,7 +116,7 @@ class OcclusionSettings(_Frozen):
     """Largest number of further instances of the trained objects in a scene, beside its target object; where enough of
     them is seen, their poses are learned, too. In validation and test scenes they are of other objects only."""
     min_visible: Fraction = 0.4
-    """Smallest visible fraction of the object's silhouette."""
+    """Smallest visible fraction of the target object's silhouette; of companions that show less, no pose is learned."""
 
 
 class DataSettings(_Frozen):
@@ -199,7 +199,7 @@ class LossSettings(_Frozen):
     pairing: Literal["nearest", "closest_pair"] = "nearest"
     stop_grad_target: bool = False
     min_iou: Fraction = 0.3
-    """L_mse skips images whose best detection overlaps less than this."""
+    """L_mse skips objects whose best detection overlaps less than this."""
 
 
 class OptimizerSettings(_Frozen):

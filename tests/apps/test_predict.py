@@ -22,6 +22,8 @@ from codepose.estimation.estimator import PoseEstimator
 from codepose.estimation.refine import Refiner
 from codepose.evaluation.bop_results import read_results
 from codepose.networks.build import build_joint
+from codepose.synthesis.symmetry_group import Symmetries
+from codepose.synthesis.world import ObjectModel
 from codepose.training.run import Run
 
 K = "75,75,63.5,47.5"
@@ -322,7 +324,7 @@ def test_without_opencv_a_video_says_what_to_install(
 
 
 def test_tiles_are_looked_at_and_counted_in_the_photos_pixels(run: Path, tmp_path: Path) -> None:
-    """A quarter of a tiled photo, pasted where nothing else is, is found where it was pasted."""
+    """The option arrives; ``tests/estimation/test_resolutions.py`` says what tiles find."""
     large = np.zeros((192, 256, 3), np.uint8)
     large[96:, 128:] = picture(0)
     Image.fromarray(large).save(tmp_path / "large.png")
@@ -333,13 +335,43 @@ def test_tiles_are_looked_at_and_counted_in_the_photos_pixels(run: Path, tmp_pat
     boxes = np.array([d["box_xyxy"] for d in tiled["detections"]])
     assert len(boxes) > len(whole["detections"])
     assert (boxes >= -1e-3).all()
-    assert (boxes <= 256.001).all()
+    assert (boxes <= 256.001).all(), "the network's square, over the whole photo"
     assert (boxes[:, 2] > 128).any()
 
 
 def test_no_tiles_are_refused(run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["predict", str(run), str(photos), "--K", K, "--out", str(tmp_path / "out"), "--tiles", "0"]
     assert main(words) == 1
-    assert "--tiles must be 1" in capsys.readouterr().err
+    assert "--tiles must lie between 1" in capsys.readouterr().err
     assert main(["evaluate", str(run), "--tiles", "2"]) == 1
     assert "--tiles goes with --bop" in capsys.readouterr().err
+
+
+def test_smoothing_knows_the_parts_symmetries(
+    run: Path, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reported after half a turn at every other frame, a part that looks the same after it stays as it was."""
+    turn = np.diag([-1.0, -1.0, 1.0, 1.0])
+    turned: list[bool] = []
+
+    def found(*_: object, **__: object) -> list[Detection]:
+        turned.append(not turned or not turned[-1])
+        R = turn[:3, :3] if turned[-1] else np.eye(3)
+        return [Detection("hammer", 0, 0.9, 0.9, np.array([40.0, 40, 60, 60]), R, np.array([0.0, 0, 900]))]
+
+    monkeypatch.setattr(PoseEstimator, "__call__", found)
+    monkeypatch.setattr(ObjectModel, "cad_symmetries", Symmetries(turn[None]))
+    _, lines = predict(run, tmp_path / "out", video, "--max-frames", "4", "--smooth")
+    rotations = np.array([line["detections"][0]["R_cam_obj"] for line in lines])
+    assert np.abs(rotations - rotations[0]).max() < 1e-6
+
+
+def test_compile_reaches_the_networks(run: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[str] = []
+    monkeypatch.setattr(
+        "codepose.estimation.estimator.compile_convolutions", lambda network: compiled.append(type(network).__name__)
+    )
+    assert predict(run, tmp_path / "out", photos / "a.png")[0] == 0
+    assert compiled == []
+    assert predict(run, tmp_path / "out", photos / "a.png", "--compile")[0] == 0
+    assert compiled == ["JointNetwork"]

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from codepose import geometry
-from codepose.config import Settings
+from codepose.config import ConfigError, Settings
 from codepose.estimation.detection import Detection
 from codepose.estimation.estimator import PoseEstimator
 from codepose.estimation.pipelines import JointPipeline
@@ -151,3 +151,9 @@ def test_one_encoder_pass_serves_boxes_and_latents(estimator: PoseEstimator) -> 
     estimator.estimate(torch.rand(2, 3, 128, 128), geometry.camera_matrix(75.0, 64.0, 64.0))
     handle.remove()
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:7", "abacus"])
+def test_a_device_that_is_not_there_is_named(run: Run, device: str) -> None:
+    with pytest.raises(ConfigError, match=device):
+        PoseEstimator.load(run, device=device)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from codepose import geometry
-from codepose.estimation.windows import Window, merged, windows
+from codepose.estimation.windows import Window, least_overlap, merged, windows
 
 
 @pytest.mark.parametrize(("width", "height"), [(960, 540), (540, 960), (641, 480), (4000, 3000), (64, 64), (1000, 90)])
@@ -80,3 +80,25 @@ def test_of_two_windows_boxes_around_one_part_the_better_is_kept() -> None:
     second = found([[1, 0, 11, 10], [50, 50, 60, 60], [30, 0, 40, 10]], [0.8, 0.7, 0.95], [1, 2, 1])
     kept = [one.tolist() for one in merged([first, nothing, second], 0.5)]
     assert kept == [[1], [], [2, 0, 1]], "another class does not suppress"
+
+
+@pytest.mark.parametrize(("width", "height"), [(4000, 4000), (4000, 3000), (2048, 1536), (960, 540)])
+@pytest.mark.parametrize(("side", "size"), [(128.0, 512), (72.0, 256), (100.0, 256)])
+def test_the_largest_trained_part_is_cut_off_by_some_tiles_but_not_by_all(
+    width: int, height: int, side: float, size: int
+) -> None:
+    views = windows(width, height, 4, least_overlap(side, size))[1:]
+    scale = size / max(view.width for view in views)
+    length = (side - 0.5) / scale
+    lefts = torch.linspace(0, width - length, 701)
+    for top in torch.linspace(0, height - length, 5).tolist():
+        boxes = torch.stack(
+            (lefts, torch.full_like(lefts, top), lefts + length, torch.full_like(lefts, top + length)), 1
+        )
+        whole = torch.zeros_like(lefts, dtype=torch.bool)
+        for view in views:
+            origin = torch.tensor([view.left, view.top] * 2)
+            inside = (boxes[:, :2] >= origin[:2] - 1e-3).all(1)
+            inside &= (boxes[:, 2:] <= origin[:2] + torch.tensor([view.width, view.height]) + 1e-3).all(1)
+            whole |= inside & ~view.cuts((boxes - origin) * scale, size, width, height)
+        assert whole.all()

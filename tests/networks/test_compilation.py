@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
 from codepose.config import Settings
+from codepose.config_files import override
 from codepose.networks.build import build_detector, build_extended, build_joint, build_original
 from codepose.networks.compilation import compile_convolutions
+from codepose.synthesis.world import World
+from codepose.training.run import Run
+from codepose.training.stages import make_fabric, train_step1
 
 
 @pytest.mark.parametrize("norm", ["none", "block"])
@@ -33,10 +39,45 @@ def test_compiled_networks_keep_their_weights_names_and_gradients(tiny_settings:
     assert list(compiled.state_dict()) == list(plain.state_dict())
     parts = [name for name, part in compiled.named_modules() if part._compiled_call_impl is not None]
     assert len(parts) == (1 if build is build_detector else 2)
-    images = torch.rand(2, 3, 32, 32)
     gradients = []
     for network in (plain, compiled):
-        encoder: nn.Module = network.get_submodule(parts[0])
-        encoder(images).square().sum().backward()
-        gradients.append([p.grad for p in encoder.parameters()])
+        torch.manual_seed(0)
+        for name in parts:
+            part: nn.Module = network.get_submodule(name)
+            channels = next(p.shape[1] for p in part.parameters())
+            part(torch.rand(2, channels, 32, 32)).square().sum().backward()
+        gradients.append([p.grad for name in parts for p in network.get_submodule(name).parameters()])
     torch.testing.assert_close(gradients[0], gradients[1])
+
+
+def test_every_set_of_frozen_layers_is_compiled(tiny_settings: Settings) -> None:
+    """Torch stops at eight graphs of one layer's code, without an error, unless it is told to go on."""
+    graphs = 0
+
+    def counting(module: torch.fx.GraphModule, _: object) -> object:
+        nonlocal graphs
+        graphs += 1
+        return module
+
+    torch._dynamo.reset()
+    network = build_extended(tiny_settings)
+    compile_convolutions(network, backend=counting)
+    for count, parameter in enumerate(list(network.encoder.parameters())[:12], start=1):
+        network.encoder(torch.rand(2, 3, 32, 32))
+        assert graphs == count
+        parameter.requires_grad_(False)
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_training_compiles_where_the_settings_say_so(
+    tiny_settings: Settings, wanted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[str] = []
+    monkeypatch.setattr(
+        "codepose.training.loop.compile_convolutions", lambda network: compiled.append(type(network).__name__)
+    )
+    settings = override(tiny_settings, {"compile": wanted, "data.step1_images": 2, "step1.batch": 2})
+    run = Run.create(tmp_path / "run", settings)
+    train_step1(run, World(settings), make_fabric("cpu"))
+    assert compiled == (["ExtendedAutoencoder"] if wanted else [])

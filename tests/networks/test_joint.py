@@ -15,7 +15,7 @@ from codepose.networks.joint import JointNetwork, best_proposals, pool_features,
 from codepose.synthesis.batches import SceneBatch
 from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
-from codepose.training.stages import boxes_of, wanted_of
+from codepose.training.stages import boxes_of
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_box_fed_back_is_a_detection_and_never_the_ground_truth(
 
     monkeypatch.setattr(net.heads, "propose", spy_propose)
     monkeypatch.setattr(net.heads, "refine", spy_refine)
-    out = net(scenes.images, boxes_of(scenes), wanted_of(scenes.poses(0.4)))
+    out = net(scenes.images, boxes_of(scenes), scenes.poses(0.4))
     for i, (proposals, before) in enumerate(zip(seen["proposals"].boxes, seen["copies"], strict=True)):
         truth = scenes.boxes[i : i + 1]
         assert torch.equal(proposals, before), "torchvision's sampling changed the proposals in place"
@@ -166,7 +166,7 @@ def test_gradient_of_the_reconstruction_reaches_what_it_should(
     tiny_settings: Settings, scenes: SceneBatch, box_gradient: str
 ) -> None:
     net = network(tiny_settings, box_gradient=box_gradient)
-    net(scenes.images, boxes_of(scenes), wanted_of(scenes.poses(0.4))).losses["mse"].backward()
+    net(scenes.images, boxes_of(scenes), scenes.poses(0.4)).losses["mse"].backward()
 
     def moved(module: torch.nn.Module) -> bool:
         return any(p.grad is not None and float(p.grad.abs().max()) > 0 for p in module.parameters())
@@ -182,7 +182,7 @@ def test_gradient_of_the_reconstruction_reaches_what_it_should(
 def test_poor_detections_are_left_out_of_the_reconstruction_loss(tiny_settings: Settings, scenes: SceneBatch) -> None:
     net = network(tiny_settings)
     net.min_iou = 1.1
-    out = net(scenes.images, boxes_of(scenes), wanted_of(scenes.poses(0.4)))
+    out = net(scenes.images, boxes_of(scenes), scenes.poses(0.4))
     assert not out.used.any()
     assert float(out.losses["mse"].detach()) == 0.0
     assert set(out.losses) == {"rpn_objectness", "rpn_box", "head_class", "head_box", "mse"}
@@ -206,7 +206,7 @@ def test_boxes_stay_float32_under_bf16(tiny_settings: Settings, scenes: SceneBat
     """bf16 coordinates are a pixel off at 256: boxes must never be rounded to it."""
     net = network(tiny_settings)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        out = net(scenes.images, boxes_of(scenes), wanted_of(scenes.poses(0.4)))
+        out = net(scenes.images, boxes_of(scenes), scenes.poses(0.4))
     assert out.boxes.dtype == torch.float32
     rounded = out.boxes.detach().bfloat16().float()
     assert (rounded != out.boxes.detach()).float().mean() > 0.5
@@ -218,7 +218,7 @@ def test_random_feedback_is_the_jittered_truth_and_no_detection(
     """The row that asks what the detections are worth: boxes around the truth, drawn anew at every step."""
     net = network(tiny_settings, feedback="random")
     monkeypatch.setattr(net.heads, "refine", lambda *_: pytest.fail("a detection was asked for"))
-    first, second = (net(scenes.images, boxes_of(scenes), wanted_of(scenes.poses(0.4))) for _ in range(2))
+    first, second = (net(scenes.images, boxes_of(scenes), scenes.poses(0.4)) for _ in range(2))
     assert not torch.equal(first.boxes, second.boxes)
     assert first.used.all()
     side = (scenes.boxes[:, 2:] - scenes.boxes[:, :2]).amax(1)
@@ -233,9 +233,9 @@ def test_random_feedback_is_the_jittered_truth_and_no_detection(
 def test_clean_views_are_encoded_beside_the_scenes_when_asked(tiny_settings: Settings, scenes: SceneBatch) -> None:
     net = network(tiny_settings)
     net.view_canvas = 0
-    assert net(scenes.images, boxes_of(scenes), wanted_of(scenes.poses(0.4))).view_latents is None
+    assert net(scenes.images, boxes_of(scenes), scenes.poses(0.4)).view_latents is None
     net.view_canvas = 64
-    out = net(scenes.images, boxes_of(scenes), wanted_of(scenes.poses(0.4)))
+    out = net(scenes.images, boxes_of(scenes), scenes.poses(0.4))
     assert out.view_latents is not None
     assert out.view_latents.shape == out.latents.shape
     # the crop itself, up to what its border sees: black on a canvas, nothing on its own

@@ -11,6 +11,7 @@ from torchvision.ops import box_iou
 
 from codepose import geometry
 from codepose.config import ObjectSettings
+from codepose.config_files import override
 from codepose.synthesis.batches import split_batch
 from codepose.synthesis.draws import Draws
 from codepose.synthesis.placement import draw_views
@@ -179,3 +180,30 @@ def test_poses_to_learn_are_those_that_can_be_seen(crowd: World) -> None:
     assert spread.abs().sum() == poses.boxes.abs().sum()
     alone = SceneSource(_without(crowd), "train").scenes(torch.arange(3)).poses(min_visible=0.5)
     assert (alone.image.tolist(), alone.slots) == ([0, 1, 2], 1)
+
+
+def test_poses_are_not_rounded_where_layers_are(crowd: World) -> None:
+    scenes = SceneSource(crowd, "train").scenes(torch.arange(8))
+    exact = scenes.poses(min_visible=0.4).R_view
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(scenes.poses(min_visible=0.4).R_view, exact)
+    torch.testing.assert_close(exact.mT @ exact, torch.eye(3).expand_as(exact), atol=1e-5, rtol=0)
+
+
+def test_what_leaves_the_image_counts_as_hidden(crowd: World) -> None:
+    """Companions half outside: of the silhouette that is compared with, only what is inside can be seen."""
+    settings = override(crowd.settings, {"data.camera.truncation": 0.6, "data.occlusion.unoccluded": 1.0})
+    scenes = SceneSource(World(settings), "train").scenes(torch.arange(48))
+    assert scenes.other_objects is not None
+    assert scenes.other_visible is not None
+    assert scenes.other_R is not None
+    assert scenes.other_t is not None
+    there = scenes.other_objects >= 0
+    R, t = scenes.other_R[there], scenes.other_t[there]
+    boxes = crowd.boxes(scenes.other_objects[there], R, t)
+    clipped = boxes.clamp(0, 128)
+    inside = (clipped[:, 2:] - clipped[:, :2]).prod(1) / (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    little = inside < 0.35
+    assert little.any()
+    assert scenes.other_visible[there][little].max() < 0.75
+    assert scenes.other_visible[there][little].mean() < 0.4

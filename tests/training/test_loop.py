@@ -22,7 +22,7 @@ from codepose.synthesis.world import World
 from codepose.training import loop
 from codepose.training.checkpoint import load_state
 from codepose.training.loop import Stage, fit, freeze, phase_at, total_steps
-from codepose.training.meter import NonFiniteLossError
+from codepose.training.meter import Meter, NonFiniteLossError
 from codepose.training.run import Run, RunError
 from codepose.training.stages import (
     joint_groups,
@@ -174,6 +174,38 @@ def test_a_non_finite_loss_stops_and_names_its_term(tiny_settings: Settings, wor
     with pytest.raises(NonFiniteLossError, match="'angle' is nan"):
         fit(Stage(**{**stage.__dict__, "loss": loss}), run, make_fabric("cpu"))
     assert not run.has("step1")
+
+
+@pytest.mark.parametrize("eager", [True, False])
+def test_a_gradient_that_is_not_finite_reaches_no_checkpoint(
+    make_settings, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eager: bool
+) -> None:
+    """The loss is finite, its gradient is not, a checkpoint is due: also where terms are read late, as on a GPU."""
+    settings = make_settings(**{"step1.optimizer.clip": 1.0, "step1.checkpoint_every": 1, "step1.log_every": 1000})
+    run = Run.create(tmp_path / "run", settings)
+    stage = step1_stage(settings, world, build_extended(settings))
+    meter_init, steps = Meter.__init__, []
+
+    def init(self: Meter, batch: int, device: torch.device) -> None:
+        meter_init(self, batch, device)
+        self._eager = eager
+
+    monkeypatch.setattr(Meter, "__init__", init)
+
+    def loss(network, batch):
+        total, terms = stage.loss(network, batch)
+        steps.append(total)
+        if len(steps) == 2:
+            weight = next(network.parameters()).flatten()[0]
+            total = total + (weight - weight.detach()).abs().sqrt()  # 0, with an infinite slope
+        return total, terms
+
+    with pytest.raises(NonFiniteLossError, match="gradient_norm"):
+        fit(Stage(**{**stage.__dict__, "loss": loss}), run, make_fabric("cpu"))
+    assert len(steps) == 2
+    kept = run.load_checkpoint("step1")
+    assert kept["step"] == 1
+    assert all(bool(value.isfinite().all()) for value in kept["network"].values())
 
 
 def test_t2_moves_only_each_phases_groups(make_settings, world: World) -> None:

@@ -45,6 +45,7 @@ def plain(make_settings) -> Settings:
     changes |= {"data.scene_images": 6, "step2.batch": 3, "step2.epochs": 4.0, "step2.phases": phases}
     changes |= {"losses.step2_lambda_cos": 0.1, "losses.step2_lambda_match": 0.1, "losses.min_iou": 0.05}
     changes |= {"data.camera.image_size": 64, "data.camera.focal": 40.0, "data.test_images": 10}
+    changes |= {"data.occlusion.companions": 2}
     return make_settings(**changes, **{"detection.score": 0.0})
 
 
@@ -129,7 +130,7 @@ def test_step_2_has_the_loss_curve_of_one_process(two: Path, one: dict[str, Run]
     for name in ("mse", "cos", "match", "fed_back_iou", "skipped", "rpn_objectness", "head_box"):
         assert same[name] == pytest.approx(first[name], rel=1e-5), name
     every = ("rpn_objectness", "rpn_box", "head_class", "head_box", "mse", "fed_back_iou", "skipped", "lr")
-    assert largest_difference(alone, run, "step2", *every) < 2e-2
+    assert largest_difference(alone, run, "step2", *every) < 3e-2
 
 
 def test_every_rank_ends_with_the_same_weights(saw: list[dict[str, Any]]) -> None:

@@ -20,7 +20,7 @@ from lightning_fabric.plugins.environments.lightning import find_free_network_po
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from conftest import tiny  # first: it hides GPUs
+from conftest import tiny  # its settings; GPUs are hidden by the environment that pytest hands on
 
 from codepose.apps.cli import main
 from codepose.apps.workflow import evaluate_run

@@ -139,7 +139,7 @@ class Predict:
     min_confidence: float = 0.0
     """Leave out poses that are right with a smaller probability (0 = keep all)."""
     max_detections: int | None = None
-    """At most so many an image, best first; None = as many as the run's settings allow."""
+    """At most so many an image, best first; None = as many as the run's settings allow (with --tiles: in each tile)."""
     tiles: int = 1
     """For parts that are small in large photos: besides the whole photo, look at overlapping squares of 1/TILES of its
     longer side, each at the network's scale."""
@@ -156,7 +156,7 @@ class Predict:
     """Stop a video or webcam after so many frames."""
     bop: Path | None = None
     """Also write a results file in BOP's CSV format."""
-    compiled: bool = False
+    compile: bool = False
     """Compile the networks first, which takes minutes: for many photos or a video on a GPU."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
@@ -199,7 +199,8 @@ class Render:
     bop: Path
     """Folder of the BOP dataset: a new one, or one of the same objects to which a split is added."""
     meshes: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
-    """CAD files (PLY, OBJ, STL, GLB), or one run folder: its objects and settings; none = the preset's."""
+    """CAD files (PLY, OBJ, STL, GLB), or one run folder: its objects and its settings, whatever options say of these;
+    none = the preset's."""
     images: int = 100
     """How many images."""
     split: Literal["train", "val", "test"] = "train"

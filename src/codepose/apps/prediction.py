@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import lru_cache
 from itertools import islice
@@ -24,7 +24,7 @@ from codepose.estimation.calibration import CameraError
 from codepose.estimation.camera import Camera, FieldOfView, read_camera
 from codepose.estimation.estimator import PoseEstimator
 from codepose.estimation.smoothing import PoseSmoother
-from codepose.synthesis.symmetry_group import Symmetries
+from codepose.estimation.windows import MOST
 from codepose.synthesis.world import World
 from codepose.training.progress import Display
 from codepose.training.ranks import Shares, everyones, first_before_others, layout, rank
@@ -53,11 +53,10 @@ def predict_images(options: Predict) -> int:
     run = Run.open(options.run)
     device = _device(options)
     estimator = first_before_others(
-        lambda: PoseEstimator.load(run, options.method, device, refine=options.refine, compiled=options.compiled)
+        lambda: PoseEstimator.load(run, options.method, device, refine=options.refine, compile=options.compile)
     )
     world = World(run.settings)
-    symmetries = [model.cad_symmetries for model in world.objects] if options.smooth else []
-    predictor = Predictor(estimator, camera, options, depths, symmetries)
+    predictor = Predictor(estimator, camera, options, depths, world)
     if options.min_confidence > 0 and estimator.confidence is None:
         raise ConfigError(
             f"--min-confidence needs a calibrated network: type codepose calibrate {options.run} --method "
@@ -94,10 +93,10 @@ def require_tiles(tiles: int) -> None:
     """Refuses what is no number of tiles.
 
     Raises:
-        ConfigError: It is less than 1.
+        ConfigError: It is not between 1 and ``MOST``.
     """
-    if tiles < 1:
-        raise ConfigError(f"--tiles must be 1 (the whole photo only) or more, not {tiles}")
+    if not 1 <= tiles <= MOST:
+        raise ConfigError(f"--tiles must lie between 1 (the whole photo only) and {MOST}, not be {tiles}")
 
 
 def _device(options: Predict) -> str:
@@ -117,7 +116,7 @@ class Predictor:
         camera: Of all sources; fitted to each one's size.
         options: ``min_score``, ``min_confidence``, ``tiles``, ``max_detections``, ``max_frames`` and ``smooth`` count.
         depths: The photos' depth images; None = there are none.
-        symmetries: Each object's, in the CAD file's frame, for smoothing.
+        world: Knows the objects' symmetries, for smoothing.
     """
 
     def __init__(
@@ -126,12 +125,12 @@ class Predictor:
         camera: Camera | FieldOfView,
         options: Predict,
         depths: Depths | None = None,
-        symmetries: Sequence[Symmetries] = (),
+        world: World | None = None,
     ) -> None:
         self.estimator = estimator
         self.options = options
         self.depths = depths
-        self._symmetries = symmetries
+        self._world = world
         self.console = Console(quiet=rank() > 0)
         self._given = camera
         self._camera = lru_cache(maxsize=4)(self._fitted)  # a few sizes, each with its undistortion map
@@ -144,7 +143,7 @@ class Predictor:
             CameraError: The camera does not fit its size.
         """
         moving = isinstance(source, Video)
-        smoother = PoseSmoother(self._symmetries) if moving and self.options.smooth else None
+        smoother = self._smoother() if moving and self.options.smooth else None
         for number, image in enumerate(islice(source.images(), self.options.max_frames if moving else None)):
             height, width = image.shape[:2]
             camera = self._camera(width, height)
@@ -158,6 +157,10 @@ class Predictor:
             found = found[: self.options.max_detections]
             found = found if smoother is None else smoother(found)
             yield Prediction(source, number, camera, found, 1000.0 * (time.perf_counter() - start)), straight
+
+    def _smoother(self) -> PoseSmoother:
+        objects = () if self._world is None else self._world.objects
+        return PoseSmoother([model.cad_symmetries for model in objects])
 
     def say(self, text: str) -> None:
         """Prints a line."""

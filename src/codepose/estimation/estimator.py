@@ -14,14 +14,14 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from codepose import geometry
-from codepose.config import Settings
+from codepose.config import ConfigError, Settings
 from codepose.estimation.codebook import Codebook, CodebookError, build_codebook, fingerprint
 from codepose.estimation.confidence import Confidence, evidence
 from codepose.estimation.depth import DepthRefiner
 from codepose.estimation.detection import Detection
 from codepose.estimation.pipelines import JointPipeline, Pipeline, TwoStagePipeline
 from codepose.estimation.refine import Refined, Refiner, Seen, spread_views
-from codepose.estimation.windows import merged, windows
+from codepose.estimation.windows import least_overlap, merged, windows
 from codepose.networks.build import build_detector, build_extended, build_joint, build_original
 from codepose.networks.compilation import compile_convolutions
 from codepose.networks.detector import Boxes
@@ -159,7 +159,7 @@ class PoseEstimator:
         device: str = "auto",
         *,
         refine: bool = False,
-        compiled: bool = False,
+        compile: bool = False,
     ) -> Self:
         """Loads a trained run; the codebook is built at the first use and kept in the run folder.
 
@@ -168,19 +168,20 @@ class PoseEstimator:
             method: "joint" (the paper's), or a two-network baseline: "extended" or "original".
             device: "auto", "cpu", "cuda" or "cuda:N".
             refine: Refine rotations by render-and-compare; ``docs/results.md`` says what it gains and costs.
-            compiled: Compile the networks with ``torch.compile``, for many images on a GPU: the first takes minutes.
+            compile: Compile the networks with ``torch.compile``, for many images on a GPU: the first takes minutes.
 
         Raises:
             RunError: The folder is no run, or the method's training is not finished.
+            ConfigError: There is no such device.
         """
         run = run if isinstance(run, Run) else Run.open(run)
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        pipeline = load_pipeline(run, method, torch.device(device))
+        pipeline = load_pipeline(run, method, _device(device))
         world = World(run.settings, pipeline.device) if refine else None
+        for model in world.objects if world is not None else ():
+            _ = model.symmetries  # found now rather than in the first photo
         books = load_codebooks(run, method, pipeline, world)
         confidence = load_confidence(run, method, books, refined=refine)
-        if compiled:
+        if compile:
             for network in pipeline.networks():
                 compile_convolutions(network)
         return cls(pipeline, books, None if world is None else Refiner(world, run.settings.refinement), confidence)
@@ -204,7 +205,8 @@ class PoseEstimator:
             depth: (H, W) mm along the optical axis, pixel for pixel that of the image, 0 or not finite = not measured:
                 poses are fitted to it. None = there is none.
             tiles: For parts that are small in a large image: besides the whole of it, look at overlapping squares of
-                1/tiles of its longer side, each at the network's scale. 1 = the whole image only.
+                1/tiles of its longer side, each at the network's scale; the settings' largest number of detections
+                holds for each of them. 1 = the whole image only.
 
         Returns:
             Detections, best first, in the image's own pixels.
@@ -246,22 +248,22 @@ class PoseEstimator:
         """Detections in a photo (1, 3, H, W), in its own pixels, through one window or many."""
         size = self.settings.data.camera.image_size
         height, width = photo.shape[-2:]
-        overlap = min(0.5, self.settings.data.camera.box_side[1] / size)
-        views = windows(width, height, tiles, overlap)
-        cameras, prepared, found = [], [], []
-        for view in views:
+        overlap = least_overlap(self.settings.data.camera.box_side[1], size)
+        looks, in_photo = [], []
+        for view in windows(width, height, tiles, overlap):
             image, camera = view.look(photo, K, size)
-            cameras.append(camera)
-            prepared.append(self.pipeline.prepare(image))
-            boxes = _above(self.pipeline.detect(prepared[-1]), min_score)[0]
-            whole = ~view.cuts(boxes["boxes"], size, width, height)
-            found.append({name: values[whole] for name, values in boxes.items()})
-        in_photo = [f | {"boxes": view.to_photo(f["boxes"], size)} for view, f in zip(views, found, strict=True)]
-        result = []
-        for i, kept in enumerate(merged(in_photo, self.settings.detection.nms)):
-            best = {name: values[kept] for name, values in found[i].items()}
-            places = in_photo[i]["boxes"][kept].double().cpu().numpy()
-            described = self._described(prepared[i], [best], cameras[i])[0]
+            prepared = self.pipeline.prepare(image)
+            found = _above(self.pipeline.detect(prepared), min_score)[0]
+            whole = ~view.cuts(found["boxes"], size, width, height)
+            found = {name: values[whole] for name, values in found.items()}
+            if len(found["boxes"]):
+                looks.append((prepared, found, camera))
+                in_photo.append(found | {"boxes": view.to_photo(found["boxes"], size)})
+        result: list[Detection] = []
+        kept = merged(in_photo, self.settings.detection.nms) if looks else []
+        for (prepared, found, camera), there, keep in zip(looks, in_photo, kept, strict=True):
+            described = self._described(prepared, [{name: values[keep] for name, values in found.items()}], camera)[0]
+            places = there["boxes"][keep].double().cpu().numpy()
             result += [replace(d, box=box) for d, box in zip(described, places, strict=True)]
         return sorted(result, key=lambda d: -d.score)
 
@@ -344,6 +346,21 @@ class PoseEstimator:
         count = starts.shape[1]
         _, t = book.poses(starts.flatten(), seen.boxes.repeat_interleave(count, 0), seen.K)
         return refiner(seen, book.rotations[starts], t.view(-1, count, 3))
+
+
+def _device(name: str) -> torch.device:
+    """A device by its name; a GPU becomes torch's current one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"device must be auto, cpu, cuda or cuda:N, not {name}") from None
+    if device.type == "cuda":
+        if (device.index or 0) >= torch.cuda.device_count():
+            raise ConfigError(f"there is no device {name}: PyTorch sees {torch.cuda.device_count()} GPUs")
+        torch.cuda.set_device(device)
+    return device
 
 
 def _checked_camera(camera: ArrayLike) -> Tensor:

@@ -12,7 +12,9 @@ from torchvision.ops import batched_nms
 
 from codepose.networks.detector import Boxes
 
-_BORDER = 2.0
+MOST = 16
+"""Tiles along the longer side: at half of them overlapping, a thousand looks."""
+BORDER = 2.0
 """A box that comes so near to a tile's edge, in pixels at the network's scale, is taken for cut off."""
 
 
@@ -69,13 +71,13 @@ class Window:
         left, top, right, bottom = boxes.unbind(-1)
         cut = torch.zeros_like(left, dtype=torch.bool)
         if self.left > 0:
-            cut |= left < _BORDER
+            cut |= left < BORDER
         if self.top > 0:
-            cut |= top < _BORDER
+            cut |= top < BORDER
         if self.left + self.width < width:
-            cut |= right > self.width * across - _BORDER
+            cut |= right > self.width * across - BORDER
         if self.top + self.height < height:
-            cut |= bottom > self.height * down - _BORDER
+            cut |= bottom > self.height * down - BORDER
         return cut
 
 
@@ -89,16 +91,26 @@ def windows(width: int, height: int, tiles: int, overlap: float) -> list[Window]
         overlap: Least overlap of neighbours as a share of their side, in [0, 1): what is no larger is whole in one.
 
     Raises:
-        ValueError: ``tiles`` is less than 1.
+        ValueError: ``tiles`` is not between 1 and ``MOST``.
     """
-    if tiles < 1:
-        raise ValueError(f"tiles must be 1 (the whole photo only) or more, not {tiles}")
+    if not 1 <= tiles <= MOST:
+        raise ValueError(f"tiles must lie between 1 (the whole photo only) and {MOST}, not be {tiles}")
     whole = Window(0, 0, width, height)
     if tiles == 1:
         return [whole]
     side = math.ceil(max(width, height) / tiles)
     columns, rows = (_starts(length, side, overlap) for length in (width, height))
     return [whole] + [Window(x, y, min(side, width), min(side, height)) for y in rows for x in columns]
+
+
+def least_overlap(box_side: float, size: int) -> float:
+    """Returns the overlap with which a box is whole in some tile, off its edges; at most a half, for boxes of a half.
+
+    Args:
+        box_side: Longer side of the largest box, in pixels at the network's scale.
+        size: Side of the network's images.
+    """
+    return min(0.5, (box_side + 2 * BORDER) / size)
 
 
 def merged(found: list[Boxes], iou: float) -> list[Tensor]:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import torch._dynamo
 from torch import nn
+
+_GRAPHS = 256
+"""How often one layer's code may be compiled: training, validation and views, with whatever a phase freezes, of every
+stage of a process. torch's own limit of 8 is reached in Step 2; beyond it nothing is compiled any more."""
 
 
 def compile_convolutions(network: nn.Module, backend: str = "inductor") -> None:
@@ -15,6 +20,7 @@ def compile_convolutions(network: nn.Module, backend: str = "inductor") -> None:
         network: Any of ours.
         backend: Of ``torch.compile``.
     """
+    torch._dynamo.config.recompile_limit = max(_GRAPHS, torch._dynamo.config.recompile_limit)
     for name, part in network.named_modules():
         if name.rpartition(".")[2] in ("encoder", "decoder"):
             part.compile(backend=backend)

@@ -18,22 +18,7 @@ from codepose.networks.autoencoder import ExtendedAutoencoder
 from codepose.networks.detector import Boxes, DetectionHeads, faster_losses
 from codepose.networks.losses import mse
 from codepose.networks.vgg import STRIDE
-
-
-class Wanted(NamedTuple):
-    """M objects whose poses are learned, image by image.
-
-    Attributes:
-        image: (M,) the image of each, ascending.
-        boxes: (M, 4) its true box.
-        labels: (M,) its class, from 1.
-        clean: (M, 3, c, c) the targets of L_mse (21).
-    """
-
-    image: Tensor
-    boxes: Tensor
-    labels: Tensor
-    clean: Tensor
+from codepose.synthesis.batches import ScenePoses
 
 
 class JointOutput(NamedTuple):
@@ -145,32 +130,32 @@ class JointNetwork(nn.Module):
         order = torch.arange(len(clean), device=clean.device)
         return self.autoencoder.head.encode(pool_features(features, square.expand(len(clean), 4), order, self.side))
 
-    def forward(self, images: Tensor, targets: list[Boxes], wanted: Wanted) -> JointOutput:
+    def forward(self, images: Tensor, targets: list[Boxes], poses: ScenePoses) -> JointOutput:
         """The losses of Step 2.
 
         Args:
             images: (B, 3, S, S) in [0, 1].
             targets: Each image's objects: 'boxes' (n, 4), 'labels' (n,).
-            wanted: Those of them whose poses are learned.
+            poses: Those of them whose poses are learned, M in all.
         """
         size = (int(images.shape[-2]), int(images.shape[-1]))
         features = self.encoder(images)  # (B, C, S/16, S/16)
         losses, proposals = faster_losses(self.heads, features, images, targets)
-        truth = wanted.boxes
+        truth = poses.boxes
         if self.feedback == "random":
             boxes, found = jittered_boxes(truth, *self.jitter), torch.ones_like(truth[:, 0], dtype=torch.bool)
         else:
-            counts = torch.bincount(wanted.image, minlength=len(images)).tolist()
+            counts = torch.bincount(poses.image, minlength=len(images)).tolist()
             best, found = best_proposals(proposals, list(torch.split(truth, counts)))
-            boxes = self.heads.refine(features, best, wanted.labels, size)
+            boxes = self.heads.refine(features, best, poses.objects + 1, size)
         iou = box_iou(boxes.detach(), truth).diagonal()
         used = found & (iou >= self.min_iou)
         fed_back = boxes if self.box_gradient == "boxes" else boxes.detach()
-        latents = self.latents(features, fed_back, wanted.image)
+        latents = self.latents(features, fed_back, poses.image)
         reconstructions = self.autoencoder.decode(latents)  # (M, 3, c, c)
-        errors = mse(reconstructions.float(), wanted.clean, self.bootstrap_ratio)
+        errors = mse(reconstructions.float(), poses.targets, self.bootstrap_ratio)
         losses["mse"] = torch.where(used, errors, 0.0).sum() / used.sum().clamp_min(1)
-        views = self.view_latents(wanted.clean, self.view_canvas) if self.view_canvas else None
+        views = self.view_latents(poses.targets, self.view_canvas) if self.view_canvas else None
         return JointOutput(losses, boxes, iou, used, reconstructions, latents, views)
 
     def detect(self, images: Tensor) -> tuple[Tensor, list[Boxes]]:

@@ -12,7 +12,8 @@ def uses_bf16(settings: Settings, device: torch.device) -> bool:
     if settings.precision != "auto":
         return settings.precision == "bf16"
     if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+        with torch.cuda.device(device):
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
 
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
-
-from codepose import geometry
 
 
 @dataclass(frozen=True)
@@ -53,6 +51,7 @@ class SceneBatch:
         other_boxes: (B, n, 4) boxes of further instances of trained objects; None where the settings have none.
         other_objects: (B, n) which objects they are, -1 where there is none.
         other_R, other_t: (B, n, 3, 3) and (B, n, 3) mm, their R_cam_obj and t_cam_obj.
+        other_R_view: (B, n, 3, 3).
         other_targets: (B, n, 3, c, c) in [0, 1], their clean views; black where there is none.
         other_visible: (B, n) their visible fractions, roughly: the whole silhouette's size is that of the clean view.
     """
@@ -73,6 +72,7 @@ class SceneBatch:
     other_objects: Tensor | None = None
     other_R: Tensor | None = None
     other_t: Tensor | None = None
+    other_R_view: Tensor | None = None
     other_targets: Tensor | None = None
     other_visible: Tensor | None = None
 
@@ -82,19 +82,18 @@ class SceneBatch:
         own = (self.objects, self.boxes, self.R_view, self.targets)
         columns = [value[:, None] for value in own]
         if self.other_objects is not None:
-            assert self.other_R is not None
-            assert self.other_t is not None
             assert self.other_visible is not None
-            R_view = geometry.offaxis_rotation(self.other_t).mT @ self.other_R
-            others = (self.other_objects, self.other_boxes, R_view, self.other_targets)
-            columns = [torch.cat((a, b), 1) for a, b in zip(columns, others, strict=True) if b is not None]
+            assert self.other_boxes is not None
+            assert self.other_R_view is not None
+            assert self.other_targets is not None
+            others = (self.other_objects, self.other_boxes, self.other_R_view, self.other_targets)
+            columns = [torch.cat((a, b), 1) for a, b in zip(columns, others, strict=True)]
             shown = torch.cat((shown, (self.other_objects >= 0) & (self.other_visible >= min_visible)), 1)
         image, slot = shown.nonzero().unbind(1)
         return ScenePoses(image, slot, shown.shape[1], *(column[image, slot] for column in columns))
 
 
-@dataclass(frozen=True)
-class ScenePoses:
+class ScenePoses(NamedTuple):
     """M instances in a batch of scenes, image by image, each image's target object first.
 
     Attributes:

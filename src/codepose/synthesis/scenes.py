@@ -226,16 +226,17 @@ class SceneSource:
         if companions is None:
             return {}
         image, slot = (companions.objects >= 0).nonzero().unbind(1)
+        objects, R, t = (x[image, slot] for x in (companions.objects, companions.R, companions.t))
         crop, data = self.settings.network.crop, self.settings.data
         targets = pixels.new_zeros(*pixels.shape, 3, crop, crop)
-        R_view = geometry.offaxis_rotation(companions.t[image, slot]).mT @ companions.R[image, slot]
-        clean = self.world.clean_views(companions.objects[image, slot], R_view)
-        side = geometry.box_size(geometry.padded_square(companions.boxes[image, slot], data.pad))[:, 0]
+        R_view = geometry.offaxis_rotation(companions.t).mT @ companions.R
+        clean = self.world.clean_views(objects, R_view[image, slot])
+        side = geometry.box_size(geometry.padded_square(self.world.boxes(objects, R, t), data.pad))[:, 0]
         silhouette = (clean.amax(1) > 0).float().mean((1, 2)) * (side * data.antialias).square()
         targets[image, slot] = clean
         visible = torch.zeros_like(pixels)
         visible[image, slot] = (pixels[image, slot] / silhouette.clamp_min(1)).clamp_max(1.0)
-        return {"other_targets": targets, "other_visible": visible}
+        return {"other_R_view": R_view, "other_targets": targets, "other_visible": visible}
 
     def _depth(self, instances: Instances, K: Tensor, size: int) -> Tensor:
         depth = self.world.renderer.render(instances, K, (size, size)).depth

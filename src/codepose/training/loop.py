@@ -113,6 +113,8 @@ def fit(stage: Stage, run: Run, fabric: Fabric, *, seed: int = 0, display: Displ
                 trainer.look()
             trainer.finish()
     except KeyboardInterrupt:
+        if world_size() == 1:  # several ranks have just read it together
+            trainer.meter.require_finite()
         trainer.save()
         barrier()
         trainer.display.note(f"stopped at iteration {trainer.step}; --resume goes on from here")
@@ -179,14 +181,15 @@ class _Trainer:
         reseed(self.seed, self.step)
         with autocast(self.run.settings, self.fabric.device):
             loss, terms = self.stage.loss(self.network, batch)
-        self.meter.add(terms, wait)
         self.fabric.backward(loss)
         if settings.clip > 0:
-            # a GPU is not waited for: the loss that follows is not finite either, and the meter names it
-            check = self.fabric.device.type == "cpu"
-            self.fabric.clip_gradients(
-                self.network, self.wrapped_optimizer, max_norm=settings.clip, error_if_nonfinite=check
+            # the meter refuses a norm that is not finite before anything is saved; a GPU is not waited for
+            norm = self.fabric.clip_gradients(
+                self.network, self.wrapped_optimizer, max_norm=settings.clip, error_if_nonfinite=False
             )
+            assert norm is not None
+            terms = terms | {"gradient_norm": norm}
+        self.meter.add(terms, wait)
         self.wrapped_optimizer.step()
         self.wrapped_optimizer.zero_grad()
         self.step += 1

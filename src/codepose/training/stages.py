@@ -15,7 +15,7 @@ from codepose.geometry import jittered_boxes, padded_square
 from codepose.networks.autoencoder import ExtendedAutoencoder, OriginalAutoencoder, crop_squares
 from codepose.networks.build import box_jitter, build_detector, build_extended, build_joint, build_original
 from codepose.networks.detector import Boxes, Detector
-from codepose.networks.joint import JointNetwork, Wanted
+from codepose.networks.joint import JointNetwork
 from codepose.networks.losses import angle_loss, cos_loss, match_loss, mse, reconstruction_health
 from codepose.networks.precision import autocast
 from codepose.synthesis.batches import CropBatch, SceneBatch, ScenePoses
@@ -139,11 +139,6 @@ def boxes_of(batch: SceneBatch) -> list[Boxes]:
     return targets
 
 
-def wanted_of(poses: ScenePoses) -> Wanted:
-    """Returns what the joint network learns of these poses."""
-    return Wanted(poses.image, poses.boxes, poses.objects + 1, poses.targets)
-
-
 def _mean_iou(found: list[Boxes], batch: SceneBatch) -> float:
     """Mean IoU of each image's best-scored detection of the right class; a miss counts 0."""
     total = 0.0
@@ -196,7 +191,7 @@ def step2_stage(settings: Settings, world: World, network: JointNetwork) -> Stag
     def loss(net: nn.Module, batch: SceneBatch) -> tuple[Tensor, dict[str, Tensor]]:
         images = batch.images.contiguous(memory_format=torch.channels_last)
         poses = batch.poses(settings.data.occlusion.min_visible)
-        out = net(images, boxes_of(batch), wanted_of(poses))
+        out = net(images, boxes_of(batch), poses)
         terms = {name: shares.mean(term) for name, term in out.losses.items() if name != "mse"}
         terms["mse"] = mean_over(out.losses["mse"], out.used.sum())
         total = sum(value for name, value in terms.items() if name != "mse") + losses.lambda_pose * terms["mse"]
@@ -209,7 +204,8 @@ def step2_stage(settings: Settings, world: World, network: JointNetwork) -> Stag
                 terms["match"] = match_loss(seen, views, R_view, objects, symmetries)
                 total = total + losses.step2_lambda_match * terms["match"]
         seen_well = {"fed_back_iou": out.iou.mean(), "skipped": 1.0 - out.used.float().mean()}
-        return total, terms | {name: shares.mean(value) for name, value in seen_well.items()}
+        count = out.iou.new_tensor(len(out.iou))
+        return total, terms | {name: mean_over(value, count) for name, value in seen_well.items()}
 
     groups = joint_groups(network)
     frozen = {id(p) for p in network.autoencoder.encoder.stem(settings.network.frozen_blocks)}
