@@ -13,6 +13,7 @@ from codepose.config_files import load_preset, override
 
 if TYPE_CHECKING:
     from codepose.synthesis.world import World
+    from codepose.training.run import Run
 
 # the networks here are too small for two threads, and one is immune to whatever else the machine does
 torch.set_num_threads(1)
@@ -76,6 +77,19 @@ def world(tiny_settings: Settings) -> World:
     from codepose.synthesis.world import World  # starts Warp: after ``pytest_configure``
 
     return World(tiny_settings)
+
+
+@pytest.fixture(scope="module")
+def random_run(tmp_path_factory: pytest.TempPathFactory, tiny_settings: Settings) -> Run:
+    """Random weights and a threshold of zero: it detects something everywhere."""
+    from codepose.networks.build import build_joint
+    from codepose.training.run import Run
+
+    settings = override(tiny_settings, {"detection.score": 0.0, "detection.per_image": 3})
+    run = Run.create(tmp_path_factory.mktemp("random") / "run", settings)
+    torch.manual_seed(0)
+    run.save_weights("step2", build_joint(settings))
+    return run
 
 
 @pytest.fixture(scope="session", name="make_settings")

@@ -21,7 +21,6 @@ from torch import Tensor
 from codepose import geometry
 from codepose.apps.cli import main
 from codepose.config import Settings
-from codepose.config_files import override
 from codepose.estimation.codebook import Codebook, build_codebook, fingerprint
 from codepose.estimation.depth import DepthRefiner
 from codepose.estimation.estimator import PoseEstimator, load_pipeline
@@ -60,13 +59,8 @@ def there(device: str, tiny_settings: Settings) -> World:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, tiny_settings: Settings) -> Run:
-    """Random weights and a threshold of zero: it detects something everywhere."""
-    settings = override(tiny_settings, {"detection.score": 0.0, "detection.per_image": 3})
-    run = Run.create(tmp_path_factory.mktemp("cuda") / "run", settings)
-    torch.manual_seed(0)
-    run.save_weights("step2", build_joint(settings))
-    return run
+def run(random_run: Run) -> Run:
+    return random_run
 
 
 def assert_near(here: Tensor, there: Tensor, *, off: float, share: float = 0.0) -> None:

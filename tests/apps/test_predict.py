@@ -15,13 +15,10 @@ import torch
 from PIL import Image
 
 from codepose.apps.cli import main
-from codepose.config import Settings
-from codepose.config_files import override
 from codepose.estimation.detection import Detection
 from codepose.estimation.estimator import PoseEstimator
 from codepose.estimation.refine import Refiner
 from codepose.evaluation.bop_results import read_results
-from codepose.networks.build import build_joint
 from codepose.synthesis.symmetry_group import Symmetries
 from codepose.synthesis.world import ObjectModel
 from codepose.training.run import Run
@@ -30,12 +27,8 @@ K = "75,75,63.5,47.5"
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, tiny_settings: Settings) -> Path:
-    settings = override(tiny_settings, {"detection.score": 0.0, "detection.per_image": 3})
-    run = Run.create(tmp_path_factory.mktemp("predict") / "run", settings)
-    torch.manual_seed(0)
-    run.save_weights("step2", build_joint(settings))
-    return run.path
+def run(random_run: Run) -> Path:
+    return random_run.path
 
 
 def picture(seed: int, width: int = 128, height: int = 96) -> np.ndarray:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from codepose import geometry
-from codepose.config import ConfigError, Settings
+from codepose.config import ConfigError
 from codepose.estimation.detection import Detection
 from codepose.estimation.estimator import PoseEstimator
 from codepose.estimation.pipelines import JointPipeline
@@ -22,15 +22,8 @@ from codepose.training.run import Run, RunError
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, tiny_settings: Settings) -> Run:
-    """Random weights and a threshold of zero: it detects something everywhere, which is all these tests need."""
-    settings = tiny_settings.model_copy(
-        update={"detection": tiny_settings.detection.model_copy(update={"score": 0.0, "per_image": 3})}
-    )
-    run = Run.create(tmp_path_factory.mktemp("estimator") / "run", settings)
-    torch.manual_seed(0)
-    run.save_weights("step2", build_joint(settings))
-    return run
+def run(random_run: Run) -> Run:
+    return random_run
 
 
 @pytest.fixture(scope="module")

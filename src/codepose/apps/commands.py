@@ -206,7 +206,7 @@ def evaluate(options: o.Evaluate) -> int:
 
 def _evaluate_bop(options: o.Evaluate, dataset: Path) -> int:
     from codepose.apps.bop import evaluate_bop
-    from codepose.apps.prediction import require_tiles
+    from codepose.estimation.windows import require_tiles
     from codepose.training.ranks import layout
 
     if layout(options.devices, options.nodes) != (1, 1):

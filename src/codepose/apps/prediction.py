@@ -24,7 +24,7 @@ from codepose.estimation.calibration import CameraError
 from codepose.estimation.camera import Camera, FieldOfView, read_camera
 from codepose.estimation.estimator import PoseEstimator
 from codepose.estimation.smoothing import PoseSmoother
-from codepose.estimation.windows import MOST
+from codepose.estimation.windows import require_tiles
 from codepose.synthesis.world import World
 from codepose.training.progress import Display
 from codepose.training.ranks import Shares, everyones, first_before_others, layout, rank
@@ -51,18 +51,8 @@ def predict_images(options: Predict) -> int:
     everything = find_sources(options.sources)
     depths = None if options.depth is None else Depths.find(options.depth, options.depth_scale, everything)
     run = Run.open(options.run)
-    device = _device(options)
-    estimator = first_before_others(
-        lambda: PoseEstimator.load(run, options.method, device, refine=options.refine, compile=options.compile)
-    )
-    world = World(run.settings)
-    predictor = Predictor(estimator, camera, options, depths, world)
-    if options.min_confidence > 0 and estimator.confidence is None:
-        raise ConfigError(
-            f"--min-confidence needs a calibrated network: type codepose calibrate {options.run} --method "
-            f"{options.method}"
-        )
-    overlay = Overlay(world)
+    predictor = Predictor(_estimator(run, options), camera, options, depths)
+    overlay = Overlay(World(run.settings))
     own = run.path if run.path == options.run else Path()  # a network that codepose brings keeps nothing of ours
     folder = options.out or own / "predictions"
     failed = 0
@@ -89,14 +79,18 @@ def predict_images(options: Predict) -> int:
     return 1 if failed else 0
 
 
-def require_tiles(tiles: int) -> None:
-    """Refuses what is no number of tiles.
-
-    Raises:
-        ConfigError: It is not between 1 and ``MOST``.
-    """
-    if not 1 <= tiles <= MOST:
-        raise ConfigError(f"--tiles must lie between 1 (the whole photo only) and {MOST}, not be {tiles}")
+def _estimator(run: Run, options: Predict) -> PoseEstimator:
+    """The run's, loaded where this process predicts."""
+    device = _device(options)
+    estimator = first_before_others(
+        lambda: PoseEstimator.load(run, options.method, device, refine=options.refine, compile=options.compile)
+    )
+    if options.min_confidence > 0 and estimator.confidence is None:
+        raise ConfigError(
+            f"--min-confidence needs a calibrated network: type codepose calibrate {options.run} --method "
+            f"{options.method}"
+        )
+    return estimator
 
 
 def _device(options: Predict) -> str:
@@ -116,21 +110,14 @@ class Predictor:
         camera: Of all sources; fitted to each one's size.
         options: ``min_score``, ``min_confidence``, ``tiles``, ``max_detections``, ``max_frames`` and ``smooth`` count.
         depths: The photos' depth images; None = there are none.
-        world: Knows the objects' symmetries, for smoothing.
     """
 
     def __init__(
-        self,
-        estimator: PoseEstimator,
-        camera: Camera | FieldOfView,
-        options: Predict,
-        depths: Depths | None = None,
-        world: World | None = None,
+        self, estimator: PoseEstimator, camera: Camera | FieldOfView, options: Predict, depths: Depths | None = None
     ) -> None:
         self.estimator = estimator
         self.options = options
         self.depths = depths
-        self._world = world
         self.console = Console(quiet=rank() > 0)
         self._given = camera
         self._camera = lru_cache(maxsize=4)(self._fitted)  # a few sizes, each with its undistortion map
@@ -143,24 +130,23 @@ class Predictor:
             CameraError: The camera does not fit its size.
         """
         moving = isinstance(source, Video)
-        smoother = self._smoother() if moving and self.options.smooth else None
-        for number, image in enumerate(islice(source.images(), self.options.max_frames if moving else None)):
+        options = self.options
+        smoother = self._smoother() if moving and options.smooth else None
+        for number, image in enumerate(islice(source.images(), options.max_frames if moving else None)):
             height, width = image.shape[:2]
             camera = self._camera(width, height)
             measured = None if self.depths is None else self.depths.of(source, width, height)
             start = time.perf_counter()
             straight = camera.undistort(image)
             depth = None if measured is None else camera.undistort_depth(measured)
-            options = self.options
             found = self.estimator(straight, camera.K, min_score=options.min_score, depth=depth, tiles=options.tiles)
-            found = [d for d in found if d.confidence is None or d.confidence >= self.options.min_confidence]
-            found = found[: self.options.max_detections]
+            found = [d for d in found if d.confidence is None or d.confidence >= options.min_confidence]
+            found = found[: options.max_detections]
             found = found if smoother is None else smoother(found)
             yield Prediction(source, number, camera, found, 1000.0 * (time.perf_counter() - start)), straight
 
     def _smoother(self) -> PoseSmoother:
-        objects = () if self._world is None else self._world.objects
-        return PoseSmoother([model.cad_symmetries for model in objects])
+        return PoseSmoother([model.cad_symmetries for model in self.estimator.world.objects])
 
     def say(self, text: str) -> None:
         """Prints a line."""

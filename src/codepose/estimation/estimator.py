@@ -212,7 +212,8 @@ class PoseEstimator:
             Detections, best first, in the image's own pixels.
 
         Raises:
-            ValueError: The image, the camera or the depth has the wrong shape or type, or ``tiles`` is less than 1.
+            ValueError: The image, the camera or the depth has the wrong shape or type, or ``tiles`` is no number of
+                tiles.
         """
         K = _checked_camera(camera)
         if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
@@ -226,7 +227,12 @@ class PoseEstimator:
     @cached_property
     def depth_refiner(self) -> DepthRefiner:
         """Fits poses to measured depth; made when the first depth image comes."""
-        return DepthRefiner(World(self.settings, self.device) if self.refiner is None else self.refiner.world)
+        return DepthRefiner(self.world)
+
+    @cached_property
+    def world(self) -> World:
+        """The run's meshes: those that the refiner has, or loaded when they are first asked for."""
+        return World(self.settings, self.device) if self.refiner is None else self.refiner.world
 
     @torch.no_grad()
     def estimate(self, images: Tensor, K: Tensor, *, min_score: float = 0.0) -> list[list[Detection]]:

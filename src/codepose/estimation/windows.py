@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import batched_nms
 
+from codepose.config import ConfigError
 from codepose.networks.detector import Boxes
 
 MOST = 16
@@ -91,16 +92,25 @@ def windows(width: int, height: int, tiles: int, overlap: float) -> list[Window]
         overlap: Least overlap of neighbours as a share of their side, in [0, 1): what is no larger is whole in one.
 
     Raises:
-        ValueError: ``tiles`` is not between 1 and ``MOST``.
+        ConfigError: As ``require_tiles``.
     """
-    if not 1 <= tiles <= MOST:
-        raise ValueError(f"tiles must lie between 1 (the whole photo only) and {MOST}, not be {tiles}")
+    require_tiles(tiles)
     whole = Window(0, 0, width, height)
     if tiles == 1:
         return [whole]
     side = math.ceil(max(width, height) / tiles)
     columns, rows = (_starts(length, side, overlap) for length in (width, height))
     return [whole] + [Window(x, y, min(side, width), min(side, height)) for y in rows for x in columns]
+
+
+def require_tiles(tiles: int) -> None:
+    """Refuses what is no number of tiles.
+
+    Raises:
+        ConfigError: It is not between 1 and ``MOST``.
+    """
+    if not 1 <= tiles <= MOST:
+        raise ConfigError(f"--tiles must lie between 1 (the whole photo only) and {MOST}, not be {tiles}")
 
 
 def least_overlap(box_side: float, size: int) -> float:

@@ -140,11 +140,7 @@ class SceneSource:
             visible_fraction=render.visible,
             depth=self._depth(render.instances, K, size) if depth else None,
             K=world.K,
-            other_boxes=None if companions is None else companions.boxes,
-            other_objects=None if companions is None else companions.objects,
-            other_R=None if companions is None else companions.R,
-            other_t=None if companions is None else companions.t,
-            **self._seen_beside(companions, render.beside),
+            **({} if companions is None else self._others(companions, render.beside)),
         )
 
     def _jittered(self, square: Tensor, draws: Draws, difficulty: float) -> Tensor:
@@ -221,10 +217,8 @@ class SceneSource:
         slots = 0 if item.companions is None else item.companions.objects.shape[1]
         return _Rendered(rgba, mask, whole, instances, whole.new_zeros(len(whole), slots))
 
-    def _seen_beside(self, companions: Companions | None, pixels: Tensor) -> dict[str, Tensor]:
-        """The companions' clean views, and which part of them is visible, from their visible pixels (B, n)."""
-        if companions is None:
-            return {}
+    def _others(self, companions: Companions, pixels: Tensor) -> dict[str, Tensor]:
+        """What a ``SceneBatch`` says of companions, of which so many pixels (B, n) are visible."""
         image, slot = (companions.objects >= 0).nonzero().unbind(1)
         objects, R, t = (x[image, slot] for x in (companions.objects, companions.R, companions.t))
         crop, data = self.settings.network.crop, self.settings.data
@@ -236,7 +230,15 @@ class SceneSource:
         targets[image, slot] = clean
         visible = torch.zeros_like(pixels)
         visible[image, slot] = (pixels[image, slot] / silhouette.clamp_min(1)).clamp_max(1.0)
-        return {"other_R_view": R_view, "other_targets": targets, "other_visible": visible}
+        return {
+            "other_boxes": companions.boxes,
+            "other_objects": companions.objects,
+            "other_R": companions.R,
+            "other_t": companions.t,
+            "other_R_view": R_view,
+            "other_targets": targets,
+            "other_visible": visible,
+        }
 
     def _depth(self, instances: Instances, K: Tensor, size: int) -> Tensor:
         depth = self.world.renderer.render(instances, K, (size, size)).depth
