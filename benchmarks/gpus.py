@@ -18,7 +18,7 @@ from codepose.config import Settings, StageSettings
 from codepose.config_files import load_preset, override
 from codepose.networks.precision import autocast
 from codepose.training.cost import measure
-from codepose.training.loop import Stage
+from codepose.training.plan import Stage
 
 COUNTS = (1, 8, 64)
 CELLS = {

@@ -15,13 +15,15 @@ from benchmarks.timing import Options, count_flops, synchronise
 from codepose.config import Settings
 from codepose.networks.precision import uses_bf16
 from codepose.synthesis.batches import split_batch
-from codepose.training.loop import Stage, _Feed, _Trainer
+from codepose.training.feed import Feed
+from codepose.training.loop import _Trainer
+from codepose.training.plan import Stage
 from codepose.training.progress import Display
 from codepose.training.run import Run
 from codepose.training.stages import make_fabric
 
 TOGETHER = 4
-"""Iterations between which a CPU makes data: as many batches at a time (``training/loop.py``). Calls of ``run`` do a
+"""Iterations between which a CPU makes data: as many batches at a time (``training/feed.py``). Calls of ``run`` do a
 multiple of it, so that every call pays for the data it uses."""
 _PREFETCHED = 3
 """Batches that the data thread of a GPU may have ready; they are used up before a turn."""
@@ -88,7 +90,7 @@ class Iterations:
 class _Watched(Iterator[tuple[Any, float]]):
     """A feed with a stop-watch."""
 
-    def __init__(self, feed: _Feed) -> None:
+    def __init__(self, feed: Feed) -> None:
         self._feed = feed
         self.seconds = 0.0
 

@@ -21,7 +21,7 @@ from codepose.networks.joint import JointNetwork
 from codepose.networks.vgg import Encoder
 from codepose.synthesis.batches import SceneBatch
 from codepose.synthesis.world import World
-from codepose.training.loop import Stage
+from codepose.training.plan import Stage
 from codepose.training.stages import boxes_of, detector_stage, step2_stage
 
 _CPU_BATCH = 2

@@ -32,7 +32,8 @@ from codepose.synthesis.renderer import Instances
 from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
 from codepose.training.checkpoint import load_state
-from codepose.training.loop import Stage, fit
+from codepose.training.loop import fit
+from codepose.training.plan import Stage
 from codepose.training.run import Run
 from codepose.training.stages import (
     detector_stage,

@@ -21,7 +21,7 @@ from torchvision.models.detection.image_list import ImageList
 from codepose import geometry
 from codepose.config import OptimizerSettings, Settings
 from codepose.estimation import refine, windows
-from codepose.estimation.codebook import Codebook, thumbnails
+from codepose.estimation.codebook import Codebook
 from codepose.estimation.confidence import Confidence, evidence
 from codepose.estimation.contours import contours, edge_field
 from codepose.evaluation import pose_errors, vsd
@@ -34,6 +34,7 @@ from codepose.synthesis import batches, scenes
 from codepose.synthesis.appearance import Lights, Room
 from codepose.synthesis.backgrounds import Backgrounds
 from codepose.synthesis.draws import Draws
+from codepose.synthesis.lookalikes import spread_views, thumbnails
 from codepose.synthesis.occluders import Occluders, merge
 from codepose.synthesis.placement import Companions, _shared, place
 from codepose.synthesis.renderer import Buffers, Instances, Renderer, _image_windows
@@ -173,7 +174,7 @@ def test_autoencoders(build: Any, tiny_settings: Settings) -> None:
 
 def test_step1s_loss(world: World, gpu_world: World, tiny_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        stages, "SceneSource", lambda *_: scenes.SceneSource.__new__(scenes.SceneSource)
+        stages, "SceneSource", lambda *_, **__: scenes.SceneSource.__new__(scenes.SceneSource)
     )  # its textures are drawn with NumPy
     losses = tiny_settings.losses.model_copy(update={"lambda_match": 1.0})
     with GPU:
@@ -278,7 +279,7 @@ def test_contours_and_refinement(gpu_world: World, tiny_settings: Settings, monk
     seen = refine.Seen(on_gpu(1, 3, 128, 128), which(2), on_gpu(2, 4), which(2), on_gpu(3, 3), on_gpu(2, 3, 32, 32))
     refiner = refine.Refiner(gpu_world, tiny_settings.refinement)
     assert_on_gpu(refiner(seen, on_gpu(2, 3, 3, 3), on_gpu(2, 3, 3)))
-    assert_on_gpu(refine.spread_views(on_gpu(9, 3, 3), which(8, 9).view(2, 4), 2, 20.0))
+    assert_on_gpu(spread_views(on_gpu(9, 3, 3), which(8, 9).view(2, 4), 2, 20.0))
 
 
 def test_confidence() -> None:

@@ -186,6 +186,9 @@ class LossSettings(_Frozen):
     lambda_cos: float = 1e-2
     lambda_match: float = 0.0
     """Weight of ``match_loss``; not in the paper."""
+    look_alikes: Annotated[int, Field(ge=0)] = 0
+    """How many views that are easily taken for it follow each training view in a batch, for ``match_loss`` to tell them
+    apart: hard negatives. 0 = none; every view is drawn by itself."""
     step2_lambda_cos: float = 0.0
     """Weight of Eq. 3 in Step 2, between the code of the box fed back and that of the clean view, encoded as the
     codebook's views are. The paper leaves it out."""
@@ -339,4 +342,7 @@ class Settings(_Frozen):
             raise ValueError("objects: name at least one mesh")
         if self.data.camera.image_size % 16:
             raise ValueError("data.camera.image_size must be a multiple of 16, the encoder's stride")
+        together = self.losses.look_alikes + 1
+        if together > min(self.step1.batch, self.step2.batch, self.data.step1_images, self.data.scene_images):
+            raise ValueError(f"losses.look_alikes: a batch of step1 and of step2 must hold {together} images")
         return self

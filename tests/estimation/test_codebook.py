@@ -12,10 +12,11 @@ import torch
 from codepose.config import Settings
 from codepose.config_files import override
 from codepose.estimation import codebook
-from codepose.estimation.codebook import Codebook, CodebookError, build_codebook, fingerprint, thumbnails
+from codepose.estimation.codebook import Codebook, CodebookError, build_codebook, fingerprint
 from codepose.estimation.pipelines import JointPipeline, Pipeline, TwoStagePipeline, crop_squares
 from codepose.geometry import geodesic_angle
 from codepose.networks.build import build_extended, build_joint
+from codepose.synthesis.lookalikes import thumbnails
 from codepose.synthesis.world import World
 
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from kornia.geometry.conversions import axis_angle_to_rotation_matrix
 
 from codepose import geometry
 from codepose.config import RefinementSettings
-from codepose.estimation.refine import Refiner, Seen, agreement, spread_views
+from codepose.estimation.refine import Refiner, Seen, agreement
 from codepose.synthesis.batches import SceneBatch
 from codepose.synthesis.scenes import SceneSource
-from codepose.synthesis.symmetry_group import Symmetries
 from codepose.synthesis.world import World
 
 
@@ -63,25 +61,3 @@ def test_refiner_without_rounds_picks_the_best_candidate(unhidden: tuple[World, 
     found = Refiner(world, RefinementSettings(rounds=0, agreement=10.0))(seen_in(scenes), candidates, t)
     assert torch.equal(found.R_view, scenes.R_view)
     assert found.agreement.min() > 0.9999
-
-
-def test_views_are_spread_best_first():
-    turns = [0.0, 3.0, 20.0, 25.0, 90.0]
-    angles = torch.tensor([[0.0, 0.0, math.radians(a)] for a in turns])
-    rotations = axis_angle_to_rotation_matrix(angles)
-    views = torch.tensor([[0, 1, 2, 3, 4], [3, 2, 1, 0, 4]])
-    assert spread_views(rotations, views, 3, 12.0).tolist() == [[0, 2, 4], [3, 1, 4]]
-    assert spread_views(rotations, views, 5, 12.0).tolist() == [[0, 2, 4, 0, 0], [3, 1, 4, 3, 3]]
-    assert spread_views(rotations, views, 2, 0.0).tolist() == [[0, 1], [3, 2]]
-
-
-def test_views_that_look_the_same_are_one_hypothesis() -> None:
-    """A part that looks the same after half a turn about z: of 0, 170, 180, 60 and 240 degrees two are apart."""
-    turn = np.diag([-1.0, -1.0, 1.0, 1.0])[None]
-    angles = torch.deg2rad(torch.tensor([0.0, 170.0, 180.0, 60.0, 240.0]))
-    spins = axis_angle_to_rotation_matrix(torch.stack((0 * angles, 0 * angles, angles), 1))
-    rotations = axis_angle_to_rotation_matrix(torch.tensor([[0.4, -0.2, 0.1]])) @ spins
-    views = torch.arange(5)[None]
-    assert spread_views(rotations, views, 3, 12.0, Symmetries(turn)).tolist() == [[0, 3, 0]]
-    assert spread_views(rotations, views, 4, 8.0, Symmetries(turn)).tolist() == [[0, 1, 3, 0]]
-    assert spread_views(rotations, views, 4, 12.0, Symmetries.none()).tolist() == [[0, 1, 3, 4]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import signal
@@ -19,10 +20,11 @@ from codepose.networks.build import build_extended, build_joint
 from codepose.networks.losses import mse
 from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
-from codepose.training import loop
+from codepose.training import plan
 from codepose.training.checkpoint import load_state
-from codepose.training.loop import Stage, fit, freeze, phase_at, total_steps
+from codepose.training.loop import fit
 from codepose.training.meter import Meter, NonFiniteLossError
+from codepose.training.plan import Stage, freeze, phase_at, steps_per_epoch, total_steps
 from codepose.training.run import Run, RunError
 from codepose.training.stages import (
     joint_groups,
@@ -246,7 +248,7 @@ def test_a_time_limit_shortens_the_schedule(
 ) -> None:
     settings = make_settings(**{"data.step1_images": 4_000_000, "step1.time_limit": 100.0, "step1.log_every": 1})
     seconds = itertools.count()  # a clock that ticks when it is read: a busy machine changes nothing
-    monkeypatch.setattr(loop._Clock, "elapsed", lambda _: float(next(seconds)))
+    monkeypatch.setattr(plan.Clock, "elapsed", lambda _: float(next(seconds)))
     run = Run.create(tmp_path / "run", settings)
     fit(step1_stage(settings, world, build_extended(settings)), run, make_fabric("cpu"))
     assert run.has("step1")
@@ -290,3 +292,27 @@ def test_frozen_blocks_stay_as_step_1_made_them(tmp_path: Path, make_settings, w
     assert not any(moved[name] for name in first)
     assert all(moved[name] for name in moved if name not in first and name.endswith("weight"))
     assert all(p.requires_grad for p in network.parameters())
+
+
+def test_items_of_a_group_stay_together(make_settings, world: World, tmp_path: Path, monkeypatch) -> None:
+    """18 items in groups of four, batches of eight: each epoch shows every whole group once, in another order."""
+    settings = make_settings(
+        **{"data.step1_images": 18, "step1.batch": 8, "step1.epochs": 3.0, "step2.batch": 4, "losses.look_alikes": 3}
+    )
+    stage = step1_stage(settings, world, build_extended(settings))
+    assert steps_per_epoch(stage) == 2
+    shown: list[list[int]] = []
+    make = stage.batch
+
+    def spied(items: torch.Tensor, difficulty: float):
+        shown.extend(part.tolist() for part in items.split(8))
+        return make(items, difficulty)
+
+    fit(dataclasses.replace(stage, batch=spied), Run.create(tmp_path / "run", settings), make_fabric("cpu"))
+    shown = shown[:6]  # several batches are made in one go
+    for batch in shown:
+        assert [i % 4 for i in batch] == [0, 1, 2, 3] * 2
+        assert [i // 4 for i in batch] == [batch[0] // 4] * 4 + [batch[4] // 4] * 4
+    epochs = [shown[k] + shown[k + 1] for k in (0, 2, 4)]
+    assert all(sorted(epoch) == list(range(16)) for epoch in epochs)
+    assert epochs[0] != epochs[1]

@@ -22,7 +22,8 @@ from codepose.estimation.estimator import PoseEstimator, load_codebooks, load_pi
 from codepose.evaluation.benchmark import evaluate
 from codepose.networks.build import build_extended
 from codepose.synthesis.world import World
-from codepose.training.loop import Stage, fit
+from codepose.training.loop import fit
+from codepose.training.plan import Stage
 from codepose.training.ranks import Shares, layout
 from codepose.training.run import Run
 from codepose.training.stages import make_fabric, step1_stage, train_step1

@@ -27,9 +27,10 @@ from codepose.apps.workflow import evaluate_run
 from codepose.config_files import load_settings
 from codepose.networks.build import build_extended
 from codepose.synthesis.world import World
-from codepose.training import loop
-from codepose.training.loop import Stage, fit
+from codepose.training import loop, plan
+from codepose.training.loop import fit
 from codepose.training.meter import NonFiniteLossError
+from codepose.training.plan import Stage
 from codepose.training.ranks import Shares, everyones, rank, total, world_size
 from codepose.training.run import Run, RunError
 from codepose.training.stages import make_fabric, step1_stage, train_step1
@@ -112,8 +113,8 @@ def not_finite_on_one(out: Path, world: World) -> str:
 def time_limit(out: Path, world: World) -> int:
     """Each rank's clock says something else; returns the iterations."""
     ticks = iter(range(10_000))
-    plain = loop._Clock.elapsed
-    loop._Clock.elapsed = lambda _: next(ticks) * (10.0 if rank() == 0 else 0.1)  # type: ignore[method-assign]
+    plain = plan.Clock.elapsed
+    plan.Clock.elapsed = lambda _: next(ticks) * (10.0 if rank() == 0 else 0.1)  # type: ignore[method-assign]
     settings = tiny(**{"data.step1_images": 400, "step1.time_limit": 100.0, "step1.validations": 1})
     run = Run.create(out / "limited", settings)
     calls: list[int] = []
@@ -124,7 +125,7 @@ def time_limit(out: Path, world: World) -> int:
             make_fabric("cpu"),
         )
     finally:
-        loop._Clock.elapsed = plain  # type: ignore[method-assign]
+        plan.Clock.elapsed = plain  # type: ignore[method-assign]
     return len(calls)
 
 

@@ -21,7 +21,7 @@ from codepose.networks.detector import Detector
 from codepose.networks.joint import JointNetwork
 from codepose.synthesis.world import World
 from codepose.training.cost import Cost, measure
-from codepose.training.loop import Stage
+from codepose.training.plan import Stage
 from codepose.training.ranks import from_first, rank
 from codepose.training.run import Run
 from codepose.training.stages import detector_stage, jitter_stage, make_fabric, step1_stage, step2_stage

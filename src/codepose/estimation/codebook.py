@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from codepose import geometry
 from codepose.config import Settings
 from codepose.estimation.pipelines import Pipeline
+from codepose.synthesis.lookalikes import thumbnails
 from codepose.synthesis.world import World
 from codepose.training.checkpoint import CheckpointError, load_state, save_state
 
@@ -163,12 +164,6 @@ class Codebook:
                 f"{path} was made by other weights or settings than this network's: delete it, and it is built anew"
             )
         return book
-
-
-def thumbnails(images: Tensor) -> Tensor:
-    """Returns images (B, 3, c, c) in grey at 8 x 8 pixels, without their mean, unit length: (B, 64) float32."""
-    small = F.adaptive_avg_pool2d(images.float().mean(1, keepdim=True), 8).flatten(1)
-    return F.normalize(small - small.mean(1, keepdim=True), dim=1, eps=1e-6)
 
 
 def fingerprint(pipeline: Pipeline) -> str:

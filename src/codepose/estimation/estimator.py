@@ -20,11 +20,12 @@ from codepose.estimation.confidence import Confidence, evidence
 from codepose.estimation.depth import DepthRefiner
 from codepose.estimation.detection import Detection
 from codepose.estimation.pipelines import JointPipeline, Pipeline, TwoStagePipeline
-from codepose.estimation.refine import Refined, Refiner, Seen, spread_views
+from codepose.estimation.refine import Refined, Refiner, Seen
 from codepose.estimation.windows import least_overlap, merged, windows
 from codepose.networks.build import build_detector, build_extended, build_joint, build_original
 from codepose.networks.compilation import compile_convolutions
 from codepose.networks.detector import Boxes
+from codepose.synthesis.lookalikes import spread_views
 from codepose.synthesis.world import World
 from codepose.training.run import Run, RunError
 

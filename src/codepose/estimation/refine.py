@@ -18,7 +18,6 @@ from torch.nn import functional as F
 
 from codepose.config import RefinementSettings
 from codepose.estimation.contours import FAR, NEAR, ContourMatcher, Reaches
-from codepose.synthesis.symmetry_group import Symmetries
 from codepose.synthesis.world import World
 
 _RENDERS = 256
@@ -149,38 +148,6 @@ class Refiner:
         parts = zip(torch.split(which, _RENDERS), torch.split(rotations.flatten(0, 1), _RENDERS), strict=True)
         images = torch.cat([self.world.clean_views(objects, R) for objects, R in parts])
         return agreement(seen.reconstructions, images.reshape(-1, count, *images.shape[1:]))
-
-
-def spread_views(
-    rotations: Tensor, views: Tensor, keep: int, apart_deg: float, symmetries: Symmetries | None = None
-) -> Tensor:
-    """Picks the first views of a ranking that are not close to one picked before.
-
-    Args:
-        rotations: (V, 3, 3) the codebook's.
-        views: (N, k) indices, best first.
-        keep: How many to pick, at most k.
-        apart_deg: Smallest angle between two of them; where too few are apart, the last ones repeat the best.
-        symmetries: The part's: views that look the same are not apart; None = it has none.
-
-    Returns:
-        (N, keep) indices, best first.
-    """
-    R = rotations[views]  # (N, k, 3, 3)
-    if symmetries is None or not symmetries.any:
-        traces = torch.einsum("nkij,nlij->nkl", R, R)
-        close = traces > 1.0 + 2.0 * math.cos(math.radians(apart_deg)) + 1e-5
-    else:
-        close = symmetries.angles(R[:, :, None], R[:, None]).rad2deg() < apart_deg - 0.05
-    rows = torch.arange(len(views), device=views.device)
-    left = torch.ones_like(views, dtype=torch.bool)
-    picked = []
-    for _ in range(min(keep, views.shape[1])):
-        first = left.int().argmax(1)  # the first that is left; the best where none is
-        picked.append(views[rows, first])
-        left &= ~close[rows, first]
-        left[rows, first] = False
-    return torch.stack(picked, 1)
 
 
 def _small_turns(degrees: float) -> Tensor:

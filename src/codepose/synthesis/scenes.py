@@ -15,6 +15,7 @@ from codepose.synthesis.appearance import Lights, augment, render_shaded
 from codepose.synthesis.backgrounds import Backgrounds, build_backgrounds
 from codepose.synthesis.batches import CropBatch, SceneBatch
 from codepose.synthesis.draws import Draws
+from codepose.synthesis.lookalikes import LookAlikes
 from codepose.synthesis.occluders import ATTEMPTS, Occluders, merge
 from codepose.synthesis.placement import Companions, draw_objects, draw_views, place, place_companions
 from codepose.synthesis.renderer import Buffers, Instances
@@ -70,9 +71,13 @@ class SceneSource:
         world: Meshes and renderer.
         split: "train", "val" or "test": other random numbers and other backgrounds for each (36).
         backgrounds: The split's bank; built from the settings if left out.
+        look_alikes: n > 0: of every n + 1 items in a row, the first one's view is drawn, and the others are of the
+            same object in views that are easily taken for it.
     """
 
-    def __init__(self, world: World, split: Split, backgrounds: Backgrounds | None = None) -> None:
+    def __init__(
+        self, world: World, split: Split, backgrounds: Backgrounds | None = None, *, look_alikes: int = 0
+    ) -> None:
         self.world = world
         self.split = split
         self.settings: Settings = world.settings
@@ -81,13 +86,15 @@ class SceneSource:
             data.backgrounds, split, data.textures, seed=data.seed, device=world.device
         )
         self._occluders = Occluders(world, data.occlusion)
+        self._group = look_alikes + 1
+        numbers = range(len(world.objects) if look_alikes else 0)
+        self._look_alikes = [LookAlikes.find(world, number, look_alikes) for number in numbers]
 
     def crops(self, index: Tensor, difficulty: float = 1.0) -> CropBatch:
         """Returns Step 1's items ``index`` (B,); ``difficulty`` in [0, 1] is the curriculum's (see findings)."""
         world, data = self.world, self.settings.data
         draws = Draws(data.seed, f"crops/{self.split}", index, world.device)
-        objects = draw_objects(world, draws)
-        R_view = draw_views(world, draws, objects)
+        objects, R_view = self._views("crops", index)
         t = world.reference_translations(objects)
         square = geometry.padded_square(world.boxes(objects, R_view, t), data.pad)
         window = self._jittered(square, draws, difficulty)
@@ -110,8 +117,7 @@ class SceneSource:
         """Returns Step 2's items ``index`` (B,), with test depth for VSD if ``depth`` (38)."""
         world, data = self.world, self.settings.data
         draws = Draws(data.seed, f"scenes/{self.split}", index, world.device)
-        objects = draw_objects(world, draws)
-        R_view = draw_views(world, draws, objects)
+        objects, R_view = self._views("scenes", index)
         R, t = place(world, draws, objects, R_view)
         size = data.camera.image_size
         boxes = world.boxes(objects, R, t).clamp(0, size)
@@ -142,6 +148,18 @@ class SceneSource:
             K=world.K,
             **({} if companions is None else self._others(companions, render.beside)),
         )
+
+    def _views(self, kind: Literal["crops", "scenes"], index: Tensor) -> tuple[Tensor, Tensor]:
+        """Which objects (B,) are seen how (B, 3, 3)."""
+        member = index % self._group
+        draws = Draws(self.settings.data.seed, f"{kind}/{self.split}", index - member, self.world.device)
+        objects = draw_objects(self.world, draws)
+        R_view = draw_views(self.world, draws, objects)
+        member = member.to(self.world.device)
+        for number, found in enumerate(self._look_alikes):
+            mine = (objects == number) & (member > 0)
+            R_view[mine] = found.of(R_view[mine], member[mine] - 1)
+        return objects, R_view
 
     def _jittered(self, square: Tensor, draws: Draws, difficulty: float) -> Tensor:
         """Scales and shifts Step 1's window, as detections will be off (35)."""

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from codepose.config import Settings
 from codepose.networks.precision import autocast
-from codepose.training.loop import Stage, total_steps
+from codepose.training.plan import Stage, total_steps
 
 
 @dataclass(frozen=True)

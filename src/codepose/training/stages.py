@@ -21,7 +21,8 @@ from codepose.networks.precision import autocast
 from codepose.synthesis.batches import CropBatch, SceneBatch, ScenePoses
 from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
-from codepose.training.loop import Stage, fit
+from codepose.training.loop import fit
+from codepose.training.plan import Stage
 from codepose.training.progress import Display
 from codepose.training.ranks import Shares, from_first, layout, mean_over
 from codepose.training.run import Run
@@ -72,7 +73,8 @@ def _one_device(kind: str, devices: list[int] | int) -> Fabric:
 def step1_stage(settings: Settings, world: World, network: nn.Module, *, original: bool = False) -> Stage:
     """Section 3.1: the extended AAE with Eq. 4, or the original AAE with its bootstrapped squared error."""
     losses = settings.losses
-    train, val = SceneSource(world, "train"), SceneSource(world, "val")
+    alike = 0 if original else losses.look_alikes
+    train, val = SceneSource(world, "train", look_alikes=alike), SceneSource(world, "val")
     ratio = losses.original_bootstrap_ratio if original else losses.bootstrap_ratio
     symmetries = () if original else tuple(o.symmetries for o in world.objects)
     plan = settings.original if original else settings.step1
@@ -107,6 +109,7 @@ def step1_stage(settings: Settings, world: World, network: nn.Module, *, origina
         loss=loss,
         settings=plan,
         curriculum=settings.data.curriculum,
+        group=alike + 1,
         validate=lambda net: _health(net, val, settings),
     )
 
@@ -179,8 +182,8 @@ def detector_stage(settings: Settings, world: World, network: Detector) -> Stage
 
 def step2_stage(settings: Settings, world: World, network: JointNetwork) -> Stage:
     """Section 3.2: Eq. 5 on scenes, with T1 or T2 as phases (23)."""
-    train, val = SceneSource(world, "train"), SceneSource(world, "val")
     losses = settings.losses
+    train, val = SceneSource(world, "train", look_alikes=losses.look_alikes), SceneSource(world, "val")
     symmetries = tuple(o.symmetries for o in world.objects) if losses.step2_lambda_match > 0 else ()
     shares = Shares(min(settings.step2.batch, settings.data.scene_images))
 
@@ -222,6 +225,7 @@ def step2_stage(settings: Settings, world: World, network: JointNetwork) -> Stag
         loss=loss,
         settings=settings.step2,
         curriculum=0.0,
+        group=losses.look_alikes + 1,
         validate=lambda _: (_joint_errors(network, val, settings), []),
     )
 

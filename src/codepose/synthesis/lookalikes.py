@@ -1,0 +1,105 @@
+"""Views that are easily taken for one another, such as a hammer's from either side of its head.
+
+Blurred to a few pixels they are the same; the codebook ranks them side by side. Who learns to tell views apart learns
+most from these, and a random batch holds hardly any.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from codepose import geometry
+from codepose.synthesis.symmetry_group import Symmetries
+from codepose.synthesis.world import World
+
+_LEVEL, _IN_PLANE = 2, 36
+"""Views that are compared: icosphere subdivisions, and angles in the plane."""
+_APART = 30.0
+"""Degrees between a view and its look-alikes, and between these."""
+_RENDERS = 256
+"""Views rendered at a time."""
+
+
+def thumbnails(images: Tensor) -> Tensor:
+    """Returns images (B, 3, c, c) in grey at 8 x 8 pixels, without their mean, unit length: (B, 64) float32."""
+    small = F.adaptive_avg_pool2d(images.float().mean(1, keepdim=True), 8).flatten(1)
+    return F.normalize(small - small.mean(1, keepdim=True), dim=1, eps=1e-6)
+
+
+def spread_views(
+    rotations: Tensor, views: Tensor, keep: int, apart_deg: float, symmetries: Symmetries | None = None
+) -> Tensor:
+    """Picks the first views of a ranking that are not close to one picked before.
+
+    Args:
+        rotations: (V, 3, 3) the codebook's.
+        views: (N, k) indices, best first.
+        keep: How many to pick, at most k.
+        apart_deg: Smallest angle between two of them; where too few are apart, the last ones repeat the best.
+        symmetries: The part's: views that look the same are not apart; None = it has none.
+
+    Returns:
+        (N, keep) indices, best first.
+    """
+    R = rotations[views]  # (N, k, 3, 3)
+    rows = torch.arange(len(views), device=views.device)
+    left = torch.ones_like(views, dtype=torch.bool)
+    picked = []
+    for _ in range(min(keep, views.shape[1])):
+        first = left.int().argmax(1)  # the first that is left; the best where none is
+        picked.append(views[rows, first])
+        one = R[rows, first][:, None]
+        if symmetries is None or not symmetries.any:
+            traces = (R * one).sum((2, 3))
+            left &= traces <= 1.0 + 2.0 * math.cos(math.radians(apart_deg)) + 1e-5
+        else:
+            left &= symmetries.angles(R, one).rad2deg() >= apart_deg - 0.05
+        left[rows, first] = False
+    return torch.stack(picked, 1)
+
+
+@dataclass(frozen=True)
+class LookAlikes:
+    """One object's views, each with those that it is most easily taken for.
+
+    Attributes:
+        rotations: (V, 3, 3) R_view, one of each direction.
+        others: (V, n, 3, 3) R_view of its look-alikes.
+    """
+
+    rotations: Tensor
+    others: Tensor
+
+    @classmethod
+    @torch.no_grad()
+    def find(cls, world: World, index: int, count: int) -> LookAlikes:
+        """Compares object ``index``'s clean views; ``count`` look-alikes each.
+
+        Where fewer are far enough apart, such as in a narrow cone of views, a view is its own look-alike.
+        """
+        model = world.objects[index]
+        R = geometry.codebook_rotations(_LEVEL, _IN_PLANE, model.axis, model.cone_deg, opposite=model.opposite)
+        R = R.to(world.device)
+        objects = torch.full((len(R),), index, device=world.device)
+        parts = zip(torch.split(objects, _RENDERS), torch.split(R, _RENDERS), strict=True)
+        small = torch.cat([thumbnails(world.clean_views(one, turned)) for one, turned in parts])
+        first = torch.arange(0, len(R), _IN_PLANE, device=world.device)
+        found = []
+        for some in torch.split(first, _RENDERS):
+            ranking = (small[some] @ small.T).argsort(dim=1, descending=True)
+            same = torch.cat((some[:, None], ranking), 1)  # the view itself is picked first
+            found.append(spread_views(R, same, count + 1, _APART, model.symmetries)[:, 1:])
+        return cls(R[first], R[torch.cat(found)])
+
+    def of(self, R_view: Tensor, which: Tensor) -> Tensor:
+        """Returns a look-alike (B, 3, 3) of each view R_view (B, 3, 3), the ``which``-th (B,).
+
+        What lies between a view and the nearest one compared, the turn in the plane above all, is applied to both.
+        """
+        nearest = (R_view[:, 2] @ self.rotations[:, 2].T).argmax(1)  # seen from the nearest direction
+        return R_view @ self.rotations[nearest].mT @ self.others[nearest, which]

@@ -1,0 +1,105 @@
+"""What a training is: its network, data, loss and settings, how long it takes, and which part of it moves when."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from codepose.config import ALL_GROUPS, Phase, StageSettings
+
+Loss = Callable[[nn.Module, Any], tuple[Tensor, dict[str, Tensor]]]
+"""(network, batch) -> the total to minimise and the terms to log, all scalars."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Everything the loop needs to know of one training.
+
+    Attributes:
+        name: Folder in the run.
+        network: What is trained.
+        groups: All of the network's parameters by name of group, for phases.
+        group: So many items in a row stay together in a batch.
+        pretrained: Groups that come from an earlier stage and may learn more slowly.
+        items: Number of different training images; an epoch shows each once.
+        batch: (item numbers (B,), difficulty) -> a batch on the device.
+        loss: See ``Loss``.
+        validate: network -> numbers to log and warnings in words, run without gradient in eval mode,
+            ``settings.validations`` times; warnings count after the curriculum's ramp.
+        settings: Batch size, epochs, optimiser, phases.
+        curriculum: Share of the stage over which the difficulty rises.
+    """
+
+    name: str
+    network: nn.Module
+    groups: Mapping[str, list[nn.Parameter]]
+    items: int
+    batch: Callable[[Tensor, float], Any]
+    loss: Loss
+    settings: StageSettings
+    curriculum: float = 0.0
+    group: int = 1
+    pretrained: tuple[str, ...] = ()
+    validate: Callable[[nn.Module], tuple[dict[str, float], list[str]]] | None = None
+
+
+@dataclass
+class Clock:
+    """Where a stage stands: by its iterations, or, under a time limit on a slow machine, by the time used."""
+
+    total: int
+    limit: float
+    used: float = 0.0
+    agreed: float | None = None  # with several ranks: the first one's time when they last compared
+    _since: float = field(default_factory=time.monotonic)
+
+    def elapsed(self) -> float:
+        return self.used + time.monotonic() - self._since
+
+    def progress(self, step: int) -> float:
+        by_steps = step / self.total
+        if self.limit <= 0:
+            return by_steps
+        elapsed = self.elapsed() if self.agreed is None else self.agreed
+        return min(1.0, max(by_steps, elapsed / self.limit))
+
+
+def steps_per_epoch(stage: Stage) -> int:
+    """Returns the iterations that show every image once; the last, smaller batch is dropped if there is a full one."""
+    return max(1, stage.items // stage.group * stage.group // stage.settings.batch)
+
+
+def images_per_step(stage: Stage) -> int:
+    """Returns the images of one iteration, all ranks together."""
+    return min(stage.settings.batch, stage.items)
+
+
+def total_steps(stage: Stage) -> int:
+    """Returns the iterations of the whole stage."""
+    return max(1, round(stage.settings.epochs * steps_per_epoch(stage)))
+
+
+def phase_at(stage: Stage, progress: float) -> Phase:
+    """Returns the phase (23) in which a stage is when a share ``progress`` of it is done."""
+    end = 0.0
+    for phase in stage.settings.phases:
+        end += phase.epochs / stage.settings.epochs
+        if progress < end - 1e-9:
+            return phase
+    return stage.settings.phases[-1] if stage.settings.phases else _WHOLE
+
+
+_WHOLE = Phase(epochs=1.0, train=ALL_GROUPS)
+
+
+def freeze(stage: Stage, phase: Phase) -> None:
+    """Lets only the phase's groups of parameters move."""
+    for name, parameters in stage.groups.items():
+        for parameter in parameters:
+            parameter.requires_grad_(name in phase.train)
+            if name not in phase.train:
+                parameter.grad = None
