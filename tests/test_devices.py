@@ -268,7 +268,7 @@ def test_codebook() -> None:
     for queries in (1, 20):
         values, found = book.search(on_gpu(queries, width), 4)
         images = on_gpu(queries, 3, 32, 32)
-        assert_on_gpu([values, found, book.rerank(found, images), thumbnails(images)])
+        assert_on_gpu([values, found, *book.rerank(found, values, images), thumbnails(images)])
         assert_on_gpu(book.poses(found[:, 0], on_gpu(queries, 4), on_gpu(3, 3)))
 
 
@@ -278,8 +278,8 @@ def test_contours_and_refinement(gpu_world: World, tiny_settings: Settings, monk
     gpu_world.clean_views = lambda objects, R: on_gpu(len(R), 3, 32, 32)  # type: ignore[method-assign, assignment]
     seen = refine.Seen(on_gpu(1, 3, 128, 128), which(2), on_gpu(2, 4), which(2), on_gpu(3, 3), on_gpu(2, 3, 32, 32))
     refiner = refine.Refiner(gpu_world, tiny_settings.refinement)
-    assert_on_gpu(refiner(seen, on_gpu(2, 3, 3, 3), on_gpu(2, 3, 3)))
-    assert_on_gpu(spread_views(on_gpu(9, 3, 3), which(8, 9).view(2, 4), 2, 20.0))
+    assert_on_gpu(refiner(seen, on_gpu(2, 3, 3, 3), on_gpu(2, 3, 3), on_gpu(2, 3)))
+    assert_on_gpu(spread_views(on_gpu(2, 4, 3, 3), 2, 20.0))
 
 
 def test_confidence() -> None:

@@ -278,11 +278,14 @@ class CodebookSettings(_Frozen):
 class RefinementSettings(_Frozen):
     """Render-and-compare against the network's own reconstruction and the photo's edges."""
 
-    candidates: Count = 64
-    """The codebook's nearest views that are ranked anew, coarsely, by their agreement with the reconstruction."""
+    candidates: Count = 1024
+    """The codebook's nearest views that are ranked anew, by their codes and, coarsely, by their agreement with the
+    reconstruction."""
     hypotheses: Count = 8
     """How many of these, ``apart_deg`` or more from each other, are laid over the photo."""
     apart_deg: Annotated[float, Field(ge=0.0)] = 12.0
+    similarity: Annotated[float, Field(ge=0.0)] = 1.0
+    """Weight of the cosine of the codes beside the match of the edges."""
     agreement: Annotated[float, Field(ge=0.0)] = 0.1
     """Weight of the agreement with the reconstruction beside the match of the edges; large = the reconstruction alone
     decides how the part lies."""

@@ -167,11 +167,18 @@ def test_rerank_puts_the_view_first_whose_clean_render_agrees(book: Codebook, wo
     wanted = torch.tensor([3, len(book.codes) - 1])
     images = world.clean_views(torch.zeros(2, dtype=torch.long), book.rotations[wanted])
     views = torch.arange(len(book.codes)).expand(2, -1)
-    ranked = book.rerank(views, images)
+    ranked, cosines = book.rerank(views, torch.zeros(views.shape), images)
     assert torch.equal(ranked[:, 0], wanted)
     assert torch.equal(ranked.sort(1).values, views)
-    twin = [
-        sorted(range(len(book.codes)), key=lambda v, i=i: -float(book.thumbnails[v].float() @ thumbnails(images)[i]))
-        for i in range(2)
-    ]
-    assert ranked.tolist() == twin
+    assert not cosines.any()
+
+
+def test_rerank_weighs_codes_and_thumbnails(book: Codebook, world: World) -> None:
+    images = world.clean_views(torch.zeros(2, dtype=torch.long), book.rotations[[3, 5]])
+    similarity, views = book.search(torch.randn(2, book.codes.shape[1], generator=torch.Generator().manual_seed(0)), 9)
+    ranked, cosines = book.rerank(views, similarity, images)
+    for i in range(2):
+        known = dict(zip(views[i].tolist(), similarity[i].tolist(), strict=True))
+        value = {v: c + 0.5 * float(book.thumbnails[v].float() @ thumbnails(images)[i]) for v, c in known.items()}
+        assert ranked[i].tolist() == sorted(value, key=lambda v: -value[v])
+        assert cosines[i].tolist() == [known[v] for v in ranked[i].tolist()]

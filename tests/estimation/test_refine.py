@@ -44,7 +44,9 @@ def test_refiner_turns_a_nearby_view_into_the_true_one(unhidden: tuple[World, Sc
     off = axis_angle_to_rotation_matrix(torch.tensor([[math.radians(9.0), math.radians(6.0), math.radians(4.0)]]))
     start = off @ scenes.R_view
     settings = RefinementSettings(keep=4, rounds=5, step_deg=8.0, agreement=10.0)
-    found = Refiner(world, settings)(seen_in(scenes), start[:, None], scenes.t_cam_obj[:, None])
+    found = Refiner(world, settings)(
+        seen_in(scenes), start[:, None], scenes.t_cam_obj[:, None], torch.zeros(len(start), 1)
+    )
     before = geometry.geodesic_angle(start, scenes.R_view).rad2deg()
     after = geometry.geodesic_angle(found.R_view, scenes.R_view).rad2deg()
     assert before.min() > 11.0
@@ -58,6 +60,10 @@ def test_refiner_without_rounds_picks_the_best_candidate(unhidden: tuple[World, 
     world, scenes = unhidden
     candidates = torch.stack((scenes.R_view.roll(1, 0), scenes.R_view, scenes.R_view.roll(2, 0)), 1)
     t = scenes.t_cam_obj[:, None].expand(-1, 3, -1)
-    found = Refiner(world, RefinementSettings(rounds=0, agreement=10.0))(seen_in(scenes), candidates, t)
+    alike = torch.zeros(t.shape[:2])
+    found = Refiner(world, RefinementSettings(rounds=0, agreement=10.0))(seen_in(scenes), candidates, t, alike)
     assert torch.equal(found.R_view, scenes.R_view)
     assert found.agreement.min() > 0.9999
+    first = torch.tensor([1.0, 0.0, 0.0]).expand(len(t), -1)  # its code says otherwise
+    found = Refiner(world, RefinementSettings(rounds=0, similarity=100.0))(seen_in(scenes), candidates, t, first)
+    assert torch.equal(found.R_view, candidates[:, 0])

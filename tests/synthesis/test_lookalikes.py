@@ -110,9 +110,11 @@ def test_views_are_spread_best_first() -> None:
     turns = [0.0, 3.0, 20.0, 25.0, 90.0]
     rotations = axis_angle_to_rotation_matrix(torch.tensor([[0.0, 0.0, math.radians(a)] for a in turns]))
     views = torch.tensor([[0, 1, 2, 3, 4], [3, 2, 1, 0, 4]])
-    assert spread_views(rotations, views, 3, 12.0).tolist() == [[0, 2, 4], [3, 1, 4]]
-    assert spread_views(rotations, views, 5, 12.0).tolist() == [[0, 2, 4, 0, 0], [3, 1, 4, 3, 3]]
-    assert spread_views(rotations, views, 2, 0.0).tolist() == [[0, 1], [3, 2]]
+    R = rotations[views]
+    assert spread_views(R, 3, 12.0).tolist() == [[0, 2, 4], [0, 2, 4]]
+    assert spread_views(R, 5, 12.0).tolist() == [[0, 2, 4, 0, 0], [0, 2, 4, 0, 0]]
+    assert spread_views(R, 2, 0.0).tolist() == [[0, 1], [0, 1]]
+    assert spread_views(R[:, :3], 9, 12.0).tolist() == [[0, 2, 0], [0, 2, 0]]
 
 
 def test_views_that_look_the_same_are_one_hypothesis() -> None:
@@ -121,7 +123,7 @@ def test_views_that_look_the_same_are_one_hypothesis() -> None:
     degrees = torch.deg2rad(torch.tensor([0.0, 170.0, 180.0, 60.0, 240.0]))
     spins = axis_angle_to_rotation_matrix(torch.stack((0 * degrees, 0 * degrees, degrees), 1))
     rotations = axis_angle_to_rotation_matrix(torch.tensor([[0.4, -0.2, 0.1]])) @ spins
-    views = torch.arange(5)[None]
-    assert spread_views(rotations, views, 3, 12.0, Symmetries(turn)).tolist() == [[0, 3, 0]]
-    assert spread_views(rotations, views, 4, 8.0, Symmetries(turn)).tolist() == [[0, 1, 3, 0]]
-    assert spread_views(rotations, views, 4, 12.0, Symmetries.none()).tolist() == [[0, 1, 3, 4]]
+    R = rotations[None]
+    assert spread_views(R, 3, 12.0, Symmetries(turn)).tolist() == [[0, 3, 0]]
+    assert spread_views(R, 4, 8.0, Symmetries(turn)).tolist() == [[0, 1, 3, 0]]
+    assert spread_views(R, 4, 12.0, Symmetries.none()).tolist() == [[0, 1, 3, 4]]

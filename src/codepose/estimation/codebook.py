@@ -28,6 +28,8 @@ _GPU_CHUNK = 1 << 26
 _FEW = 8
 """So many queries a CPU searches one by one, in float16 as the codes are read; more of them share the reading. A GPU
 may add up partial sums in float16, further off than ``_ROUNDING``."""
+_AGREEMENT = 0.5
+"""Weight of a thumbnail's agreement beside the cosine of the codes, where both rank views."""
 _ROUNDING = 2e-3
 """More than a float16 product with a unit code can be off: 2^-11 from the query, 2^-12 from the result."""
 
@@ -117,9 +119,19 @@ class Codebook:
         wanted = thumbnails(reconstructions)[:, :, None]  # (Q, 64, 1)
         return (self.thumbnails[views].float() @ wanted)[..., 0]
 
-    def rerank(self, views: Tensor, reconstructions: Tensor) -> Tensor:
-        """Returns views (Q, k) ordered by their agreement with reconstructions (Q, 3, c, c), best first."""
-        return views.gather(1, self.agreement(views, reconstructions).argsort(dim=1, descending=True))
+    def rerank(self, views: Tensor, similarity: Tensor, reconstructions: Tensor) -> tuple[Tensor, Tensor]:
+        """Orders views by the cosine of their codes and by their agreement with reconstructions together.
+
+        Args:
+            views: (Q, k) indices of ``search``.
+            similarity: (Q, k) cosines of ``search``.
+            reconstructions: (Q, 3, c, c).
+
+        Returns:
+            Views (Q, k), best first, and their cosines (Q, k).
+        """
+        order = (similarity + _AGREEMENT * self.agreement(views, reconstructions)).argsort(dim=1, descending=True)
+        return views.gather(1, order), similarity.gather(1, order)
 
     def poses(self, index: Tensor, boxes: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
         """Returns R_cam_obj (B, 3, 3), t_cam_obj (B, 3) mm of views seen in boxes (B, 4) of K's image (29).

@@ -339,20 +339,20 @@ class PoseEstimator:
                 continue
             pixels = self.pipeline.pixels(prepared)
             seen = Seen(pixels, images[mine], boxes[mine], objects[mine], K, reconstructions[mine])
-            found = self._refined(self.refiner, index, views, seen)
+            found = self._refined(self.refiner, index, values, views, seen)
             R[mine], t[mine] = geometry.offaxis_rotation(found.t) @ found.R_view, found.t
             agreement[mine], contour[mine] = found.agreement, found.contour
         return Estimates(R, t, similarity, agreement, contour, latents, reconstructions)
 
-    def _refined(self, refiner: Refiner, index: int, views: Tensor, seen: Seen) -> Refined:
-        """Refines detections of one object from its codebook's nearest views (N, k)."""
+    def _refined(self, refiner: Refiner, index: int, values: Tensor, views: Tensor, seen: Seen) -> Refined:
+        """Refines detections of one object from its codebook's nearest views (N, k) and their cosines."""
         settings, book = self.settings.refinement, self.codebooks[index]
         symmetries = refiner.world.objects[index].symmetries
-        ranked = book.rerank(views, seen.reconstructions)
-        starts = spread_views(book.rotations, ranked, settings.hypotheses, settings.apart_deg, symmetries)
-        count = starts.shape[1]
+        ranked, cosines = book.rerank(views, values, seen.reconstructions)
+        picked = spread_views(book.rotations[ranked], settings.hypotheses, settings.apart_deg, symmetries)
+        starts, count = ranked.gather(1, picked), picked.shape[1]
         _, t = book.poses(starts.flatten(), seen.boxes.repeat_interleave(count, 0), seen.K)
-        return refiner(seen, book.rotations[starts], t.view(-1, count, 3))
+        return refiner(seen, book.rotations[starts], t.view(-1, count, 3), cosines.gather(1, picked))
 
 
 def _device(name: str) -> torch.device:

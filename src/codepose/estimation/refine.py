@@ -87,13 +87,14 @@ class _Hypotheses:
 
     R_view: Tensor  # (N, k, 3, 3)
     boxed: Tensor  # (N, k, 3)
+    similarity: Tensor  # (N, k), of the code of the codebook's view from which each came
     t: Tensor  # (N, k, 3)
     agreement: Tensor  # (N, k)
     contour: Tensor  # (N, k)
 
-    def best(self, keep: int, weight: float) -> _Hypotheses:
+    def best(self, keep: int, settings: RefinementSettings) -> _Hypotheses:
         """The ``keep`` best of each detection."""
-        value = self.contour + weight * self.agreement
+        value = self.contour + settings.agreement * self.agreement + settings.similarity * self.similarity
         rows = torch.arange(len(value), device=value.device)[:, None]
         top = value.topk(min(keep, value.shape[1]), dim=1).indices
         return _Hypotheses(*(getattr(self, f.name)[rows, top] for f in fields(self)))
@@ -115,32 +116,36 @@ class Refiner:
         self.settings = settings
 
     @torch.no_grad()
-    def __call__(self, seen: Seen, R_view: Tensor, t: Tensor) -> Refined:
+    def __call__(self, seen: Seen, R_view: Tensor, t: Tensor, similarity: Tensor) -> Refined:
         """Finds each detection's best pose.
 
         Args:
             seen: The detections.
             R_view: (N, k, 3, 3) to start from, such as the codebook's best views.
             t: (N, k, 3) mm, where the boxes put them.
+            similarity: (N, k) cosines of their codes with the detections'.
         """
         home, settings = R_view.device, self.settings
-        seen, R_view, t = seen.to(self.world.device), R_view.to(self.world.device), t.to(self.world.device)
+        seen = seen.to(self.world.device)
+        R_view, t, similarity = (x.to(self.world.device) for x in (R_view, t, similarity))
         matcher = ContourMatcher(self.world, seen.images, seen.which, seen.boxes, seen.objects, seen.K)
-        found = self._tried(seen, matcher, R_view, t, t, FAR)
+        found = _Hypotheses(R_view, t, similarity, *self._laid(seen, matcher, R_view, t, t, FAR))
         for turn in range(settings.rounds):
-            found = found.best(settings.keep, settings.agreement)
+            found = found.best(settings.keep, settings)
             steps = _small_turns(settings.step_deg * 0.5**turn).to(found.R_view)
             near = (steps @ found.R_view[:, :, None]).flatten(1, 2)  # (N, 8 keep, 3, 3)
-            boxed, begin = (x.repeat_interleave(len(steps), 1) for x in (found.boxed, found.t))
-            found = found.joined(self._tried(seen, matcher, near, boxed, begin, NEAR))
-        one = found.best(1, settings.agreement)
+            boxed, begin, like = (x.repeat_interleave(len(steps), 1) for x in (found.boxed, found.t, found.similarity))
+            laid = self._laid(seen, matcher, near, boxed, begin, NEAR)
+            found = found.joined(_Hypotheses(near, boxed, like, *laid))
+        one = found.best(1, settings)
         return Refined(*(x[:, 0].to(home) for x in (one.R_view, one.t, one.agreement, one.contour)))
 
-    def _tried(
+    def _laid(
         self, seen: Seen, matcher: ContourMatcher, R_view: Tensor, boxed: Tensor, begin: Tensor, reaches: Reaches
-    ) -> _Hypotheses:
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Lays views over the photo: their t, agreement and contour."""
         t, contour = matcher.fit(R_view, boxed, begin, reaches)
-        return _Hypotheses(R_view, boxed, t, self._agreement(seen, R_view), contour)
+        return t, self._agreement(seen, R_view), contour
 
     def _agreement(self, seen: Seen, rotations: Tensor) -> Tensor:
         count = rotations.shape[1]

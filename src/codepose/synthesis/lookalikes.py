@@ -31,28 +31,24 @@ def thumbnails(images: Tensor) -> Tensor:
     return F.normalize(small - small.mean(1, keepdim=True), dim=1, eps=1e-6)
 
 
-def spread_views(
-    rotations: Tensor, views: Tensor, keep: int, apart_deg: float, symmetries: Symmetries | None = None
-) -> Tensor:
+def spread_views(R: Tensor, keep: int, apart_deg: float, symmetries: Symmetries | None = None) -> Tensor:
     """Picks the first views of a ranking that are not close to one picked before.
 
     Args:
-        rotations: (V, 3, 3) the codebook's.
-        views: (N, k) indices, best first.
+        R: (N, k, 3, 3) R_view of a ranking's views, best first.
         keep: How many to pick, at most k.
         apart_deg: Smallest angle between two of them; where too few are apart, the last ones repeat the best.
         symmetries: The part's: views that look the same are not apart; None = it has none.
 
     Returns:
-        (N, keep) indices, best first.
+        (N, keep) places in the ranking, best first.
     """
-    R = rotations[views]  # (N, k, 3, 3)
-    rows = torch.arange(len(views), device=views.device)
-    left = torch.ones_like(views, dtype=torch.bool)
+    rows = torch.arange(len(R), device=R.device)
+    left = torch.ones(R.shape[:2], dtype=torch.bool, device=R.device)
     picked = []
-    for _ in range(min(keep, views.shape[1])):
+    for _ in range(min(keep, R.shape[1])):
         first = left.int().argmax(1)  # the first that is left; the best where none is
-        picked.append(views[rows, first])
+        picked.append(first)
         one = R[rows, first][:, None]
         if symmetries is None or not symmetries.any:
             traces = (R * one).sum((2, 3))
@@ -92,8 +88,9 @@ class LookAlikes:
         found = []
         for some in torch.split(first, _RENDERS):
             ranking = (small[some] @ small.T).argsort(dim=1, descending=True)
-            same = torch.cat((some[:, None], ranking), 1)  # the view itself is picked first
-            found.append(spread_views(R, same, count + 1, _APART, model.symmetries)[:, 1:])
+            ranking = torch.cat((some[:, None], ranking), 1)  # the view itself is picked first
+            picked = spread_views(R[ranking], count + 1, _APART, model.symmetries)[:, 1:]
+            found.append(ranking.gather(1, picked))
         return cls(R[first], R[torch.cat(found)])
 
     def of(self, R_view: Tensor, which: Tensor) -> Tensor:
