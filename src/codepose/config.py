@@ -286,12 +286,12 @@ class RefinementSettings(_Frozen):
     apart_deg: Annotated[float, Field(ge=0.0)] = 12.0
     similarity: Annotated[float, Field(ge=0.0)] = 1.0
     """Weight of the cosine of the codes beside the match of the edges."""
-    agreement: Annotated[float, Field(ge=0.0)] = 0.1
+    agreement: Annotated[float, Field(ge=0.0)] = 0.2
     """Weight of the agreement with the reconstruction beside the match of the edges; large = the reconstruction alone
     decides how the part lies."""
-    keep: Count = 2
+    keep: Count = 4
     """How many of the best are then turned and rendered."""
-    rounds: int = 2
+    rounds: int = 3
     """How often; the step halves each time. 0 = no turns."""
     step_deg: Positive = 8.0
 
