@@ -21,6 +21,8 @@ _LEVEL, _IN_PLANE = 2, 36
 """Views that are compared: icosphere subdivisions, and angles in the plane."""
 _APART = 30.0
 """Degrees between a view and its look-alikes, and between these."""
+_SIDE = 32
+"""Pixels along the renders that are compared: enough for 8 x 8."""
 _RENDERS = 256
 """Views rendered at a time."""
 
@@ -83,7 +85,7 @@ class LookAlikes:
         R = R.to(world.device)
         objects = torch.full((len(R),), index, device=world.device)
         parts = zip(torch.split(objects, _RENDERS), torch.split(R, _RENDERS), strict=True)
-        small = torch.cat([thumbnails(world.clean_views(one, turned)) for one, turned in parts])
+        small = torch.cat([thumbnails(world.clean_views(one, turned, crop=_SIDE)) for one, turned in parts])
         first = torch.arange(0, len(R), _IN_PLANE, device=world.device)
         found = []
         for some in torch.split(first, _RENDERS):

@@ -116,18 +116,21 @@ class World:
         K = self.K if K is None else K
         return self.renderer.projected_boxes(Instances.single(objects, R, t), K.expand(len(R), 3, 3))
 
-    def clean_views(self, objects: Tensor, R_view: Tensor, *, canvas: int | None = None) -> Tensor:
+    def clean_views(
+        self, objects: Tensor, R_view: Tensor, *, crop: int | None = None, canvas: int | None = None
+    ) -> Tensor:
         """Renders the targets of Eq. 1: fixed light, black background, centred, the padded square = one crop.
 
         Args:
             objects: (B,) long, which object.
             R_view: (B, 3, 3) its rotation.
+            crop: Side in pixels of the padded square; None = the settings'.
             canvas: Side in pixels of a larger black canvas around the crop; None = the crop alone.
 
         Returns:
             (B, 3, canvas, canvas) in [0, 1].
         """
-        crop, pad = self.settings.network.crop, self.settings.data.pad
+        crop, pad = crop or self.settings.network.crop, self.settings.data.pad
         canvas = canvas or crop
         t = self.reference_translations(objects)
         window = geometry.padded_square(self.boxes(objects, R_view, t), pad)
