@@ -69,7 +69,10 @@ class Clock:
 
 
 def steps_per_epoch(stage: Stage) -> int:
-    """Returns the iterations that show every image once; the last, smaller batch is dropped if there is a full one."""
+    """Returns the iterations that show every image once.
+
+    Images that fill no group are left out, and the last, smaller batch is dropped if there is a full one.
+    """
     return max(1, stage.items // stage.group * stage.group // stage.settings.batch)
 
 
