@@ -60,6 +60,7 @@ def tiny(**changes: object) -> Settings:
         "network.box_head": 32,
         "codebook.level": 1,
         "codebook.in_plane": 4,
+        "losses.look_alikes": 0,
         "precision": "float32",
     }
     for stage, batch in (("step1", 4), ("original", 4), ("detector", 2), ("step2", 2)):

@@ -347,5 +347,7 @@ class Settings(_Frozen):
             raise ValueError("data.camera.image_size must be a multiple of 16, the encoder's stride")
         together = self.losses.look_alikes + 1
         if together > min(self.step1.batch, self.step2.batch, self.data.step1_images, self.data.scene_images):
-            raise ValueError(f"losses.look_alikes: a batch of step1 and of step2 must hold {together} images")
+            raise ValueError(
+                f"losses.look_alikes: a batch of step1 and of step2 must hold {together} images; 0 does without them"
+            )
         return self

@@ -229,7 +229,8 @@ def fit_translation(hull: Tensor, R_view: Tensor, boxes: Tensor, K: Tensor, star
     size = (box_size(boxes) / focal).norm(dim=-1, keepdim=True).clamp_min(1e-9)
     for _ in range(steps):
         seen = projected_box(hull, offaxis_rotation(t) @ R_view, t, K)
-        t = t * ((box_size(seen) / focal).norm(dim=-1, keepdim=True) / size)
+        # bounded: a part that points at a near camera reaches behind it, and its projection says nothing
+        t = t * ((box_size(seen) / focal).norm(dim=-1, keepdim=True) / size).clamp(0.5, 2.0)
         moved = (box_center(boxes) - box_center(seen)) / focal * t[:, 2:]
         t = torch.cat((t[:, :2] + moved, t[:, 2:]), -1)
     return t

@@ -84,6 +84,30 @@ def test_a_narrow_cone_repeats_the_view(make_settings) -> None:
     assert same.any(1).all()
 
 
+@pytest.mark.parametrize("opposite", [False, True])
+def test_they_stay_within_the_trained_cone(make_settings, opposite: bool) -> None:
+    world = World(make_settings(**{"objects.0.view_cone_deg": 30.0, "objects.0.view_opposite": opposite}))
+    model = world.objects[0]
+    R = draw_views(world, Draws(0, "cone", torch.arange(600)), torch.zeros(600, dtype=torch.long))
+    assert model.trains(R).all()
+    away = views_beyond(world, 31.0)
+    assert not model.trains(away).any()
+    found = LookAlikes.find(world, 0, 3)
+    others = torch.stack([found.of(R, torch.full((600,), n)) for n in range(3)], 1)
+    assert model.trains(others.flatten(0, 1)).all()
+    apart = angles(R[:, None], others)
+    assert apart.min() > 20.0, "a grid step less than 30 degrees where the cone ends"
+    assert (apart > 29.9).float().mean() > 0.5
+    assert torch.allclose(others @ others.mT, torch.eye(3).expand_as(others), atol=1e-4)
+
+
+def views_beyond(world: World, degrees: float) -> torch.Tensor:
+    """Views more than ``degrees`` off either end of the cone's axis."""
+    every = geometry.codebook_rotations(3, 4, world.objects[0].axis)
+    cosines = -every[:, 2] @ world.objects[0].axis
+    return every[cosines.abs() < math.cos(math.radians(degrees))]
+
+
 def test_groups_of_items_show_one_object_in_views_alike(make_settings) -> None:
     settings = make_settings(**{"objects.0.view_cone_deg": 180.0, "data.clean": 0.0})
     other = ObjectSettings(mesh="hammer", label="twin")

@@ -1,15 +1,16 @@
 """Where a rendered contour lies best in the photo: place and distance, to a fraction of a detection's error.
 
 A box that is 5 % too large puts the part 5 % too near. The part's outline in the photo is sharper than any box: here
-the edges of a render (silhouette and creases, from depth and normals, so that light and colour do not matter) are laid
-over the edges of the photo, and moved and scaled until they run along them. Edges are compared by direction without
-sign, strong and weak ones alike, as in Hinterstoisser et al., "Gradient Response Maps", TPAMI 2012; what an occluder
-hides matches nothing and votes for nothing.
+the edges of a render (silhouette, creases, and where one colour of the part ends and the next begins; without light)
+are laid over the edges of the photo, and moved and scaled until they run along them. Edges are compared by direction
+without sign, strong and weak ones alike, as in Hinterstoisser et al., "Gradient Response Maps", TPAMI 2012; what an
+occluder hides matches nothing and votes for nothing. Votes are summed, not averaged: averages prefer short outlines,
+which are easy to match, to the true one (docs/results.md).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from kornia.filters import gaussian_blur2d
@@ -28,6 +29,8 @@ _BOX = SIDE / _PAD
 """The box's longer side in pixels of the window."""
 _POINTS = 256
 """Edge points of a render that vote."""
+_OUTLINE, _COLOR = 1.5, 2.0
+"""Weights of the silhouette and of a change of colour beside a change of the normal by 1."""
 _FAINT = 0.05
 """Gradient at which an edge of the photo counts half."""
 _BLUR = 1.0
@@ -94,24 +97,27 @@ class Contours:
     Attributes:
         points: (M, P, 2) pixels of the window.
         directions: (M, P, 2), (cos, sin) of twice the gradient's direction; zero where a render has fewer points.
-        weight: (M,) one over the number of points.
+        length: (M,) pixels that lie on edges, of which the points are a sample.
     """
 
     points: Tensor
     directions: Tensor
-    weight: Tensor
+    length: Tensor
 
 
-def contours(depth: Tensor, normal: Tensor) -> Contours:
-    """Picks edge points of renders: silhouettes and creases.
+def contours(depth: Tensor, normal: Tensor, color: Tensor) -> Contours:
+    """Picks edge points of renders: silhouettes, creases, and borders between colours.
 
     Args:
         depth: (M, H, W), 0 = nothing there.
         normal: (M, H, W, 3).
+        color: (M, H, W, 3) unlit, in [0, 1].
     """
     inside = (depth > 0)[:, None]
-    shape = torch.where(inside, normal.permute(0, 3, 1, 2), 0.0)
-    directions, square = _edges(torch.cat((1.5 * inside, shape), 1))
+    shape, paint = (torch.where(inside, x.permute(0, 3, 1, 2), 0.0) for x in (normal, color))
+    mean = paint.sum((2, 3), keepdim=True) / inside.sum((2, 3), keepdim=True).clamp_min(1)
+    paint = torch.where(inside, paint, mean)  # around the part, so that its outline does not count twice
+    directions, square = _edges(torch.cat((_OUTLINE * inside, shape, _COLOR * paint), 1))
     square = square.flatten(1)
     strong = square > 0.25 * square.amax(1, keepdim=True).clamp_min(1e-6)
     # the same points whenever a view is rendered again: a fixed shuffle of the pixels says which
@@ -121,7 +127,7 @@ def contours(depth: Tensor, normal: Tensor) -> Contours:
     width = depth.shape[2]
     points = torch.stack((picked.indices % width, picked.indices // width), -1) + 0.5
     chosen = directions.flatten(2).gather(2, picked.indices[:, None].expand(-1, 2, -1)).transpose(1, 2)
-    return Contours(points, chosen * there[..., None], 1.0 / there.sum(1).clamp_min(1))
+    return Contours(points, chosen * there[..., None], strong.sum(1))
 
 
 class ContourMatcher:
@@ -141,6 +147,7 @@ class ContourMatcher:
         windows = geometry.padded_square(boxes, _PAD)
         self._K = geometry.crop_camera(K, windows, SIDE)  # (N, 3, 3)
         self._field = edge_field(_windows(images, which, windows), _BLUR)
+        self._length: Tensor | None = None  # (N,) of the contours first drawn, in the mean: what scores are shares of
 
     def fit(self, R_view: Tensor, t: Tensor, start: Tensor, reaches: Reaches) -> tuple[Tensor, Tensor]:
         """Moves rendered views until their edges lie on the photo's.
@@ -152,13 +159,16 @@ class ContourMatcher:
             reaches: Grids, coarse to fine.
 
         Returns:
-            t (N, k, 3) and scores (N, k): 1 = every edge of the render lies on one of the photo that runs its way,
-            0 = chance.
+            t (N, k, 3) and scores (N, k): 0 = chance, 1 = as many edge pixels lie on edges of the photo that run their
+            way as the contours drawn at the first call have in the mean.
         """
         count = R_view.shape[1]
         K = self._K.repeat_interleave(count, 0)
         begin, boxed = start.flatten(0, 1), t.flatten(0, 1)
         drawn = self._draw(R_view.flatten(0, 1), begin, K)
+        if self._length is None:
+            self._length = drawn.length.view(-1, count).float().mean(1).clamp_min(1.0)
+        share = (drawn.length / self._length.repeat_interleave(count))[:, None]
         center, at_box = _pixels(begin, K), _pixels(boxed, K)
         shift, scale = torch.zeros_like(center)[:, None], begin.new_zeros(len(begin), 1)
         from_box = torch.log(boxed[:, 2] / begin[:, 2])  # size over the size in the box
@@ -167,7 +177,7 @@ class ContourMatcher:
             grid = _grid(reach).to(begin)
             shifts = shift + grid[None, :, :2] * _BOX
             scales = scale + grid[None, :, 2]
-            match = _match(self._field, drawn, center, shifts, scales.exp(), count)
+            match = _match(self._field, drawn, center, shifts, scales.exp(), count) * (share * scales.exp())
             off = (center - at_box)[:, None] + shifts
             far = (off / (_BOX * _PRIOR_SHIFT)).square().sum(-1)
             far = far + ((scales + from_box[:, None]) / _PRIOR_SCALE).square()
@@ -186,8 +196,8 @@ class ContourMatcher:
         parts = []
         for one, turned, moved, camera in zip(*(torch.split(x, _RENDERS) for x in (objects, R, t, K)), strict=True):
             seen = self._world.renderer.render(Instances.single(one, turned, moved), camera, (SIDE, SIDE))
-            parts.append(contours(seen.depth, seen.normal))
-        return Contours(*(torch.cat([getattr(p, n) for p in parts]) for n in ("points", "directions", "weight")))
+            parts.append(contours(seen.depth, seen.normal, seen.color))
+        return Contours(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Contours)))
 
 
 def _windows(images: Tensor, which: Tensor, windows: Tensor) -> Tensor:
@@ -218,4 +228,5 @@ def _match(field: Tensor, drawn: Contours, center: Tensor, shifts: Tensor, scale
     found = found.view(images, 2, count, grid, -1)
     directions = drawn.directions.view(images, count, 1, -1, 2)
     votes = found[:, 0] * directions[..., 0] + found[:, 1] * directions[..., 1]  # (N, k, G, P)
-    return votes.sum(-1).flatten(0, 1) * drawn.weight[:, None]
+    voters = (drawn.directions != 0).any(-1).sum(1).clamp_min(1)
+    return votes.sum(-1).flatten(0, 1) / voters[:, None]

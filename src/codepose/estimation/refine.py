@@ -72,7 +72,7 @@ class Refined:
         R_view: (N, 3, 3) as seen along the ray through the object.
         t: (N, 3) mm.
         agreement: (N,) of the clean render with the reconstruction, in [-1, 1].
-        contour: (N,) how well the render's edges lie on the photo's; 0 = chance, 1 = perfectly.
+        contour: (N,) how much of the render's edges lies on the photo's; 0 = chance (``ContourMatcher.fit``).
     """
 
     R_view: Tensor
@@ -95,6 +95,7 @@ class _Hypotheses:
     def best(self, keep: int, settings: RefinementSettings) -> _Hypotheses:
         """The ``keep`` best of each detection."""
         value = self.contour + settings.agreement * self.agreement + settings.similarity * self.similarity
+        value = value.nan_to_num(nan=-math.inf)
         rows = torch.arange(len(value), device=value.device)[:, None]
         top = value.topk(min(keep, value.shape[1]), dim=1).indices
         return _Hypotheses(*(getattr(self, f.name)[rows, top] for f in fields(self)))

@@ -10,15 +10,17 @@ import math
 from dataclasses import dataclass
 
 import torch
+from kornia.geometry.conversions import axis_angle_to_rotation_matrix
 from torch import Tensor
 from torch.nn import functional as F
 
 from codepose import geometry
 from codepose.synthesis.symmetry_group import Symmetries
-from codepose.synthesis.world import World
+from codepose.synthesis.world import ObjectModel, World
 
-_LEVEL, _IN_PLANE = 2, 36
-"""Views that are compared: icosphere subdivisions, and angles in the plane."""
+_LEVEL, _LEVEL_NARROW, _IN_PLANE = 2, 3, 36
+"""Views that are compared: icosphere subdivisions (those for a cone of ``_NARROW`` or less), angles in the plane."""
+_NARROW = 60.0
 _APART = 30.0
 """Degrees between a view and its look-alikes, and between these."""
 _SIDE = 32
@@ -67,11 +69,13 @@ class LookAlikes:
 
     Attributes:
         rotations: (V, 3, 3) R_view, one of each direction.
-        others: (V, n, 3, 3) R_view of its look-alikes.
+        others: (V, n, 3, 3) R_view of its look-alikes, all within the trained cone.
+        model: The object.
     """
 
     rotations: Tensor
     others: Tensor
+    model: ObjectModel
 
     @classmethod
     @torch.no_grad()
@@ -81,24 +85,31 @@ class LookAlikes:
         Where fewer are far enough apart, such as in a narrow cone of views, a view is its own look-alike.
         """
         model = world.objects[index]
-        R = geometry.codebook_rotations(_LEVEL, _IN_PLANE, model.axis, model.cone_deg, opposite=model.opposite)
+        level = _LEVEL_NARROW if model.cone_deg <= _NARROW else _LEVEL
+        R = geometry.codebook_rotations(level, _IN_PLANE, model.axis, model.cone_deg, opposite=model.opposite)
         R = R.to(world.device)
         objects = torch.full((len(R),), index, device=world.device)
         parts = zip(torch.split(objects, _RENDERS), torch.split(R, _RENDERS), strict=True)
         small = torch.cat([thumbnails(world.clean_views(one, turned, crop=_SIDE)) for one, turned in parts])
         first = torch.arange(0, len(R), _IN_PLANE, device=world.device)
+        trained = model.trains(R).nonzero().squeeze(1)  # R has a margin of one step around the cone
         found = []
         for some in torch.split(first, _RENDERS):
-            ranking = (small[some] @ small.T).argsort(dim=1, descending=True)
+            ranking = trained[(small[some] @ small[trained].T).argsort(dim=1, descending=True)]
             ranking = torch.cat((some[:, None], ranking), 1)  # the view itself is picked first
             picked = spread_views(R[ranking], count + 1, _APART, model.symmetries)[:, 1:]
             found.append(ranking.gather(1, picked))
-        return cls(R[first], R[torch.cat(found)])
+        return cls(R[first], R[torch.cat(found)], model)
 
     def of(self, R_view: Tensor, which: Tensor) -> Tensor:
         """Returns a look-alike (B, 3, 3) of each view R_view (B, 3, 3), the ``which``-th (B,).
 
-        What lies between a view and the nearest one compared, the turn in the plane above all, is applied to both.
+        What lies between a view and the nearest one compared, the turn in the plane above all, is applied to both;
+        where the look-alike would leave the trained cone by it, the turn in the plane alone.
         """
         nearest = (R_view[:, 2] @ self.rotations[:, 2].T).argmax(1)  # seen from the nearest direction
-        return R_view @ self.rotations[nearest].mT @ self.others[nearest, which]
+        between, other = R_view @ self.rotations[nearest].mT, self.others[nearest, which]
+        angle = torch.atan2(between[:, 1, 0] - between[:, 0, 1], between[:, 0, 0] + between[:, 1, 1])
+        turn = axis_angle_to_rotation_matrix(F.pad(angle[:, None], (2, 0)))
+        moved = between @ other
+        return torch.where(self.model.trains(moved)[:, None, None], moved, turn @ other)

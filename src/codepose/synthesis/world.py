@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -48,6 +49,12 @@ class ObjectModel:
     def symmetries(self) -> Symmetries:
         """The rotations after which the part looks the same, frame of ``mesh``; finding them takes a second or two."""
         return find_symmetries(self.mesh) if self.declared is None else self.declared
+
+    def trains(self, R_view: Tensor) -> Tensor:
+        """Says which views (B, 3, 3) lie among the trained ones, (B,) bool."""
+        cosines = -R_view[:, 2] @ self.axis.to(R_view)
+        cosines = cosines.abs() if self.opposite else cosines
+        return cosines >= math.cos(math.radians(min(self.cone_deg, 180.0))) - 1e-5
 
     @property
     def cad_symmetries(self) -> Symmetries:
