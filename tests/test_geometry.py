@@ -324,6 +324,21 @@ def test_no_two_rotations_of_a_small_codebook_are_near_each_other() -> None:
     assert table.min() > math.radians(20.0)  # neighbouring directions are 31 degrees or more apart
 
 
+def test_a_part_that_reaches_behind_a_near_camera_still_gets_a_place() -> None:
+    """A long part in a large box: turned to point at the camera it would have to stand in it."""
+    rod = torch.tensor([[x, y, z] for x in (-150.0, 150.0) for y in (-10.0, 10.0) for z in (-10.0, 10.0)])
+    K = geometry.camera_matrix(193.0, 128.0, 128.0)
+    R = geometry.codebook_rotations(1, 4, torch.tensor([0.0, 0.0, 1.0]))
+    center = torch.tensor([128.0, 110.0])
+    for side in (120.0, 160.0, 200.0):
+        half = torch.tensor([side / 2, 0.35 * side])
+        boxes = torch.cat((center - half, center + half)).expand(len(R), 4)
+        start = torch.tensor([0.0, -20.0, 193.0 * 300.0 / side]).expand(len(R), 3)
+        t = geometry.fit_translation(rod, R, boxes, K, start)
+        assert torch.isfinite(t).all()
+        assert t[:, 2].min() > 5.0
+
+
 @pytest.mark.parametrize(("level", "cone"), [(1, 30.0), (2, 45.0), (3, 45.0), (3, 100.0), (4, 20.0)])
 def test_every_view_of_a_cone_has_the_neighbours_it_would_have_on_the_sphere(level: int, cone: float) -> None:
     axis = unit_vectors(1, 15)[0].float()

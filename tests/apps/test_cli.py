@@ -128,14 +128,21 @@ def test_preview_draws_before_training(preset: Path, tmp_path: Path) -> None:
     [
         (["train", "nowhere.ply"], "nowhere.ply"),
         (["train", "--preset", "none-such"], "quick"),
+        (["train", "--data.backgrounds", "nowhere"], "nowhere does not exist"),
+        (["train", "--network.weights", "imagenet", "--network.width", "1"], "VGG16"),
         (["evaluate", "nowhere"], "codepose train"),
         (["report", "nowhere"], "codepose evaluate"),
         (["predict", "nowhere", "photo.png"], "--K fx,fy,cx,cy"),
         (["predict", "nowhere", "photo.png", "--K", "1,2,3"], "four numbers"),
     ],
 )
-def test_mistakes_end_in_one_line_that_says_what_to_type(arguments: list[str], words: str, capsys) -> None:
+def test_mistakes_end_in_one_line_that_says_what_to_type(
+    arguments: list[str], words: str, capsys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     assert main(arguments) == 1
+    assert list(tmp_path.iterdir()) == []
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert words in error

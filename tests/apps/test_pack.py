@@ -10,7 +10,7 @@ import torch
 
 from codepose.apps.cli import main
 from codepose.apps.pack import pack, unpack
-from codepose.config import Settings
+from codepose.config import ConfigError, Settings
 from codepose.estimation.estimator import PoseEstimator
 from codepose.networks.build import build_joint
 from codepose.training.run import Run, RunError
@@ -74,6 +74,8 @@ def test_what_cannot_be_packed_is_refused(trained: Run, packed: Run, tmp_path: P
         pack(trained, packed.path)
     with pytest.raises(RunError, match="detector"):
         pack(trained, tmp_path / "x", ("extended",))
+    with pytest.raises(ConfigError):
+        pack(trained, tmp_path / "x", codebook_level=9)
     assert not (tmp_path / "x").exists()
 
 

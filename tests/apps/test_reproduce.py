@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from codepose.apps import grid
+from codepose.apps import grid, reproduce
 from codepose.apps.cli import main
 from codepose.apps.grid import cells, share, stage_key, training_stages
 from codepose.config import ConfigError
@@ -115,6 +116,37 @@ def test_a_second_call_repeats_nothing(out: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("codepose.apps.reproduce.evaluate_run", lambda *_, **__: pytest.fail("evaluated again"))
     assert main(["reproduce", "--scale", "smoke", "--seeds", "2", "--out", str(out), "--cells", *PICKED]) == 0
     assert [p.stat().st_mtime_ns for p in weights] == before
+
+
+def test_later_cells_take_over_what_earlier_ones_left(out: Path, tmp_path: Path, monkeypatch) -> None:
+    """t1-128 is there from an earlier call: t2-128 trains none of what they share."""
+    shutil.copytree(out / "seed-0" / "t1-128", tmp_path / "seed-0" / "t1-128")
+    trained: list[list[str]] = []
+
+    def spied(run: Run, methods: list[str], **_: object) -> None:
+        trained.append(sorted(s for s in ("step1", "detector", "original", "step2") if not run.has(s)))
+
+    monkeypatch.setattr("codepose.apps.reproduce.train", spied)
+    monkeypatch.setattr("codepose.apps.reproduce.evaluate_run", lambda *_, **__: None)
+    monkeypatch.setattr("codepose.apps.reproduce.write_grid_report", lambda folder: folder)
+    arguments = ["--scale", "smoke", "--seeds", "1", "--out", str(tmp_path), "--cells", "t2-128/*"]
+    assert main(["reproduce", *arguments]) == 0
+    assert trained[-1] == ["step2"]
+
+
+def test_methods_evaluated_by_an_earlier_call_stay_in_the_results(out: Path, monkeypatch) -> None:
+    run = Run.open(out / "seed-0" / "t1-128")
+    path = run.path / "evaluation" / "results.json"
+    results = json.loads(path.read_text())
+    results["methods"] = {name: rows for name, rows in results["methods"].items() if name.startswith("joint")}
+    text, evaluated = path.read_text(), []
+    monkeypatch.setattr("codepose.apps.reproduce.evaluate_run", lambda run, methods, **_: evaluated.append(methods))
+    try:
+        path.write_text(json.dumps(results))
+        reproduce._evaluate(run, cells("smoke", 0, ["t1-128/extended"]), "cpu")
+    finally:
+        path.write_text(text)
+    assert evaluated == [["joint", "extended"]]
 
 
 def test_the_dry_run_prints_every_stage_once_and_trains_nothing(tmp_path: Path, capsys) -> None:

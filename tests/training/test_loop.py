@@ -86,10 +86,11 @@ def test_two_runs_are_bit_equal(trained: Run, tmp_path: Path, world: World) -> N
         assert_same(weights(trained, stage), weights(again, stage))
 
 
-@pytest.mark.parametrize("name", ["step1", "step2"])
+@pytest.mark.parametrize(("name", "signalled"), [("step1", False), ("step1", True), ("step2", True)])
 def test_stopping_and_resuming_equals_an_uninterrupted_run(
-    trained: Run, tmp_path: Path, world: World, name: str
+    trained: Run, tmp_path: Path, world: World, name: str, signalled: bool
 ) -> None:
+    """Ctrl-C lets the iteration end; what is raised in the middle of one, before it changed anything, leaves it out."""
     run, fabric = Run.create(tmp_path / "stopped", trained.settings), make_fabric("cpu")
 
     def stage() -> Stage:
@@ -107,13 +108,16 @@ def test_stopping_and_resuming_equals_an_uninterrupted_run(
 
     def interrupted(network, batch):
         calls.append(1)
-        if len(calls) == 3:  # Ctrl-C in the middle of the third iteration
-            raise KeyboardInterrupt
+        if len(calls) == 3:
+            if not signalled:
+                raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
         return first.loss(network, batch)
 
     with pytest.raises(KeyboardInterrupt):
         fit(Stage(**{**first.__dict__, "loss": interrupted}), run, fabric, seed=trained.settings.seed)
-    assert run.load_checkpoint(name)["step"] == 2
+    assert run.load_checkpoint(name)["step"] == (3 if signalled else 2)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     torch.manual_seed(987)  # whatever happened in between must not matter
     fit(stage(), run, fabric, seed=trained.settings.seed)
     assert_same(weights(trained, name), weights(run, name))
@@ -292,6 +296,30 @@ def test_frozen_blocks_stay_as_step_1_made_them(tmp_path: Path, make_settings, w
     assert not any(moved[name] for name in first)
     assert all(moved[name] for name in moved if name not in first and name.endswith("weight"))
     assert all(p.requires_grad for p in network.parameters())
+
+
+def test_a_term_is_averaged_over_the_iterations_that_have_it() -> None:
+    meter = Meter(4, torch.device("cpu"))
+    for terms in ({"mse": 1.0}, {"mse": 2.0, "cos": -0.5}, {"mse": 3.0, "cos": -0.7}):
+        meter.add({name: torch.tensor(value) for name, value in terms.items()}, 0.0)
+    record = meter.read(3)
+    assert (record["mse"], record["cos"]) == (pytest.approx(2.0), pytest.approx(-0.6))
+    meter.add({"mse": torch.tensor(5.0)}, 0.0)
+    assert "cos" not in meter.read(4)
+
+
+def test_a_batch_of_few_images_holds_whole_groups_only(make_settings, world: World, tmp_path: Path) -> None:
+    settings = make_settings(**{"data.step1_images": 6, "step1.batch": 8, "losses.look_alikes": 3, "step2.batch": 4})
+    stage, shown = step1_stage(settings, world, build_extended(settings)), []
+    make = stage.batch
+
+    def spied(items: torch.Tensor, difficulty: float):
+        shown.append(len(items))
+        return make(items, difficulty)
+
+    fit(dataclasses.replace(stage, batch=spied), Run.create(tmp_path / "run", settings), make_fabric("cpu"))
+    assert plan.images_per_step(stage) == 4
+    assert shown[0] == 16  # four batches are made in one go
 
 
 def test_items_of_a_group_stay_together(make_settings, world: World, tmp_path: Path, monkeypatch) -> None:

@@ -56,7 +56,6 @@ def _is_first() -> bool:
 
 
 def _user_errors() -> tuple[type[Exception], ...]:
-    from codepose.estimation.codebook import CodebookError
     from codepose.evaluation.bop import BopError
     from codepose.synthesis.mesh import MeshError
     from codepose.training.checkpoint import CheckpointError
@@ -69,7 +68,6 @@ def _user_errors() -> tuple[type[Exception], ...]:
         MeshError,
         RunError,
         CheckpointError,
-        CodebookError,
         NonFiniteLossError,
         FileNotFoundError,
     )
@@ -122,6 +120,8 @@ def preview(options: o.Preview) -> int:
 def train(options: o.Train) -> int:
     """Trains a run."""
     from codepose.apps import workflow
+    from codepose.networks.build import build_encoder
+    from codepose.synthesis.backgrounds import require_photos
     from codepose.synthesis.world import World
     from codepose.training.run import Run
     from codepose.training.stages import make_fabric
@@ -129,7 +129,10 @@ def train(options: o.Train) -> int:
     make_fabric(options.device, options.devices, options.nodes)  # starts the other processes
     _console.quiet = not _is_first()
     settings = with_meshes(options.settings, options.meshes)
-    for model in World(settings).objects:  # a mesh that cannot be used is refused before anything is written
+    # what cannot be used is refused before anything is written
+    build_encoder(settings)
+    require_photos(settings.data)
+    for model in World(settings).objects:
         size = " x ".join(f"{v:.0f}" for v in model.mesh.extents)
         _console.print(f"{model.label}: {size} mm, {len(model.mesh.faces)} faces", highlight=False)
         if model.cone_deg < 180:
@@ -306,6 +309,8 @@ def pack(options: o.Pack) -> int:
     packed = pack_run(Run.open(options.run), options.out, codebook_level=options.codebook_level)
     size = sum(p.stat().st_size for p in packed.path.rglob("*") if p.is_file()) / 1e6
     _console.print(f"packed: {packed.path}, {size:.1f} MB", highlight=False, soft_wrap=True)
+    # the rounded weights and the coarser codebook are another network: the run's own calibration is not theirs
+    _console.print(f"next: codepose calibrate {packed.path}", highlight=False, soft_wrap=True)
     return 0
 
 

@@ -39,10 +39,10 @@ def pack(run: Run, out: Path, methods: Sequence[Method] = ("joint",), *, codeboo
     missing = sorted({s for m in methods for s in STAGES[m] if not run.has(s)})
     if missing:
         raise RunError(f"{run.path} has no finished {', '.join(missing)}: finish it with `codepose train ... --resume`")
-    out.mkdir(parents=True)
     settings = load_settings(run.path / "config.yaml")
     if codebook_level is not None:
         settings = override(settings, {"codebook.level": codebook_level})
+    out.mkdir(parents=True)
     write_atomically(out / "config.yaml", to_yaml(settings))
     if (run.path / "meshes").is_dir():
         shutil.copytree(run.path / "meshes", out / "meshes")

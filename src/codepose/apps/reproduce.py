@@ -15,6 +15,8 @@ from codepose.apps.grid import DEFAULT_SEEDS, Cell, cells, share, stage_key, tra
 from codepose.apps.options import Reproduce, Scale
 from codepose.apps.workflow import evaluate_run, train
 from codepose.config import Settings
+from codepose.config_files import load_settings
+from codepose.estimation.estimator import STAGES
 from codepose.evaluation.grid_report import write_grid_report
 from codepose.networks.build import build_detector, build_extended, build_joint, build_original
 from codepose.networks.detector import Detector
@@ -46,9 +48,9 @@ def reproduce(options: Reproduce) -> int:
 def run_seed(
     out: Path, scale: Scale, seed: int, patterns: Sequence[str], console: Console, device: str = "auto"
 ) -> None:
-    """Trains and evaluates one seed's cells; what is done already is left as it is."""
+    """Trains and evaluates one seed's cells; what earlier calls did is left as it is."""
     folder = out / f"seed-{seed}"
-    homes: dict[str, Run] = {}
+    homes = _finished(folder, scale, seed)
     groups: dict[str, list[Cell]] = {}
     for cell in cells(scale, seed, patterns):
         groups.setdefault(cell.group, []).append(cell)
@@ -65,12 +67,27 @@ def run_seed(
         _evaluate(run, members, device)
 
 
+def _finished(folder: Path, scale: Scale, seed: int) -> dict[str, Run]:
+    """The runs on disk that hold a finished stage of these settings, by what the stage depends on."""
+    homes: dict[str, Run] = {}
+    for cell in cells(scale, seed):
+        config = folder / cell.group / "config.yaml"
+        if not config.is_file() or load_settings(config) != cell.settings:
+            continue
+        run = Run.open(config.parent)
+        for stage in training_stages(cell):
+            if run.has(stage):
+                homes.setdefault(stage_key(cell, stage), run)
+    return homes
+
+
 def _evaluate(run: Run, members: Sequence[Cell], device: str) -> None:
-    """Evaluates a group's methods, unless the results on disk hold them all."""
+    """Evaluates a group's methods, unless the results on disk hold them all; those that they hold stay in them."""
     path = run.path / "evaluation" / "results.json"
     done = from_first(lambda: set(json.loads(path.read_text())["methods"]) if path.is_file() else set())
-    if not {cell.method for cell in members} <= done:
-        evaluate_run(run, [cell.method for cell in members], refine=True, device=device)
+    wanted = {cell.method for cell in members}
+    if not wanted <= done:
+        evaluate_run(run, [m for m in STAGES if m in wanted | done], refine=True, device=device)
 
 
 def plan_table(scale: Scale, patterns: Sequence[str], seeds: int, device: str = "auto") -> Table:

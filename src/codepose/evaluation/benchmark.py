@@ -20,6 +20,7 @@ from codepose.estimation.depth import DepthRefiner
 from codepose.estimation.estimator import PoseEstimator
 from codepose.evaluation.equivalent_poses import pose_errors
 from codepose.evaluation.metrics import box_iou_pairs
+from codepose.evaluation.pose_errors import VSD_DELTA_MM, VSD_TAUS
 from codepose.evaluation.results import Example, ExampleEstimate, Results, Row
 from codepose.evaluation.vsd import vsd
 from codepose.networks.detector import Boxes
@@ -28,8 +29,7 @@ from codepose.synthesis.scenes import SceneSource, Split
 from codepose.synthesis.world import World
 from codepose.training.ranks import Shares, everyones
 
-DELTA_MM, TAU_MM = 15.0, 20.0
-_BOP_TAUS = tuple(0.05 * k for k in range(1, 11))
+TAU_MM = 20.0
 _SHARES = (0.1, 0.2, 0.5)
 _MISSED = float("nan")
 
@@ -205,7 +205,7 @@ class _Renders:
             self.gt,
             self.scenes.depth,
             self.K,
-            delta=DELTA_MM,
+            delta=VSD_DELTA_MM,
             taus=taus,
             cost="tlinear" if cost == "tlinear" else "step",
             diameter=self.diameter if relative else None,
@@ -214,8 +214,8 @@ class _Renders:
 
 def _record(row: Row, estimates: _Estimates, scenes: SceneBatch, renders: _Renders) -> None:
     full = renders.depth(estimates.R, estimates.t)
-    bop = renders.vsd(full, _BOP_TAUS, relative=True)
-    thresholds = torch.tensor(_BOP_TAUS, dtype=bop.dtype, device=bop.device)
+    bop = renders.vsd(full, VSD_TAUS, relative=True)
+    thresholds = torch.tensor(VSD_TAUS, dtype=bop.dtype, device=bop.device)
     shares = renders.vsd(full, _SHARES, relative=True)
     true = (scenes.R_cam_obj, scenes.t_cam_obj)
     errors = pose_errors(renders.world.objects, scenes.objects, estimates.R, estimates.t, *true, scenes.K)
@@ -275,7 +275,7 @@ def _keep_examples(
 def settings_note(settings: Settings) -> str:
     """Returns in words under which protocol the numbers were measured."""
     return (
-        f"VSD: delta {DELTA_MM:.0f} mm, tau {TAU_MM:.0f} mm, step cost; a missed detection counts 1. "
+        f"VSD: delta {VSD_DELTA_MM:.0f} mm, tau {TAU_MM:.0f} mm, step cost; a missed detection counts 1. "
         f"Scenes of {settings.data.camera.image_size} px, views within "
         f"{max(o.view_cone_deg for o in settings.objects):.0f} degrees of the trained direction."
     )

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import VGG16_Weights
 
+from codepose.config import ConfigError
+
 STRIDE = 16
 _BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -142,7 +144,7 @@ def load_imagenet(encoder: Encoder, path: str | Path | None = None) -> None:
 
     Raises:
         FileNotFoundError: The file is not there; the text says where to put it.
-        ValueError: The encoder has another width or norm.
+        ConfigError: The encoder has another width or norm.
     """
     name = Path(VGG16_Weights.IMAGENET1K_V1.url).name
     if path is None:
@@ -158,7 +160,7 @@ def load_imagenet(encoder: Encoder, path: str | Path | None = None) -> None:
     found = OrderedDict((key, state[key]) for key in wanted if key in state)
     wrong = [key for key in wanted if key not in found or found[key].shape != wanted[key].shape]
     if wrong:
-        raise ValueError(
+        raise ConfigError(
             f"VGG16's ImageNet weights need --network.width 1 --network.norm none; {wrong[0]} does not fit"
         )
     encoder.load_state_dict(found)

@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn import functional as F
 
+from codepose.config import ConfigError, DataSettings
 from codepose.synthesis.draws import Draws
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
@@ -76,7 +77,8 @@ def build_backgrounds(
         device: Where the bank lives.
 
     Raises:
-        ValueError: The folder holds too few photos, or the split is unknown.
+        ConfigError: The folder holds too few photos, or one that cannot be read.
+        ValueError: The split is unknown.
     """
     if split not in _SPLITS:
         raise ValueError(f"no split is called {split!r}; there are {', '.join(_SPLITS)}")
@@ -91,15 +93,26 @@ def build_backgrounds(
     return Backgrounds(bank.to(device), f"{len(chosen)} photos of {Path(folder).name}")
 
 
+def require_photos(settings: DataSettings) -> None:
+    """Refuses a folder of backgrounds that leaves a split without photos, before any of them is read.
+
+    Raises:
+        ConfigError: It is none, or holds too few.
+    """
+    if settings.backgrounds is not None:
+        for split in _SPLITS:
+            _photos_of_split(Path(settings.backgrounds), split)
+
+
 def _photos_of_split(folder: Path, split: str) -> list[Path]:
     """80 / 10 / 10 % by a hash of the file's name, so that adding photos moves none between splits."""
     if not folder.is_dir():
-        raise ValueError(f"the background folder {folder} does not exist")
-    photos = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES)
+        raise ConfigError(f"the background folder {folder} does not exist")
+    photos = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES and not p.name.startswith("."))
     shares = {"train": range(0, 8), "val": range(8, 9), "test": range(9, 10)}
     mine = [p for p in photos if zlib.crc32(p.stem.encode()) % 10 in shares[split]]
     if not mine:
-        raise ValueError(
+        raise ConfigError(
             f"{folder} holds {len(photos)} photos, too few to give the {split} split any; use 50 or more, or leave "
             "the backgrounds out to get procedural textures"
         )
@@ -107,8 +120,11 @@ def _photos_of_split(folder: Path, split: str) -> list[Path]:
 
 
 def _photo(path: Path) -> Tensor:
-    with Image.open(path) as image:
-        rgb = image.convert("RGB")
+    try:
+        with Image.open(path) as image:
+            rgb = image.convert("RGB")
+    except OSError as error:
+        raise ConfigError(f"the background photo {path} cannot be read ({error}): remove it") from None
     side = min(rgb.size)
     left, top = (rgb.width - side) // 2, (rgb.height - side) // 2
     square = rgb.crop((left, top, left + side, top + side)).resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)

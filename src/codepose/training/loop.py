@@ -17,7 +17,7 @@ from codepose.networks.precision import autocast, uses_bf16
 from codepose.training.feed import Feed
 from codepose.training.meter import Meter
 from codepose.training.optimizers import build_optimizer, learning_rate
-from codepose.training.plan import Clock, Stage, freeze, images_per_step, phase_at, steps_per_epoch, total_steps
+from codepose.training.plan import Clock, Stage, freeze, images_per_step, phase_at, total_steps
 from codepose.training.progress import Display, rate_text
 from codepose.training.ranks import Interrupt, Shares, barrier, everyones, rank, reseed, total, world_size
 from codepose.training.run import MetricsLog, Run, RunError
@@ -28,7 +28,7 @@ def fit(stage: Stage, run: Run, fabric: Fabric, *, seed: int = 0, display: Displ
 
     Raises:
         NonFiniteLossError: A term of the loss is NaN or infinite. The last checkpoint is kept.
-        KeyboardInterrupt: Ctrl-C; the state of that moment is saved first.
+        KeyboardInterrupt: Ctrl-C; the iteration is finished and saved first. A second one does not wait for that.
     """
     torch.manual_seed(seed)
     trainer = _Trainer(stage, run, fabric, display or Display(stage.name), seed)
@@ -99,7 +99,7 @@ class _Trainer:
         """One step of the optimiser."""
         settings = self.stage.settings.optimizer
         self.begun = self.clock.progress(self.step)
-        self.rate = learning_rate(settings, self.step, self.step / steps_per_epoch(self.stage), self.begun)
+        self.rate = learning_rate(settings, self.step, self.begun * self.stage.settings.epochs, self.begun)
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate * group["factor"]
         start = time.monotonic()
@@ -147,7 +147,7 @@ class _Trainer:
         if self.step % settings.checkpoint_every == 0:
             self.meter.require_finite()
             self.save()
-        if self.stopping:
+        if self.stopping or (self.interrupt.came and world_size() == 1):
             raise KeyboardInterrupt
 
     def write(self, record: dict[str, Any]) -> None:

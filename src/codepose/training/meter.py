@@ -23,7 +23,7 @@ class Meter:
         device: Where the terms are.
 
     Attributes:
-        means: Of the loss terms, over the iterations before the last reading and over all ranks.
+        means: Of the loss terms, over the iterations before the last reading that had them, and over all ranks.
         images_per_s: Of all ranks together.
     """
 
@@ -31,6 +31,7 @@ class Meter:
         self._batch = batch
         self._eager = device.type == "cpu"
         self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
         self._count, self._wait, self._start = 0, 0.0, time.monotonic()
         self.means: dict[str, float] = {}
         self.images_per_s = 0.0
@@ -39,6 +40,7 @@ class Meter:
         """Counts an iteration that waited so many seconds for its data."""
         for name, value in terms.items():
             self._sums[name] = self._sums.get(name, 0.0) + value.detach().float()
+            self._counts[name] = self._counts.get(name, 0) + 1
         self._count += 1
         self._wait += wait
         if self._eager:
@@ -72,7 +74,7 @@ class Meter:
         """
         sums = self._finite_sums()
         seconds = max(time.monotonic() - self._start, 1e-9)
-        self.means = {name: value / self._count for name, value in sums.items()}
+        self.means = {name: value / self._counts[name] for name, value in sums.items()}
         self.images_per_s = self._count * self._batch / seconds
         record = {
             "step": step,
@@ -80,5 +82,5 @@ class Meter:
             "images_per_s": self.images_per_s,
             "data_wait": self._wait / seconds,
         }
-        self._sums, self._count, self._wait, self._start = {}, 0, 0.0, time.monotonic()
+        self._sums, self._counts, self._count, self._wait, self._start = {}, {}, 0, 0.0, time.monotonic()
         return record

@@ -76,9 +76,14 @@ def steps_per_epoch(stage: Stage) -> int:
     return max(1, stage.items // stage.group * stage.group // stage.settings.batch)
 
 
+def batch_of(items: int, batch: int, group: int) -> int:
+    """Returns the images of one iteration, all ranks together: of few items, those that fill a group."""
+    return min(batch, items // group * group)
+
+
 def images_per_step(stage: Stage) -> int:
-    """Returns the images of one iteration, all ranks together."""
-    return min(stage.settings.batch, stage.items)
+    """Returns the images of one iteration of a stage, all ranks together."""
+    return batch_of(stage.items, stage.settings.batch, stage.group)
 
 
 def total_steps(stage: Stage) -> int:

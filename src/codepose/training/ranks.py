@@ -192,14 +192,14 @@ def mean_over(value: Tensor, count: Tensor) -> Tensor:
 
 
 class Interrupt:
-    """Ctrl-C on several ranks: it is noted, for all of them to stop together; a second one stops at once."""
+    """Ctrl-C is noted, for the loop to stop between two iterations, all ranks together; a second one stops at once."""
 
     def __init__(self) -> None:
         self.came = False
         self._before: Any = None
 
     def __enter__(self) -> Interrupt:
-        if world_size() > 1 and threading.current_thread() is threading.main_thread():
+        if threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGINT, self._note)
         return self
 

@@ -58,7 +58,8 @@ class Run:
                 raise RunError(f"{path} already holds a run: type --resume to go on with it, or choose another --out")
             if load_settings(config) != settings:
                 raise RunError(
-                    f"{path} was made with other settings; --resume goes on with the same ones only (see {config})"
+                    f"{path} was made with other settings; --resume goes on with the same ones only (see {config}): "
+                    "remove it, or choose another --out"
                 )
         elif path.is_dir() and any(path.iterdir()):
             raise RunError(f"{path} exists, is not empty, and holds no run: choose another --out")

@@ -22,7 +22,7 @@ from codepose.synthesis.batches import CropBatch, SceneBatch, ScenePoses
 from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
 from codepose.training.loop import fit
-from codepose.training.plan import Stage
+from codepose.training.plan import Stage, batch_of
 from codepose.training.progress import Display
 from codepose.training.ranks import Shares, from_first, layout, mean_over
 from codepose.training.run import Run
@@ -78,7 +78,7 @@ def step1_stage(settings: Settings, world: World, network: nn.Module, *, origina
     ratio = losses.original_bootstrap_ratio if original else losses.bootstrap_ratio
     symmetries = () if original else tuple(o.symmetries for o in world.objects)
     plan = settings.original if original else settings.step1
-    shares = Shares(min(plan.batch, settings.data.step1_images))
+    shares = Shares(batch_of(settings.data.step1_images, plan.batch, alike + 1))
 
     def loss(net: nn.Module, batch: CropBatch) -> tuple[Tensor, dict[str, Tensor]]:
         inputs = batch.inputs.contiguous(memory_format=torch.channels_last)
@@ -185,7 +185,7 @@ def step2_stage(settings: Settings, world: World, network: JointNetwork) -> Stag
     losses = settings.losses
     train, val = SceneSource(world, "train", look_alikes=losses.look_alikes), SceneSource(world, "val")
     symmetries = tuple(o.symmetries for o in world.objects) if losses.step2_lambda_match > 0 else ()
-    shares = Shares(min(settings.step2.batch, settings.data.scene_images))
+    shares = Shares(batch_of(settings.data.scene_images, settings.step2.batch, losses.look_alikes + 1))
 
     def gathered(poses: ScenePoses, values: Tensor, scenes: int) -> Tensor:
         """All ranks' values, (slots of all scenes, ...): as many on every rank."""
