@@ -37,6 +37,7 @@ _TINY: dict[str, Any] = {
     "network.box_head": 32,
     "step1.batch": 4,
     "step2.batch": 2,
+    "losses.look_alikes": 0,
 }
 
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -86,9 +87,17 @@ def test_two_runs_are_bit_equal(trained: Run, tmp_path: Path, world: World) -> N
         assert_same(weights(trained, stage), weights(again, stage))
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C works as in a terminal, also where these tests run in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize(("name", "signalled"), [("step1", False), ("step1", True), ("step2", True)])
 def test_stopping_and_resuming_equals_an_uninterrupted_run(
-    trained: Run, tmp_path: Path, world: World, name: str, signalled: bool
+    trained: Run, tmp_path: Path, world: World, name: str, signalled: bool, ctrl_c: None
 ) -> None:
     """Ctrl-C lets the iteration end; what is raised in the middle of one, before it changed anything, leaves it out."""
     run, fabric = Run.create(tmp_path / "stopped", trained.settings), make_fabric("cpu")

@@ -199,7 +199,9 @@ class Interrupt:
         self._before: Any = None
 
     def __enter__(self) -> Interrupt:
-        if threading.current_thread() is threading.main_thread():
+        if threading.current_thread() is not threading.main_thread():
+            return self
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as nohup and & leave it
             self._before = signal.signal(signal.SIGINT, self._note)
         return self
 
