@@ -201,7 +201,8 @@ class Interrupt:
     def __enter__(self) -> Interrupt:
         if threading.current_thread() is not threading.main_thread():
             return self
-        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as nohup and & leave it
+        # one process leaves it ignored where nohup or & did; several must be able to stop together
+        if world_size() > 1 or signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
             self._before = signal.signal(signal.SIGINT, self._note)
         return self
 
