@@ -23,7 +23,8 @@ from codepose.apps.cli import main
 from codepose.config import Settings
 from codepose.estimation.codebook import Codebook, build_codebook, fingerprint
 from codepose.estimation.depth import DepthRefiner
-from codepose.estimation.estimator import PoseEstimator, load_pipeline
+from codepose.estimation.estimator import PoseEstimator
+from codepose.estimation.methods import load_pipeline
 from codepose.estimation.refine import Refiner, Seen
 from codepose.evaluation.vsd import vsd
 from codepose.networks.build import build_detector, build_extended, build_joint

@@ -275,10 +275,11 @@ def test_codebook() -> None:
 def test_contours_and_refinement(gpu_world: World, tiny_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("codepose.estimation.contours.gaussian_blur2d", lambda images, *_: images)  # reads its sigma
     depth, normal, color = on_gpu(2, 32, 32), on_gpu(2, 32, 32, 3), on_gpu(2, 32, 32, 3)
-    assert_on_gpu([edge_field(on_gpu(2, 3, 32, 32), 1.0), contours(depth, normal, color)])
+    assert_on_gpu([edge_field(on_gpu(2, 3, 32, 32), 1.0), contours(depth, normal, color, depth)])
     gpu_world.clean_views = lambda objects, R: on_gpu(len(R), 3, 32, 32)  # type: ignore[method-assign, assignment]
     seen = refine.Seen(on_gpu(1, 3, 128, 128), which(2), on_gpu(2, 4), which(2), on_gpu(3, 3), on_gpu(2, 3, 32, 32))
     refiner = refine.Refiner(gpu_world, tiny_settings.refinement)
+    monkeypatch.setattr(refine, "_shown_closer", lambda _: which(2))  # reads the boxes
     assert_on_gpu(refiner(seen, on_gpu(2, 3, 3, 3), on_gpu(2, 3, 3), on_gpu(2, 3)))
     assert_on_gpu(spread_views(on_gpu(2, 4, 3, 3), 2, 20.0))
 

@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from codepose import geometry
-from codepose.estimation.contours import FAR, ContourMatcher, Reach, contours, edge_field
+from codepose.estimation.contours import ContourMatcher, Reach, contours, edge_field
 from codepose.synthesis.batches import SceneBatch
 from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
+
+FAR = (Reach(0.12, 0.20, 9), Reach(0.045, 0.075, 7), Reach(0.010, 0.015, 3))
 
 
 @pytest.mark.parametrize("angle", [0.0, 30.0, 90.0, 135.0])
@@ -33,14 +35,16 @@ def test_contour_points_lie_on_the_silhouette_and_are_the_same_each_time():
     normal = torch.zeros(2, 40, 40, 3)
     normal[..., 2] = -1.0
     color = torch.full((2, 40, 40, 3), 0.9)
-    found = contours(depth, normal, color)
+    normal, color = (x * (depth > 0)[..., None] for x in (normal, color))
+    order = torch.rand(2, 40, 40, generator=torch.Generator().manual_seed(0))
+    found = contours(depth, normal, color, order)
     points = found.points[0][found.directions[0].norm(dim=1) > 0]
     assert len(points) == int(found.length[0]) > 60
     x, y = points.T
     beside = torch.stack(((x - 15).abs(), (x - 35).abs(), (y - 10).abs(), (y - 30).abs())).amin(0)
     assert beside.max() <= 1.0
     assert found.directions[1].abs().sum() == 0.0, "an empty render has no contour"
-    assert torch.equal(contours(depth, normal, color).points, found.points)
+    assert torch.equal(contours(depth, normal, color, order).points, found.points)
 
 
 def test_a_border_between_two_colours_is_an_edge():
@@ -49,7 +53,9 @@ def test_a_border_between_two_colours_is_an_edge():
     normal, color = torch.zeros(1, 40, 40, 3), torch.zeros(1, 40, 40, 3)
     normal[..., 2] = -1.0
     color[0, :, 20:, 0] = 1.0
-    plain, painted = (contours(depth, normal, c) for c in (torch.zeros_like(color), color))
+    normal, color = (x * (depth > 0)[..., None] for x in (normal, color))
+    order = torch.rand(1, 40, 40, generator=torch.Generator().manual_seed(0))
+    plain, painted = (contours(depth, normal, c, order) for c in (torch.zeros_like(color), color))
     inside, without = (
         ((found.points[0] - 20.0).abs().amax(1) < 12.0) & (found.directions[0].norm(dim=1) > 0)
         for found in (painted, plain)
@@ -84,7 +90,7 @@ def test_the_contour_finds_place_and_distance_again(clean: tuple[World, SceneBat
     start[:, 2] /= scale
     ray = (geometry.box_center(boxes) - scenes.K[:2, 2]) / scenes.K.diagonal()[:2]
     start[:, :2] = ray * start[:, 2:]
-    matcher = ContourMatcher(world, scenes.images, torch.arange(12), boxes, scenes.objects, scenes.K)
+    matcher = ContourMatcher(world, scenes.images, torch.arange(12), boxes, scenes.objects, scenes.K, side=96)
     t, score = matcher.fit(scenes.R_view[:, None], start[:, None], start[:, None], FAR)
     before = (start[:, 2] / scenes.t_cam_obj[:, 2]).log().abs()
     after = (t[:, 0, 2] / scenes.t_cam_obj[:, 2]).log().abs()
@@ -99,17 +105,17 @@ def test_the_contour_finds_place_and_distance_again(clean: tuple[World, SceneBat
 
 def test_a_wrong_view_matches_worse(clean: tuple[World, SceneBatch]):
     world, scenes = clean
-    matcher = ContourMatcher(world, scenes.images, torch.arange(12), scenes.boxes, scenes.objects, scenes.K)
+    matcher = ContourMatcher(world, scenes.images, torch.arange(12), scenes.boxes, scenes.objects, scenes.K, side=96)
     views = torch.stack((scenes.R_view, scenes.R_view.roll(1, 0), scenes.R_view.roll(2, 0)), 1)
     t = scenes.t_cam_obj[:, None].expand(-1, 3, -1)
     _, score = matcher.fit(views, t, t, FAR)
     assert (score.argmax(1) == 0).float().mean() > 0.8
 
 
-def test_the_score_is_a_sum_over_the_outline(clean: tuple[World, SceneBatch]):
-    """Of two contours, each laid where it matches, the one with twice the edges scores more, not the same."""
+def test_the_score_grows_with_the_root_of_the_outline(clean: tuple[World, SceneBatch]):
+    """Of two contours that match equally well the longer one scores more; a matched filter's share of the noise."""
     world, scenes = clean
-    matcher = ContourMatcher(world, scenes.images, torch.arange(12), scenes.boxes, scenes.objects, scenes.K)
+    matcher = ContourMatcher(world, scenes.images, torch.arange(12), scenes.boxes, scenes.objects, scenes.K, side=96)
     t = scenes.t_cam_obj[:, None]
     point = (Reach(0.0, 0.0, 1),)
     _, right = matcher.fit(scenes.R_view[:, None], t, t, point)
@@ -123,3 +129,21 @@ def test_the_score_is_a_sum_over_the_outline(clean: tuple[World, SceneBatch]):
     assert short.float().mean() < 0.7 * lengths.float().mean()
     assert (right > wrong).all()
     assert torch.allclose(matcher._length, lengths.float()), "shares of the first contours drawn"
+    matcher._length = lengths.float() / 4
+    _, longer = matcher.fit(scenes.R_view[:, None], t, t, point)
+    assert torch.allclose(longer, 2 * right, rtol=1e-4)
+
+
+def test_a_render_is_the_same_in_whatever_batch(clean: tuple[World, SceneBatch]):
+    """A CPU renders only the pixels around the parts: how many these are depends on the others in the batch."""
+    world, scenes = clean
+    matcher = ContourMatcher(world, scenes.images, torch.arange(12), scenes.boxes, scenes.objects, scenes.K, side=96)
+    near = scenes.t_cam_obj * torch.linspace(0.6, 1.4, 12)[:, None]
+    together = matcher._draw(scenes.R_view, near, matcher._K)
+    for i in range(12):
+        one = matcher._drawn(scenes.objects[i, None], scenes.R_cam_obj[i, None], near[i, None], matcher._K[i, None])
+        assert torch.equal(one.length[0], together.length[i])
+        found = one.directions[0].norm(dim=1) > 0  # the rest fills up
+        assert found.sum() > 100
+        assert torch.equal(one.points[0][found], together.points[i][found])
+        assert torch.allclose(one.directions[0], together.directions[i], atol=1e-4)

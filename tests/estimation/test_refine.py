@@ -7,10 +7,11 @@ import math
 import pytest
 import torch
 from kornia.geometry.conversions import axis_angle_to_rotation_matrix
+from torch.nn import functional as F
 
 from codepose import geometry
 from codepose.config import RefinementSettings
-from codepose.estimation.refine import Refiner, Seen, agreement
+from codepose.estimation.refine import Photos, Refiner, Seen, agreement, useful_size
 from codepose.synthesis.batches import SceneBatch
 from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
@@ -67,3 +68,64 @@ def test_refiner_without_rounds_picks_the_best_candidate(unhidden: tuple[World, 
     first = torch.tensor([1.0, 0.0, 0.0]).expand(len(t), -1)  # its code says otherwise
     found = Refiner(world, RefinementSettings(rounds=0, similarity=100.0))(seen_in(scenes), candidates, t, first)
     assert torch.equal(found.R_view, candidates[:, 0])
+
+
+@pytest.fixture(scope="module")
+def photographed(make_settings) -> tuple[World, SceneBatch]:
+    """Scenes of 128 px, photographed with 384."""
+    world = World(
+        make_settings(
+            **{"data.occlusion.unoccluded": 1.0, "data.occlusion.clutter": 0, "data.photo_scale": 3},
+        )
+    )
+    return world, SceneSource(world, "val").scenes(torch.arange(6), 0.0, photos=True)
+
+
+def test_photos_of_a_higher_resolution_give_sharper_poses(photographed: tuple[World, SceneBatch]):
+    world, scenes = photographed
+    off = axis_angle_to_rotation_matrix(torch.tensor([[math.radians(5.0), math.radians(-4.0), math.radians(3.0)]]))
+    start = (off @ scenes.R_view)[:, None]
+    t = scenes.t_cam_obj[:, None] * torch.tensor([1.0, 1.0, 1.03])
+    refiner = Refiner(world, RefinementSettings(agreement=0.0))
+    alike = torch.zeros(len(start), 1)
+    coarse = refiner(seen_in(scenes), start, t, alike)
+    fine = refiner(seen_in(scenes), start, t, alike, Photos.of(scenes))
+    moved, was = ((x.t - scenes.t_cam_obj).norm(dim=1) for x in (fine, coarse))
+    assert moved.median() < 0.7 * was.median(), (moved, was)
+
+
+def test_photos_that_show_no_more_change_nothing(photographed: tuple[World, SceneBatch]):
+    world, scenes = photographed
+    start, t = scenes.R_view[:, None], scenes.t_cam_obj[:, None]
+    same = Photos(scenes.images, torch.ones(2))
+    refiner, alike = Refiner(world, RefinementSettings(rounds=1)), torch.zeros(len(start), 1)
+    with_photos = refiner(seen_in(scenes), start, t, alike, same)
+    without = refiner(seen_in(scenes), start, t, alike)
+    assert torch.equal(with_photos.R_view, without.R_view)
+    assert torch.equal(with_photos.t, without.t)
+
+
+def test_each_detection_is_refined_by_itself(photographed: tuple[World, SceneBatch]):
+    """One that fills its window and one that does not, together or alone."""
+    world, scenes = photographed
+    photos = Photos.of(scenes)
+    assert photos is not None
+    refiner, alike = Refiner(world, RefinementSettings(rounds=1)), torch.zeros(len(scenes.R_view), 1)
+    start, t, seen = scenes.R_view[:, None], scenes.t_cam_obj[:, None], seen_in(scenes)
+    sides = geometry.box_size(scenes.boxes).amax(1)
+    scale = float(torch.tensor([96 * 1.25 / 1.6]) / sides.median())  # half of them have enough pixels
+    smaller = F.interpolate(photos.images, scale_factor=scale / 3, mode="bilinear", antialias=True)
+    photos = Photos(smaller, torch.full((2,), smaller.shape[-1] / 128))
+    enough = sides * photos.scale[0] * 1.6 >= 1.25 * 96
+    assert 0 < enough.sum() < len(enough)
+    together = refiner(seen, start, t, alike, photos)
+    for i in range(len(start)):
+        alone = refiner(seen.select(torch.tensor([i])), start[i : i + 1], t[i : i + 1], alike[:1], photos)
+        assert torch.allclose(alone.R_view[0], together.R_view[i], atol=1e-5)
+        assert torch.allclose(alone.t[0], together.t[i], atol=0.05)
+
+
+def test_the_useful_size_fills_the_fine_window():
+    assert useful_size(60.0, 256) == 512
+    assert useful_size(106.5, 512) == 577
+    assert useful_size(200.0, 256) == 256, "never less than the network's"

@@ -50,7 +50,9 @@ class Knowing:
     def __init__(self, world: World) -> None:
         self.source, self.world, self.at = SceneSource(world, "val"), world, 0
 
-    def estimate(self, images: torch.Tensor, K: torch.Tensor, *, min_score: float) -> list[list[Detection]]:
+    def estimate(
+        self, images: torch.Tensor, K: torch.Tensor, *, min_score: float, photos: object
+    ) -> list[list[Detection]]:
         scenes = self.source.scenes(torch.arange(self.at, self.at + len(images)))
         self.at += len(images)
         found = [true_pose(self.world, scenes, i) for i in range(len(images))]

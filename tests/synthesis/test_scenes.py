@@ -583,3 +583,26 @@ def test_clean_items_are_their_targets_and_only_in_training() -> None:
     assert float(wide.abs().max()) < 2.0
     held_out = source("test", data__clean=0.5).crops(index)
     assert not (held_out.inputs == held_out.targets).flatten(1).all(1).any()
+
+
+def test_photos_show_the_same_scenes_at_a_higher_resolution():
+    plain = {"data__augmentation__probability": 0.0, "data__augmentation__noise": 0.0}
+    index = torch.arange(12)
+    usual = source("val", **plain).scenes(index, depth=True)
+    closer = source("val", **plain, data__photo_scale=3).scenes(index, depth=True, photos=True)
+    assert usual.photos is None
+    assert closer.photos is not None
+    assert closer.photos.shape == (12, 3, 3 * SIZE, 3 * SIZE)
+    for name in ("R_cam_obj", "t_cam_obj", "boxes", "K", "objects", "targets"):
+        assert torch.equal(getattr(closer, name), getattr(usual, name)), name
+    assert closer.images.shape == usual.images.shape
+    reduced = torch.nn.functional.avg_pool2d(closer.photos, 3)
+    assert (reduced - closer.images).abs().mean() < 0.01
+    same = (closer.visible_fraction - usual.visible_fraction).abs() < 0.05  # an occluder may be drawn anew at the limit
+    assert same.float().mean() > 0.8
+    assert (closer.images - usual.images)[same].abs().mean() < 0.03
+    assert (closer.visible_boxes - usual.visible_boxes)[same].abs().max() < 2.5
+    assert closer.depth is not None
+    assert closer.depth.shape == (12, SIZE, SIZE)
+    again = source("val", **plain, data__photo_scale=3).scenes(index)
+    assert again.photos is None, "only where they are asked for"

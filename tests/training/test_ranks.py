@@ -18,7 +18,8 @@ from codepose.apps.cli import main
 from codepose.apps.workflow import train
 from codepose.config import ConfigError, Settings
 from codepose.config_files import to_yaml
-from codepose.estimation.estimator import PoseEstimator, load_codebooks, load_pipeline
+from codepose.estimation.estimator import PoseEstimator
+from codepose.estimation.methods import load_codebooks, load_pipeline
 from codepose.evaluation.benchmark import evaluate
 from codepose.networks.build import build_extended
 from codepose.synthesis.world import World

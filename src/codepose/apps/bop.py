@@ -12,7 +12,7 @@ from codepose.apps.options import Render, with_meshes
 from codepose.config import Settings
 
 if TYPE_CHECKING:
-    from codepose.estimation.estimator import Method
+    from codepose.estimation.methods import Method
     from codepose.evaluation.bop_benchmark import BopResults
     from codepose.training.run import Run
 

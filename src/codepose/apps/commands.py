@@ -78,7 +78,7 @@ def demo(options: o.Demo) -> int:
     if options.pretrained:
         return _demo_pretrained(options)
     from codepose.apps.workflow import evaluate_run, train, trained_methods
-    from codepose.estimation.estimator import PAPER_METHODS
+    from codepose.estimation.methods import PAPER_METHODS
     from codepose.training.run import Run
 
     settings = load_preset("quick")

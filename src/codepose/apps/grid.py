@@ -12,7 +12,7 @@ from pathlib import Path
 from codepose.apps.options import Scale
 from codepose.config import ConfigError, Phase, Settings
 from codepose.config_files import load_preset, override
-from codepose.estimation.estimator import PAPER_METHODS, STAGES, Method
+from codepose.estimation.methods import PAPER_METHODS, STAGES, Method
 from codepose.training.run import Run
 
 SCHEDULES = ("t1", "t2")

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from codepose.config_files import load_settings, override, to_yaml
-from codepose.estimation.estimator import STAGES, Method, load_codebooks, load_pipeline
+from codepose.estimation.methods import STAGES, Method, load_codebooks, load_pipeline
 from codepose.training.checkpoint import load_state, save_state
 from codepose.training.run import Run, RunError, write_atomically
 

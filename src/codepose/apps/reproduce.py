@@ -16,7 +16,7 @@ from codepose.apps.options import Reproduce, Scale
 from codepose.apps.workflow import evaluate_run, train
 from codepose.config import Settings
 from codepose.config_files import load_settings
-from codepose.estimation.estimator import STAGES
+from codepose.estimation.methods import STAGES
 from codepose.evaluation.grid_report import write_grid_report
 from codepose.networks.build import build_detector, build_extended, build_joint, build_original
 from codepose.networks.detector import Detector
@@ -115,7 +115,7 @@ def plan_table(scale: Scale, patterns: Sequence[str], seeds: int, device: str = 
 
 
 def stage_cost(settings: Settings, name: str, device: torch.device) -> Cost:
-    """Returns what one stage of a run costs on this device, from an iteration on four images."""
+    """Returns what one stage of a run costs on this device, from an iteration done now."""
     return measure(fresh_stage(settings, name, device), settings, device)
 
 

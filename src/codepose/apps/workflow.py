@@ -15,12 +15,12 @@ import torch
 
 from codepose.config import Settings
 from codepose.estimation.confidence import Confidence
-from codepose.estimation.estimator import (
+from codepose.estimation.estimator import PoseEstimator
+from codepose.estimation.methods import (
     METHODS,
     PAPER_METHODS,
     STAGES,
     Method,
-    PoseEstimator,
     confidence_mark,
     confidence_path,
     load_codebooks,

@@ -4,13 +4,15 @@ A box that is 5 % too large puts the part 5 % too near. The part's outline in th
 the edges of a render (silhouette, creases, and where one colour of the part ends and the next begins; without light)
 are laid over the edges of the photo, and moved and scaled until they run along them. Edges are compared by direction
 without sign, strong and weak ones alike, as in Hinterstoisser et al., "Gradient Response Maps", TPAMI 2012; what an
-occluder hides matches nothing and votes for nothing. Votes are summed, not averaged: averages prefer short outlines,
-which are easy to match, to the true one (docs/results.md).
+occluder hides matches nothing and votes for nothing. The sum of the votes is divided by the root of the outline's
+length, as a matched filter by its template's norm: averages prefer short outlines, which are easy to match, sums long
+ones, which always cross some edge of a clutter (docs/results.md).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import math
+from dataclasses import dataclass, fields, replace
 
 import torch
 from kornia.filters import gaussian_blur2d
@@ -21,12 +23,8 @@ from codepose import geometry
 from codepose.synthesis.renderer import Instances
 from codepose.synthesis.world import World
 
-SIDE = 96
-"""Pixels along the window in which edges are compared."""
-_PAD = 1.6
-"""The window's side over the box's: room for a box that is too small or beside the part."""
-_BOX = SIDE / _PAD
-"""The box's longer side in pixels of the window."""
+PAD = 1.6
+"""The side of the window in which edges are compared over the box's: room for a box too small or beside the part."""
 _POINTS = 256
 """Edge points of a render that vote."""
 _OUTLINE, _COLOR = 1.5, 2.0
@@ -35,11 +33,15 @@ _FAINT = 0.05
 """Gradient at which an edge of the photo counts half."""
 _BLUR = 1.0
 """Pixels beside an edge at which it is still felt."""
+_POWER = 0.5
+"""What a match gains by the length of its outline: 0 = nothing (votes averaged), 1 = votes summed."""
 _PRIOR = 0.01
 _PRIOR_SHIFT, _PRIOR_SCALE = 0.06, 0.10
 """How far boxes usually are off: share of the side, and of the size."""
-_RENDERS = 128
-"""Views rendered at a time."""
+_RENDERS = 32
+"""Views rendered at a time: few enough for a CPU's caches."""
+_MARGIN = 2
+"""Pixels around a render."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,6 @@ class Reach:
 
 
 Reaches = tuple[Reach, ...]
-
-FAR: Reaches = (Reach(0.12, 0.20, 9), Reach(0.045, 0.075, 7), Reach(0.010, 0.015, 3))
-"""From a box's error down to a third of a pixel."""
-NEAR: Reaches = (Reach(0.04, 0.06, 5), Reach(0.012, 0.018, 3))
-"""After a small turn."""
 
 
 def edge_field(images: Tensor, sigma: float) -> Tensor:
@@ -84,7 +81,8 @@ def _edges(images: Tensor) -> tuple[Tensor, Tensor]:
 
     Over all channels: that of the structure tensor's larger axis.
     """
-    gy, gx = torch.gradient(images, dim=(2, 3))
+    gx = F.pad(images[..., 2:] - images[..., :-2], (1, 1)).mul_(0.5)
+    gy = F.pad(images[..., 2:, :] - images[..., :-2, :], (0, 0, 1, 1)).mul_(0.5)
     doubled = torch.stack(((gx - gy).mul_(gx + gy).sum(1), (2.0 * gx).mul_(gy).sum(1)), 1)
     square = doubled.square().sum(1).sqrt()
     return doubled / square[:, None].clamp_min(1e-12), square
@@ -105,29 +103,32 @@ class Contours:
     length: Tensor
 
 
-def contours(depth: Tensor, normal: Tensor, color: Tensor) -> Contours:
+def contours(depth: Tensor, normal: Tensor, color: Tensor, order: Tensor) -> Contours:
     """Picks edge points of renders: silhouettes, creases, and borders between colours.
 
     Args:
         depth: (M, H, W), 0 = nothing there.
-        normal: (M, H, W, 3).
-        color: (M, H, W, 3) unlit, in [0, 1].
+        normal: (M, H, W, 3), zero where nothing is.
+        color: (M, H, W, 3) unlit, in [0, 1], zero where nothing is.
+        order: (M, H, W) in [0, 1): where there are more edge pixels than points, those of the highest are picked.
     """
-    inside = (depth > 0)[:, None]
-    shape, paint = (torch.where(inside, x.permute(0, 3, 1, 2), 0.0) for x in (normal, color))
+    inside = (depth > 0).float()[:, None]
+    planes = depth.new_empty(len(depth), 7, *depth.shape[1:])
+    planes[:, :1] = _OUTLINE * inside
+    planes[:, 1:4] = normal.permute(0, 3, 1, 2)
+    paint = color.permute(0, 3, 1, 2)
     mean = paint.sum((2, 3), keepdim=True) / inside.sum((2, 3), keepdim=True).clamp_min(1)
-    paint = torch.where(inside, paint, mean)  # around the part, so that its outline does not count twice
-    directions, square = _edges(torch.cat((_OUTLINE * inside, shape, _COLOR * paint), 1))
-    square = square.flatten(1)
-    strong = square > 0.25 * square.amax(1, keepdim=True).clamp_min(1e-6)
-    # the same points whenever a view is rendered again: a fixed shuffle of the pixels says which
-    order = torch.rand(square.shape[1], generator=torch.Generator().manual_seed(0)).to(square)
-    picked = (strong * (1.0 + order)).topk(min(_POINTS, square.shape[1]), dim=1)
+    # the mean around the part, so that its outline does not count twice
+    planes[:, 4:] = _COLOR * (paint + mean * (1.0 - inside))
+    directions, square = _edges(planes)
+    strong = square > 0.25 * square.amax((1, 2), keepdim=True).clamp_min(1e-6)
+    ranked = (strong * (1.0 + order)).flatten(1)
+    picked = ranked.topk(min(_POINTS, ranked.shape[1]), dim=1)
     there = picked.values > 0
     width = depth.shape[2]
     points = torch.stack((picked.indices % width, picked.indices // width), -1) + 0.5
     chosen = directions.flatten(2).gather(2, picked.indices[:, None].expand(-1, 2, -1)).transpose(1, 2)
-    return Contours(points, chosen * there[..., None], strong.sum(1))
+    return Contours(points, chosen * there[..., None], strong.sum((1, 2)))
 
 
 class ContourMatcher:
@@ -140,13 +141,27 @@ class ContourMatcher:
         boxes: (N, 4) the detections.
         objects: (N,) which object.
         K: (3, 3) the images' camera.
+        side: Pixels along a window.
     """
 
-    def __init__(self, world: World, images: Tensor, which: Tensor, boxes: Tensor, objects: Tensor, K: Tensor) -> None:
-        self._world, self._objects = world, objects
-        windows = geometry.padded_square(boxes, _PAD)
-        self._K = geometry.crop_camera(K, windows, SIDE)  # (N, 3, 3)
-        self._field = edge_field(_windows(images, which, windows), _BLUR)
+    def __init__(
+        self,
+        world: World,
+        images: Tensor,
+        which: Tensor,
+        boxes: Tensor,
+        objects: Tensor,
+        K: Tensor,
+        *,
+        side: int,
+    ) -> None:
+        self._world, self._objects, self._side = world, objects, side
+        self._box = side / PAD  # the box's longer side in pixels of the window
+        windows = geometry.padded_square(boxes, PAD)
+        self._K = geometry.crop_camera(K, windows, side)  # (N, 3, 3)
+        self._field = edge_field(_windows(images, which, windows, side), _BLUR)
+        # the same points whenever a view is rendered again: a fixed shuffle of the window's pixels says which
+        self._order = torch.rand(side, side, generator=torch.Generator().manual_seed(0)).to(boxes)
         self._length: Tensor | None = None  # (N,) of the contours first drawn, in the mean: what scores are shares of
 
     def fit(self, R_view: Tensor, t: Tensor, start: Tensor, reaches: Reaches) -> tuple[Tensor, Tensor]:
@@ -159,8 +174,8 @@ class ContourMatcher:
             reaches: Grids, coarse to fine.
 
         Returns:
-            t (N, k, 3) and scores (N, k): 0 = chance, 1 = as many edge pixels lie on edges of the photo that run their
-            way as the contours drawn at the first call have in the mean.
+            t (N, k, 3) and scores (N, k): 0 = chance, 1 = all edge pixels lie on edges of the photo that run their way,
+            for an outline as long as those drawn at the first call are in the mean.
         """
         count = R_view.shape[1]
         K = self._K.repeat_interleave(count, 0)
@@ -175,11 +190,11 @@ class ContourMatcher:
         score = begin.new_zeros(len(begin))
         for reach in reaches:
             grid = _grid(reach).to(begin)
-            shifts = shift + grid[None, :, :2] * _BOX
+            shifts = shift + grid[None, :, :2] * self._box
             scales = scale + grid[None, :, 2]
-            match = _match(self._field, drawn, center, shifts, scales.exp(), count) * (share * scales.exp())
+            match = _match(self._field, drawn, center, shifts, scales.exp(), count) * (share * scales.exp()) ** _POWER
             off = (center - at_box)[:, None] + shifts
-            far = (off / (_BOX * _PRIOR_SHIFT)).square().sum(-1)
+            far = (off / (self._box * _PRIOR_SHIFT)).square().sum(-1)
             far = far + ((scales + from_box[:, None]) / _PRIOR_SCALE).square()
             value = match - _PRIOR * far
             best = value.argmax(1, keepdim=True)
@@ -193,16 +208,31 @@ class ContourMatcher:
     def _draw(self, R_view: Tensor, t: Tensor, K: Tensor) -> Contours:
         objects = self._objects.repeat_interleave(len(t) // len(self._objects))
         R = geometry.offaxis_rotation(t) @ R_view
-        parts = []
-        for one, turned, moved, camera in zip(*(torch.split(x, _RENDERS) for x in (objects, R, t, K)), strict=True):
-            seen = self._world.renderer.render(Instances.single(one, turned, moved), camera, (SIDE, SIDE))
-            parts.append(contours(seen.depth, seen.normal, seen.color))
+        parts = [
+            self._drawn(*part) for part in zip(*(torch.split(x, _RENDERS) for x in (objects, R, t, K)), strict=True)
+        ]
         return Contours(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Contours)))
 
+    def _drawn(self, objects: Tensor, R: Tensor, t: Tensor, K: Tensor) -> Contours:
+        """Renders the parts; on a CPU only the pixels around them, which a GPU would have to ask for."""
+        instances = Instances.single(objects, R, t)
+        if K.is_cuda:
+            seen = self._world.renderer.render(instances, K, (self._side, self._side))
+            return contours(seen.depth, seen.normal, seen.color, self._order.expand_as(seen.depth))
+        boxes = self._world.renderer.projected_boxes(instances, K).nan_to_num().clamp(0.0, self._side)
+        side = min(self._side, math.ceil(float(geometry.box_size(boxes).max())) + 2 * _MARGIN)
+        corner = (geometry.box_center(boxes) - side / 2).round().clamp(0, self._side - side).long()  # (M, 2)
+        K = K.clone()
+        K[:, :2, 2] -= corner
+        seen = self._world.renderer.render(instances, K, (side, side))
+        columns, rows = (corner[:, axis, None] + torch.arange(side, device=corner.device) for axis in (0, 1))
+        found = contours(seen.depth, seen.normal, seen.color, self._order[rows[:, :, None], columns[:, None]])
+        return replace(found, points=found.points + corner[:, None])
 
-def _windows(images: Tensor, which: Tensor, windows: Tensor) -> Tensor:
+
+def _windows(images: Tensor, which: Tensor, windows: Tensor, side: int) -> Tensor:
     """Cuts windows (N, 4) out of images; beyond its edge the image goes on as it ends, so that no edge is made."""
-    grid = geometry.sampling_grid(windows, SIDE, (images.shape[3], images.shape[2]))
+    grid = geometry.sampling_grid(windows, side, (images.shape[3], images.shape[2]))
     return F.grid_sample(images[which], grid, padding_mode="border", align_corners=False)
 
 
@@ -221,12 +251,17 @@ def _grid(reach: Reach) -> Tensor:
 def _match(field: Tensor, drawn: Contours, center: Tensor, shifts: Tensor, scales: Tensor, count: int) -> Tensor:
     """Mean agreement of direction (M, G) of every contour with its photo's edges, under every shift and scale."""
     around = drawn.points - center[:, None]  # (M, P, 2)
-    where = center[:, None, None] + shifts[:, :, None] + around[:, None] * scales[..., None, None]  # (M, G, P, 2)
-    images, grid = len(field), where.shape[1]
-    where = where.view(images, count * grid, -1, 2)
-    found = F.grid_sample(field, where * (2.0 / SIDE) - 1.0, align_corners=False)  # (N, 2, k G, P)
-    found = found.view(images, 2, count, grid, -1)
-    directions = drawn.directions.view(images, count, 1, -1, 2)
-    votes = found[:, 0] * directions[..., 0] + found[:, 1] * directions[..., 1]  # (N, k, G, P)
+    of_image = (torch.split(x, count) for x in (around, center, shifts, scales, drawn.directions))
+    parts = [_votes(*one) for one in zip(field, *of_image, strict=True)]  # image by image: a CPU's caches hold one
     voters = (drawn.directions != 0).any(-1).sum(1).clamp_min(1)
-    return votes.sum(-1).flatten(0, 1) / voters[:, None]
+    return torch.cat(parts) / voters[:, None]
+
+
+def _votes(field: Tensor, around: Tensor, center: Tensor, shifts: Tensor, scales: Tensor, directions: Tensor) -> Tensor:
+    """Summed agreement (k, G) of k contours with the edges of one photo (2, H, W)."""
+    where = around[:, None] * scales[..., None, None] + (center[:, None] + shifts)[:, :, None]  # (k, G, P, 2)
+    where = (where * (2.0 / field.shape[2]) - 1.0).flatten(0, 1)
+    found = F.grid_sample(field[None], where[None], align_corners=False)[0].view(2, *scales.shape, -1)  # (2, k, G, P)
+    votes = sum(found[axis] @ directions[..., axis, None] for axis in (0, 1))
+    assert isinstance(votes, Tensor)
+    return votes[..., 0]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -15,93 +14,19 @@ from torch import Tensor
 
 from codepose import geometry
 from codepose.config import ConfigError, Settings
-from codepose.estimation.codebook import Codebook, CodebookError, build_codebook, fingerprint
+from codepose.estimation.codebook import Codebook
 from codepose.estimation.confidence import Confidence, evidence
 from codepose.estimation.depth import DepthRefiner
 from codepose.estimation.detection import Detection
-from codepose.estimation.pipelines import JointPipeline, Pipeline, TwoStagePipeline
-from codepose.estimation.refine import Refined, Refiner, Seen
-from codepose.estimation.windows import least_overlap, merged, windows
-from codepose.networks.build import build_detector, build_extended, build_joint, build_original
+from codepose.estimation.methods import Method, load_codebooks, load_confidence, load_pipeline
+from codepose.estimation.pipelines import Pipeline
+from codepose.estimation.refine import Photos, Refined, Refiner, Seen, useful_size
+from codepose.estimation.windows import Window, least_overlap, merged, windows
 from codepose.networks.compilation import compile_convolutions
 from codepose.networks.detector import Boxes
 from codepose.synthesis.lookalikes import spread_views
 from codepose.synthesis.world import World
-from codepose.training.run import Run, RunError
-
-Method = Literal["joint", "extended", "original", "jitter"]
-METHODS: tuple[Method, ...] = get_args(Method)
-PAPER_METHODS: tuple[Method, ...] = ("joint", "extended", "original")
-STAGES: dict[Method, tuple[str, ...]] = {
-    "joint": ("step2",),
-    "extended": ("detector", "step1"),
-    "original": ("detector", "original"),
-    "jitter": ("detector", "jitter"),
-}
-"""The finished stages a method needs."""
-
-
-def load_pipeline(run: Run, method: Method, device: torch.device) -> Pipeline:
-    """Returns a method's networks with their trained weights.
-
-    Raises:
-        RunError: A stage the method needs is not done.
-    """
-    # the weights come from the run: ImageNet's are not wanted again
-    settings = run.settings.model_copy(update={"network": run.settings.network.model_copy(update={"weights": "none"})})
-    if method == "joint":
-        joint = build_joint(settings)
-        run.load_weights("step2", joint)
-        return JointPipeline(joint, run.settings, device)
-    if method not in METHODS:
-        raise RunError(f"no method is called {method!r}; there are {', '.join(METHODS)}")
-    detector = build_detector(settings)
-    run.load_weights("detector", detector)
-    autoencoder = build_original(settings) if method == "original" else build_extended(settings)
-    run.load_weights(STAGES[method][-1], autoencoder)
-    return TwoStagePipeline(detector, autoencoder, run.settings, device)
-
-
-def load_codebooks(run: Run, method: Method, pipeline: Pipeline, world: World | None = None) -> list[Codebook]:
-    """Reads a method's codebooks, one an object; builds and saves those that are missing or of other weights.
-
-    Args:
-        run: Where they are kept.
-        method: Whose they are.
-        pipeline: Its networks.
-        world: Its meshes; loaded only if a codebook must be built.
-    """
-    mark = fingerprint(pipeline)
-    books = []
-    for index in range(len(run.settings.objects)):
-        path = run.stage("codebooks") / f"{method}-{index + 1}.safetensors"
-        try:
-            book = Codebook.load(path, mark) if path.exists() else None
-        except CodebookError:
-            book = None  # of earlier weights
-        if book is None:
-            world = world or World(run.settings, pipeline.device)
-            book = build_codebook(pipeline, world, index)
-            book.save(path)
-        books.append(book.to(pipeline.device))
-    return books
-
-
-def confidence_path(run: Run, method: Method, *, refined: bool) -> Path:
-    """Returns where a method's calibration is kept."""
-    return run.path / "confidence" / f"{method}{'-refined' if refined else ''}.json"
-
-
-def load_confidence(run: Run, method: Method, books: list[Codebook], *, refined: bool) -> Confidence | None:
-    """Reads a method's calibration; None where there is none of these codebooks' network and settings."""
-    mark = confidence_mark(books, run.settings, refined=refined)
-    return Confidence.load(confidence_path(run, method, refined=refined), mark)
-
-
-def confidence_mark(books: list[Codebook], settings: Settings, *, refined: bool) -> str:
-    """Returns a hash of what the evidence depends on; the codebooks know that of the network."""
-    refinement = settings.refinement.model_dump_json(exclude_defaults=True) if refined else ""
-    return hashlib.sha256((books[0].fingerprint + refinement).encode()).hexdigest()
+from codepose.training.run import Run
 
 
 @dataclass(frozen=True)
@@ -236,19 +161,22 @@ class PoseEstimator:
         return World(self.settings, self.device) if self.refiner is None else self.refiner.world
 
     @torch.no_grad()
-    def estimate(self, images: Tensor, K: Tensor, *, min_score: float = 0.0) -> list[list[Detection]]:
+    def estimate(
+        self, images: Tensor, K: Tensor, *, min_score: float = 0.0, photos: Photos | None = None
+    ) -> list[list[Detection]]:
         """Finds the objects in a batch at the network's own scale.
 
         Args:
             images: (B, 3, S, S) in [0, 1] on the estimator's device.
             K: (3, 3) camera of all of them, pixel centres at integer + 0.5.
             min_score: Boxes below get no pose and are left out.
+            photos: The same images at a higher resolution, for refinement.
 
         Returns:
             Each image's detections, best first.
         """
         prepared = self.pipeline.prepare(images)
-        return self._described(prepared, _above(self.pipeline.detect(prepared), min_score), K)
+        return self._described(prepared, _above(self.pipeline.detect(prepared), min_score), K, photos)
 
     @torch.no_grad()
     def _looked(self, photo: Tensor, K: Tensor, tiles: int, min_score: float) -> list[Detection]:
@@ -264,17 +192,30 @@ class PoseEstimator:
             whole = ~view.cuts(found["boxes"], size, width, height)
             found = {name: values[whole] for name, values in found.items()}
             if len(found["boxes"]):
-                looks.append((prepared, found, camera))
+                looks.append((prepared, found, camera, self._closer(view, photo, K, camera)))
                 in_photo.append(found | {"boxes": view.to_photo(found["boxes"], size)})
         result: list[Detection] = []
         kept = merged(in_photo, self.settings.detection.nms) if looks else []
-        for (prepared, found, camera), there, keep in zip(looks, in_photo, kept, strict=True):
-            described = self._described(prepared, [{name: values[keep] for name, values in found.items()}], camera)[0]
+        for (prepared, found, camera, closer), there, keep in zip(looks, in_photo, kept, strict=True):
+            chosen = [{name: values[keep] for name, values in found.items()}]
+            described = self._described(prepared, chosen, camera, closer)[0]
             places = there["boxes"][keep].double().cpu().numpy()
             result += [replace(d, box=box) for d, box in zip(described, places, strict=True)]
         return sorted(result, key=lambda d: -d.score)
 
-    def _described(self, prepared: object, found: list[Boxes], K: Tensor) -> list[list[Detection]]:
+    def _closer(self, view: Window, photo: Tensor, K: Tensor, camera: Tensor) -> Photos | None:
+        """What refinement sees of a window beyond the network's image, of the given camera."""
+        of_network = self.settings.data.camera
+        size = useful_size(sum(of_network.box_side) / 2, of_network.image_size)
+        size = min(size, max(view.width, view.height))
+        if self.refiner is None or size <= of_network.image_size:
+            return None
+        image, finer = view.look(photo, K, size)
+        return Photos(image, (finer / camera).diagonal()[:2])
+
+    def _described(
+        self, prepared: object, found: list[Boxes], K: Tensor, photos: Photos | None
+    ) -> list[list[Detection]]:
         """Gives each image's boxes their poses."""
         boxes = torch.cat([f["boxes"] for f in found])
         which = torch.cat([torch.full((len(f["boxes"]),), i, device=boxes.device) for i, f in enumerate(found)])
@@ -283,7 +224,7 @@ class PoseEstimator:
         result: list[list[Detection]] = [[] for _ in found]
         if len(boxes) == 0:
             return result
-        estimates = self.poses(prepared, boxes, which, objects, K)
+        estimates = self.poses(prepared, boxes, which, objects, K, photos)
         confidence = self.confidences(scores, estimates)
         reconstructions = estimates.reconstructions.cpu().numpy()
         R, t = estimates.R, estimates.t
@@ -312,7 +253,15 @@ class PoseEstimator:
             return None
         return self.confidence(evidence(scores, estimates.similarity, estimates.agreement, estimates.contour))
 
-    def poses(self, prepared: object, boxes: Tensor, images: Tensor, objects: Tensor, K: Tensor) -> Estimates:
+    def poses(
+        self,
+        prepared: object,
+        boxes: Tensor,
+        images: Tensor,
+        objects: Tensor,
+        K: Tensor,
+        photos: Photos | None = None,
+    ) -> Estimates:
         """Returns the poses of N given boxes.
 
         Args:
@@ -321,6 +270,7 @@ class PoseEstimator:
             images: (N,) which image each is in.
             objects: (N,) which object.
             K: (3, 3) the images' camera.
+            photos: The images at a higher resolution, for refinement.
         """
         latents = self.pipeline.latents(prepared, boxes, images)
         reconstructions = self.pipeline.decode(latents)
@@ -339,12 +289,14 @@ class PoseEstimator:
                 continue
             pixels = self.pipeline.pixels(prepared)
             seen = Seen(pixels, images[mine], boxes[mine], objects[mine], K, reconstructions[mine])
-            found = self._refined(self.refiner, index, values, views, seen)
+            found = self._refined(self.refiner, index, values, views, seen, photos)
             R[mine], t[mine] = geometry.offaxis_rotation(found.t) @ found.R_view, found.t
             agreement[mine], contour[mine] = found.agreement, found.contour
         return Estimates(R, t, similarity, agreement, contour, latents, reconstructions)
 
-    def _refined(self, refiner: Refiner, index: int, values: Tensor, views: Tensor, seen: Seen) -> Refined:
+    def _refined(
+        self, refiner: Refiner, index: int, values: Tensor, views: Tensor, seen: Seen, photos: Photos | None
+    ) -> Refined:
         """Refines detections of one object from its codebook's nearest views (N, k) and their cosines."""
         settings, book = self.settings.refinement, self.codebooks[index]
         symmetries = refiner.world.objects[index].symmetries
@@ -352,7 +304,7 @@ class PoseEstimator:
         picked = spread_views(book.rotations[ranked], settings.hypotheses, settings.apart_deg, symmetries)
         starts, count = ranked.gather(1, picked), picked.shape[1]
         _, t = book.poses(starts.flatten(), seen.boxes.repeat_interleave(count, 0), seen.K)
-        return refiner(seen, book.rotations[starts], t.view(-1, count, 3), cosines.gather(1, picked))
+        return refiner(seen, book.rotations[starts], t.view(-1, count, 3), cosines.gather(1, picked), photos)
 
 
 def _device(name: str) -> torch.device:

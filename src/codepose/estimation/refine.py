@@ -9,19 +9,45 @@ says nothing about where the part is and how far away: that is what the edges ar
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 
 import torch
 from kornia.geometry.conversions import axis_angle_to_rotation_matrix
 from torch import Tensor
 from torch.nn import functional as F
 
+from codepose import geometry
 from codepose.config import RefinementSettings
-from codepose.estimation.contours import FAR, NEAR, ContourMatcher, Reaches
+from codepose.estimation.contours import PAD, ContourMatcher, Reach, Reaches
+from codepose.synthesis.batches import SceneBatch
 from codepose.synthesis.world import World
 
 _RENDERS = 256
 """Views rendered at a time."""
+
+
+@dataclass(frozen=True)
+class _Level:
+    """A resolution at which renders are compared with the photo: pixels along a window, and where to search."""
+
+    side: int
+    first: Reaches
+    near: Reaches  # after a small turn
+
+
+_COARSE = _Level(
+    side=96,
+    first=(Reach(0.12, 0.20, 9), Reach(0.045, 0.075, 7), Reach(0.010, 0.015, 3)),  # from a box's error
+    near=(Reach(0.04, 0.06, 5), Reach(0.012, 0.018, 3)),
+)
+_FINE = _Level(
+    side=192,
+    first=(Reach(0.03, 0.045, 7), Reach(0.008, 0.012, 3)),
+    near=(Reach(0.02, 0.03, 5), Reach(0.006, 0.009, 3)),
+)
+_CLOSER = 1.25
+"""From so many photo pixels on for one of the coarse window's, the fine one shows more."""
 
 
 def agreement(reconstructions: Tensor, renders: Tensor) -> Tensor:
@@ -63,6 +89,47 @@ class Seen:
         """Returns a copy on a device."""
         return Seen(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
+    def through(self, photos: Photos) -> Seen:
+        """Returns the same detections in the photos' pixels."""
+        scale = photos.scale.to(self.K)
+        K = torch.cat((self.K[:2] * scale[:, None], self.K[2:]))
+        return replace(self, images=photos.images.to(self.images), boxes=self.boxes * scale.repeat(2), K=K)
+
+    def select(self, chosen: Tensor) -> Seen:
+        """Returns some of the detections, by their numbers."""
+        own = {name: getattr(self, name)[chosen] for name in ("which", "boxes", "objects", "reconstructions")}
+        return replace(self, **own)
+
+
+@dataclass(frozen=True)
+class Photos:
+    """What the camera saw, where that is more than the network sees.
+
+    Attributes:
+        images: (B, 3, H, W) in [0, 1], with the network's images' field of view.
+        scale: (2,) pixels of these over pixels of the network's images, across and down.
+    """
+
+    images: Tensor
+    scale: Tensor
+
+    @classmethod
+    def of(cls, scenes: SceneBatch) -> Photos | None:
+        """Returns those of a batch of scenes, if it has any."""
+        if scenes.photos is None:
+            return None
+        return cls(scenes.photos, scenes.K.new_full((2,), scenes.photos.shape[-1] / scenes.images.shape[-1]))
+
+
+def useful_size(box_side: float, size: int) -> int:
+    """Returns the side of images beyond which refinement sees no more.
+
+    Args:
+        box_side: Longer side of a middling box, in pixels at the network's scale.
+        size: Side of the network's images.
+    """
+    return max(size, round(size * _FINE.side / (PAD * box_side)))
+
 
 @dataclass(frozen=True)
 class Refined:
@@ -98,7 +165,23 @@ class _Hypotheses:
         value = value.nan_to_num(nan=-math.inf)
         rows = torch.arange(len(value), device=value.device)[:, None]
         top = value.topk(min(keep, value.shape[1]), dim=1).indices
-        return _Hypotheses(*(getattr(self, f.name)[rows, top] for f in fields(self)))
+        return self._each(lambda values: values[rows, top])
+
+    def select(self, chosen: Tensor) -> _Hypotheses:
+        """Some of the detections."""
+        return self._each(lambda values: values[chosen])
+
+    def replaced(self, chosen: Tensor, new: _Hypotheses) -> _Hypotheses:
+        """Other hypotheses, as many, for some of the detections."""
+        return _Hypotheses(*(getattr(self, f.name).index_copy(0, chosen, getattr(new, f.name)) for f in fields(self)))
+
+    def repeated(self, turns: Tensor) -> _Hypotheses:
+        """Every hypothesis in every one of the turns (m, 3, 3)."""
+        each = self._each(lambda values: values.repeat_interleave(len(turns), 1))
+        return replace(each, R_view=(turns.to(self.R_view) @ self.R_view[:, :, None]).flatten(1, 2))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> _Hypotheses:
+        return _Hypotheses(*(change(getattr(self, f.name)) for f in fields(self)))
 
     def joined(self, other: _Hypotheses) -> _Hypotheses:
         return _Hypotheses(*(torch.cat((getattr(self, f.name), getattr(other, f.name)), 1) for f in fields(self)))
@@ -117,36 +200,46 @@ class Refiner:
         self.settings = settings
 
     @torch.no_grad()
-    def __call__(self, seen: Seen, R_view: Tensor, t: Tensor, similarity: Tensor) -> Refined:
+    def __call__(
+        self, seen: Seen, R_view: Tensor, t: Tensor, similarity: Tensor, photos: Photos | None = None
+    ) -> Refined:
         """Finds each detection's best pose.
 
         Args:
-            seen: The detections.
+            seen: The detections, in the network's images.
             R_view: (N, k, 3, 3) to start from, such as the codebook's best views.
             t: (N, k, 3) mm, where the boxes put them.
             similarity: (N, k) cosines of their codes with the detections'.
+            photos: The same images at a higher resolution; the last rounds look at these where they show more.
         """
         home, settings = R_view.device, self.settings
         seen = seen.to(self.world.device)
         R_view, t, similarity = (x.to(self.world.device) for x in (R_view, t, similarity))
-        matcher = ContourMatcher(self.world, seen.images, seen.which, seen.boxes, seen.objects, seen.K)
-        found = _Hypotheses(R_view, t, similarity, *self._laid(seen, matcher, R_view, t, t, FAR))
-        for turn in range(settings.rounds):
-            found = found.best(settings.keep, settings)
-            steps = _small_turns(settings.step_deg * 0.5**turn).to(found.R_view)
-            near = (steps @ found.R_view[:, :, None]).flatten(1, 2)  # (N, 8 keep, 3, 3)
-            boxed, begin, like = (x.repeat_interleave(len(steps), 1) for x in (found.boxed, found.t, found.similarity))
-            laid = self._laid(seen, matcher, near, boxed, begin, NEAR)
-            found = found.joined(_Hypotheses(near, boxed, like, *laid))
+        unknown = torch.zeros_like(similarity)
+        start = _Hypotheses(R_view, t, similarity, t, unknown, unknown)
+        found = self._searched(_COARSE, seen, start, settings.keep, settings.step_deg)
         one = found.best(1, settings)
+        close = seen if photos is None else seen.through(photos)
+        closer = _shown_closer(close.boxes)
+        if len(closer):
+            again = found.select(closer).best(settings.fine_hypotheses, settings)
+            finer = self._searched(_FINE, close.select(closer), again, settings.fine_keep, settings.fine_step_deg)
+            one = one.replaced(closer, finer.best(1, settings))
         return Refined(*(x[:, 0].to(home) for x in (one.R_view, one.t, one.agreement, one.contour)))
 
-    def _laid(
-        self, seen: Seen, matcher: ContourMatcher, R_view: Tensor, boxed: Tensor, begin: Tensor, reaches: Reaches
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Lays views over the photo: their t, agreement and contour."""
-        t, contour = matcher.fit(R_view, boxed, begin, reaches)
-        return t, self._agreement(seen, R_view), contour
+    def _searched(self, level: _Level, seen: Seen, start: _Hypotheses, keep: int, step_deg: float) -> _Hypotheses:
+        """Lays hypotheses over the photo, then, again and again, small turns of the ``keep`` best."""
+        matcher = ContourMatcher(self.world, seen.images, seen.which, seen.boxes, seen.objects, seen.K, side=level.side)
+        found = self._laid(start, seen, matcher, level.first)
+        for turn in range(self.settings.rounds):
+            turns = _small_turns(step_deg * 0.5**turn)
+            near = found.best(keep, self.settings).repeated(turns)
+            found = found.joined(self._laid(near, seen, matcher, level.near))
+        return found
+
+    def _laid(self, given: _Hypotheses, seen: Seen, matcher: ContourMatcher, reaches: Reaches) -> _Hypotheses:
+        t, contour = matcher.fit(given.R_view, given.boxed, given.t, reaches)
+        return replace(given, t=t, contour=contour, agreement=self._agreement(seen, given.R_view))
 
     def _agreement(self, seen: Seen, rotations: Tensor) -> Tensor:
         count = rotations.shape[1]
@@ -154,6 +247,11 @@ class Refiner:
         parts = zip(torch.split(which, _RENDERS), torch.split(rotations.flatten(0, 1), _RENDERS), strict=True)
         images = torch.cat([self.world.clean_views(objects, R) for objects, R in parts])
         return agreement(seen.reconstructions, images.reshape(-1, count, *images.shape[1:]))
+
+
+def _shown_closer(boxes: Tensor) -> Tensor:
+    """The numbers of those boxes (N, 4) whose images have more pixels than the coarse windows around them."""
+    return (geometry.box_size(boxes).amax(1) * PAD >= _CLOSER * _COARSE.side).nonzero().squeeze(1)
 
 
 def _small_turns(degrees: float) -> Tensor:

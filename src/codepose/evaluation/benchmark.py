@@ -18,6 +18,7 @@ from codepose.config import Settings
 from codepose.estimation.codebook import Codebook
 from codepose.estimation.depth import DepthRefiner
 from codepose.estimation.estimator import PoseEstimator
+from codepose.estimation.refine import Photos
 from codepose.evaluation.equivalent_poses import pose_errors
 from codepose.evaluation.metrics import box_iou_pairs
 from codepose.evaluation.pose_errors import VSD_DELTA_MM, VSD_TAUS
@@ -79,7 +80,7 @@ def evaluate(
     starts = range(0, images, batch)
     mine = starts[Shares(len(starts)).own]
     for done, start in enumerate(mine, start=1):
-        scenes = source.scenes(torch.arange(start, min(start + batch, images)), depth=True)
+        scenes = source.scenes(torch.arange(start, min(start + batch, images)), depth=True, photos=True)
         found = _found(estimators, scenes)
         found |= {f"{name} + depth": _fitted(refiner, found[name], scenes) for name in fitted}
         found["oracle"] = _oracle(world, books, scenes)
@@ -149,7 +150,7 @@ def _posed(
 ) -> _Estimates:
     """The poses of one box an image; without a detector's score that is the similarity, and nothing is calibrated."""
     order = torch.arange(len(boxes), device=boxes.device)
-    one = estimator.poses(prepared, boxes, order, scenes.objects, scenes.K)
+    one = estimator.poses(prepared, boxes, order, scenes.objects, scenes.K, Photos.of(scenes))
     if score is None:
         return _Estimates(found, boxes, one.R, one.t, one.similarity, one.latents)
     return _Estimates(found, boxes, one.R, one.t, score, one.latents, estimator.confidences(score, one))

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from codepose.estimation.estimator import PAPER_METHODS
+from codepose.estimation.methods import PAPER_METHODS
 from codepose.evaluation import draw, plots
 from codepose.evaluation.comparison import Errors, Spread, auc_difference, read_errors, spread
 from codepose.evaluation.metrics import VISIBLE_EDGES

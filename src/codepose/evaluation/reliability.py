@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from codepose.estimation.confidence import CORRECT, Confidence, evidence
 from codepose.estimation.detection import Detection
 from codepose.estimation.estimator import PoseEstimator
+from codepose.estimation.refine import Photos
 from codepose.evaluation.equivalent_poses import pose_errors
 from codepose.synthesis.batches import SceneBatch
 from codepose.synthesis.scenes import SceneSource, Split
@@ -50,8 +51,9 @@ def calibrate(
     rows: list[tuple[float, float, float, float]] = []
     right: list[bool] = []
     for start in range(0, images, batch):
-        scenes = source.scenes(torch.arange(start, min(start + batch, images)))
-        for i, found in enumerate(estimator.estimate(scenes.images, scenes.K, min_score=min_score)):
+        scenes = source.scenes(torch.arange(start, min(start + batch, images)), photos=True)
+        looked = estimator.estimate(scenes.images, scenes.K, min_score=min_score, photos=Photos.of(scenes))
+        for i, found in enumerate(looked):
             for one in found:
                 rows.append((one.score, one.similarity, one.agreement, one.contour or 0.0))
                 right.append(is_right(world, scenes, i, one))

@@ -48,6 +48,7 @@ class SceneBatch:
         visible_fraction: (B,).
         depth: (B, S, S) mm of object, occluders and clutter before a far plane; None unless asked for.
         K: (3, 3) the camera.
+        photos: (B, 3, n S, n S) in [0, 1], the images at n times their resolution; None unless asked for, and n > 1.
         other_boxes: (B, n, 4) boxes of further instances of trained objects; None where the settings have none.
         other_objects: (B, n) which objects they are, -1 where there is none.
         other_R, other_t: (B, n, 3, 3) and (B, n, 3) mm, their R_cam_obj and t_cam_obj.
@@ -68,6 +69,7 @@ class SceneBatch:
     visible_fraction: Tensor
     depth: Tensor | None
     K: Tensor
+    photos: Tensor | None = None
     other_boxes: Tensor | None = None
     other_objects: Tensor | None = None
     other_R: Tensor | None = None

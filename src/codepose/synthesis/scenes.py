@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from codepose import geometry
 from codepose.config import Settings
@@ -113,8 +114,13 @@ class SceneSource:
             visible_fraction=torch.where(clean, 1.0, render.visible),
         )
 
-    def scenes(self, index: Tensor, difficulty: float = 1.0, *, depth: bool = False) -> SceneBatch:
-        """Returns Step 2's items ``index`` (B,), with test depth for VSD if ``depth`` (38)."""
+    def scenes(
+        self, index: Tensor, difficulty: float = 1.0, *, depth: bool = False, photos: bool = False
+    ) -> SceneBatch:
+        """Returns Step 2's items ``index`` (B,), with test depth for VSD if ``depth`` (38).
+
+        With ``photos``, they are rendered ``data.photo_scale`` times as large, and reduced to the network's size.
+        """
         world, data = self.world, self.settings.data
         draws = Draws(data.seed, f"scenes/{self.split}", index, world.device)
         objects, R_view = self._views("scenes", index)
@@ -124,29 +130,36 @@ class SceneSource:
         companions = None
         if data.occlusion.companions:
             companions = place_companions(world, draws, objects, boxes, same=self.split == "train")
-        K = world.K.expand(len(index), 3, 3)
-        render = self._render(draws, _Posed(objects, R, t, K, companions), size, difficulty, clutter=True)
+        scale = data.photo_scale if photos else 1
+        pixels = scale * size
+        K = geometry.crop_camera(world.K, boxes.new_tensor([[0.0, 0.0, size, size]]), pixels).expand(len(index), 3, 3)
+        posed = _Posed(objects, R, t, K, companions)
+        render = self._render(draws, posed, pixels, difficulty, clutter=True)
         images = self._finish(render.rgba, draws, difficulty)
         clean = self._clean(draws).nonzero().squeeze(1)
         if len(clean):
-            bare = self._bare(_Posed(objects, R, t, K, companions).select(clean), size)
+            bare = self._bare(posed.select(clean), pixels)
             render = render.replaced(clean, bare)
             images[clean] = bare.rgba[:, :3]
             companions = companions.without(clean) if companions is not None else None
+        reduced = images
+        if scale > 1:
+            reduced = F.interpolate(images, (size, size), mode="bilinear", align_corners=False, antialias=True)
         return SceneBatch(
             index=index,
-            images=images,
+            images=reduced,
             targets=world.clean_views(objects, R_view),
             objects=objects,
             boxes=boxes,
-            visible_boxes=_mask_boxes(render.mask) / data.antialias,
+            visible_boxes=_mask_boxes(render.mask) / (data.antialias * scale),
             R_cam_obj=R,
             t_cam_obj=t,
             R_view=R_view,
             visible_fraction=render.visible,
-            depth=self._depth(render.instances, K, size) if depth else None,
+            depth=self._depth(render.instances, world.K.expand_as(K), size) if depth else None,
             K=world.K,
-            **({} if companions is None else self._others(companions, render.beside)),
+            photos=images if scale > 1 else None,
+            **({} if companions is None else self._others(companions, render.beside / scale**2)),
         )
 
     def _views(self, kind: Literal["crops", "scenes"], index: Tensor) -> tuple[Tensor, Tensor]:

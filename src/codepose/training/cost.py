@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from codepose.config import Settings
 from codepose.networks.precision import autocast
-from codepose.training.plan import Stage, total_steps
+from codepose.training.plan import Stage, images_per_step, total_steps
 
 
 @dataclass(frozen=True)
@@ -29,17 +29,17 @@ class Cost:
     seconds: float
 
 
-def measure(stage: Stage, settings: Settings, device: torch.device, *, batch: int = 4) -> Cost:
-    """Runs three small training iterations: one to warm up, one to count, one to time.
+def measure(stage: Stage, settings: Settings, device: torch.device, *, batch: int | None = None) -> Cost:
+    """Runs two training iterations, without the optimiser's part: one to warm up and count, one to time.
 
     Args:
         stage: Its network's gradients are thrown away; weights stay as they are.
         settings: The run's, for the precision.
         device: Where.
-        batch: Images an iteration.
+        batch: Images an iteration; None = the stage's own number.
     """
     network = stage.network.to(device=device).to(memory_format=torch.channels_last).train()
-    size = min(batch, stage.items)
+    size = images_per_step(stage) if batch is None else min(batch, stage.items)
 
     def iterate() -> None:
         with torch.no_grad():
@@ -51,7 +51,6 @@ def measure(stage: Stage, settings: Settings, device: torch.device, *, batch: in
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 
-    iterate()
     with FlopCounterMode(display=False) as counter:
         iterate()
     start = time.perf_counter()

@@ -1,0 +1,98 @@
+"""The methods to estimate a pose: which trained stages each needs, and what a run keeps of it."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+
+from codepose.config import Settings
+from codepose.estimation.codebook import Codebook, CodebookError, build_codebook, fingerprint
+from codepose.estimation.confidence import Confidence
+from codepose.estimation.pipelines import JointPipeline, Pipeline, TwoStagePipeline
+from codepose.networks.build import build_detector, build_extended, build_joint, build_original
+from codepose.synthesis.world import World
+from codepose.training.run import Run, RunError
+
+Method = Literal["joint", "extended", "original", "jitter"]
+METHODS: tuple[Method, ...] = get_args(Method)
+PAPER_METHODS: tuple[Method, ...] = ("joint", "extended", "original")
+STAGES: dict[Method, tuple[str, ...]] = {
+    "joint": ("step2",),
+    "extended": ("detector", "step1"),
+    "original": ("detector", "original"),
+    "jitter": ("detector", "jitter"),
+}
+"""The finished stages a method needs."""
+
+
+_REFINEMENT = "2"
+"""Changes when refinement scores edges in another way: what was calibrated before says nothing then."""
+
+
+def load_pipeline(run: Run, method: Method, device: torch.device) -> Pipeline:
+    """Returns a method's networks with their trained weights.
+
+    Raises:
+        RunError: A stage the method needs is not done.
+    """
+    # the weights come from the run: ImageNet's are not wanted again
+    settings = run.settings.model_copy(update={"network": run.settings.network.model_copy(update={"weights": "none"})})
+    if method == "joint":
+        joint = build_joint(settings)
+        run.load_weights("step2", joint)
+        return JointPipeline(joint, run.settings, device)
+    if method not in METHODS:
+        raise RunError(f"no method is called {method!r}; there are {', '.join(METHODS)}")
+    detector = build_detector(settings)
+    run.load_weights("detector", detector)
+    autoencoder = build_original(settings) if method == "original" else build_extended(settings)
+    run.load_weights(STAGES[method][-1], autoencoder)
+    return TwoStagePipeline(detector, autoencoder, run.settings, device)
+
+
+def load_codebooks(run: Run, method: Method, pipeline: Pipeline, world: World | None = None) -> list[Codebook]:
+    """Reads a method's codebooks, one an object; builds and saves those that are missing or of other weights.
+
+    Args:
+        run: Where they are kept.
+        method: Whose they are.
+        pipeline: Its networks.
+        world: Its meshes; loaded only if a codebook must be built.
+    """
+    mark = fingerprint(pipeline)
+    books = []
+    for index in range(len(run.settings.objects)):
+        path = run.stage("codebooks") / f"{method}-{index + 1}.safetensors"
+        try:
+            book = Codebook.load(path, mark) if path.exists() else None
+        except CodebookError:
+            book = None  # of earlier weights
+        if book is None:
+            world = world or World(run.settings, pipeline.device)
+            book = build_codebook(pipeline, world, index)
+            book.save(path)
+        books.append(book.to(pipeline.device))
+    return books
+
+
+def confidence_path(run: Run, method: Method, *, refined: bool) -> Path:
+    """Returns where a method's calibration is kept."""
+    return run.path / "confidence" / f"{method}{'-refined' if refined else ''}.json"
+
+
+def load_confidence(run: Run, method: Method, books: list[Codebook], *, refined: bool) -> Confidence | None:
+    """Reads a method's calibration; None where there is none of these codebooks' network and settings."""
+    mark = confidence_mark(books, run.settings, refined=refined)
+    return Confidence.load(confidence_path(run, method, refined=refined), mark)
+
+
+def confidence_mark(books: list[Codebook], settings: Settings, *, refined: bool) -> str:
+    """Returns a hash of what the evidence depends on; the codebooks know that of the network."""
+    refinement = ""
+    if refined:
+        refinement = _REFINEMENT + settings.refinement.model_dump_json(exclude_defaults=True)
+        refinement += f" {settings.data.photo_scale}" * (settings.data.photo_scale > 1)
+    return hashlib.sha256((books[0].fingerprint + refinement).encode()).hexdigest()
