@@ -192,7 +192,7 @@ class ToldPipeline(ContentPipeline):
 def refined_error(
     estimator: PoseEstimator, world: World, R_view: Tensor, width: int, height: int
 ) -> tuple[float, float]:
-    """How far off the refined t is, across the ray and along it, as shares of the distance; the box is 5 % too large."""
+    """How far off the refined t is, across the ray and along it, over the distance; the box is 5 % too large."""
     t = torch.tensor([T_CAM_OBJ])
     R = geometry.offaxis_rotation(t) @ R_view
     K = geometry.camera_matrix(0.8 * max(width, height), 0.52 * width, 0.47 * height)
