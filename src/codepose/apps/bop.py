@@ -94,7 +94,7 @@ def evaluate_bop(
         obj_ids: The dataset's numbers of the run's objects, in the order of its settings; None = 1, 2, ...
         images: Only the first so many target images; None = all.
         min_score: Leave out detections below; None = the run's own threshold.
-        refine: Refine rotations by render-and-compare.
+        refine: Refine poses by render-and-compare.
         depth: Fit poses to the dataset's depth images.
         tiles: Besides each whole image, look at overlapping squares of 1/tiles of its longer side.
         device: "auto", "cpu", "cuda" or "cuda:N".

@@ -144,7 +144,7 @@ class Predict:
     """For parts that are small in large photos: besides the whole photo, look at overlapping squares of 1/TILES of its
     longer side, each at the network's scale."""
     refine: bool = True
-    """Refine rotations by render-and-compare with the network's reconstructions; --no-refine is the paper's lookup."""
+    """Refine poses by render-and-compare with the reconstruction and the photo; --no-refine is the paper's lookup."""
     depth: Path | None = None
     """Depth along the optical axis, pixel for pixel the photo's: poses are fitted to it. An image (16-bit PNG, TIFF,
     NPY) for one photo, or a folder of images with the photos' names. 0 = not measured."""

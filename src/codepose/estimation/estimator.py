@@ -93,7 +93,7 @@ class PoseEstimator:
             run: The run's folder.
             method: "joint" (the paper's), or a two-network baseline: "extended" or "original".
             device: "auto", "cpu", "cuda" or "cuda:N".
-            refine: Refine rotations by render-and-compare; ``docs/results.md`` says what it gains and costs.
+            refine: Refine poses by render-and-compare; ``docs/results.md`` says what it gains and costs.
             compile: Compile the networks with ``torch.compile``, for many images on a GPU: the first takes minutes.
 
         Raises:
