@@ -25,7 +25,7 @@ from codepose.estimation.codebook import Codebook, build_codebook, fingerprint
 from codepose.estimation.depth import DepthRefiner
 from codepose.estimation.estimator import PoseEstimator
 from codepose.estimation.methods import load_pipeline
-from codepose.estimation.refine import Refiner, Seen
+from codepose.estimation.refine import Photos, Refiner, Seen
 from codepose.evaluation.vsd import vsd
 from codepose.networks.build import build_detector, build_extended, build_joint
 from codepose.networks.losses import angle_loss, mse
@@ -206,9 +206,11 @@ def test_vsd_agrees(world: World, device: str) -> None:
 def test_refinement_agrees(world: World, there: World, tiny_settings: Settings) -> None:
     """The best of several poses, found by discrete choices: agreement to 0.02, place to 5 mm."""
     scenes = SceneSource(world, "val").scenes(torch.arange(2))
+    larger = torch.nn.functional.interpolate(scenes.images, scale_factor=3.0, mode="bilinear")
+    photos = Photos(larger, torch.full((2,), 3.0))
     seen = Seen(scenes.images, torch.arange(2), scenes.boxes, scenes.objects, scenes.K, scenes.targets)
     R, t = scenes.R_view[:, None].expand(-1, 3, 3, 3), scenes.t_cam_obj[:, None].expand(-1, 3, 3)
-    start = (R, t, torch.zeros(2, 3))
+    start = (R, t, torch.zeros(2, 3), photos)
     found = Refiner(world, tiny_settings.refinement)(seen, *start)
     other = Refiner(there, tiny_settings.refinement)(seen, *start)
     assert other.t.device.type == "cpu", "given back where it came from"

@@ -280,7 +280,9 @@ def test_contours_and_refinement(gpu_world: World, tiny_settings: Settings, monk
     seen = refine.Seen(on_gpu(1, 3, 128, 128), which(2), on_gpu(2, 4), which(2), on_gpu(3, 3), on_gpu(2, 3, 32, 32))
     refiner = refine.Refiner(gpu_world, tiny_settings.refinement)
     monkeypatch.setattr(refine, "_shown_closer", lambda _: which(2))  # reads the boxes
-    assert_on_gpu(refiner(seen, on_gpu(2, 3, 3, 3), on_gpu(2, 3, 3), on_gpu(2, 3)))
+    photos = refine.Photos(on_gpu(1, 3, 384, 384), on_gpu(2))
+    for looked in (None, photos):
+        assert_on_gpu(refiner(seen, on_gpu(2, 3, 3, 3), on_gpu(2, 3, 3), on_gpu(2, 3), looked))
     assert_on_gpu(spread_views(on_gpu(2, 4, 3, 3), 2, 20.0))
 
 

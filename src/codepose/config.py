@@ -127,7 +127,7 @@ class DataSettings(_Frozen):
     """Folder of photos; None = procedural textures (33)."""
     photo_scale: Count = 1
     """Resolution of the scenes of evaluation and calibration over the network's: a camera's photos show more than the
-    network sees, and refinement looks at all of it."""
+    network sees, and refinement looks at them. Blur and noise are then in the photos' pixels."""
     textures: Count = 192
     """How many procedural textures, or photos, are kept in memory for each split."""
     pad: Positive = 1.2
@@ -298,7 +298,7 @@ class RefinementSettings(_Frozen):
     """How often; the step halves each time. 0 = no turns."""
     step_deg: Positive = 8.0
     fine_hypotheses: Count = 8
-    """How many of the best are laid over the photo again at twice the resolution, where the photo shows that much."""
+    """How many of the best are laid over the photo again in windows of twice the resolution, where it shows so much."""
     fine_keep: Count = 2
     """How many of these are then turned, in ``rounds`` as before."""
     fine_step_deg: Positive = 6.0

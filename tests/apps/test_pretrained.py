@@ -12,6 +12,7 @@ from codepose import geometry
 from codepose.apps import commands
 from codepose.apps.cli import main
 from codepose.estimation.estimator import PoseEstimator
+from codepose.estimation.refine import Photos, useful_size
 from codepose.evaluation.metrics import box_iou_pairs
 from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
@@ -32,7 +33,10 @@ def test_it_finds_the_hammer_in_scenes_it_has_never_seen() -> None:
     run = Run.open("hammer")
     plain = PoseEstimator.load(run, device="cpu")
     refined = PoseEstimator.load(run, device="cpu", refine=True)
-    scenes = SceneSource(World(run.settings), "val").scenes(torch.arange(SCENES))
+    for estimator in (plain, refined):
+        assert estimator.confidence is not None, "calibrated with other settings"
+    scenes = SceneSource(World(run.settings), "val").scenes(torch.arange(SCENES), photos=True)
+    photos = Photos.of(scenes, useful_size(run.settings.data.camera))
     prepared = plain.pipeline.prepare(scenes.images)
     found = plain.pipeline.detect(prepared)
     assert all(len(one["boxes"]) for one in found), "a hammer was not found"
@@ -40,7 +44,7 @@ def test_it_finds_the_hammer_in_scenes_it_has_never_seen() -> None:
     assert box_iou_pairs(boxes, scenes.boxes).mean() > 0.8
     errors = []
     for estimator in (plain, refined):
-        poses = estimator.poses(prepared, boxes, torch.arange(SCENES), scenes.objects, scenes.K)
+        poses = estimator.poses(prepared, boxes, torch.arange(SCENES), scenes.objects, scenes.K, photos)
         errors.append(geometry.geodesic_angle(poses.R, scenes.R_cam_obj).rad2deg())
     assert errors[1].median() < 25.0, "random rotations are 120 degrees apart"
     assert (errors[1] < 30).float().mean() > (errors[0] < 30).float().mean()

@@ -10,6 +10,7 @@ import torch
 from codepose import geometry
 from codepose.estimation.contours import ContourMatcher, Reach, contours, edge_field
 from codepose.synthesis.batches import SceneBatch
+from codepose.synthesis.renderer import Instances
 from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
 
@@ -147,3 +148,8 @@ def test_a_render_is_the_same_in_whatever_batch(clean: tuple[World, SceneBatch])
         assert found.sum() > 100
         assert torch.equal(one.points[0][found], together.points[i][found])
         assert torch.allclose(one.directions[0], together.directions[i], atol=1e-4)
+    whole = world.renderer.render(Instances.single(scenes.objects, scenes.R_cam_obj, near), matcher._K, (96, 96))
+    every = contours(whole.depth, whole.normal, whole.color, matcher._order.expand(12, -1, -1))  # as on a GPU
+    assert torch.equal(every.length, together.length)
+    used = every.directions.norm(dim=2) > 0
+    assert torch.equal(every.points[used], together.points[used])

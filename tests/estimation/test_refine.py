@@ -10,7 +10,7 @@ from kornia.geometry.conversions import axis_angle_to_rotation_matrix
 from torch.nn import functional as F
 
 from codepose import geometry
-from codepose.config import RefinementSettings
+from codepose.config import CameraSettings, RefinementSettings
 from codepose.estimation.refine import Photos, Refiner, Seen, agreement, useful_size
 from codepose.synthesis.batches import SceneBatch
 from codepose.synthesis.scenes import SceneSource
@@ -89,26 +89,38 @@ def test_photos_of_a_higher_resolution_give_sharper_poses(photographed: tuple[Wo
     refiner = Refiner(world, RefinementSettings(agreement=0.0))
     alike = torch.zeros(len(start), 1)
     coarse = refiner(seen_in(scenes), start, t, alike)
-    fine = refiner(seen_in(scenes), start, t, alike, Photos.of(scenes))
+    fine = refiner(seen_in(scenes), start, t, alike, Photos.of(scenes, 384))
     moved, was = ((x.t - scenes.t_cam_obj).norm(dim=1) for x in (fine, coarse))
     assert moved.median() < 0.7 * was.median(), (moved, was)
 
 
-def test_photos_that_show_no_more_change_nothing(photographed: tuple[World, SceneBatch]):
+def test_photos_that_show_no_more_change_nothing(
+    photographed: tuple[World, SceneBatch], monkeypatch: pytest.MonkeyPatch
+):
+    """Boxes of 26 to 40 pixels: the coarse window has 96 for 42 to 64 of them, and those of twice the size for 128."""
     world, scenes = photographed
     start, t = scenes.R_view[:, None], scenes.t_cam_obj[:, None]
-    same = Photos(scenes.images, torch.ones(2))
     refiner, alike = Refiner(world, RefinementSettings(rounds=1)), torch.zeros(len(start), 1)
-    with_photos = refiner(seen_in(scenes), start, t, alike, same)
+    looked: list[int] = []
+    searched = Refiner._searched
+    monkeypatch.setattr(
+        Refiner, "_searched", lambda self, level, *more: looked.append(level.side) or searched(self, level, *more)
+    )
     without = refiner(seen_in(scenes), start, t, alike)
+    assert looked == [96]
+    larger = F.interpolate(scenes.images, (230, 230), mode="bilinear")
+    with_photos = refiner(seen_in(scenes), start, t, alike, Photos(larger, torch.full((2,), 230 / 128)))
+    assert looked == [96, 96], "none of them has enough"
     assert torch.equal(with_photos.R_view, without.R_view)
     assert torch.equal(with_photos.t, without.t)
+    refiner(seen_in(scenes), start, t, alike, Photos.of(scenes, 384))
+    assert looked == [96, 96, 96, 192]
 
 
 def test_each_detection_is_refined_by_itself(photographed: tuple[World, SceneBatch]):
     """One that fills its window and one that does not, together or alone."""
     world, scenes = photographed
-    photos = Photos.of(scenes)
+    photos = Photos.of(scenes, 384)
     assert photos is not None
     refiner, alike = Refiner(world, RefinementSettings(rounds=1)), torch.zeros(len(scenes.R_view), 1)
     start, t, seen = scenes.R_view[:, None], scenes.t_cam_obj[:, None], seen_in(scenes)
@@ -125,7 +137,24 @@ def test_each_detection_is_refined_by_itself(photographed: tuple[World, SceneBat
         assert torch.allclose(alone.t[0], together.t[i], atol=0.05)
 
 
-def test_the_useful_size_fills_the_fine_window():
-    assert useful_size(60.0, 256) == 512
-    assert useful_size(106.5, 512) == 577
-    assert useful_size(200.0, 256) == 256, "never less than the network's"
+def test_the_useful_size_fills_the_fine_window(photographed: tuple[World, SceneBatch]):
+    assert useful_size(CameraSettings(image_size=256, box_side=(50.0, 70.0))) == 512
+    assert useful_size(CameraSettings()) == 577
+    assert useful_size(CameraSettings(image_size=256, box_side=(180.0, 220.0))) == 256, "never less than the network's"
+    _, scenes = photographed
+    reduced = Photos.of(scenes, 200)
+    assert reduced is not None
+    assert reduced.images.shape[-2:] == (200, 200)
+    assert reduced.scale.tolist() == pytest.approx([200 / 128] * 2)
+
+
+def test_a_hypothesis_that_is_no_pose_leaves_the_others_alone(photographed: tuple[World, SceneBatch]):
+    """As many renders as one chunk holds, all of them empty."""
+    world, scenes = photographed
+    start, t = scenes.R_view[:, None].expand(-1, 32, 3, 3), scenes.t_cam_obj[:, None].expand(-1, 32, 3).clone()
+    t[2] = math.nan
+    refiner, alike = Refiner(world, RefinementSettings(rounds=1)), torch.zeros(t.shape[:2])
+    found = refiner(seen_in(scenes), start, t, alike)
+    assert found.t[[0, 1, 3, 4, 5]].isfinite().all()
+    alone = refiner(seen_in(scenes).select(torch.tensor([3])), start[3:4], t[3:4], alike[:1])
+    assert torch.allclose(alone.t[0], found.t[3], atol=0.01)

@@ -138,6 +138,7 @@ def evaluate_run(
         )
     summary: dict[str, Any] = results.summary() | {
         "seed": run.settings.data.seed,
+        "photo_scale": run.settings.data.photo_scale,
         "weights": run.settings.network.weights,
         "symmetries": {o.label: o.cad_symmetries.to_bop() for o in world.objects if o.symmetries.any},
         **provenance(run, where),

@@ -38,10 +38,12 @@ _POWER = 0.5
 _PRIOR = 0.01
 _PRIOR_SHIFT, _PRIOR_SCALE = 0.06, 0.10
 """How far boxes usually are off: share of the side, and of the size."""
-_RENDERS = 32
+_RENDERS, _RENDERS_GPU = 32, 512
 """Views rendered at a time: few enough for a CPU's caches."""
 _MARGIN = 2
 """Pixels around a render."""
+_LEAST = 16
+"""Least side of a render, so that any has as many pixels as there are points."""
 
 
 @dataclass(frozen=True)
@@ -220,7 +222,8 @@ class ContourMatcher:
             seen = self._world.renderer.render(instances, K, (self._side, self._side))
             return contours(seen.depth, seen.normal, seen.color, self._order.expand_as(seen.depth))
         boxes = self._world.renderer.projected_boxes(instances, K).nan_to_num().clamp(0.0, self._side)
-        side = min(self._side, math.ceil(float(geometry.box_size(boxes).max())) + 2 * _MARGIN)
+        largest = math.ceil(float(geometry.box_size(boxes).max())) + 2 * _MARGIN
+        side = min(self._side, max(_LEAST, largest))
         corner = (geometry.box_center(boxes) - side / 2).round().clamp(0, self._side - side).long()  # (M, 2)
         K = K.clone()
         K[:, :2, 2] -= corner
@@ -251,17 +254,17 @@ def _grid(reach: Reach) -> Tensor:
 def _match(field: Tensor, drawn: Contours, center: Tensor, shifts: Tensor, scales: Tensor, count: int) -> Tensor:
     """Mean agreement of direction (M, G) of every contour with its photo's edges, under every shift and scale."""
     around = drawn.points - center[:, None]  # (M, P, 2)
-    of_image = (torch.split(x, count) for x in (around, center, shifts, scales, drawn.directions))
-    parts = [_votes(*one) for one in zip(field, *of_image, strict=True)]  # image by image: a CPU's caches hold one
+    images = len(field) if field.is_cuda else 1  # a CPU's caches hold the samples of one
+    of_images = (torch.split(x, images * count) for x in (around, center, shifts, scales, drawn.directions))
+    votes = torch.cat([_votes(*part) for part in zip(torch.split(field, images), *of_images, strict=True)])
     voters = (drawn.directions != 0).any(-1).sum(1).clamp_min(1)
-    return torch.cat(parts) / voters[:, None]
+    return votes / voters[:, None]
 
 
 def _votes(field: Tensor, around: Tensor, center: Tensor, shifts: Tensor, scales: Tensor, directions: Tensor) -> Tensor:
-    """Summed agreement (k, G) of k contours with the edges of one photo (2, H, W)."""
-    where = around[:, None] * scales[..., None, None] + (center[:, None] + shifts)[:, :, None]  # (k, G, P, 2)
-    where = (where * (2.0 / field.shape[2]) - 1.0).flatten(0, 1)
-    found = F.grid_sample(field[None], where[None], align_corners=False)[0].view(2, *scales.shape, -1)  # (2, k, G, P)
-    votes = sum(found[axis] @ directions[..., axis, None] for axis in (0, 1))
-    assert isinstance(votes, Tensor)
-    return votes[..., 0]
+    """Summed agreement (n k, G) of k contours each with the edges of n photos (n, 2, H, W)."""
+    where = around[:, None] * scales[..., None, None] + (center[:, None] + shifts)[:, :, None]  # (n k, G, P, 2)
+    where = (where * (2.0 / field.shape[3]) - 1.0).view(len(field), -1, *where.shape[2:])
+    found = F.grid_sample(field, where, align_corners=False)  # (n, 2, k G, P)
+    x, y = (found[:, axis].reshape(*scales.shape, -1) @ directions[..., axis, None] for axis in (0, 1))
+    return (x + y)[..., 0]

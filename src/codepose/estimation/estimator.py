@@ -124,7 +124,8 @@ class PoseEstimator:
         """Finds the objects in one image.
 
         Args:
-            image: (H, W, 3) uint8 RGB, any size; it is scaled so that its longer side fits the network.
+            image: (H, W, 3) uint8 RGB, any size; the network sees it scaled to its own, refinement at up to
+                ``useful_size``.
             camera: (3, 3) pinhole matrix of this image in pixels, with OpenCV's convention (the centre of the first
                 pixel is (0, 0)), no lens distortion.
             min_score: Leave out detections below; None = the settings' threshold.
@@ -192,23 +193,23 @@ class PoseEstimator:
             whole = ~view.cuts(found["boxes"], size, width, height)
             found = {name: values[whole] for name, values in found.items()}
             if len(found["boxes"]):
-                looks.append((prepared, found, camera, self._closer(view, photo, K, camera)))
+                looks.append((view, prepared, found, camera))
                 in_photo.append(found | {"boxes": view.to_photo(found["boxes"], size)})
         result: list[Detection] = []
         kept = merged(in_photo, self.settings.detection.nms) if looks else []
-        for (prepared, found, camera, closer), there, keep in zip(looks, in_photo, kept, strict=True):
+        for (view, prepared, found, camera), there, keep in zip(looks, in_photo, kept, strict=True):
+            if len(keep) == 0:
+                continue
             chosen = [{name: values[keep] for name, values in found.items()}]
-            described = self._described(prepared, chosen, camera, closer)[0]
+            described = self._described(prepared, chosen, camera, self._photos(view, photo, K, camera))[0]
             places = there["boxes"][keep].double().cpu().numpy()
             result += [replace(d, box=box) for d, box in zip(described, places, strict=True)]
         return sorted(result, key=lambda d: -d.score)
 
-    def _closer(self, view: Window, photo: Tensor, K: Tensor, camera: Tensor) -> Photos | None:
+    def _photos(self, view: Window, photo: Tensor, K: Tensor, camera: Tensor) -> Photos | None:
         """What refinement sees of a window beyond the network's image, of the given camera."""
-        of_network = self.settings.data.camera
-        size = useful_size(sum(of_network.box_side) / 2, of_network.image_size)
-        size = min(size, max(view.width, view.height))
-        if self.refiner is None or size <= of_network.image_size:
+        size = min(useful_size(self.settings.data.camera), max(view.width, view.height))
+        if self.refiner is None or size <= self.settings.data.camera.image_size:
             return None
         image, finer = view.look(photo, K, size)
         return Photos(image, (finer / camera).diagonal()[:2])

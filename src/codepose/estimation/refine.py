@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from codepose import geometry
-from codepose.config import RefinementSettings
+from codepose.config import CameraSettings, RefinementSettings
 from codepose.estimation.contours import PAD, ContourMatcher, Reach, Reaches
 from codepose.synthesis.batches import SceneBatch
 from codepose.synthesis.world import World
@@ -114,21 +114,23 @@ class Photos:
     scale: Tensor
 
     @classmethod
-    def of(cls, scenes: SceneBatch) -> Photos | None:
-        """Returns those of a batch of scenes, if it has any."""
+    def of(cls, scenes: SceneBatch, most: int) -> Photos | None:
+        """Returns those of a batch of scenes, if it has any, with sides of ``most`` pixels at most."""
         if scenes.photos is None:
             return None
-        return cls(scenes.photos, scenes.K.new_full((2,), scenes.photos.shape[-1] / scenes.images.shape[-1]))
+        photos, size = scenes.photos, min(most, scenes.photos.shape[-1])
+        if size < photos.shape[-1]:
+            photos = F.interpolate(photos, (size, size), mode="bilinear", align_corners=False, antialias=True)
+        return cls(photos, scenes.K.new_full((2,), size / scenes.images.shape[-1]))
 
 
-def useful_size(box_side: float, size: int) -> int:
-    """Returns the side of images beyond which refinement sees no more.
+def useful_size(camera: CameraSettings) -> int:
+    """Returns the side of photos, in pixels, that fills the fine window around a box of the middle of the range.
 
-    Args:
-        box_side: Longer side of a middling box, in pixels at the network's scale.
-        size: Side of the network's images.
+    Larger boxes then have a little more pixels there than the window, smaller ones a little fewer.
     """
-    return max(size, round(size * _FINE.side / (PAD * box_side)))
+    middle = sum(camera.box_side) / 2
+    return max(camera.image_size, round(camera.image_size * _FINE.side / (PAD * middle)))
 
 
 @dataclass(frozen=True)
@@ -210,36 +212,35 @@ class Refiner:
             R_view: (N, k, 3, 3) to start from, such as the codebook's best views.
             t: (N, k, 3) mm, where the boxes put them.
             similarity: (N, k) cosines of their codes with the detections'.
-            photos: The same images at a higher resolution; the last rounds look at these where they show more.
+            photos: The same images at a higher resolution. Detections around which these, or else the images, have a
+                quarter more pixels than the coarse window are refined further in a fine one.
         """
         home, settings = R_view.device, self.settings
         seen = seen.to(self.world.device)
         R_view, t, similarity = (x.to(self.world.device) for x in (R_view, t, similarity))
-        unknown = torch.zeros_like(similarity)
-        start = _Hypotheses(R_view, t, similarity, t, unknown, unknown)
+        agreed, unknown = self._agreement(seen, R_view), torch.zeros_like(similarity)
+        start = _Hypotheses(R_view, t, similarity, t, agreed, unknown)
         found = self._searched(_COARSE, seen, start, settings.keep, settings.step_deg)
         one = found.best(1, settings)
-        close = seen if photos is None else seen.through(photos)
-        closer = _shown_closer(close.boxes)
-        if len(closer):
-            again = found.select(closer).best(settings.fine_hypotheses, settings)
-            finer = self._searched(_FINE, close.select(closer), again, settings.fine_keep, settings.fine_step_deg)
-            one = one.replaced(closer, finer.best(1, settings))
+        of_photos = seen if photos is None else seen.through(photos)
+        rows = _shown_closer(of_photos.boxes)
+        if len(rows):
+            again = found.select(rows).best(settings.fine_hypotheses, settings)
+            of_photos = of_photos.select(rows)
+            finer = self._searched(_FINE, of_photos, again, settings.fine_keep, settings.fine_step_deg)
+            one = one.replaced(rows, finer.best(1, settings))
         return Refined(*(x[:, 0].to(home) for x in (one.R_view, one.t, one.agreement, one.contour)))
 
     def _searched(self, level: _Level, seen: Seen, start: _Hypotheses, keep: int, step_deg: float) -> _Hypotheses:
         """Lays hypotheses over the photo, then, again and again, small turns of the ``keep`` best."""
         matcher = ContourMatcher(self.world, seen.images, seen.which, seen.boxes, seen.objects, seen.K, side=level.side)
-        found = self._laid(start, seen, matcher, level.first)
+        found = _laid(matcher, start, level.first)
         for turn in range(self.settings.rounds):
             turns = _small_turns(step_deg * 0.5**turn)
             near = found.best(keep, self.settings).repeated(turns)
-            found = found.joined(self._laid(near, seen, matcher, level.near))
+            near = replace(near, agreement=self._agreement(seen, near.R_view))
+            found = found.joined(_laid(matcher, near, level.near))
         return found
-
-    def _laid(self, given: _Hypotheses, seen: Seen, matcher: ContourMatcher, reaches: Reaches) -> _Hypotheses:
-        t, contour = matcher.fit(given.R_view, given.boxed, given.t, reaches)
-        return replace(given, t=t, contour=contour, agreement=self._agreement(seen, given.R_view))
 
     def _agreement(self, seen: Seen, rotations: Tensor) -> Tensor:
         count = rotations.shape[1]
@@ -247,6 +248,12 @@ class Refiner:
         parts = zip(torch.split(which, _RENDERS), torch.split(rotations.flatten(0, 1), _RENDERS), strict=True)
         images = torch.cat([self.world.clean_views(objects, R) for objects, R in parts])
         return agreement(seen.reconstructions, images.reshape(-1, count, *images.shape[1:]))
+
+
+def _laid(matcher: ContourMatcher, given: _Hypotheses, reaches: Reaches) -> _Hypotheses:
+    """Hypotheses where their edges lie best on the photo's."""
+    t, contour = matcher.fit(given.R_view, given.boxed, given.t, reaches)
+    return replace(given, t=t, contour=contour)
 
 
 def _shown_closer(boxes: Tensor) -> Tensor:

@@ -34,12 +34,12 @@ class Window:
     height: int
 
     def look(self, photo: Tensor, K: Tensor, size: int) -> tuple[Tensor, Tensor]:
-        """Cuts the window out at the network's size.
+        """Cuts the window out, scaled to a square, padded, of the given size.
 
         Args:
             photo: (1, 3, H, W) in [0, 1].
             K: (3, 3) of the photo, pixel centres at integer + 0.5.
-            size: Side of the network's images in pixels.
+            size: Its side in pixels, the network's or refinement's.
 
         Returns:
             (1, 3, size, size), and its K.

@@ -18,7 +18,7 @@ from codepose.config import Settings
 from codepose.estimation.codebook import Codebook
 from codepose.estimation.depth import DepthRefiner
 from codepose.estimation.estimator import PoseEstimator
-from codepose.estimation.refine import Photos
+from codepose.estimation.refine import Photos, useful_size
 from codepose.evaluation.equivalent_poses import pose_errors
 from codepose.evaluation.metrics import box_iou_pairs
 from codepose.evaluation.pose_errors import VSD_DELTA_MM, VSD_TAUS
@@ -150,7 +150,9 @@ def _posed(
 ) -> _Estimates:
     """The poses of one box an image; without a detector's score that is the similarity, and nothing is calibrated."""
     order = torch.arange(len(boxes), device=boxes.device)
-    one = estimator.poses(prepared, boxes, order, scenes.objects, scenes.K, Photos.of(scenes))
+    one = estimator.poses(
+        prepared, boxes, order, scenes.objects, scenes.K, Photos.of(scenes, useful_size(estimator.settings.data.camera))
+    )
     if score is None:
         return _Estimates(found, boxes, one.R, one.t, one.similarity, one.latents)
     return _Estimates(found, boxes, one.R, one.t, score, one.latents, estimator.confidences(score, one))
@@ -275,8 +277,9 @@ def _keep_examples(
 
 def settings_note(settings: Settings) -> str:
     """Returns in words under which protocol the numbers were measured."""
+    size = settings.data.camera.image_size
     return (
         f"VSD: delta {VSD_DELTA_MM:.0f} mm, tau {TAU_MM:.0f} mm, step cost; a missed detection counts 1. "
-        f"Scenes of {settings.data.camera.image_size} px, views within "
+        f"Scenes of {size * settings.data.photo_scale} px, of which the network sees {size}, views within "
         f"{max(o.view_cone_deg for o in settings.objects):.0f} degrees of the trained direction."
     )

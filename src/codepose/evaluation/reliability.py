@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from codepose.estimation.confidence import CORRECT, Confidence, evidence
 from codepose.estimation.detection import Detection
 from codepose.estimation.estimator import PoseEstimator
-from codepose.estimation.refine import Photos
+from codepose.estimation.refine import Photos, useful_size
 from codepose.evaluation.equivalent_poses import pose_errors
 from codepose.synthesis.batches import SceneBatch
 from codepose.synthesis.scenes import SceneSource, Split
@@ -52,7 +52,12 @@ def calibrate(
     right: list[bool] = []
     for start in range(0, images, batch):
         scenes = source.scenes(torch.arange(start, min(start + batch, images)), photos=True)
-        looked = estimator.estimate(scenes.images, scenes.K, min_score=min_score, photos=Photos.of(scenes))
+        looked = estimator.estimate(
+            scenes.images,
+            scenes.K,
+            min_score=min_score,
+            photos=Photos.of(scenes, useful_size(world.settings.data.camera)),
+        )
         for i, found in enumerate(looked):
             for one in found:
                 rows.append((one.score, one.similarity, one.agreement, one.contour or 0.0))

@@ -36,10 +36,10 @@ def measure(stage: Stage, settings: Settings, device: torch.device, *, batch: in
         stage: Its network's gradients are thrown away; weights stay as they are.
         settings: The run's, for the precision.
         device: Where.
-        batch: Images an iteration; None = the stage's own number.
+        batch: Images an iteration; None = the stage's own number, 32 at most.
     """
     network = stage.network.to(device=device).to(memory_format=torch.channels_last).train()
-    size = images_per_step(stage) if batch is None else min(batch, stage.items)
+    size = min(images_per_step(stage), 32) if batch is None else min(batch, stage.items)
 
     def iterate() -> None:
         with torch.no_grad():
