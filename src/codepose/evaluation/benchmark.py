@@ -90,7 +90,7 @@ def evaluate(
         results.index += scenes.index.tolist()
         results.visible_fraction += scenes.visible_fraction.tolist()
         results.object_index += scenes.objects.tolist()
-        _keep_examples(results, scenes, found, estimators, renders, examples)
+        _keep_examples(results, world, scenes, found, estimators, examples)
         if progress is not None:
             progress(done / len(mine))
     return _merged(everyones(results), examples)
@@ -245,28 +245,34 @@ def _record(row: Row, estimates: _Estimates, scenes: SceneBatch, renders: _Rende
 
 def _keep_examples(
     results: Results,
+    world: World,
     scenes: SceneBatch,
     found: dict[str, _Estimates],
     estimators: dict[str, PoseEstimator],
-    renders: _Renders,
     wanted: int,
 ) -> None:
+    """Keeps the first scenes for pictures, as large as they were rendered."""
     count = min(len(scenes.images), wanted - len(results.examples))
     if count <= 0:
         return
+    photos = (scenes.images if scenes.photos is None else scenes.photos)[:count]
+    size = photos.shape[-1]
+    scale = size / scenes.images.shape[-1]
+    K = torch.cat((scenes.K[:2] * scale, scenes.K[2:]))
     kept = [
-        Example(scenes.images[i].cpu(), scenes.boxes[i].cpu(), scenes.K.cpu(), scenes.targets[i].cpu(), {})
+        Example(photos[i].cpu(), scenes.boxes[i].cpu() * scale, K.cpu(), scenes.targets[i].cpu(), {})
         for i in range(count)
     ]
     for name, estimator in estimators.items():
         one = found[name]
         assert one.latents is not None
-        masks = renders.depth(one.R, one.t) > 0
+        posed = (scenes.objects[:count], one.R[:count], one.t[:count], K.expand(count, 3, 3))
+        masks = world.renderer.depth_alone(*posed, (size, size)) > 0
         reconstructions = estimator.pipeline.decode(one.latents[:count])
         for i, example in enumerate(kept):
             if bool(one.found[i]):
                 example.estimates[name] = ExampleEstimate(
-                    one.boxes[i].cpu(),
+                    one.boxes[i].cpu() * scale,
                     one.R[i].cpu(),
                     one.t[i].cpu(),
                     reconstructions[i].cpu(),

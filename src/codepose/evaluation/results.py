@@ -74,8 +74,8 @@ class Example:
     """A scene with every method's estimate, for pictures.
 
     Attributes:
-        image: (3, S, S) in [0, 1].
-        gt_box: (4,).
+        image: (3, S, S) in [0, 1], of the size that was rendered (``data.photo_scale``).
+        gt_box: (4,) in its pixels, as all boxes here.
         K: (3, 3) pixel centres at integer + 0.5.
         target: (3, c, c), the clean view the reconstruction should be.
         estimates: By method; missing where nothing was detected.
