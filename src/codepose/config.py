@@ -292,16 +292,12 @@ class RefinementSettings(_Frozen):
     agreement: Annotated[float, Field(ge=0.0)] = 0.2
     """Weight of the agreement with the reconstruction beside the match of the edges; large = the reconstruction alone
     decides how the part lies."""
+    rounds: int = 4
+    """How often poses are tried around the best, ever nearer. 0 = not at all."""
     keep: Count = 4
-    """How many of the best are then turned and rendered."""
-    rounds: int = 3
-    """How often; the step halves each time. 0 = no turns."""
+    """Around how many in the third round, and half as many in each after it; in the first two around all."""
     step_deg: Positive = 8.0
-    fine_hypotheses: Count = 8
-    """How many of the best are laid over the photo again in windows of twice the resolution, where it shows so much."""
-    fine_keep: Count = 2
-    """How many of these are then turned, in ``rounds`` as before."""
-    fine_step_deg: Positive = 6.0
+    """How far around them in the first round: the standard deviation of the turns."""
 
 
 class DetectionSettings(_Frozen):

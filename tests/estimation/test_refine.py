@@ -40,23 +40,6 @@ def seen_in(scenes: SceneBatch) -> Seen:
     return Seen(scenes.images, order, scenes.boxes, scenes.objects, scenes.K, scenes.targets)
 
 
-def test_refiner_turns_a_nearby_view_into_the_true_one(unhidden: tuple[World, SceneBatch]):
-    world, scenes = unhidden
-    off = axis_angle_to_rotation_matrix(torch.tensor([[math.radians(9.0), math.radians(6.0), math.radians(4.0)]]))
-    start = off @ scenes.R_view
-    settings = RefinementSettings(keep=4, rounds=5, step_deg=8.0, agreement=10.0)
-    found = Refiner(world, settings)(
-        seen_in(scenes), start[:, None], scenes.t_cam_obj[:, None], torch.zeros(len(start), 1)
-    )
-    before = geometry.geodesic_angle(start, scenes.R_view).rad2deg()
-    after = geometry.geodesic_angle(found.R_view, scenes.R_view).rad2deg()
-    assert before.min() > 11.0
-    assert after.max() < 8.0, after
-    assert after.median() < 3.5, after
-    assert found.agreement.min() > 0.97
-    assert (found.t - scenes.t_cam_obj)[:, :2].norm(dim=1).median() < 12.0, "a pixel is 10 mm here"
-
-
 def test_refiner_without_rounds_picks_the_best_candidate(unhidden: tuple[World, SceneBatch]):
     world, scenes = unhidden
     candidates = torch.stack((scenes.R_view.roll(1, 0), scenes.R_view, scenes.R_view.roll(2, 0)), 1)
@@ -81,6 +64,23 @@ def photographed(make_settings) -> tuple[World, SceneBatch]:
     return world, SceneSource(world, "val").scenes(torch.arange(6), 0.0, photos=True)
 
 
+def test_refiner_finds_the_true_pose_near_another(photographed: tuple[World, SceneBatch]):
+    world, scenes = photographed
+    off = axis_angle_to_rotation_matrix(torch.tensor([[math.radians(9.0), math.radians(6.0), math.radians(4.0)]]))
+    start = off @ scenes.R_view
+    photos, alike = Photos.of(scenes, 384), torch.zeros(len(start), 1)
+    found = Refiner(world, RefinementSettings())(
+        seen_in(scenes), start[:, None], scenes.t_cam_obj[:, None] * 1.03, alike, photos
+    )
+    before = geometry.geodesic_angle(start, scenes.R_view).rad2deg()
+    after = geometry.geodesic_angle(found.R_view, scenes.R_view).rad2deg()
+    assert before.min() > 11.0
+    assert after.max() < 10.0, after
+    assert after.median() < 5.0, after
+    assert found.agreement.min() > 0.95
+    assert (found.t - scenes.t_cam_obj)[:, :2].norm(dim=1).median() < 3.0, "a pixel of the photo is 3 mm"
+
+
 def test_photos_of_a_higher_resolution_give_sharper_poses(photographed: tuple[World, SceneBatch]):
     world, scenes = photographed
     off = axis_angle_to_rotation_matrix(torch.tensor([[math.radians(5.0), math.radians(-4.0), math.radians(3.0)]]))
@@ -97,14 +97,14 @@ def test_photos_of_a_higher_resolution_give_sharper_poses(photographed: tuple[Wo
 def test_photos_that_show_no_more_change_nothing(
     photographed: tuple[World, SceneBatch], monkeypatch: pytest.MonkeyPatch
 ):
-    """Boxes of 26 to 40 pixels: the coarse window has 96 for 42 to 64 of them, and those of twice the size for 128."""
+    """Boxes of 26 to 40 pixels: the coarse window has 96 pixels for 42 to 64 of the image's."""
     world, scenes = photographed
     start, t = scenes.R_view[:, None], scenes.t_cam_obj[:, None]
     refiner, alike = Refiner(world, RefinementSettings(rounds=1)), torch.zeros(len(start), 1)
     looked: list[int] = []
     searched = Refiner._searched
     monkeypatch.setattr(
-        Refiner, "_searched", lambda self, level, *more: looked.append(level.side) or searched(self, level, *more)
+        Refiner, "_searched", lambda self, side, *more: looked.append(side) or searched(self, side, *more)
     )
     without = refiner(seen_in(scenes), start, t, alike)
     assert looked == [96]
@@ -114,7 +114,7 @@ def test_photos_that_show_no_more_change_nothing(
     assert torch.equal(with_photos.R_view, without.R_view)
     assert torch.equal(with_photos.t, without.t)
     refiner(seen_in(scenes), start, t, alike, Photos.of(scenes, 384))
-    assert looked == [96, 96, 96, 192]
+    assert looked == [96, 96, 192]
 
 
 def test_each_detection_is_refined_by_itself(photographed: tuple[World, SceneBatch]):

@@ -97,11 +97,13 @@ class Contours:
     Attributes:
         points: (M, P, 2) pixels of the window.
         directions: (M, P, 2), (cos, sin) of twice the gradient's direction; zero where a render has fewer points.
+        depth: (M, P) mm, of the nearest surface at or beside the point.
         length: (M,) pixels that lie on edges, of which the points are a sample.
     """
 
     points: Tensor
     directions: Tensor
+    depth: Tensor
     length: Tensor
 
 
@@ -130,7 +132,35 @@ def contours(depth: Tensor, normal: Tensor, color: Tensor, order: Tensor) -> Con
     width = depth.shape[2]
     points = torch.stack((picked.indices % width, picked.indices // width), -1) + 0.5
     chosen = directions.flatten(2).gather(2, picked.indices[:, None].expand(-1, 2, -1)).transpose(1, 2)
-    return Contours(points, chosen * there[..., None], strong.sum((1, 2)))
+    nearness = torch.where(depth > 0, 1.0 / depth.clamp_min(1e-6), 0.0)
+    nearness = F.max_pool2d(nearness[:, None], 3, stride=1, padding=1).flatten(1).gather(1, picked.indices)
+    return Contours(points, chosen * there[..., None], 1.0 / nearness.clamp_min(1e-6), strong.sum((1, 2)))
+
+
+@dataclass(frozen=True)
+class Lifted:
+    """Edge points of M posed renders on the part's surface.
+
+    Attributes:
+        points: (M, P, 3) mm from the part's middle, in the camera's axes.
+        directions: (M, P, 2) as ``Contours`` has them.
+        share: (M,) how long the outlines are, over those first drawn.
+        t: (M, 3) mm.
+        K: (M, 3, 3) of the windows.
+        box: The box's longer side in pixels of the window.
+        center, at_box: (M, 2) pixels of the window, where the middle lies, and where the box puts it.
+        from_box: (M,) log of the size over that in the box.
+    """
+
+    points: Tensor
+    directions: Tensor
+    share: Tensor
+    t: Tensor
+    K: Tensor
+    box: float
+    center: Tensor
+    at_box: Tensor
+    from_box: Tensor
 
 
 class ContourMatcher:
@@ -161,7 +191,7 @@ class ContourMatcher:
         self._box = side / PAD  # the box's longer side in pixels of the window
         windows = geometry.padded_square(boxes, PAD)
         self._K = geometry.crop_camera(K, windows, side)  # (N, 3, 3)
-        self._field = edge_field(_windows(images, which, windows, side), _BLUR)
+        self.field = edge_field(_windows(images, which, windows, side), _BLUR)
         # the same points whenever a view is rendered again: a fixed shuffle of the window's pixels says which
         self._order = torch.rand(side, side, generator=torch.Generator().manual_seed(0)).to(boxes)
         self._length: Tensor | None = None  # (N,) of the contours first drawn, in the mean: what scores are shares of
@@ -183,9 +213,7 @@ class ContourMatcher:
         K = self._K.repeat_interleave(count, 0)
         begin, boxed = start.flatten(0, 1), t.flatten(0, 1)
         drawn = self._draw(R_view.flatten(0, 1), begin, K)
-        if self._length is None:
-            self._length = drawn.length.view(-1, count).float().mean(1).clamp_min(1.0)
-        share = (drawn.length / self._length.repeat_interleave(count))[:, None]
+        share = self._share(drawn, count)[:, None]
         center, at_box = _pixels(begin, K), _pixels(boxed, K)
         shift, scale = torch.zeros_like(center)[:, None], begin.new_zeros(len(begin), 1)
         from_box = torch.log(boxed[:, 2] / begin[:, 2])  # size over the size in the box
@@ -194,11 +222,9 @@ class ContourMatcher:
             grid = _grid(reach).to(begin)
             shifts = shift + grid[None, :, :2] * self._box
             scales = scale + grid[None, :, 2]
-            match = _match(self._field, drawn, center, shifts, scales.exp(), count) * (share * scales.exp()) ** _POWER
+            match = _match(self.field, drawn, center, shifts, scales.exp(), count)
             off = (center - at_box)[:, None] + shifts
-            far = (off / (self._box * _PRIOR_SHIFT)).square().sum(-1)
-            far = far + ((scales + from_box[:, None]) / _PRIOR_SCALE).square()
-            value = match - _PRIOR * far
+            value = self.worth(match, share * scales.exp(), off, scales + from_box[:, None])
             best = value.argmax(1, keepdim=True)
             shift = shifts.gather(1, best[..., None].expand(-1, -1, 2))
             scale, score = scales.gather(1, best), value.gather(1, best)[:, 0]
@@ -207,12 +233,41 @@ class ContourMatcher:
         moved = torch.cat((ray * z[:, None], z[:, None]), 1)
         return moved.view_as(t), score.view(t.shape[:2])
 
+    def lifted(self, R_view: Tensor, t: Tensor, boxed: Tensor) -> Lifted:
+        """Returns the edge points of poses (N, k, 3, 3), (N, k, 3) that the boxes put at ``boxed`` (N, k, 3)."""
+        count = R_view.shape[1]
+        K = self._K.repeat_interleave(count, 0)
+        t, boxed = t.flatten(0, 1), boxed.flatten(0, 1)
+        drawn = self._draw(R_view.flatten(0, 1), t, K)
+        focal, middle = K.diagonal(dim1=1, dim2=2)[:, None, :2], K[:, None, :2, 2]
+        across = (drawn.points - middle) / focal * drawn.depth[..., None]
+        points = torch.cat((across, drawn.depth[..., None]), -1) - t[:, None]
+        share = self._share(drawn, count)
+        size = torch.log(boxed[:, 2] / t[:, 2])
+        return Lifted(points, drawn.directions, share, t, K, self._box, _pixels(t, K), _pixels(boxed, K), size)
+
+    def _share(self, drawn: Contours, count: int) -> Tensor:
+        if self._length is None:
+            self._length = drawn.length.view(-1, count).float().mean(1).clamp_min(1.0)
+        return drawn.length / self._length.repeat_interleave(count)
+
+    def worth(self, match: Tensor, share: Tensor, off: Tensor, scale: Tensor) -> Tensor:
+        """Returns scores (M, G) of poses.
+
+        Args:
+            match: (M, G) mean agreement of their edge pixels with the photo's.
+            share: (M, G) how long their outlines are, over those first drawn.
+            off: (M, G, 2) pixels of the window from where the box puts them.
+            scale: (M, G) log of their size over that of the box.
+        """
+        far = (off / (self._box * _PRIOR_SHIFT)).square().sum(-1) + (scale / _PRIOR_SCALE).square()
+        return match * share**_POWER - _PRIOR * far
+
     def _draw(self, R_view: Tensor, t: Tensor, K: Tensor) -> Contours:
         objects = self._objects.repeat_interleave(len(t) // len(self._objects))
         R = geometry.offaxis_rotation(t) @ R_view
-        parts = [
-            self._drawn(*part) for part in zip(*(torch.split(x, _RENDERS) for x in (objects, R, t, K)), strict=True)
-        ]
+        batches = (torch.split(x, _RENDERS_GPU if t.is_cuda else _RENDERS) for x in (objects, R, t, K))
+        parts = [self._drawn(*batch) for batch in zip(*batches, strict=True)]
         return Contours(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Contours)))
 
     def _drawn(self, objects: Tensor, R: Tensor, t: Tensor, K: Tensor) -> Contours:

@@ -28,7 +28,7 @@ STAGES: dict[Method, tuple[str, ...]] = {
 """The finished stages a method needs."""
 
 
-_REFINEMENT = "2"
+_REFINEMENT = "3"
 """Changes when refinement scores edges in another way: what was calibrated before says nothing then."""
 
 

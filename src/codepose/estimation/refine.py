@@ -2,8 +2,9 @@
 
 The reconstruction shows the part as the network believes it to lie, without occluders, in the targets' light. It
 knows more than the nearest code says (docs/results.md): the codebook ranks its nearest views by it
-(``Codebook.rerank``), and here small turns of the best of these are rendered as targets are and compared with it. It
-says nothing about where the part is and how far away: that is what the edges are for (``contours.py``).
+(``Codebook.rerank``), and here poses near the best of these are rendered as targets are and compared with it. Where
+the part is and how far away, and how it lies to a few degrees, the photo's edges say (``contours.py``): poses are
+searched for along them (``edge_search.py``).
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
 import torch
-from kornia.geometry.conversions import axis_angle_to_rotation_matrix
 from torch import Tensor
 from torch.nn import functional as F
 
 from codepose import geometry
 from codepose.config import CameraSettings, RefinementSettings
 from codepose.estimation.contours import PAD, ContourMatcher, Reach, Reaches
+from codepose.estimation.edge_search import search
 from codepose.synthesis.batches import SceneBatch
 from codepose.synthesis.world import World
 
@@ -27,25 +28,14 @@ _RENDERS = 256
 """Views rendered at a time."""
 
 
-@dataclass(frozen=True)
-class _Level:
-    """A resolution at which renders are compared with the photo: pixels along a window, and where to search."""
-
-    side: int
-    first: Reaches
-    near: Reaches  # after a small turn
-
-
-_COARSE = _Level(
-    side=96,
-    first=(Reach(0.12, 0.20, 9), Reach(0.045, 0.075, 7), Reach(0.010, 0.015, 3)),  # from a box's error
-    near=(Reach(0.04, 0.06, 5), Reach(0.012, 0.018, 3)),
-)
-_FINE = _Level(
-    side=192,
-    first=(Reach(0.03, 0.045, 7), Reach(0.008, 0.012, 3)),
-    near=(Reach(0.02, 0.03, 5), Reach(0.006, 0.009, 3)),
-)
+_COARSE, _FINE = 96, 192
+"""Pixels along the windows in which renders are compared with the photo."""
+_FAR: Reaches = (Reach(0.12, 0.20, 9), Reach(0.045, 0.075, 7), Reach(0.010, 0.015, 3))
+"""Where to look from a box: down to a third of a pixel of the coarse window."""
+_NEAR: Reaches = (Reach(0.03, 0.045, 7), Reach(0.008, 0.012, 3))
+_THERE: Reaches = (Reach(0.0, 0.0, 1),)
+_NEARER = 0.63
+"""How much nearer each round searches than the one before."""
 _CLOSER = 1.25
 """From so many photo pixels on for one of the coarse window's, the fine one shows more."""
 
@@ -130,7 +120,7 @@ def useful_size(camera: CameraSettings) -> int:
     Larger boxes then have a little more pixels there than the window, smaller ones a little fewer.
     """
     middle = sum(camera.box_side) / 2
-    return max(camera.image_size, round(camera.image_size * _FINE.side / (PAD * middle)))
+    return max(camera.image_size, round(camera.image_size * _FINE / (PAD * middle)))
 
 
 @dataclass(frozen=True)
@@ -177,11 +167,6 @@ class _Hypotheses:
         """Other hypotheses, as many, for some of the detections."""
         return _Hypotheses(*(getattr(self, f.name).index_copy(0, chosen, getattr(new, f.name)) for f in fields(self)))
 
-    def repeated(self, turns: Tensor) -> _Hypotheses:
-        """Every hypothesis in every one of the turns (m, 3, 3)."""
-        each = self._each(lambda values: values.repeat_interleave(len(turns), 1))
-        return replace(each, R_view=(turns.to(self.R_view) @ self.R_view[:, :, None]).flatten(1, 2))
-
     def _each(self, change: Callable[[Tensor], Tensor]) -> _Hypotheses:
         return _Hypotheses(*(change(getattr(self, f.name)) for f in fields(self)))
 
@@ -194,7 +179,7 @@ class Refiner:
 
     Args:
         world: The run's meshes and renderer.
-        settings: How many candidates, how far they are turned.
+        settings: How many candidates, how far around them it searches.
     """
 
     def __init__(self, world: World, settings: RefinementSettings) -> None:
@@ -213,33 +198,33 @@ class Refiner:
             t: (N, k, 3) mm, where the boxes put them.
             similarity: (N, k) cosines of their codes with the detections'.
             photos: The same images at a higher resolution. Detections around which these, or else the images, have a
-                quarter more pixels than the coarse window are refined further in a fine one.
+                quarter more pixels than the coarse window are searched for in a fine one.
         """
         home, settings = R_view.device, self.settings
         seen = seen.to(self.world.device)
         R_view, t, similarity = (x.to(self.world.device) for x in (R_view, t, similarity))
         agreed, unknown = self._agreement(seen, R_view), torch.zeros_like(similarity)
         start = _Hypotheses(R_view, t, similarity, t, agreed, unknown)
-        found = self._searched(_COARSE, seen, start, settings.keep, settings.step_deg)
+        found = _laid(_matcher(self.world, seen, _COARSE), start, _FAR)
         one = found.best(1, settings)
         of_photos = seen if photos is None else seen.through(photos)
-        rows = _shown_closer(of_photos.boxes)
-        if len(rows):
-            again = found.select(rows).best(settings.fine_hypotheses, settings)
-            of_photos = of_photos.select(rows)
-            finer = self._searched(_FINE, of_photos, again, settings.fine_keep, settings.fine_step_deg)
-            one = one.replaced(rows, finer.best(1, settings))
+        coarse, fine = _by_resolution(of_photos.boxes)
+        for side, looked, rows in ((_COARSE, seen, coarse), (_FINE, of_photos, fine)):
+            if len(rows):
+                better = self._searched(side, looked.select(rows), found.select(rows))
+                one = one.replaced(rows, better.best(1, settings))
         return Refined(*(x[:, 0].to(home) for x in (one.R_view, one.t, one.agreement, one.contour)))
 
-    def _searched(self, level: _Level, seen: Seen, start: _Hypotheses, keep: int, step_deg: float) -> _Hypotheses:
-        """Lays hypotheses over the photo, then, again and again, small turns of the ``keep`` best."""
-        matcher = ContourMatcher(self.world, seen.images, seen.which, seen.boxes, seen.objects, seen.K, side=level.side)
-        found = _laid(matcher, start, level.first)
-        for turn in range(self.settings.rounds):
-            turns = _small_turns(step_deg * 0.5**turn)
-            near = found.best(keep, self.settings).repeated(turns)
-            near = replace(near, agreement=self._agreement(seen, near.R_view))
-            found = found.joined(_laid(matcher, near, level.near))
+    def _searched(self, side: int, seen: Seen, start: _Hypotheses) -> _Hypotheses:
+        """Lays hypotheses over the photo anew, then searches around the best, ever nearer."""
+        settings, matcher = self.settings, _matcher(self.world, seen, side)
+        found = _laid(matcher, start, _NEAR)
+        for turn in range(settings.rounds):
+            count = settings.hypotheses if turn < 2 else max(1, settings.keep >> (turn - 2))
+            near = found.best(count, settings)
+            R_view, t = search(matcher, near.R_view, near.t, near.boxed, settings.step_deg * _NEARER**turn)
+            near = replace(near, R_view=R_view, t=t, agreement=self._agreement(seen, R_view))
+            found = found.joined(_laid(matcher, near, _THERE))
         return found
 
     def _agreement(self, seen: Seen, rotations: Tensor) -> Tensor:
@@ -250,21 +235,17 @@ class Refiner:
         return agreement(seen.reconstructions, images.reshape(-1, count, *images.shape[1:]))
 
 
+def _matcher(world: World, seen: Seen, side: int) -> ContourMatcher:
+    return ContourMatcher(world, seen.images, seen.which, seen.boxes, seen.objects, seen.K, side=side)
+
+
 def _laid(matcher: ContourMatcher, given: _Hypotheses, reaches: Reaches) -> _Hypotheses:
     """Hypotheses where their edges lie best on the photo's."""
     t, contour = matcher.fit(given.R_view, given.boxed, given.t, reaches)
     return replace(given, t=t, contour=contour)
 
 
-def _shown_closer(boxes: Tensor) -> Tensor:
-    """The numbers of those boxes (N, 4) whose images have more pixels than the coarse windows around them."""
-    return (geometry.box_size(boxes).amax(1) * PAD >= _CLOSER * _COARSE.side).nonzero().squeeze(1)
-
-
-def _small_turns(degrees: float) -> Tensor:
-    """Turns (8, 3, 3) in the camera frame: six tilts about axes across the view, two turns in the plane."""
-    angles = torch.arange(6) * (math.pi / 3)
-    across = torch.stack((angles.cos(), angles.sin(), torch.zeros(6)), 1)
-    axes = torch.cat((across, torch.tensor([[0.0, 0.0, 1.0], [0.0, 0.0, -1.0]])))
-    turns: Tensor = axis_angle_to_rotation_matrix(axes * math.radians(degrees))
-    return turns
+def _by_resolution(boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """The numbers of those boxes (N, 4) for which the coarse windows are fine enough, and of the others."""
+    fine = geometry.box_size(boxes).amax(1) * PAD >= _CLOSER * _COARSE
+    return (~fine).nonzero().squeeze(1), fine.nonzero().squeeze(1)
