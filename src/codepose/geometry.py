@@ -18,6 +18,28 @@ def camera_matrix(focal: float, cx: float, cy: float, fy: float | None = None) -
     return torch.tensor([[focal, 0.0, cx], [0.0, fy or focal, cy], [0.0, 0.0, 1.0]])
 
 
+def scaled_camera(K: Tensor, scale: Tensor | float) -> Tensor:
+    """Returns the camera (..., 3, 3) of an image resized by ``scale``: one factor, or (2,), across and down."""
+    rows = K.new_ones(3)
+    rows[:2] = scale
+    return K * rows[:, None]
+
+
+def to_pixels(points: Tensor, K: Tensor) -> Tensor:
+    """Returns where points (..., 3) of the camera's frame lie in the image of K (..., 3, 3), (..., 2) in pixels.
+
+    Leading dimensions broadcast.
+    """
+    focal, middle = K.diagonal(dim1=-2, dim2=-1)[..., :2], K[..., :2, 2]
+    return points[..., :2] / points[..., 2:].clamp_min(1e-6) * focal + middle
+
+
+def from_pixels(pixels: Tensor, z: Tensor, K: Tensor) -> Tensor:
+    """Returns the points (..., 3) of the camera's frame at depths z (...) behind pixels (..., 2) of K (..., 3, 3)."""
+    focal, middle = K.diagonal(dim1=-2, dim2=-1)[..., :2], K[..., :2, 2]
+    return torch.cat(((pixels - middle) / focal * z[..., None], z[..., None]), -1)
+
+
 def geodesic_angle(a: Tensor, b: Tensor) -> Tensor:
     """Returns the angle of a^T b for rotations (..., 3, 3), radians in [0, pi], shape (...).
 
@@ -126,8 +148,7 @@ def project(points: Tensor, R: Tensor, t: Tensor, K: Tensor) -> tuple[Tensor, Te
         Continuous image coordinates (B, P, 2) in pixels and depths (B, P) in mm.
     """
     camera = points @ R.transpose(-1, -2) + t[:, None]  # (B, P, 3)
-    image = camera @ K.transpose(-1, -2)  # (B, P, 3)
-    return image[..., :2] / image[..., 2:].clamp_min(1e-6), camera[..., 2]
+    return to_pixels(camera, K[..., None, :, :]), camera[..., 2]
 
 
 def projected_box(hull: Tensor, R: Tensor, t: Tensor, K: Tensor) -> Tensor:
@@ -205,9 +226,8 @@ def translation_from_box(boxes: Tensor, K: Tensor, ref_boxes: Tensor, ref_K: Ten
     size = (box_size(boxes) / focal).norm(dim=-1)
     ref_size = (box_size(ref_boxes) / ref_focal).norm(dim=-1)
     z = ref_z * ref_size / size.clamp_min(1e-9)
-    ray = (box_center(boxes) - K[:2, 2]) / focal
-    offset = (box_center(ref_boxes) - ref_K[:2, 2]) / ref_focal * ref_z[:, None]
-    return torch.cat((ray * z[:, None] - offset, z[:, None]), -1)
+    offset = from_pixels(box_center(ref_boxes), ref_z, ref_K)[:, :2]
+    return from_pixels(box_center(boxes), z, K) - F.pad(offset, (0, 1))
 
 
 def fit_translation(hull: Tensor, R_view: Tensor, boxes: Tensor, K: Tensor, start: Tensor, steps: int = 6) -> Tensor:

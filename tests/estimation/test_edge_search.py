@@ -43,7 +43,7 @@ def test_without_a_change_points_score_as_the_render_does(clean: tuple[World, Sc
     matcher, R_view, t = matcher_of(clean, torch.arange(6)), scenes.R_view[:, None], scenes.t_cam_obj[:, None]
     boxed = t * 1.05
     _, score = matcher.fit(R_view, boxed, t, THERE)
-    value = _values(matcher, matcher.lifted(R_view, t, boxed), torch.zeros(6, 1, 6), 1)
+    value = _values(matcher.field, matcher.posed(R_view, t, boxed), torch.zeros(6, 1, 6))
     assert torch.allclose(value, score, atol=2e-3)
 
 
@@ -70,12 +70,12 @@ def test_moved_points_score_as_a_new_render_does(clean: tuple[World, SceneBatch]
     R = axis_angle_to_rotation_matrix(-back[None, :3]) @ scenes.R_cam_obj
     start, boxed = (frame.mT @ R)[:, None], scenes.t_cam_obj[:, None]
     _, new = matcher.fit(scenes.R_view[:, None], boxed, boxed, THERE)
-    given = matcher.lifted(start, aside[:, None], boxed)
-    moved = _moved(given, back.expand(6, 1, 6))
-    assert torch.allclose(moved.t[:, 0], scenes.t_cam_obj, rtol=1e-4, atol=0.05)
-    assert torch.allclose(moved.turns[:, 0] @ R, scenes.R_cam_obj, atol=1e-5)
-    value = _values(matcher, given, back.expand(6, 1, 6), 1)
-    before = _values(matcher, given, torch.zeros(6, 1, 6), 1)
+    given = matcher.posed(start, aside[:, None], boxed)
+    turns, t = _moved(given, back.expand(6, 1, 6))
+    assert torch.allclose(t[:, 0], scenes.t_cam_obj, rtol=1e-4, atol=0.05)
+    assert torch.allclose(turns[:, 0] @ R, scenes.R_cam_obj, atol=1e-5)
+    value = _values(matcher.field, given, back.expand(6, 1, 6))
+    before = _values(matcher.field, given, torch.zeros(6, 1, 6))
     assert (value - new).abs().max() < 0.1, (value, new)
     assert (value > before + 0.03).all(), (value, before)
 

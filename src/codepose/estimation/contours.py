@@ -12,7 +12,9 @@ ones, which always cross some edge of a clutter (docs/results.md).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 
 import torch
 from kornia.filters import gaussian_blur2d
@@ -106,6 +108,11 @@ class Contours:
     depth: Tensor
     length: Tensor
 
+    @cached_property
+    def voters(self) -> Tensor:
+        """(M,) how many points vote; at least 1."""
+        return (self.directions != 0).any(-1).sum(1).clamp_min(1)
+
 
 def contours(depth: Tensor, normal: Tensor, color: Tensor, order: Tensor) -> Contours:
     """Picks edge points of renders: silhouettes, creases, and borders between colours.
@@ -138,29 +145,52 @@ def contours(depth: Tensor, normal: Tensor, color: Tensor, order: Tensor) -> Con
 
 
 @dataclass(frozen=True)
-class Lifted:
-    """Edge points of M posed renders on the part's surface.
+class Posed:
+    """M posed renders' edges in their detections' windows, k for each of N detections.
 
     Attributes:
-        points: (M, P, 3) mm from the part's middle, in the camera's axes.
-        directions: (M, P, 2) as ``Contours`` has them.
+        edges: Of the renders.
         share: (M,) how long the outlines are, over those first drawn.
-        t: (M, 3) mm.
+        t: (M, 3) mm, where they are.
+        boxed: (M, 3) mm, where the boxes put them.
         K: (M, 3, 3) of the windows.
         box: The box's longer side in pixels of the window.
-        center, at_box: (M, 2) pixels of the window, where the middle lies, and where the box puts it.
-        from_box: (M,) log of the size over that in the box.
     """
 
-    points: Tensor
-    directions: Tensor
+    edges: Contours
     share: Tensor
     t: Tensor
+    boxed: Tensor
     K: Tensor
     box: float
-    center: Tensor
-    at_box: Tensor
-    from_box: Tensor
+
+    @cached_property
+    def center(self) -> Tensor:
+        """(M, 2) pixels of the window, where the part's middle lies."""
+        return geometry.to_pixels(self.t, self.K)
+
+    @cached_property
+    def points(self) -> Tensor:
+        """(M, P, 3) mm, the edge points on the part's surface, from its middle, in the camera's axes."""
+        return geometry.from_pixels(self.edges.points, self.edges.depth, self.K[:, None]) - self.t[:, None]
+
+    def moved(self, shifts: Tensor, scales: Tensor) -> Tensor:
+        """Returns (M, G, 3) mm: moved by pixels of the window (M, G, 2) and grown there by log scales (M, G)."""
+        z = self.t[:, None, 2] * torch.exp(-scales)
+        return geometry.from_pixels(self.center[:, None] + shifts, z, self.K[:, None])
+
+    def worth(self, match: Tensor, shifts: Tensor, scales: Tensor) -> Tensor:
+        """Returns scores (M, G) of these poses, moved.
+
+        Args:
+            match: (M, G) mean agreement of their edge pixels with the photo's.
+            shifts: (M, G, 2) pixels of the window.
+            scales: (M, G) log of their size there over what it was.
+        """
+        off = (self.center - geometry.to_pixels(self.boxed, self.K))[:, None] + shifts
+        grown = torch.log(self.boxed[:, 2] / self.t[:, 2])[:, None] + scales
+        far = (off / (self.box * _PRIOR_SHIFT)).square().sum(-1) + (grown / _PRIOR_SCALE).square()
+        return match * (self.share[:, None] * scales.exp()) ** _POWER - _PRIOR * far
 
 
 class ContourMatcher:
@@ -209,59 +239,29 @@ class ContourMatcher:
             t (N, k, 3) and scores (N, k): 0 = chance, 1 = all edge pixels lie on edges of the photo that run their way,
             for an outline as long as those drawn at the first call are in the mean.
         """
-        count = R_view.shape[1]
-        K = self._K.repeat_interleave(count, 0)
-        begin, boxed = start.flatten(0, 1), t.flatten(0, 1)
-        drawn = self._draw(R_view.flatten(0, 1), begin, K)
-        share = self._share(drawn, count)[:, None]
-        center, at_box = _pixels(begin, K), _pixels(boxed, K)
-        shift, scale = torch.zeros_like(center)[:, None], begin.new_zeros(len(begin), 1)
-        from_box = torch.log(boxed[:, 2] / begin[:, 2])  # size over the size in the box
-        score = begin.new_zeros(len(begin))
+        posed = self.posed(R_view, start, t)
+        shift, scale = posed.t.new_zeros(len(posed.t), 1, 2), posed.t.new_zeros(len(posed.t), 1)
+        score = scale
         for reach in reaches:
-            grid = _grid(reach).to(begin)
+            grid = _grid(reach).to(scale)
             shifts = shift + grid[None, :, :2] * self._box
             scales = scale + grid[None, :, 2]
-            match = _match(self.field, drawn, center, shifts, scales.exp(), count)
-            off = (center - at_box)[:, None] + shifts
-            value = self.worth(match, share * scales.exp(), off, scales + from_box[:, None])
+            value = posed.worth(_match(self.field, posed, shifts, scales.exp()), shifts, scales)
             best = value.argmax(1, keepdim=True)
             shift = shifts.gather(1, best[..., None].expand(-1, -1, 2))
-            scale, score = scales.gather(1, best), value.gather(1, best)[:, 0]
-        z = begin[:, 2] * torch.exp(-scale[:, 0])
-        ray = (center + shift[:, 0] - K[:, :2, 2]) / K.diagonal(dim1=1, dim2=2)[:, :2]
-        moved = torch.cat((ray * z[:, None], z[:, None]), 1)
-        return moved.view_as(t), score.view(t.shape[:2])
+            scale, score = scales.gather(1, best), value.gather(1, best)
+        return posed.moved(shift, scale).view_as(t), score.view(t.shape[:2])
 
-    def lifted(self, R_view: Tensor, t: Tensor, boxed: Tensor) -> Lifted:
-        """Returns the edge points of poses (N, k, 3, 3), (N, k, 3) that the boxes put at ``boxed`` (N, k, 3)."""
+    def posed(self, R_view: Tensor, t: Tensor, boxed: Tensor) -> Posed:
+        """Renders poses (N, k, 3, 3), (N, k, 3) that the boxes put at ``boxed`` (N, k, 3)."""
         count = R_view.shape[1]
         K = self._K.repeat_interleave(count, 0)
         t, boxed = t.flatten(0, 1), boxed.flatten(0, 1)
-        drawn = self._draw(R_view.flatten(0, 1), t, K)
-        focal, middle = K.diagonal(dim1=1, dim2=2)[:, None, :2], K[:, None, :2, 2]
-        across = (drawn.points - middle) / focal * drawn.depth[..., None]
-        points = torch.cat((across, drawn.depth[..., None]), -1) - t[:, None]
-        share = self._share(drawn, count)
-        size = torch.log(boxed[:, 2] / t[:, 2])
-        return Lifted(points, drawn.directions, share, t, K, self._box, _pixels(t, K), _pixels(boxed, K), size)
-
-    def _share(self, drawn: Contours, count: int) -> Tensor:
+        edges = self._draw(R_view.flatten(0, 1), t, K)
         if self._length is None:
-            self._length = drawn.length.view(-1, count).float().mean(1).clamp_min(1.0)
-        return drawn.length / self._length.repeat_interleave(count)
-
-    def worth(self, match: Tensor, share: Tensor, off: Tensor, scale: Tensor) -> Tensor:
-        """Returns scores (M, G) of poses.
-
-        Args:
-            match: (M, G) mean agreement of their edge pixels with the photo's.
-            share: (M, G) how long their outlines are, over those first drawn.
-            off: (M, G, 2) pixels of the window from where the box puts them.
-            scale: (M, G) log of their size over that of the box.
-        """
-        far = (off / (self._box * _PRIOR_SHIFT)).square().sum(-1) + (scale / _PRIOR_SCALE).square()
-        return match * share**_POWER - _PRIOR * far
+            self._length = edges.length.view(-1, count).float().mean(1).clamp_min(1.0)
+        share = edges.length / self._length.repeat_interleave(count)
+        return Posed(edges, share, t, boxed, K, self._box)
 
     def _draw(self, R_view: Tensor, t: Tensor, K: Tensor) -> Contours:
         objects = self._objects.repeat_interleave(len(t) // len(self._objects))
@@ -294,11 +294,6 @@ def _windows(images: Tensor, which: Tensor, windows: Tensor, side: int) -> Tenso
     return F.grid_sample(images[which], grid, padding_mode="border", align_corners=False)
 
 
-def _pixels(t: Tensor, K: Tensor) -> Tensor:
-    """Where points (M, 3) lie in the images of K (M, 3, 3)."""
-    return t[:, :2] / t[:, 2:] * K.diagonal(dim1=1, dim2=2)[:, :2] + K[:, :2, 2]
-
-
 def _grid(reach: Reach) -> Tensor:
     """(steps^3, 3): shifts across and down, and log scales."""
     line = torch.linspace(-1.0, 1.0, reach.steps)
@@ -306,20 +301,36 @@ def _grid(reach: Reach) -> Tensor:
     return grid * torch.tensor([reach.shift, reach.shift, reach.scale])
 
 
-def _match(field: Tensor, drawn: Contours, center: Tensor, shifts: Tensor, scales: Tensor, count: int) -> Tensor:
+def _match(field: Tensor, posed: Posed, shifts: Tensor, scales: Tensor) -> Tensor:
     """Mean agreement of direction (M, G) of every contour with its photo's edges, under every shift and scale."""
-    around = drawn.points - center[:, None]  # (M, P, 2)
-    images = len(field) if field.is_cuda else 1  # a CPU's caches hold the samples of one
-    of_images = (torch.split(x, images * count) for x in (around, center, shifts, scales, drawn.directions))
-    votes = torch.cat([_votes(*part) for part in zip(torch.split(field, images), *of_images, strict=True)])
-    voters = (drawn.directions != 0).any(-1).sum(1).clamp_min(1)
-    return votes / voters[:, None]
+    around = posed.edges.points - posed.center[:, None]  # (M, P, 2)
+    votes = by_photo(_votes, field, around, posed.center, shifts, scales, posed.edges.directions)
+    return votes / posed.edges.voters[:, None]
 
 
 def _votes(field: Tensor, around: Tensor, center: Tensor, shifts: Tensor, scales: Tensor, directions: Tensor) -> Tensor:
     """Summed agreement (n k, G) of k contours each with the edges of n photos (n, 2, H, W)."""
     where = around[:, None] * scales[..., None, None] + (center[:, None] + shifts)[:, :, None]  # (n k, G, P, 2)
-    where = (where * (2.0 / field.shape[3]) - 1.0).view(len(field), -1, *where.shape[2:])
-    found = F.grid_sample(field, where, align_corners=False)  # (n, 2, k G, P)
-    x, y = (found[:, axis].reshape(*scales.shape, -1) @ directions[..., axis, None] for axis in (0, 1))
+    x, y = (found @ directions[..., axis, None] for axis, found in enumerate(felt(field, where)))
     return (x + y)[..., 0]
+
+
+def felt(field: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
+    """Reads edge fields (n, 2, H, W) at pixels (n k, G, P, 2): the cosines and the sines, (n k, G, P)."""
+    grid = (where * (2.0 / field.shape[3]) - 1.0).view(len(field), -1, where.shape[2], 2)
+    cos, sin = F.grid_sample(field, grid, align_corners=False).view(len(field), 2, -1, *where.shape[1:3]).unbind(1)
+    return cos.flatten(0, 1), sin.flatten(0, 1)
+
+
+def by_photo(score: Callable[..., Tensor], field: Tensor, *rows: Tensor) -> Tensor:
+    """Scores k hypotheses for each of N photos; a CPU's caches hold the samples of one photo at a time.
+
+    Args:
+        score: Of fields (n, 2, H, W) and n k rows of each of the others, n k rows.
+        field: (N, 2, H, W).
+        rows: (N k, ...) each.
+    """
+    if field.is_cuda:
+        return score(field, *rows)
+    shares = (torch.split(x, len(x) // len(field)) for x in rows)
+    return torch.cat([score(*share) for share in zip(torch.split(field, 1), *shares, strict=True)])

@@ -21,6 +21,7 @@ from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
+from codepose import geometry
 from codepose.estimation.detection import Detection
 from codepose.synthesis.renderer import Instances
 from codepose.synthesis.world import World
@@ -176,7 +177,7 @@ class _Window:
         # the window's pixel i is the image's pixel low + stride i, whose centre is half a pixel further
         window_K = K.double().cpu().clone()
         window_K[:2, 2] += 0.5 * (stride - 1) - torch.from_numpy(low)
-        window_K[:2] /= stride
+        window_K = geometry.scaled_camera(window_K, 1.0 / stride)
         rows, columns = np.mgrid[: measured.shape[0], : measured.shape[1]] + 0.5
         k = window_K.numpy()
         rays = np.stack(((columns - k[0, 2]) / k[0, 0], (rows - k[1, 2]) / k[1, 1], np.ones(measured.shape)), -1)

@@ -21,13 +21,12 @@ from codepose import geometry
 from codepose.config import CameraSettings, RefinementSettings
 from codepose.estimation.contours import PAD, ContourMatcher, Reach, Reaches
 from codepose.estimation.edge_search import search
+from codepose.estimation.windows import letterbox
 from codepose.synthesis.batches import SceneBatch
 from codepose.synthesis.world import World
 
 _RENDERS = 256
 """Views rendered at a time."""
-
-
 _COARSE, _FINE = 96, 192
 """Pixels along the windows in which renders are compared with the photo."""
 _FAR: Reaches = (Reach(0.12, 0.20, 9), Reach(0.045, 0.075, 7), Reach(0.010, 0.015, 3))
@@ -82,7 +81,7 @@ class Seen:
     def through(self, photos: Photos) -> Seen:
         """Returns the same detections in the photos' pixels."""
         scale = photos.scale.to(self.K)
-        K = torch.cat((self.K[:2] * scale[:, None], self.K[2:]))
+        K = geometry.scaled_camera(self.K, scale)
         return replace(self, images=photos.images.to(self.images), boxes=self.boxes * scale.repeat(2), K=K)
 
     def select(self, chosen: Tensor) -> Seen:
@@ -108,10 +107,8 @@ class Photos:
         """Returns those of a batch of scenes, if it has any, with sides of ``most`` pixels at most."""
         if scenes.photos is None:
             return None
-        photos, size = scenes.photos, min(most, scenes.photos.shape[-1])
-        if size < photos.shape[-1]:
-            photos = F.interpolate(photos, (size, size), mode="bilinear", align_corners=False, antialias=True)
-        return cls(photos, scenes.K.new_full((2,), size / scenes.images.shape[-1]))
+        photos, _ = letterbox(scenes.photos, min(most, scenes.photos.shape[-1]))
+        return cls(photos, scenes.K.new_full((2,), photos.shape[-1] / scenes.images.shape[-1]))
 
 
 def useful_size(camera: CameraSettings) -> int:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import batched_nms
 
+from codepose import geometry
 from codepose.config import ConfigError
 from codepose.networks.detector import Boxes
 
@@ -48,8 +49,7 @@ class Window:
         boxed, scale = letterbox(image, size)
         K = K.clone()
         K[:2, 2] -= K.new_tensor([self.left, self.top])
-        K[:2] *= K.new_tensor(scale)[:, None]
-        return boxed, K
+        return boxed, geometry.scaled_camera(K, K.new_tensor(scale))
 
     def to_photo(self, boxes: Tensor, size: int) -> Tensor:
         """Brings boxes (N, 4) in the pixels of ``look`` to the photo's own."""

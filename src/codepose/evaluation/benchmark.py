@@ -81,7 +81,8 @@ def evaluate(
     mine = starts[Shares(len(starts)).own]
     for done, start in enumerate(mine, start=1):
         scenes = source.scenes(torch.arange(start, min(start + batch, images)), depth=True, photos=True)
-        found = _found(estimators, scenes)
+        photos = Photos.of(scenes, useful_size(world.settings.data.camera))
+        found = _found(estimators, scenes, photos)
         found |= {f"{name} + depth": _fitted(refiner, found[name], scenes) for name in fitted}
         found["oracle"] = _oracle(world, books, scenes)
         renders = _Renders(world, scenes)
@@ -96,7 +97,7 @@ def evaluate(
     return _merged(everyones(results), examples)
 
 
-def _found(estimators: dict[str, PoseEstimator], scenes: SceneBatch) -> dict[str, _Estimates]:
+def _found(estimators: dict[str, PoseEstimator], scenes: SceneBatch, photos: Photos | None) -> dict[str, _Estimates]:
     """Every method's estimates in a batch, with its own boxes and with the true ones."""
     found: dict[str, _Estimates] = {}
     seen: dict[int, tuple[Any, list[Boxes]]] = {}  # refinement looks through the same networks
@@ -107,8 +108,8 @@ def _found(estimators: dict[str, PoseEstimator], scenes: SceneBatch) -> dict[str
             prepared = pipeline.prepare(scenes.images)
             seen[id(pipeline)] = prepared, pipeline.detect(prepared)
         prepared, boxes = seen[id(pipeline)]
-        found[name] = _detected(estimator, prepared, boxes, scenes)
-        found[f"{name} + GT box"] = _posed(estimator, prepared, scenes, scenes.boxes, everywhere)
+        found[name] = _detected(estimator, prepared, boxes, scenes, photos)
+        found[f"{name} + GT box"] = _posed(estimator, prepared, scenes, photos, scenes.boxes, everywhere)
     return found
 
 
@@ -127,7 +128,9 @@ def _merged(parts: list[Results], examples: int) -> Results:
     return whole
 
 
-def _detected(estimator: PoseEstimator, prepared: Any, detections: list[Boxes], scenes: SceneBatch) -> _Estimates:
+def _detected(
+    estimator: PoseEstimator, prepared: Any, detections: list[Boxes], scenes: SceneBatch, photos: Photos | None
+) -> _Estimates:
     """Each image's best-scored detection of the object that is there."""
     boxes = torch.zeros_like(scenes.boxes)
     boxes[:, 2:] = 1.0
@@ -137,22 +140,21 @@ def _detected(estimator: PoseEstimator, prepared: Any, detections: list[Boxes], 
         mine = (one["labels"] == scenes.objects[i] + 1).nonzero().squeeze(1)
         if len(mine):
             boxes[i], score[i], found[i] = one["boxes"][mine[0]], one["scores"][mine[0]], True
-    return _posed(estimator, prepared, scenes, boxes, found, score)
+    return _posed(estimator, prepared, scenes, photos, boxes, found, score)
 
 
 def _posed(
     estimator: PoseEstimator,
     prepared: Any,
     scenes: SceneBatch,
+    photos: Photos | None,
     boxes: Tensor,
     found: Tensor,
     score: Tensor | None = None,
 ) -> _Estimates:
     """The poses of one box an image; without a detector's score that is the similarity, and nothing is calibrated."""
     order = torch.arange(len(boxes), device=boxes.device)
-    one = estimator.poses(
-        prepared, boxes, order, scenes.objects, scenes.K, Photos.of(scenes, useful_size(estimator.settings.data.camera))
-    )
+    one = estimator.poses(prepared, boxes, order, scenes.objects, scenes.K, photos)
     if score is None:
         return _Estimates(found, boxes, one.R, one.t, one.similarity, one.latents)
     return _Estimates(found, boxes, one.R, one.t, score, one.latents, estimator.confidences(score, one))
@@ -258,7 +260,7 @@ def _keep_examples(
     photos = (scenes.images if scenes.photos is None else scenes.photos)[:count]
     size = photos.shape[-1]
     scale = size / scenes.images.shape[-1]
-    K = torch.cat((scenes.K[:2] * scale, scenes.K[2:]))
+    K = geometry.scaled_camera(scenes.K, scale)
     kept = [
         Example(photos[i].cpu(), scenes.boxes[i].cpu() * scale, K.cpu(), scenes.targets[i].cpu(), {})
         for i in range(count)

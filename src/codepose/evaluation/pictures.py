@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from codepose import geometry
 from codepose.estimation.confidence import CORRECT
 from codepose.evaluation import draw, plots
 from codepose.evaluation.benchmark import settings_note
@@ -203,11 +204,9 @@ def draw_example(example: Example, name: str, world: World) -> draw.Picture:
     estimate = example.estimates[name]
     zoom = max(1, 512 // example.image.shape[-1])
     image = (example.image.permute(1, 2, 0) * 255).round().byte().numpy()
-    K = example.K.clone()
-    K[:2] *= zoom
     return draw.overlay(
         image.repeat(zoom, 0).repeat(zoom, 1),
-        K,
+        geometry.scaled_camera(example.K, zoom),
         estimate.R,
         estimate.t,
         estimate.mask.repeat_interleave(zoom, 0).repeat_interleave(zoom, 1),

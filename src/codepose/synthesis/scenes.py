@@ -132,7 +132,7 @@ class SceneSource:
             companions = place_companions(world, draws, objects, boxes, same=self.split == "train")
         scale = data.photo_scale if photos else 1
         pixels = scale * size
-        K = geometry.crop_camera(world.K, boxes.new_tensor([[0.0, 0.0, size, size]]), pixels).expand(len(index), 3, 3)
+        K = geometry.scaled_camera(world.K, pixels / size).expand(len(index), 3, 3)
         posed = _Posed(objects, R, t, K, companions)
         render = self._render(draws, posed, pixels, difficulty, clutter=True)
         images = self._finish(render.rgba, draws, difficulty)
