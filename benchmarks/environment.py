@@ -13,6 +13,9 @@ from typing import Any
 
 import torch
 
+from codepose.config import Settings
+from codepose.networks.precision import uses_bf16
+
 _PACKAGES = ("codepose", "torch", "torchvision", "warp-lang", "numpy", "trimesh", "moderngl", "embreex", "faiss-cpu")
 
 
@@ -28,7 +31,7 @@ def describe(device: torch.device, threads: int, *, quick: bool) -> dict[str, An
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": threads,
         "load_average": round(os.getloadavg()[0], 2),
-        "amx": bool(torch.cpu.get_capabilities().get("amx_bf16", False)),
+        "bf16": uses_bf16(Settings(), torch.device("cpu")),
         "python": platform.python_version(),
         "system": platform.platform(),
         "versions": {name: version for name in _PACKAGES if (version := _version(name)) is not None},

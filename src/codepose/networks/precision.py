@@ -8,13 +8,14 @@ from codepose.config import Settings
 
 
 def uses_bf16(settings: Settings, device: torch.device) -> bool:
-    """Whether layers multiply in bf16 on ``device``: 'auto' = where the processor does it fast (CUDA, AMX)."""
+    """Whether layers multiply in bf16 on ``device``: 'auto' = where the processor has it (CUDA, AMX, AVX-512 BF16)."""
     if settings.precision != "auto":
         return settings.precision == "bf16"
     if device.type == "cuda":
         with torch.cuda.device(device):
             return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+    can = torch.cpu.get_capabilities()
+    return any(bool(can.get(name, False)) for name in ("amx_bf16", "avx512_bf16"))
 
 
 def autocast(settings: Settings, device: torch.device) -> torch.autocast:
