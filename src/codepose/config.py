@@ -287,7 +287,7 @@ class RefinementSettings(_Frozen):
     hypotheses: Count = 8
     """How many of these, ``apart_deg`` or more from each other, are laid over the photo."""
     apart_deg: Annotated[float, Field(ge=0.0)] = 12.0
-    similarity: Annotated[float, Field(ge=0.0)] = 1.0
+    similarity: Annotated[float, Field(ge=0.0)] = 0.5
     """Weight of the cosine of the codes beside the match of the edges."""
     agreement: Annotated[float, Field(ge=0.0)] = 0.2
     """Weight of the agreement with the reconstruction beside the match of the edges; large = the reconstruction alone
