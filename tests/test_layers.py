@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import codepose
+
 ROOT = Path(__file__).parents[1] / "src" / "codepose"
 LAYERS = ("config", "config_files", "geometry", "synthesis", "networks", "training", "estimation", "evaluation", "apps")
 
@@ -42,6 +44,11 @@ def test_imports_point_upwards(path: Path) -> None:
         return
     allowed = set(LAYERS[: LAYERS.index(place) + 1])
     assert imported(path) <= allowed
+
+
+@pytest.mark.parametrize("name", codepose.__all__)
+def test_public_names_are_there(name: str) -> None:
+    assert getattr(codepose, name) is not None
 
 
 def test_help_answers_within_half_a_second() -> None:

@@ -19,8 +19,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Settings": "config",
-    "load_preset": "config",
-    "load_settings": "config",
+    "load_preset": "config_files",
+    "load_settings": "config_files",
     "Mesh": "synthesis.mesh",
     "load_mesh": "synthesis.mesh",
     "Renderer": "synthesis.renderer",

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(gt=0)]
+Unit = Literal["mm", "cm", "m", "inch"]
 
 
 def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
@@ -38,7 +39,7 @@ class ObjectSettings(_Frozen):
 
     mesh: str = "hammer"
     """Path of a PLY, OBJ, STL or GLB file, or the name of a built-in mesh."""
-    unit: Literal["mm", "cm", "m", "inch"] = "mm"
+    unit: Unit = "mm"
     """Unit of the file's coordinates."""
     label: str = ""
     """Name used in results; empty = the file's stem."""
@@ -336,7 +337,7 @@ class Settings(_Frozen):
     detection: DetectionSettings = DetectionSettings()
     refinement: RefinementSettings = RefinementSettings()
     precision: Literal["auto", "float32", "bf16"] = "auto"
-    """'auto' = bf16 where the processor multiplies it fast (CUDA, AMX), else float32."""
+    """'auto' = bf16 where the processor multiplies it fast (CUDA, AMX, AVX-512 BF16), else float32."""
     compile: bool = False
     """Train with torch.compile's encoders and decoders: each stage starts minutes later. For a GPU; on a CPU it gains
     nothing (docs/results.md)."""

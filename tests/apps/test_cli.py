@@ -15,7 +15,8 @@ from PIL import Image
 
 from codepose import geometry
 from codepose.apps.cli import main
-from codepose.config_files import to_yaml
+from codepose.apps.options import with_meshes
+from codepose.config_files import load_preset, to_yaml
 from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
 from codepose.training.run import Run
@@ -169,3 +170,12 @@ def test_several_parts_in_one_network(preset: Path, tmp_path: Path) -> None:
     assert set(scenes.objects.tolist()) == {0, 1}
     assert main(["evaluate", str(out)]) == 0
     assert sorted(p.name for p in (out / "codebooks").iterdir()) == ["joint-1.safetensors", "joint-2.safetensors"]
+
+
+def test_one_unit_for_all_files() -> None:
+    settings = load_preset("quick")
+    files = (Path("a.stl"), Path("b.stl"))
+    assert [o.unit for o in with_meshes(settings, files, "inch").objects] == ["inch", "inch"]
+    assert [o.unit for o in with_meshes(settings, files).objects] == ["mm", "mm"], "the preset's"
+    assert with_meshes(settings, (), "m").objects[0].unit == "m"
+    assert with_meshes(settings, ()) == settings

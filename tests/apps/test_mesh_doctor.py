@@ -40,7 +40,7 @@ def test_a_report_a_sheet_and_the_command_to_train(tmp_path: Path, capsys: pytes
     assert "128 x 300 x 28.8 mm" in text
     assert "vertex" in text
     assert "--center --save part.ply" in text
-    assert f"train: codepose train {path} --objects.0.unit m --out runs/part\n" in text
+    assert f"train: codepose train {path} --unit m --out runs/part\n" in text
     picture = np.array(Image.open(out))
     assert picture.shape[1] > 900
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 100

@@ -52,7 +52,7 @@ def _settings(options: Render) -> Settings:
 
     if len(options.meshes) == 1 and options.meshes[0].is_dir():
         return Run.open(options.meshes[0]).settings
-    return with_meshes(options.settings, options.meshes)
+    return with_meshes(options.settings, options.meshes, options.unit)
 
 
 def _symmetries(path: Path, count: int) -> list[dict[str, Any]]:

@@ -111,7 +111,7 @@ def preview(options: o.Preview) -> int:
 
     from codepose.apps.workflow import preview as sheet
 
-    settings = with_meshes(options.settings, options.meshes)
+    settings = with_meshes(options.settings, options.meshes, options.unit)
     Image.fromarray(sheet(settings, count=options.count, difficulty=options.difficulty)).save(options.out)
     _console.print(f"wrote {options.out}", highlight=False, soft_wrap=True)
     return 0
@@ -128,7 +128,7 @@ def train(options: o.Train) -> int:
 
     make_fabric(options.device, options.devices, options.nodes)  # starts the other processes
     _console.quiet = not _is_first()
-    settings = with_meshes(options.settings, options.meshes)
+    settings = with_meshes(options.settings, options.meshes, options.unit)
     # what cannot be used is refused before anything is written
     build_encoder(settings)
     require_photos(settings.data)

@@ -53,7 +53,7 @@ def _training_line(options: MeshDoctor, report: MeshReport) -> str:
     """The command that trains on the file, or on the copy of it that was written."""
     words = ["codepose", "train", str(options.save or options.mesh)]
     if options.save is None and report.unit != "mm":
-        words += ["--objects.0.unit", report.unit]
+        words += ["--unit", report.unit]
     return shlex.join([*words, "--out", f"runs/{report.name}"])
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from codepose.config import ObjectSettings, Settings
+from codepose.config import Settings, Unit
 from codepose.config_files import PRESETS, load_preset, load_settings
 
 Method = Literal["joint", "extended", "original", "jitter"]
@@ -36,6 +36,8 @@ class Preview:
 
     meshes: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
     """CAD files (PLY, OBJ, STL, GLB); none = the preset's."""
+    unit: Unit | None = None
+    """Unit of the files' coordinates; None = the preset's, mm."""
     out: Path = Path("preview.png")
     """PNG file to write."""
     count: int = 8
@@ -52,8 +54,10 @@ class Train:
     """Train a network on your CAD model."""
 
     meshes: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
-    """CAD files (PLY, OBJ, STL, GLB); none = the preset's. The first object's settings (--objects.0.unit m,
-    --objects.0.view-cone-deg 180) hold for all of them."""
+    """CAD files (PLY, OBJ, STL, GLB); none = the preset's. The first object's settings (--objects.0.view-cone-deg 180)
+    hold for all of them."""
+    unit: Unit | None = None
+    """Unit of the files' coordinates; None = the preset's, mm."""
     out: Path = Path("runs/part")
     """Run folder."""
     methods: tuple[Method, ...] = ("joint",)
@@ -99,9 +103,10 @@ class Evaluate:
     split: Literal["test", "val"] = "test"
     """val for choosing anything, test for the final numbers."""
     refine: bool = False
-    """Add a row a method with render-and-compare against its reconstructions."""
+    """Add a row per method with poses refined by its reconstruction and the photo's edges; with --bop, refine the poses
+    that are measured."""
     depth: bool = False
-    """Add a row a method with poses fitted to the scenes' depth, which is free of noise; with --bop, fit to the
+    """Add a row per method with poses fitted to the scenes' depth, which is free of noise; with --bop, fit to the
     dataset's depth images."""
     bop: Path | None = None
     """Measure on a BOP dataset instead: its folder. One method, joint unless --methods says another."""
@@ -131,7 +136,8 @@ class Predict:
     """The camera: fx,fy,cx,cy in pixels of the upright photo (OpenCV's convention), fov=60 (horizontal, degrees), or
     a calibration file: JSON, OpenCV or ROS YAML, COLMAP cameras.txt. Lens distortion is taken out."""
     out: Path | None = None
-    """Folder for predictions.jsonl, NAME.json and NAME.overlay.png or .mp4; None = beside the run, RUN/predictions."""
+    """Folder for predictions.jsonl, NAME.json and NAME.overlay.png or .mp4; None = RUN/predictions, or ./predictions
+    for a network that codepose brings."""
     method: Method = "joint"
     """Which of the trained methods."""
     min_score: float = 0.5
@@ -180,7 +186,7 @@ class MeshDoctor:
 
     mesh: Annotated[Path, tyro.conf.Positional]
     """CAD file (PLY, OBJ, STL, GLB), or the name of a built-in mesh."""
-    unit: Literal["mm", "cm", "m", "inch"] = "mm"
+    unit: Unit = "mm"
     """Unit of the file's coordinates."""
     center: bool = False
     """Move the origin to the middle of the bounding box, in the sheet and in what --save writes."""
@@ -201,6 +207,8 @@ class Render:
     meshes: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
     """CAD files (PLY, OBJ, STL, GLB), or one run folder: its objects and its settings, whatever options say of these;
     none = the preset's."""
+    unit: Unit | None = None
+    """Unit of the files' coordinates; None = the preset's, mm."""
     images: int = 100
     """How many images."""
     split: Literal["train", "val", "test"] = "train"
@@ -254,15 +262,22 @@ def starting_settings(arguments: list[str]) -> Settings:
     return load_preset(name)
 
 
-def with_meshes(settings: Settings, meshes: tuple[Path, ...]) -> Settings:
-    """Puts the given CAD files in the place of the preset's objects, with its first object's other settings."""
+def with_meshes(settings: Settings, meshes: tuple[Path, ...], unit: Unit | None = None) -> Settings:
+    """Puts the given CAD files in the place of the preset's objects, with its first object's other settings.
+
+    Args:
+        settings: The preset's.
+        meshes: None given = the preset's objects stay.
+        unit: Of every object's file; None = as the settings say.
+    """
     from codepose.synthesis.shapes import BUILTIN
 
-    if not meshes:
-        return settings
-    template = settings.objects[0]
-    objects: list[ObjectSettings] = []
-    for mesh in meshes:
-        name = str(mesh) if str(mesh) in BUILTIN else str(mesh.resolve())
-        objects.append(template.model_copy(update={"mesh": name, "label": template.label or mesh.stem}))
+    template, objects = settings.objects[0], list(settings.objects)
+    if meshes:
+        objects = []
+        for mesh in meshes:
+            name = str(mesh) if str(mesh) in BUILTIN else str(mesh.resolve())
+            objects.append(template.model_copy(update={"mesh": name, "label": template.label or mesh.stem}))
+    if unit is not None:
+        objects = [one.model_copy(update={"unit": unit}) for one in objects]
     return settings.model_copy(update={"objects": tuple(objects)})

@@ -91,6 +91,6 @@ def load_confidence(run: Run, method: Method, books: list[Codebook], *, refined:
 
 def confidence_mark(books: list[Codebook], settings: Settings, *, refined: bool) -> str:
     """Returns a hash of what the evidence depends on; the codebooks know that of the network."""
-    refinement = _REFINEMENT + settings.refinement.model_dump_json(exclude_defaults=True) if refined else ""
+    refinement = _REFINEMENT + settings.refinement.model_dump_json() if refined else ""
     scenes = f" {settings.data.photo_scale}" if settings.data.photo_scale > 1 else ""
     return hashlib.sha256((books[0].fingerprint + refinement + scenes).encode()).hexdigest()

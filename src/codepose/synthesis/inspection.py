@@ -12,11 +12,10 @@ import trimesh
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from codepose.config import ObjectSettings
+from codepose.config import ObjectSettings, Unit
 from codepose.synthesis.mesh import (
     MILLIMETRES,
     TYPICAL_MM,
-    Unit,
     join_parts,
     mesh_from_trimesh,
     plain,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import trimesh
@@ -15,9 +14,8 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import ConvexHull, QhullError
 from scipy.spatial.distance import cdist
 
+from codepose.config import Unit
 from codepose.synthesis.textures import colored_triangles
-
-Unit = Literal["mm", "cm", "m", "inch"]
 
 CREASE_DEG = 35.0  # faces that meet at a larger angle keep a sharp edge between them
 SMALLEST_MM, LARGEST_MM = 5.0, 5000.0

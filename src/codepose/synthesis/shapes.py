@@ -13,7 +13,8 @@ import numpy as np
 import trimesh
 from numpy.typing import ArrayLike, NDArray
 
-from codepose.synthesis.mesh import Mesh, MeshError, Unit, load_mesh, mesh_from_trimesh
+from codepose.config import Unit
+from codepose.synthesis.mesh import Mesh, MeshError, load_mesh, mesh_from_trimesh
 
 Color = tuple[float, float, float]
 
