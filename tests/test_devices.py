@@ -277,7 +277,8 @@ def test_contours_and_refinement(gpu_world: World, tiny_settings: Settings, monk
     depth, normal, color = on_gpu(2, 32, 32), on_gpu(2, 32, 32, 3), on_gpu(2, 32, 32, 3)
     assert_on_gpu([edge_field(on_gpu(2, 3, 32, 32), 1.0), contours(depth, normal, color, depth)])
     gpu_world.clean_views = lambda objects, R: on_gpu(len(R), 3, 32, 32)  # type: ignore[method-assign, assignment]
-    seen = refine.Seen(on_gpu(1, 3, 128, 128), which(2), on_gpu(2, 4), which(2), on_gpu(3, 3), on_gpu(2, 3, 32, 32))
+    where = which(2), on_gpu(2, 4), which(2), on_gpu(3, 3)
+    seen = refine.Seen(on_gpu(1, 3, 128, 128), *where, on_gpu(2, 3, 32, 32), on_gpu(2))
     refiner = refine.Refiner(gpu_world, tiny_settings.refinement)
     monkeypatch.setattr(refine, "_by_resolution", lambda _: (which(2), which(2)))  # reads the boxes
     photos = refine.Photos(on_gpu(1, 3, 384, 384), on_gpu(2))

@@ -6,6 +6,7 @@ import base64
 import csv
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from codepose import geometry
 from codepose.apps.cli import main
 from codepose.apps.options import with_meshes
 from codepose.config_files import load_preset, to_yaml
+from codepose.estimation.pipelines import JointPipeline, TwoStagePipeline
 from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
 from codepose.training.run import Run
@@ -76,6 +78,26 @@ def test_report_is_self_contained_and_its_pictures_open(run: Path) -> None:
     for title in ("Figure 3", "Figure 4", "Reconstructions", "Training data", "Poses", "know symmetries"):
         assert title in page
     assert main(["report", str(run)]) == 0
+
+
+def test_a_network_that_finds_nothing_has_a_report(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in (JointPipeline, TwoStagePipeline):
+        monkeypatch.setattr(
+            kind,
+            "detect",
+            lambda self, prepared, found=kind.detect: [
+                {name: values[:0] for name, values in one.items()} for one in found(self, prepared)
+            ],
+        )
+    copy = shutil.copytree(run, tmp_path / "part")
+    (copy / "report.html").unlink()
+    assert main(["evaluate", str(copy), "--refine"]) == 0
+    page = (copy / "report.html").read_text()
+    assert "Figure 4" in page
+    assert "Poses: estimated" not in page, "there is none"
+    methods = json.loads((copy / "evaluation" / "results.json").read_text())["methods"]
+    assert methods["joint"]["auc"] == methods["joint + refinement"]["auc"] == 0.0
+    assert methods["joint + GT box"]["mean_iou"] == pytest.approx(1.0)
 
 
 def test_the_run_folder_can_be_moved(run: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from codepose.apps.cli import main
 from codepose.apps.grid import cells, share, stage_key, training_stages
 from codepose.config import ConfigError
 from codepose.evaluation.comparison import auc_difference, read_errors, spread
-from codepose.evaluation.grid_report import read_groups
+from codepose.evaluation.grid_report import _differences, read_groups
 from codepose.networks.build import build_joint
 from codepose.training.checkpoint import load_state
 from codepose.training.run import Run
@@ -165,7 +165,7 @@ def test_the_dry_run_prints_every_stage_once_and_trains_nothing(tmp_path: Path, 
 
 def test_differences_are_paired_by_image(out: Path) -> None:
     groups = read_groups(out)
-    joint, extended = groups["t1-128"]["joint"], groups["t1-128"]["extended"]
+    joint, extended = (list(groups["t1-128"][method].values()) for method in ("joint", "extended"))
     found = auc_difference(joint, extended)
     assert found.mean == pytest.approx(
         np.mean([e.vsd.mean() for e in extended]) - np.mean([j.vsd.mean() for j in joint])
@@ -175,6 +175,33 @@ def test_differences_are_paired_by_image(out: Path) -> None:
     shuffled.index[:] = shuffled.index[::-1]
     with pytest.raises(ValueError, match="same images"):
         auc_difference([shuffled], joint[:1])
+
+
+def test_only_seeds_that_both_have_are_paired(out: Path) -> None:
+    joint = read_groups(out)["t1-128"]["joint"]
+    found = _differences({"t1-128": {"joint": joint, "jitter": {1: joint[1]}, "original": {7: joint[0]}}})
+    assert found["t1-128: joint - jitter"] == {"mean": 0.0, "low": 0.0, "high": 0.0, "seeds": 1}
+    assert "t1-128: joint - original" not in found
+
+
+@pytest.mark.parametrize("change", [{"split": "val"}, {"images": 3}])
+def test_results_of_other_scenes_are_not_taken_for_the_tests(out: Path, change: dict[str, object], monkeypatch) -> None:
+    run = Run.open(out / "seed-0" / "t1-128")
+    path = run.path / "evaluation" / "results.json"
+    text, evaluated = path.read_text(), []
+    monkeypatch.setattr("codepose.apps.reproduce.evaluate_run", lambda run, methods, **_: evaluated.append(methods))
+    try:
+        path.write_text(json.dumps(json.loads(text) | change))
+        reproduce._evaluate(run, cells("smoke", 0, ["t1-128/joint"]), "cpu")
+    finally:
+        path.write_text(text)
+    assert evaluated == [["joint"]]
+
+
+def test_results_say_which_seed_they_are_of(out: Path) -> None:
+    for seed in (0, 1):
+        results = json.loads((out / f"seed-{seed}" / "t1-128" / "evaluation" / "results.json").read_text())
+        assert (results["seed"], results["data_seed"]) == (seed, 0)
 
 
 def test_spread_of_one_seed_has_no_deviation() -> None:

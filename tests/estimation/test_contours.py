@@ -104,6 +104,21 @@ def test_the_contour_finds_place_and_distance_again(clean: tuple[World, SceneBat
     assert score.median() > 0.3
 
 
+def test_a_letterbox_is_no_edge(clean: tuple[World, SceneBatch]):
+    """A photo of 256 x 192, all grey, padded to a square; a box at its lower edge, one at its lower right corner."""
+    world, scenes = clean
+    images = torch.zeros(1, 3, 256, 256)
+    images[..., :192, :] = 0.5
+    boxes, zeros = torch.tensor([[80.0, 130.0, 150.0, 190.0], [200.0, 130.0, 255.0, 191.0]]), torch.zeros(2).long()
+    where = (images, zeros, boxes, scenes.objects[zeros], scenes.K)
+    edges = [
+        ContourMatcher(world, *where, side=96, extent=extent).field.norm(dim=1).amax((1, 2))
+        for extent in (None, torch.tensor([256.0, 192.0]))
+    ]
+    assert edges[0].min() > 0.5
+    assert edges[1].max() < 1e-3
+
+
 def test_a_wrong_view_matches_worse(clean: tuple[World, SceneBatch]):
     world, scenes = clean
     matcher = ContourMatcher(world, scenes.images, torch.arange(12), scenes.boxes, scenes.objects, scenes.K, side=96)

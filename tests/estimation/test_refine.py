@@ -37,7 +37,8 @@ def unhidden(make_settings) -> tuple[World, SceneBatch]:
 
 def seen_in(scenes: SceneBatch) -> Seen:
     order = torch.arange(len(scenes.boxes))
-    return Seen(scenes.images, order, scenes.boxes, scenes.objects, scenes.K, scenes.targets)
+    extent = scenes.K.new_tensor([scenes.images.shape[3], scenes.images.shape[2]])
+    return Seen(scenes.images, order, scenes.boxes, scenes.objects, scenes.K, scenes.targets, extent)
 
 
 def test_refiner_without_rounds_picks_the_best_candidate(unhidden: tuple[World, SceneBatch]):

@@ -46,6 +46,7 @@ def test_a_window_shows_its_part_of_the_photo_with_the_camera_to_match() -> None
     rows, columns = (image[0, 0] > 0.5).nonzero().unbind(1)
     assert (columns.min(), columns.max() + 1, rows.min(), rows.max() + 1) == (20, 100, 40, 80)
     assert not image[..., 160:, :].any(), "padding"
+    assert window.extent(200) == (200.0, 160.0)
     point = torch.tensor([[[10.0, -20.0, 700.0]]])
     pose = torch.eye(3)[None], torch.zeros(1, 3)
     here, there = (geometry.project(point[0], *pose, one)[0] for one in (K, camera))

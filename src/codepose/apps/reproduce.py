@@ -83,11 +83,20 @@ def _finished(folder: Path, scale: Scale, seed: int) -> dict[str, Run]:
 
 def _evaluate(run: Run, members: Sequence[Cell], device: str) -> None:
     """Evaluates a group's methods, unless the results on disk hold them all; those that they hold stay in them."""
-    path = run.path / "evaluation" / "results.json"
-    done = from_first(lambda: set(json.loads(path.read_text())["methods"]) if path.is_file() else set())
+    done = from_first(lambda: _evaluated(run))
     wanted = {cell.method for cell in members}
     if not wanted <= done:
         evaluate_run(run, [m for m in STAGES if m in wanted | done], refine=True, device=device)
+
+
+def _evaluated(run: Run) -> set[str]:
+    """The methods in a run's results; none where these are of other scenes, such as validation's."""
+    path = run.path / "evaluation" / "results.json"
+    if not path.is_file():
+        return set()
+    results = json.loads(path.read_text())
+    whole = results["split"] == "test" and results["images"] == run.settings.data.test_images
+    return set(results["methods"]) if whole else set()
 
 
 def plan_table(scale: Scale, patterns: Sequence[str], seeds: int, device: str = "auto") -> Table:

@@ -137,7 +137,8 @@ def evaluate_run(
             progress=lambda share: display.update(share, ""),
         )
     summary: dict[str, Any] = results.summary() | {
-        "seed": run.settings.data.seed,
+        "seed": run.settings.seed,
+        "data_seed": run.settings.data.seed,
         "photo_scale": run.settings.data.photo_scale,
         "weights": run.settings.network.weights,
         "symmetries": {o.label: o.cad_symmetries.to_bop() for o in world.objects if o.symmetries.any},

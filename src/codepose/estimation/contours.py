@@ -204,6 +204,7 @@ class ContourMatcher:
         objects: (N,) which object.
         K: (3, 3) the images' camera.
         side: Pixels along a window.
+        extent: (2,) pixels across and down of what the images show; beyond lies a letterbox. None = all of them.
     """
 
     def __init__(
@@ -216,12 +217,14 @@ class ContourMatcher:
         K: Tensor,
         *,
         side: int,
+        extent: Tensor | None = None,
     ) -> None:
         self._world, self._objects, self._side = world, objects, side
         self._box = side / PAD  # the box's longer side in pixels of the window
         windows = geometry.padded_square(boxes, PAD)
         self._K = geometry.crop_camera(K, windows, side)  # (N, 3, 3)
-        self.field = edge_field(_windows(images, which, windows, side), _BLUR)
+        size = K.new_tensor([images.shape[3], images.shape[2]])
+        self.field = edge_field(_windows(images, which, windows, side, size if extent is None else extent), _BLUR)
         # the same points whenever a view is rendered again: a fixed shuffle of the window's pixels says which
         self._order = torch.rand(side, side, generator=torch.Generator().manual_seed(0)).to(boxes)
         self._length: Tensor | None = None  # (N,) of the contours first drawn, in the mean: what scores are shares of
@@ -288,9 +291,11 @@ class ContourMatcher:
         return replace(found, points=found.points + corner[:, None])
 
 
-def _windows(images: Tensor, which: Tensor, windows: Tensor, side: int) -> Tensor:
-    """Cuts windows (N, 4) out of images; beyond its edge the image goes on as it ends, so that no edge is made."""
-    grid = geometry.sampling_grid(windows, side, (images.shape[3], images.shape[2]))
+def _windows(images: Tensor, which: Tensor, windows: Tensor, side: int, extent: Tensor) -> Tensor:
+    """Cuts windows (N, 4) out of images; beyond its edge the photo goes on as it ends, so that no edge is made."""
+    width, height = images.shape[3], images.shape[2]
+    last = (2.0 * extent.to(windows) - 1.0) / windows.new_tensor([width, height]) - 1.0  # the last pixels' centres
+    grid = torch.minimum(geometry.sampling_grid(windows, side, (width, height)), last)
     return F.grid_sample(images[which], grid, padding_mode="border", align_corners=False)
 
 

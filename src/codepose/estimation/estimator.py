@@ -201,7 +201,8 @@ class PoseEstimator:
             if len(keep) == 0:
                 continue
             chosen = [{name: values[keep] for name, values in found.items()}]
-            described = self._described(prepared, chosen, camera, self._photos(view, photo, K, camera))[0]
+            extent = camera.new_tensor(view.extent(size))
+            described = self._described(prepared, chosen, camera, self._photos(view, photo, K, camera), extent)[0]
             places = there["boxes"][keep].double().cpu().numpy()
             result += [replace(d, box=box) for d, box in zip(described, places, strict=True)]
         return sorted(result, key=lambda d: -d.score)
@@ -215,7 +216,7 @@ class PoseEstimator:
         return Photos(image, (finer / camera).diagonal()[:2])
 
     def _described(
-        self, prepared: object, found: list[Boxes], K: Tensor, photos: Photos | None
+        self, prepared: object, found: list[Boxes], K: Tensor, photos: Photos | None, extent: Tensor | None = None
     ) -> list[list[Detection]]:
         """Gives each image's boxes their poses."""
         boxes = torch.cat([f["boxes"] for f in found])
@@ -225,7 +226,7 @@ class PoseEstimator:
         result: list[list[Detection]] = [[] for _ in found]
         if len(boxes) == 0:
             return result
-        estimates = self.poses(prepared, boxes, which, objects, K, photos)
+        estimates = self.poses(prepared, boxes, which, objects, K, photos, extent)
         confidence = self.confidences(scores, estimates)
         reconstructions = estimates.reconstructions.cpu().numpy()
         R, t = estimates.R, estimates.t
@@ -262,6 +263,7 @@ class PoseEstimator:
         objects: Tensor,
         K: Tensor,
         photos: Photos | None = None,
+        extent: Tensor | None = None,
     ) -> Estimates:
         """Returns the poses of N given boxes.
 
@@ -272,6 +274,8 @@ class PoseEstimator:
             objects: (N,) which object.
             K: (3, 3) the images' camera.
             photos: The images at a higher resolution, for refinement.
+            extent: (2,) pixels across and down of what the images show, the rest being a letterbox, in which refinement
+                sees no edge; None = all of them.
         """
         latents = self.pipeline.latents(prepared, boxes, images)
         reconstructions = self.pipeline.decode(latents)
@@ -289,7 +293,8 @@ class PoseEstimator:
                 agreement[mine] = book.agreement(views, reconstructions[mine])[:, 0]
                 continue
             pixels = self.pipeline.pixels(prepared)
-            seen = Seen(pixels, images[mine], boxes[mine], objects[mine], K, reconstructions[mine])
+            shown = K.new_tensor([pixels.shape[3], pixels.shape[2]]) if extent is None else extent
+            seen = Seen(pixels, images[mine], boxes[mine], objects[mine], K, reconstructions[mine], shown)
             found = self._refined(self.refiner, index, values, views, seen, photos)
             R[mine], t[mine] = geometry.offaxis_rotation(found.t) @ found.R_view, found.t
             agreement[mine], contour[mine] = found.agreement, found.contour

@@ -65,6 +65,7 @@ class Seen:
         objects: (N,) which object.
         K: (3, 3) the images' camera.
         reconstructions: (N, 3, c, c) in [0, 1].
+        extent: (2,) pixels across and down of what the images show; beyond lies a letterbox.
     """
 
     images: Tensor
@@ -73,6 +74,7 @@ class Seen:
     objects: Tensor
     K: Tensor
     reconstructions: Tensor
+    extent: Tensor
 
     def to(self, device: torch.device) -> Seen:
         """Returns a copy on a device."""
@@ -81,8 +83,13 @@ class Seen:
     def through(self, photos: Photos) -> Seen:
         """Returns the same detections in the photos' pixels."""
         scale = photos.scale.to(self.K)
-        K = geometry.scaled_camera(self.K, scale)
-        return replace(self, images=photos.images.to(self.images), boxes=self.boxes * scale.repeat(2), K=K)
+        return replace(
+            self,
+            images=photos.images.to(self.images),
+            boxes=self.boxes * scale.repeat(2),
+            K=geometry.scaled_camera(self.K, scale),
+            extent=self.extent * scale,
+        )
 
     def select(self, chosen: Tensor) -> Seen:
         """Returns some of the detections, by their numbers."""
@@ -233,7 +240,8 @@ class Refiner:
 
 
 def _matcher(world: World, seen: Seen, side: int) -> ContourMatcher:
-    return ContourMatcher(world, seen.images, seen.which, seen.boxes, seen.objects, seen.K, side=side)
+    where = (seen.images, seen.which, seen.boxes, seen.objects, seen.K)
+    return ContourMatcher(world, *where, side=side, extent=seen.extent)
 
 
 def _laid(matcher: ContourMatcher, given: _Hypotheses, reaches: Reaches) -> _Hypotheses:

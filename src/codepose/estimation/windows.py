@@ -51,6 +51,11 @@ class Window:
         K[:2, 2] -= K.new_tensor([self.left, self.top])
         return boxed, geometry.scaled_camera(K, K.new_tensor(scale))
 
+    def extent(self, size: int) -> tuple[float, float]:
+        """Returns how many pixels across and down of ``look``'s image show the window; beyond them it is padded."""
+        across, down = _scales(self.height, self.width, size)
+        return self.width * across, self.height * down
+
     def to_photo(self, boxes: Tensor, size: int) -> Tensor:
         """Brings boxes (N, 4) in the pixels of ``look`` to the photo's own."""
         across, down = _scales(self.height, self.width, size)

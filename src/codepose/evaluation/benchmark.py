@@ -262,8 +262,8 @@ def _keep_examples(
     scale = size / scenes.images.shape[-1]
     K = geometry.scaled_camera(scenes.K, scale)
     kept = [
-        Example(photos[i].cpu(), scenes.boxes[i].cpu() * scale, K.cpu(), scenes.targets[i].cpu(), {})
-        for i in range(count)
+        Example(photos[i].cpu(), scenes.boxes[i].cpu() * scale, K.cpu(), scenes.targets[i].cpu(), index, {})
+        for i, index in enumerate(scenes.objects[:count].tolist())
     ]
     for name, estimator in estimators.items():
         one = found[name]

@@ -16,6 +16,7 @@ from codepose.evaluation import draw, plots
 from codepose.evaluation.comparison import Errors, Spread, auc_difference, read_errors, spread
 from codepose.evaluation.metrics import VISIBLE_EDGES
 from codepose.evaluation.report import Section, Table, write_report
+from codepose.training.run import write_atomically
 
 _PANELS = (("t1-128", "T1, 128"), ("t2-128", "T2, 128"), ("t1-4096", "T1, 4,096"), ("t2-4096", "T2, 4,096"))
 _COLUMNS = (
@@ -29,21 +30,22 @@ _COLUMNS = (
     ("within 30°", "rotation_recall_30", 2),
     ("AR_VSD", "ar_vsd", 3),
 )
-Group = dict[str, list[Errors]]
-"""A run group's errors by method, one entry a seed."""
+Group = dict[str, dict[int, Errors]]
+"""A run group's errors by method and seed."""
 
 
 def read_groups(out: Path) -> dict[str, Group]:
     """Reads the per-image errors of every evaluated run of an experiment: by group, method, seed."""
     groups: dict[str, Group] = {}
     for path in sorted(out.glob("seed-*/*/evaluation/per_image.csv"), key=_order):
-        group = groups.setdefault(path.parent.parent.name, {})
+        seed, _, name = _order(path)
         for method, errors in read_errors(path).items():
-            group.setdefault(method, []).append(errors)
+            groups.setdefault(name, {}).setdefault(method, {})[seed] = errors
     return groups
 
 
 def _order(path: Path) -> tuple[int, int, str]:
+    """Its seed, and its group, short names first."""
     seed, group = path.parts[-4], path.parts[-3]
     return int(seed.removeprefix("seed-")), len(group), group
 
@@ -58,12 +60,12 @@ def write_grid_report(out: Path) -> Path:
     if not groups:
         raise FileNotFoundError(f"{out} holds no evaluated run: codepose reproduce --out {out}")
     facts = _facts(out)
-    rows = {f"{g}/{m}": _statistics(e) for g, methods in groups.items() for m, e in methods.items()}
+    rows = {f"{g}/{m}": _statistics(list(e.values())) for g, methods in groups.items() for m, e in methods.items()}
     differences = _differences(groups)
     summary = {"cells": rows, "differences": differences, **facts}
-    (out / "results.json").write_text(json.dumps(summary, indent=2) + "\n")
+    write_atomically(out / "results.json", json.dumps(summary, indent=2) + "\n")
     table = _table(groups)
-    (out / "table.md").write_text(_markdown(table) + "\n\n" + _markdown(_difference_table(differences)) + "\n")
+    write_atomically(out / "table.md", f"{_markdown(table)}\n\n{_markdown(_difference_table(differences))}\n")
     sections = [
         Section("Results", _words(facts), table=table),
         Section("Is the difference beyond noise?", _NOISE, table=_difference_table(differences)),
@@ -120,7 +122,7 @@ def _table(groups: Mapping[str, Group]) -> Table:
     rows = []
     for group, methods in groups.items():
         for method, errors in methods.items():
-            found = _spreads(errors)
+            found = _spreads(list(errors.values()))
             rows.append([f"{group} {method}", *(_cell(found.get(key), digits) for _, key, digits in _COLUMNS)])
     return Table(["Cell", *(heading for heading, _, _ in _COLUMNS)], rows)
 
@@ -134,7 +136,7 @@ def _cell(value: Spread | None, digits: int) -> str:
 
 def _differences(groups: Mapping[str, Group]) -> dict[str, dict[str, float]]:
     """Joint against every other method of its group, and against the changed joint networks."""
-    pairs: dict[str, tuple[list[Errors], list[Errors]]] = {}
+    pairs: dict[str, tuple[dict[int, Errors], dict[int, Errors]]] = {}
     for group, methods in groups.items():
         joint = methods.get("joint")
         if joint is None:
@@ -147,9 +149,10 @@ def _differences(groups: Mapping[str, Group]) -> dict[str, dict[str, float]]:
             pairs[f"{group.rsplit('-', 1)[0]}: joint - joint fed/trained with {group.split('-')[-1]}"] = (base, joint)
     found = {}
     for name, (a, b) in pairs.items():
-        seeds = min(len(a), len(b))
-        interval = auc_difference(a[:seeds], b[:seeds])
-        found[name] = {"mean": interval.mean, "low": interval.low, "high": interval.high, "seeds": seeds}
+        both = sorted(a.keys() & b.keys())
+        if both:
+            interval = auc_difference([a[seed] for seed in both], [b[seed] for seed in both])
+            found[name] = {"mean": interval.mean, "low": interval.low, "high": interval.high, "seeds": len(both)}
     return found
 
 
@@ -171,7 +174,7 @@ def _visibility(groups: Mapping[str, Group]) -> Table:
     rows = []
     for group, methods in groups.items():
         for method, errors in methods.items():
-            means = [[b.mean for b in e.by_visibility()] for e in errors]
+            means = [[b.mean for b in e.by_visibility()] for e in errors.values()]
             cells = [f"{np.mean(column):.3f}" if None not in column else "–" for column in zip(*means, strict=True)]
             rows.append([f"{group} {method}", *cells])
     ends = [f"{low:.0%}–{high:.0%}" for low, high in pairwise(VISIBLE_EDGES[:-1])]
@@ -181,7 +184,9 @@ def _visibility(groups: Mapping[str, Group]) -> Table:
 def _figure3(out: Path, groups: Mapping[str, Group]) -> list[Section]:
     panels: dict[str, dict[str, Any]] = {
         title: {
-            m: np.mean([np.sort(e.vsd) for e in groups[group][m]], axis=0) for m in PAPER_METHODS if m in groups[group]
+            m: np.mean([np.sort(e.vsd) for e in groups[group][m].values()], axis=0)
+            for m in PAPER_METHODS
+            if m in groups[group]
         }
         for group, title in _PANELS
         if group in groups
@@ -206,7 +211,7 @@ def _figure4(out: Path, groups: Mapping[str, Group]) -> list[Section]:
         png = path.read_bytes()
         (out / "figure-4.png").write_bytes(png)
         means = [
-            f"{group} {m}: {np.mean([np.nan_to_num(e.columns['iou']).mean() for e in methods[m]]):.3f}"
+            f"{group} {m}: {np.mean([np.nan_to_num(e.columns['iou']).mean() for e in methods[m].values()]):.3f}"
             for group, methods in groups.items()
             for m in PAPER_METHODS
             if m in methods

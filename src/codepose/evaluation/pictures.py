@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ def write_run_report(run: Run, world: World, results: Results, summary: Mapping[
         _figure3(results),
         _figure4(results),
         *_confidence(results),
-        _overlays(results, world),
+        *_overlays(results, world),
         _reconstructions(results),
         _training_data(world),
         _curves(run),
@@ -158,7 +158,7 @@ def _confidence(results: Results) -> list[Section]:
 
 def _figure4(results: Results) -> Section:
     examples = results.examples[:4]
-    names = _own_networks(results, examples)
+    names = _own_networks(results)
     boxes = np.full((len(names), len(examples), 4), np.nan)
     ious = np.full((len(names), len(examples)), np.nan)
     for m, name in enumerate(names):
@@ -180,23 +180,24 @@ def _figure4(results: Results) -> Section:
     )
 
 
-def _own_networks(results: Results, examples: Sequence[Example]) -> list[str]:
-    """The methods with an estimate in the examples; refinement changes neither boxes nor reconstructions."""
-    seen = [n for n in results.methods if any(n in e.estimates for e in examples)]
-    return [n for n in seen if not n.endswith("+ refinement")]
+def _own_networks(results: Results) -> list[str]:
+    """The methods with their own boxes; refinement and depth change neither these nor reconstructions."""
+    return [n for n in results.methods if "+" not in n and n != "oracle"]
 
 
-def _overlays(results: Results, world: World) -> Section:
+def _overlays(results: Results, world: World) -> list[Section]:
     name = next(iter(results.methods))
     if any(f"{name} + refinement" in e.estimates for e in results.examples):
         name = f"{name} + refinement"
     drawn = [draw_example(e, name, world) for e in results.examples if name in e.estimates]
+    if not drawn:
+        return []
     pictures = torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2).float() / 255.0
     grid = draw.contact_sheet([("", row) for row in torch.split(pictures, 3)], columns=3)
     text = (
         "The contour of the model at the estimated pose, its axes, the detected box, and the network's reconstruction."
     )
-    return Section("Poses: estimated on held-out scenes", text, [(name, draw.to_png(grid))])
+    return [Section("Poses: estimated on held-out scenes", text, [(name, draw.to_png(grid))])]
 
 
 def draw_example(example: Example, name: str, world: World) -> draw.Picture:
@@ -211,7 +212,7 @@ def draw_example(example: Example, name: str, world: World) -> draw.Picture:
         estimate.t,
         estimate.mask.repeat_interleave(zoom, 0).repeat_interleave(zoom, 1),
         estimate.box * zoom,
-        0.3 * world.objects[0].mesh.diameter,
+        0.3 * world.objects[example.object_index].mesh.diameter,
         inset=estimate.reconstruction,
     )
 
@@ -220,7 +221,7 @@ def _reconstructions(results: Results) -> Section:
     examples = results.examples[:_SHEET]
     rows: list[tuple[str, Tensor]] = [("target", torch.stack([e.target for e in examples]))]
     black = torch.zeros_like(rows[0][1][0])
-    for name in _own_networks(results, examples):
+    for name in _own_networks(results):
         made = [e.estimates[name].reconstruction if name in e.estimates else black for e in examples]
         rows.append((name, torch.stack(made)))
     sheet = draw.contact_sheet(rows, columns=len(examples), scale=max(1, 128 // black.shape[-1]))

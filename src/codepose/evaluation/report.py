@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+
+from codepose.training.run import write_atomically
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -83,9 +84,7 @@ def write_report(path: Path | str, *, title: str, summary: Mapping[str, object],
     target.parent.mkdir(parents=True, exist_ok=True)
     body = "\n".join([_summary(summary), _contents(sections), *map(_section, sections, range(len(sections)))])
     page = PAGE.format(title=escape(title), style=STYLE, body=body)
-    partial = target.with_name(target.name + ".partial")
-    partial.write_text(page, encoding="utf-8")
-    os.replace(partial, target)
+    write_atomically(target, page)
     return target
 
 

@@ -78,6 +78,7 @@ class Example:
         gt_box: (4,) in its pixels, as all boxes here.
         K: (3, 3) pixel centres at integer + 0.5.
         target: (3, c, c), the clean view the reconstruction should be.
+        object_index: Which of the run's objects it is of.
         estimates: By method; missing where nothing was detected.
     """
 
@@ -85,6 +86,7 @@ class Example:
     gt_box: Tensor
     K: Tensor
     target: Tensor
+    object_index: int
     estimates: dict[str, ExampleEstimate]
 
 
@@ -138,9 +140,9 @@ class Results:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["index", "object", "visible_fraction", "method", *columns])
         for name, row in self.methods.items():
+            table = np.stack([row.array(c) for c in columns], 1)  # (N, columns)
             for i, (index, visible) in enumerate(zip(self.index, self.visible_fraction, strict=True)):
-                values = [row.array(c)[i] for c in columns]
-                cells = ["" if np.isnan(v) else f"{v:.6g}" for v in values]
+                cells = ["" if np.isnan(v) else f"{v:.6g}" for v in table[i]]
                 writer.writerow([index, self.object_index[i] + 1, f"{visible:.4f}", name, *cells])
         return text.getvalue()
 

@@ -209,5 +209,5 @@ class MetricsLog:
 def write_atomically(path: Path, text: str) -> None:
     """Replaces a text file in one step: a reader sees the old one or the new one."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
+    temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
