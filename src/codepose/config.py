@@ -7,13 +7,16 @@ we do instead. Unknown keys raise and name the key.
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
+NonNegative = Annotated[float, Field(ge=0.0)]
 Count = Annotated[int, Field(gt=0)]
+Whole = Annotated[int, Field(ge=0)]
 Unit = Literal["mm", "cm", "m", "inch"]
 
 
@@ -43,7 +46,7 @@ class ObjectSettings(_Frozen):
     """Unit of the file's coordinates."""
     label: str = ""
     """Name used in results; empty = the file's stem."""
-    max_faces: Annotated[int, Field(ge=0)] = 200_000
+    max_faces: Whole = 200_000
     """A mesh with more faces is reduced to so many, shape and colours kept; 0 = never."""
     view_direction: tuple[float, float, float] | None = None
     """Object-frame direction towards the camera at the middle of the trained views. None = the axis along which
@@ -57,6 +60,11 @@ class ObjectSettings(_Frozen):
     """Rotations after which the part looks the same: 'auto' = found by comparing renders; 'none'; or a file in the
     form of BOP's models_info.json, in mm and the CAD file's own frame, of which object i takes entry i, and a mesh
     called obj_000005 entry 5."""
+
+    @property
+    def name(self) -> str:
+        """What results call it."""
+        return self.label or PurePath(self.mesh).stem
 
 
 class CameraSettings(_Frozen):
@@ -78,25 +86,25 @@ class AugmentationSettings(_Frozen):
     """Per-image appearance changes (35); the ranges of the original AAE."""
 
     probability: Fraction = 0.5
-    add: float = 0.1
+    add: NonNegative = 0.1
     contrast: Range = (0.4, 2.3)
     multiply: Range = (0.6, 1.4)
     per_channel: Fraction = 0.3
     invert_channel: Fraction = 0.2
     """Probability of inverting each channel, within images chosen with ``probability``."""
-    blur_sigma: float = 1.2
-    noise: float = 0.02
+    blur_sigma: NonNegative = 1.2
+    noise: NonNegative = 0.02
     """Largest standard deviation of the pixel noise, in units of [0, 1]."""
     scale: Range = (0.8, 1.2)
     """Scale of the Step-1 crop window around the padded square."""
-    shift: float = 0.15
+    shift: NonNegative = 0.15
     """Largest shift of the Step-1 crop window, as a fraction of its side."""
     ambient: Range = (0.4, 0.4)
     diffuse: Range = (0.7, 0.9)
     specular: Range = (0.2, 0.4)
     metal: Fraction = 0.0
     """Share of images whose surfaces mirror lamps and walls, as polished metal does."""
-    tint: float = 0.0
+    tint: NonNegative = 0.0
     """Largest relative change of the object's own colour, per channel."""
 
 
@@ -107,13 +115,13 @@ class OcclusionSettings(_Frozen):
     """Share of images without any occluder."""
     hand: Fraction = 0.6
     """Probability of the gripping hand, among occluded images."""
-    others: int = 2
+    others: Whole = 2
     """Largest number of further occluders."""
-    clutter: int = 3
+    clutter: Whole = 3
     """Largest number of other things in a scene, mostly beside or behind the object."""
     overlap: Fraction = 0.1
     """Largest share of a companion's box that may lie in another's, or the other's in its: 1 = heaps."""
-    companions: int = 0
+    companions: Whole = 0
     """Largest number of further instances of the trained objects in a scene, beside its target object; where enough of
     them is seen, their poses are learned, too. In validation and test scenes they are of other objects only."""
     min_visible: Fraction = 0.4
@@ -123,7 +131,7 @@ class OcclusionSettings(_Frozen):
 class DataSettings(_Frozen):
     """Everything that a training image depends on besides (split, index) (31-38)."""
 
-    seed: int = 0
+    seed: Whole = 0
     backgrounds: str | None = None
     """Folder of photos; None = procedural textures (33)."""
     photo_scale: Count = 1
@@ -186,19 +194,19 @@ class NetworkSettings(_Frozen):
 class LossSettings(_Frozen):
     """Weights and readings of Eqs. 1-5 (1-7, 17)."""
 
-    lambda_angle: float = 1e-6
-    lambda_cos: float = 1e-2
-    lambda_match: float = 0.0
+    lambda_angle: NonNegative = 1e-6
+    lambda_cos: NonNegative = 1e-2
+    lambda_match: NonNegative = 0.0
     """Weight of ``match_loss``; not in the paper."""
-    look_alikes: Annotated[int, Field(ge=0)] = 0
+    look_alikes: Whole = 0
     """How many views that are easily taken for it follow each training view in a batch, for ``match_loss`` to tell them
     apart: hard negatives. 0 = none; every view is drawn by itself."""
-    step2_lambda_cos: float = 0.0
+    step2_lambda_cos: NonNegative = 0.0
     """Weight of Eq. 3 in Step 2, between the code of the box fed back and that of the clean view, encoded as the
     codebook's views are. The paper leaves it out."""
-    step2_lambda_match: float = 0.0
+    step2_lambda_match: NonNegative = 0.0
     """Weight of ``match_loss`` in Step 2, on the same codes."""
-    lambda_pose: float = 1.0
+    lambda_pose: NonNegative = 1.0
     """Eq. 5's weight of L_mse."""
     bootstrap_ratio: Count = 1
     """k: L_mse averages the largest 1/k of each image's squared errors; 1 = Eq. 1 (2)."""
@@ -215,20 +223,20 @@ class OptimizerSettings(_Frozen):
     name: Literal["adabound", "sgd", "adam", "adamw", "muon"] = "adamw"
     lr: Positive = 1e-3
     schedule: Literal["constant", "steps", "cosine"] = "constant"
-    warmup: int = 0
+    warmup: Whole = 0
     """Iterations of linear warm-up."""
     step_epochs: Positive = 8.0
     """'steps': the learning rate falls to 1/10 every so many epochs."""
-    momentum: float = 0.9
+    momentum: NonNegative = 0.9
     """SGD's; Muon's is usually 0.95."""
-    weight_decay: float = 0.0
+    weight_decay: NonNegative = 0.0
     final_lr: Positive = 0.1
     """AdaBound's final learning rate."""
     gamma: Positive = 1e-3
     """AdaBound's convergence speed."""
     pretrained_factor: Positive = 1.0
     """Factor on the learning rate of what Step 2 takes over from Step 1: encoder, decoder and FC layers."""
-    clip: float = 0.0
+    clip: NonNegative = 0.0
     """Largest gradient norm; 0 = no clipping."""
 
 
@@ -256,7 +264,7 @@ class StageSettings(_Frozen):
     log_every: Count = 20
     validations: Count = 10
     """How often, evenly over the stage, a small part of the validation split is looked at."""
-    time_limit: float = 0.0
+    time_limit: NonNegative = 0.0
     """Seconds; when a slow machine would need longer, the schedule is shortened to fit. 0 = no limit."""
 
     @model_validator(mode="after")
@@ -275,7 +283,7 @@ class CodebookSettings(_Frozen):
     batch: Count = 64
     translation: Literal["exact", "aae"] = "exact"
     """'aae': the original's formula; 'exact': that, then corrected for the perspective off the axis (29)."""
-    canvas: int = 0
+    canvas: Whole = 0
     """Side in pixels of the black canvas of the joint network's views; 0 = the scene's size (27)."""
 
 
@@ -287,13 +295,13 @@ class RefinementSettings(_Frozen):
     reconstruction."""
     hypotheses: Count = 8
     """How many of these, ``apart_deg`` or more from each other, are laid over the photo."""
-    apart_deg: Annotated[float, Field(ge=0.0)] = 12.0
-    similarity: Annotated[float, Field(ge=0.0)] = 0.5
+    apart_deg: NonNegative = 12.0
+    similarity: NonNegative = 0.5
     """Weight of the cosine of the codes beside the match of the edges."""
-    agreement: Annotated[float, Field(ge=0.0)] = 0.2
+    agreement: NonNegative = 0.2
     """Weight of the agreement with the reconstruction beside the match of the edges; large = the reconstruction alone
     decides how the part lies."""
-    rounds: int = 4
+    rounds: Whole = 4
     """How often poses are tried around the best, ever nearer. 0 = not at all."""
     keep: Count = 4
     """Around how many in the third round, and half as many in each after it; in the first two around all."""
@@ -341,7 +349,7 @@ class Settings(_Frozen):
     compile: bool = False
     """Train with torch.compile's encoders and decoders: each stage starts minutes later. For a GPU; on a CPU it gains
     nothing (docs/results.md)."""
-    seed: int = 0
+    seed: Whole = 0
     """Seed of the initial weights and of the detector's sampling."""
 
     @model_validator(mode="after")
@@ -350,6 +358,14 @@ class Settings(_Frozen):
             raise ValueError("objects: name at least one mesh")
         if self.data.camera.image_size % 16:
             raise ValueError("data.camera.image_size must be a multiple of 16, the encoder's stride")
+        if not 0 < self.data.camera.box_side[0] <= self.data.camera.box_side[1] <= self.data.camera.image_size:
+            raise ValueError("data.camera.box_side must lie between 0 and data.camera.image_size")
+        if self.codebook.canvas and (self.codebook.canvas < self.network.crop or self.codebook.canvas % 16):
+            raise ValueError("codebook.canvas must be 0, or a multiple of 16 that is no smaller than network.crop")
+        names = [o.name for o in self.objects]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"objects: {names.count(name)} of them are called {name!r}; give each its own label")
         together = self.losses.look_alikes + 1
         if together > min(self.step1.batch, self.step2.batch, self.data.step1_images, self.data.scene_images):
             raise ValueError(

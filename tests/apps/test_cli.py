@@ -157,6 +157,12 @@ def test_preview_draws_before_training(preset: Path, tmp_path: Path) -> None:
         (["report", "nowhere"], "codepose evaluate"),
         (["predict", "nowhere", "photo.png"], "--K fx,fy,cx,cy"),
         (["predict", "nowhere", "photo.png", "--K", "1,2,3"], "four numbers"),
+        (["predict", "nowhere", "photo.png", "--K", "fov=60", "--max-detections", "-1"], "--max-detections must be at"),
+        (["evaluate", "nowhere", "--images", "0"], "--images must be at least 1"),
+        (["reproduce", "--seeds", "-1"], "--seeds must be at least 1"),
+        (["preview", "--out", "sheet.foo"], "sheet.png"),
+        (["mesh", "hammer", "--out", "sheet"], "sheet.png"),
+        (["train", "--device", "mps"], "cpu, cuda"),
     ],
 )
 def test_mistakes_end_in_one_line_that_says_what_to_type(
@@ -169,6 +175,21 @@ def test_mistakes_end_in_one_line_that_says_what_to_type(
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert words in error
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(preset: Path, tmp_path: Path, capsys) -> None:
+    (tmp_path / "part").write_text("")
+    assert main(["train", "--preset", str(preset), "--out", str(tmp_path / "part")]) == 1
+    assert str(tmp_path / "part") in capsys.readouterr().err
+    binary = tmp_path / "preset.yaml"
+    binary.write_bytes(b"\xff\xfe\x00")
+    assert main(["train", "--preset", str(binary)]) == 1
+    assert "UTF-8" in capsys.readouterr().err
+
+
+def test_parts_of_one_name_are_numbered() -> None:
+    files = (Path("a/part.stl"), Path("b/part.stl"), Path("hammer"))
+    assert [o.label for o in with_meshes(load_preset("quick"), files).objects] == ["part", "part-2", "hammer"]
 
 
 def test_unknown_command_lists_the_known(capsys) -> None:

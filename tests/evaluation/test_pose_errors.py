@@ -233,12 +233,17 @@ def test_wrong_shapes_are_named(change: dict[str, Tensor], message: str) -> None
         mspd(**good, K=K[None].expand(2, 3, 3))
 
 
+def test_a_listed_identity_is_no_symmetry() -> None:
+    assert symmetry_transforms({"symmetries_discrete": [torch.eye(4).flatten().tolist()]}).shape == (1, 4, 4)
+
+
 @pytest.mark.parametrize(
     "info",
     [
         {"symmetries_discrete": [[1.0] * 9]},
         {"symmetries_continuous": [{"axis": [0, 0, 0], "offset": [0, 0, 0]}]},
         {"symmetries_continuous": [{"axis": [0, 1], "offset": [0, 0, 0]}]},
+        {"symmetries_discrete": [[-1.0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1]]},  # a mirror
     ],
 )
 def test_symmetries_that_are_none_are_refused(info: dict[str, Any]) -> None:

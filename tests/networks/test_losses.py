@@ -111,6 +111,9 @@ def test_warnings_name_black_outputs_and_collapsed_latents() -> None:
     assert black.object_mse == pytest.approx(0.49)
     assert len(black.warnings()) == 1
     assert "black" in black.warnings()[0]
+    nothing = reconstruction_health(targets, torch.zeros_like(targets), torch.randn(4, 8))
+    assert (nothing.object_mse, nothing.target_energy, nothing.warnings()) == (0.0, 0.0, []), "nothing to see"
+    assert reconstruction_health(targets[:1], targets[:1], torch.randn(1, 8)).warnings() == [], "one code says nothing"
     collapsed = reconstruction_health(targets, targets, torch.ones(4, 8) + 1e-5 * torch.randn(4, 8))
     assert len(collapsed.warnings()) == 1
     assert "collapsed" in collapsed.warnings()[0]

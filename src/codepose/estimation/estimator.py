@@ -320,7 +320,9 @@ def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ConfigError(f"device must be auto, cpu, cuda or cuda:N, not {name}") from None
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device must be auto, cpu, cuda or cuda:N, not {name}")
     if device.type == "cuda":
         if (device.index or 0) >= torch.cuda.device_count():
             raise ConfigError(f"there is no device {name}: PyTorch sees {torch.cuda.device_count()} GPUs")

@@ -254,7 +254,7 @@ class BopDataset:
             file = folder / f"obj_{number:06d}.ply"
             try:
                 found[number] = BopModel(number, file, float(info["diameter"]), symmetry_transforms(info))
-            except (KeyError, TypeError, ValueError) as error:
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
                 raise BopError(f"{folder / 'models_info.json'}, object {key}: {error}") from None
         return cls(path, found)
 

@@ -18,6 +18,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from codepose import geometry
+from codepose.synthesis.symmetry_group import ContinuousSymmetry, Symmetries
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -78,31 +79,23 @@ def symmetry_transforms(info: Mapping[str, Any], step: float = SYMMETRY_STEP) ->
         (S, 4, 4) float64, the identity first: each discrete symmetry, then each of the continuous ones' angles.
 
     Raises:
-        ValueError: A matrix is not 4 x 4, an axis or offset has not three numbers, or the axis is zero.
+        ValueError: As ``Symmetries.from_bop``.
     """
-    discrete = [torch.eye(4, dtype=torch.float64)]
-    for values in info.get("symmetries_discrete", ()):
-        flat = torch.as_tensor(values, dtype=torch.float64).flatten()
-        if len(flat) != 16:
-            raise ValueError(f"symmetries_discrete must hold 4 x 4 matrices of 16 numbers, not of {len(flat)}")
-        discrete.append(flat.reshape(4, 4))
-    continuous = [_turns(entry, step) for entry in info.get("symmetries_continuous", ())]
-    fixed = torch.stack(discrete)  # (D, 4, 4)
-    if not continuous:
+    found = Symmetries.from_bop(info)
+    fixed = torch.cat((torch.eye(4, dtype=torch.float64)[None], torch.from_numpy(found.discrete)))  # (D, 4, 4)
+    if not found.continuous:
         return fixed
-    return (torch.cat(continuous)[None] @ fixed[:, None]).flatten(0, 1)  # the discrete one first, then the turn
+    turns = torch.cat([_turns(one, step) for one in found.continuous])
+    return (turns[None] @ fixed[:, None]).flatten(0, 1)  # the discrete one first, then the turn
 
 
-def _turns(entry: Mapping[str, Any], step: float) -> Tensor:
+def _turns(symmetry: ContinuousSymmetry, step: float) -> Tensor:
     """Rotations about an axis, (A, 4, 4), from the angle 0 on."""
-    axis = torch.as_tensor(entry["axis"], dtype=torch.float64)
-    offset = torch.as_tensor(entry["offset"], dtype=torch.float64)
-    if axis.shape != (3,) or offset.shape != (3,) or float(axis.norm()) == 0.0:
-        raise ValueError(f"symmetries_continuous must hold an axis and an offset of three numbers, not {entry}")
+    axis, offset = torch.from_numpy(symmetry.axis), torch.from_numpy(symmetry.offset)
     count = math.ceil(math.pi / step)
     angles = torch.arange(count, dtype=torch.float64) * (2.0 * math.pi / count)
     turns = torch.eye(4, dtype=torch.float64).repeat(count, 1, 1)
-    turns[:, :3, :3] = torch.linalg.matrix_exp(angles[:, None, None] * geometry.cross_matrix(axis / axis.norm()))
+    turns[:, :3, :3] = torch.linalg.matrix_exp(angles[:, None, None] * geometry.cross_matrix(axis))
     turns[:, :3, 3] = offset - turns[:, :3, :3] @ offset
     return turns
 

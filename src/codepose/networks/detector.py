@@ -17,6 +17,7 @@ from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import MultiScaleRoIAlign, clip_boxes_to_image, roi_align
 
+from codepose import geometry
 from codepose.networks.vgg import Encoder
 
 Boxes = dict[str, Tensor]
@@ -43,14 +44,9 @@ class AlignedRoIPool(MultiScaleRoIAlign):
             pooled: Tensor = roi_align(features, boxes, side, scale, sampling_ratio=samples, aligned=True)
             return pooled
         padded = nn.utils.rnn.pad_sequence(boxes, batch_first=True)  # (B, n, 4)
-        image = padded.new_tensor([image_shapes[0][1], image_shapes[0][0]])
-        low, high = padded[..., :2] / image, padded[..., 2:] / image
-        steps = (torch.arange(side * samples, device=padded.device) + 0.5) / (side * samples)
-        place = low[..., None, :] + steps[:, None] * (high - low)[..., None, :]  # (B, n, side * samples, 2)
-        place = place * 2.0 - 1.0
-        rows = place[..., 1][..., :, None].expand(*place.shape[:-1], side * samples)
-        columns = place[..., 0][..., None, :].expand_as(rows)
-        grid = torch.stack((columns, rows), -1).flatten(1, 2)  # (B, n * side * samples, side * samples, 2)
+        size = (float(image_shapes[0][1]), float(image_shapes[0][0]))
+        grid = geometry.sampling_grid(padded.flatten(0, 1), side * samples, size)
+        grid = grid.reshape(len(features), -1, side * samples, 2)  # an image's boxes, one below the other
         with torch.autocast(features.device.type, enabled=False):
             sampled = F.grid_sample(features, grid, padding_mode="border", align_corners=False)
         bins = F.avg_pool2d(sampled, samples) if samples > 1 else sampled  # (B, C, n * side, side)

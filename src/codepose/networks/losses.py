@@ -144,7 +144,7 @@ class ReconstructionHealth:
     def warnings(self) -> list[str]:
         """Returns what is wrong, in words."""
         found = []
-        if self.object_mse > 0.8 * self.target_energy:
+        if self.object_mse > 0.8 * self.target_energy > 0.0:
             found.append(
                 "the reconstructions are black where the object should be: raise losses.bootstrap_ratio to 4, "
                 "or turn on data.curriculum"
@@ -155,11 +155,14 @@ class ReconstructionHealth:
 
 
 def reconstruction_health(reconstructions: Tensor, targets: Tensor, latents: Tensor) -> ReconstructionHealth:
-    """Measures black outputs and collapsed codes on a batch: (B, 3, H, W) twice and (B, D)."""
+    """Measures black outputs and collapsed codes on a batch: (B, 3, H, W) twice and (B, D), B >= 1."""
     with torch.no_grad():
         pixels = (targets.amax(1, keepdim=True) > 0).expand_as(targets)
-        error = (reconstructions - targets).square()[pixels].mean()
-        energy = targets.square()[pixels].mean()
+        count = pixels.sum().clamp_min(1)
+        error = (reconstructions - targets).square()[pixels].sum() / count
+        energy = targets.square()[pixels].sum() / count
         latents = latents.float()
-        spread = latents.var(0).mean() / latents.square().mean().clamp_min(1e-30)
+        spread = latents.var(0, correction=0).mean() / latents.square().mean().clamp_min(1e-30)
+        if len(latents) == 1:
+            spread = torch.ones_like(spread)  # one code says nothing
     return ReconstructionHealth(float(error), float(energy), float(spread))

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from codepose import geometry
 from codepose.config import Settings
 from codepose.synthesis.appearance import Lights, augment, render_shaded
-from codepose.synthesis.backgrounds import Backgrounds, build_backgrounds
+from codepose.synthesis.backgrounds import Backgrounds
 from codepose.synthesis.batches import CropBatch, SceneBatch
 from codepose.synthesis.draws import Draws
 from codepose.synthesis.lookalikes import LookAlikes
@@ -71,7 +71,7 @@ class SceneSource:
     Args:
         world: Meshes and renderer.
         split: "train", "val" or "test": other random numbers and other backgrounds for each (36).
-        backgrounds: The split's bank; built from the settings if left out.
+        backgrounds: Others than the world's own of this split.
         look_alikes: n > 0: of every n + 1 items in a row, the first one's view is drawn, and the others are of the
             same object in views that are easily taken for it.
     """
@@ -82,11 +82,8 @@ class SceneSource:
         self.world = world
         self.split = split
         self.settings: Settings = world.settings
-        data = self.settings.data
-        self.backgrounds = backgrounds or build_backgrounds(
-            data.backgrounds, split, data.textures, seed=data.seed, device=world.device
-        )
-        self._occluders = Occluders(world, data.occlusion)
+        self.backgrounds = backgrounds or world.backgrounds(split)
+        self._occluders = Occluders(world, self.settings.data.occlusion)
         self._group = look_alikes + 1
         numbers = range(len(world.objects) if look_alikes else 0)
         self._look_alikes = [LookAlikes.find(world, number, look_alikes) for number in numbers]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -13,6 +12,7 @@ from torch import Tensor
 from codepose import geometry
 from codepose.config import ObjectSettings, Settings
 from codepose.synthesis.appearance import Lights, render_shaded
+from codepose.synthesis.backgrounds import Backgrounds, build_backgrounds
 from codepose.synthesis.decimation import decimate
 from codepose.synthesis.mesh import Mesh
 from codepose.synthesis.renderer import Instances, Renderer
@@ -74,7 +74,7 @@ def _model(settings: ObjectSettings, whole: Settings, number: int) -> ObjectMode
     z_ref = whole.data.camera.focal * whole.data.pad * mesh.diameter / whole.network.crop
     declared = declared_symmetries(settings, number)
     return ObjectModel(
-        label=settings.label or Path(settings.mesh).stem,
+        label=settings.name,
         mesh=mesh,
         offset=torch.from_numpy(original.center),
         axis=axis,
@@ -107,10 +107,20 @@ class World:
         self.renderer = Renderer(meshes, self.device)
         self.hand_index = len(self.objects)
         self.first_other = self.hand_index + 1
+        self._backgrounds: dict[str, Backgrounds] = {}
         self._z_ref = torch.tensor([o.z_ref for o in self.objects], device=self.device)
         camera = settings.data.camera
         half = camera.image_size / 2
         self.K = geometry.camera_matrix(camera.focal, half, half).to(self.device)
+
+    def backgrounds(self, split: str) -> Backgrounds:
+        """Returns the settings' background pictures of "train", "val" or "test"; made once, which takes seconds."""
+        if split not in self._backgrounds:
+            data = self.settings.data
+            self._backgrounds[split] = build_backgrounds(
+                data.backgrounds, split, data.textures, seed=data.seed, device=self.device
+            )
+        return self._backgrounds[split]
 
     def reference_translations(self, objects: Tensor) -> Tensor:
         """Returns t (B, 3) of the reference views: on the optical axis at the object's reference distance."""

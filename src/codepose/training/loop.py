@@ -40,6 +40,9 @@ def fit(stage: Stage, run: Run, fabric: Fabric, *, seed: int = 0, display: Displ
                 trainer.look()
             trainer.finish()
     except KeyboardInterrupt:
+        if not trainer.whole:
+            trainer.display.note("stopped within an iteration; --resume goes on from the last checkpoint")
+            raise
         if world_size() == 1:  # several ranks have just read it together
             trainer.meter.require_finite()
         trainer.save()
@@ -77,6 +80,7 @@ class _Trainer:
         self.network: Any = None
         self.rate = self.difficulty = self.begun = 0.0
         self.interrupt, self.stopping = Interrupt(), False
+        self.whole = True  # False while a step changes the weights: they belong to no iteration then
         self.agree()
 
     def enter_phase(self) -> None:
@@ -117,9 +121,11 @@ class _Trainer:
             assert norm is not None
             terms = terms | {"gradient_norm": norm}
         self.meter.add(terms, wait)
+        self.whole = False
         self.wrapped_optimizer.step()
         self.wrapped_optimizer.zero_grad()
         self.step += 1
+        self.whole = True
         if self.fabric.device.type == "cpu" or self.step % self.stage.settings.log_every == 0:  # else a GPU would wait
             self.agree()
 

@@ -180,7 +180,7 @@ class _Gather(torch.autograd.Function):
 def reseed(seed: int, step: int) -> None:
     """With several ranks, each draws its own random numbers: a function of (seed, step, rank), also when resumed."""
     if world_size() > 1:
-        torch.manual_seed((seed * 1_000_003 + step) * 1_000_003 + rank())
+        torch.manual_seed(((seed * 1_000_003 + step) * 1_000_003 + rank()) % 2**63)
 
 
 def mean_over(value: Tensor, count: Tensor) -> Tensor:

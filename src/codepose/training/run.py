@@ -64,9 +64,14 @@ class Run:
         elif path.is_dir() and any(path.iterdir()):
             raise RunError(f"{path} exists, is not empty, and holds no run: choose another --out")
         path.mkdir(parents=True, exist_ok=True)
-        local = _with_own_meshes(path, settings)
-        write_atomically(config, to_yaml(settings))
-        return cls(path, local)
+        fresh = not config.exists()
+        write_atomically(config, to_yaml(settings))  # first: what is interrupted from here on can be resumed
+        try:
+            return cls(path, _with_own_meshes(path, settings))
+        except (ValueError, OSError):
+            if fresh:
+                config.unlink()
+            raise
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
@@ -163,10 +168,12 @@ def _with_own_meshes(path: Path, settings: Settings) -> Settings:
             continue
         own = path / "meshes" / f"{number}.ply"
         if not own.exists():
+            mesh = load_mesh(item.mesh, unit=item.unit, center=False)
             own.parent.mkdir(exist_ok=True)
-            save_mesh(load_mesh(item.mesh, unit=item.unit, center=False), own)
-        label = item.label or Path(item.mesh).stem
-        objects.append(item.model_copy(update={"mesh": str(own), "unit": "mm", "label": label}))
+            temporary = own.with_name(f".{os.getpid()}.{own.name}")
+            save_mesh(mesh, temporary)
+            os.replace(temporary, own)
+        objects.append(item.model_copy(update={"mesh": str(own), "unit": "mm", "label": item.name}))
     return settings.model_copy(update={"objects": tuple(objects)})
 
 

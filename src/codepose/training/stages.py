@@ -47,6 +47,8 @@ def make_fabric(device: str = "auto", devices: int = 1, nodes: int = 1) -> Fabri
     kind, _, number = device.partition(":")
     if kind == "auto":
         kind = "cuda" if torch.cuda.is_available() else "cpu"
+    if kind not in ("cpu", "cuda"):
+        raise ConfigError(f"device must be auto, cpu, cuda or cuda:N, not {device}")
     devices, nodes = layout(devices, nodes)
     if devices * nodes == 1:
         return _one_device(kind, [int(number)] if number else 1)
