@@ -125,7 +125,8 @@ class OcclusionSettings(_Frozen):
     """Largest number of further instances of the trained objects in a scene, beside its target object; where enough of
     them is seen, their poses are learned, too. In validation and test scenes they are of other objects only."""
     min_visible: Fraction = 0.4
-    """Smallest visible fraction of the target object's silhouette; of companions that show less, no pose is learned."""
+    """Smallest visible fraction of the target object's silhouette; of companions that show less, no pose is learned.
+    In heaps (``companions`` with a large ``overlap``) a few targets in a hundred show less."""
 
 
 class DataSettings(_Frozen):

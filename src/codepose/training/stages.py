@@ -244,10 +244,11 @@ def _joint_errors(network: JointNetwork, val: SceneSource, settings: Settings) -
 
 
 def jitter_stage(settings: Settings, world: World, network: ExtendedAutoencoder) -> Stage:
-    """Goes on training the extended AAE on Step 2's scenes, cut out at the true boxes, jittered.
+    """Goes on training the extended AAE on scenes, cut out at the true boxes, jittered.
 
-    A row the paper lacks: as many images, iterations and the same L_mse as Step 2, but no detector. Does training on
-    detections beat simple jitter?
+    A row the paper lacks: as many images, iterations and the same L_mse as Step 2, but no detector, and, as all
+    baselines, none of what we added to Step 2 (look-alikes, codes' losses). Does training on detections beat simple
+    jitter?
     """
     train, losses = SceneSource(world, "train"), settings.losses
     reach = box_jitter(settings)
