@@ -6,6 +6,32 @@
 import warp as wp
 
 
+@wp.func
+def image_of(ray: int, ray_offsets: wp.array(dtype=wp.int32)):
+    """The image a ray belongs to: binary search among the first rays of the images."""
+    low = int(0)
+    high = ray_offsets.shape[0] - 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        if ray_offsets[middle] <= ray:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+@wp.func
+def facing(smooth: wp.vec3, flat: wp.vec3, toward: wp.vec3):
+    """An interpolated normal, turned so that it does not look away from the camera; ``toward`` is a unit vector."""
+    n = smooth
+    if wp.dot(flat, toward) > 0.0:
+        n = -n  # the back of a face, of an open mesh
+    lean = wp.dot(n, toward)
+    if lean > 0.0:
+        n = n - lean * toward  # a smooth normal that looks away at the rim: edge-on
+    return n
+
+
 @wp.kernel(enable_backward=False)
 def cast_rays(
     first_ray: int,
@@ -31,15 +57,7 @@ def cast_rays(
     layer_depth: wp.array(dtype=wp.float32),
 ):
     ray = wp.tid() + first_ray
-    low = int(0)
-    high = ray_offsets.shape[0] - 1
-    while high - low > 1:
-        middle = (low + high) // 2
-        if ray_offsets[middle] <= ray:
-            low = middle
-        else:
-            high = middle
-    image = low
+    image = image_of(ray, ray_offsets)
     local = ray - ray_offsets[image]
     span = windows[image, 2] - windows[image, 0]
     x = windows[image, 0] + local % span
@@ -76,12 +94,8 @@ def cast_rays(
                     b = vertex_offsets[i] + indices[face + 1]
                     c = vertex_offsets[i] + indices[face + 2]
                     w = 1.0 - hit.u - hit.v
-                    n = hit.u * normals[a] + hit.v * normals[b] + w * normals[c]
-                    if wp.dot(hit.normal, toward) > 0.0:
-                        n = -n  # the back of a face, of an open mesh
-                    lean = wp.dot(n, toward) / (length * length)
-                    if lean > 0.0:
-                        n = n - lean * toward  # a smooth normal that looks away at the rim: edge-on
+                    smooth = hit.u * normals[a] + hit.v * normals[b] + w * normals[c]
+                    n = facing(smooth, hit.normal, toward / length)
                     depth[pixel] = z
                     ids[pixel] = i
                     normal_out[pixel] = wp.normalize(rotations[i] * n)
