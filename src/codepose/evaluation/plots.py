@@ -20,6 +20,8 @@ from codepose.evaluation.metrics import auc
 from codepose.evaluation.reliability import expected_calibration_error, reliability
 
 THETAS = np.linspace(0.0, 1.0, 1001)
+_IN_PANEL = 4
+"""Curves whose legend finds room among them."""
 
 
 def figure3(curves: Mapping[str, npt.ArrayLike], path: Path | None = None, title: str = "") -> Figure:
@@ -52,7 +54,8 @@ def figure3_grid(panels: Mapping[str, Mapping[str, npt.ArrayLike]]) -> Figure:
         raise ValueError(f"figure3_grid draws one to four panels, got {len(panels)}")
     colors = method_colors(dict.fromkeys(name for curves in panels.values() for name in curves))
     across, down = min(len(panels), 2), math.ceil(len(panels) / 2)
-    figure = _figure(5.6 * across, 4.2 * down)
+    beside = any(len(curves) > _IN_PANEL for curves in panels.values())
+    figure = _figure((8.2 if beside else 5.6) * across, 4.2 * down)
     for index, (title, curves) in enumerate(panels.items()):
         axes = figure.add_subplot(down, across, index + 1)
         for name, values in curves.items():
@@ -63,7 +66,10 @@ def figure3_grid(panels: Mapping[str, Mapping[str, npt.ArrayLike]]) -> Figure:
             axes.plot(THETAS, correct, color=_rgb(colors[name]), linewidth=2, label=label)
         axes.set(title=title, xlabel="VSD threshold θ", ylabel="correct poses (VSD < θ)", xlim=(0, 1))
         axes.set_ylim(0, max((np.size(values) for values in curves.values()), default=1))
-        axes.legend(loc="best", framealpha=0.9, edgecolor="none", fontsize=9)
+        if len(curves) <= _IN_PANEL:
+            axes.legend(loc="best", framealpha=0.9, edgecolor="none", fontsize=9)
+        else:  # as large as that it would hide a curve
+            axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), edgecolor="none", fontsize=9)
         _clean(axes)
     return figure
 
