@@ -67,7 +67,8 @@ def _series(operation: str, build: Build, axis: Axis, values: list[int], options
             if axis == "image size":
                 changes["data.camera.image_size"] = value
             if axis == "objects":
-                changes["objects"] = [o.model_dump(mode="json") for o in base.objects] * value
+                one = base.objects[0].model_dump(mode="json")
+                changes["objects"] = [one | {"label": f"{base.objects[0].name} {number}"} for number in range(value)]
             changes["detection.per_image"] = value if axis == "objects" else 1
             threads = value if axis == "threads" else options.cores
             own = dataclasses.replace(options, threads=threads)

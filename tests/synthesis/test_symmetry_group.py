@@ -176,8 +176,8 @@ def test_a_world_knows_its_parts_symmetries_in_both_frames(
     infos.write_text(json.dumps({"symmetries_continuous": [ABOUT_Z | {"offset": AWAY.tolist()}]}))
     objects = [
         {"mesh": str(bolt)},
-        {"mesh": str(bolt), "symmetries": "none"},
-        {"mesh": str(bolt), "symmetries": str(infos)},
+        {"mesh": str(bolt), "symmetries": "none", "label": "plain"},
+        {"mesh": str(bolt), "symmetries": str(infos), "label": "declared"},
         {"mesh": "hammer"},
     ]
     found, none, declared, hammer = World(make_settings(objects=objects)).objects
