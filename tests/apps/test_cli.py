@@ -163,6 +163,7 @@ def test_preview_draws_before_training(preset: Path, tmp_path: Path) -> None:
         (["preview", "--out", "sheet.foo"], "sheet.png"),
         (["mesh", "hammer", "--out", "sheet"], "sheet.png"),
         (["train", "--device", "mps"], "cpu, cuda"),
+        (["train", "--device", "cuda:x"], "cpu, cuda"),
     ],
 )
 def test_mistakes_end_in_one_line_that_says_what_to_type(

@@ -170,6 +170,11 @@ class Posed:
         return geometry.to_pixels(self.t, self.K)
 
     @cached_property
+    def at_box(self) -> Tensor:
+        """(M, 2) pixels of the window, where the boxes put it."""
+        return geometry.to_pixels(self.boxed, self.K)
+
+    @cached_property
     def points(self) -> Tensor:
         """(M, P, 3) mm, the edge points on the part's surface, from its middle, in the camera's axes."""
         return geometry.from_pixels(self.edges.points, self.edges.depth, self.K[:, None]) - self.t[:, None]
@@ -187,7 +192,7 @@ class Posed:
             shifts: (M, G, 2) pixels of the window.
             scales: (M, G) log of their size there over what it was.
         """
-        off = (self.center - geometry.to_pixels(self.boxed, self.K))[:, None] + shifts
+        off = (self.center - self.at_box)[:, None] + shifts
         grown = torch.log(self.boxed[:, 2] / self.t[:, 2])[:, None] + scales
         far = (off / (self.box * _PRIOR_SHIFT)).square().sum(-1) + (grown / _PRIOR_SCALE).square()
         return match * (self.share[:, None] * scales.exp()) ** _POWER - _PRIOR * far

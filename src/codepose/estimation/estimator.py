@@ -26,6 +26,7 @@ from codepose.networks.compilation import compile_convolutions
 from codepose.networks.detector import Boxes
 from codepose.synthesis.lookalikes import spread_views
 from codepose.synthesis.world import World
+from codepose.training.ranks import named_device
 from codepose.training.run import Run
 
 
@@ -315,14 +316,7 @@ class PoseEstimator:
 
 def _device(name: str) -> torch.device:
     """A device by its name; a GPU becomes torch's current one."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = None
-    if device is None or device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"device must be auto, cpu, cuda or cuda:N, not {name}")
+    device = named_device(name)
     if device.type == "cuda":
         if (device.index or 0) >= torch.cuda.device_count():
             raise ConfigError(f"there is no device {name}: PyTorch sees {torch.cuda.device_count()} GPUs")

@@ -6,6 +6,7 @@ files and speaks. In a single process every function here gives back what it was
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -175,6 +176,20 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         return gradients[0][ctx.own] * world_size(), None
+
+
+def named_device(name: str) -> torch.device:
+    """Returns the device called "auto", "cpu", "cuda" or "cuda:N"; "auto" is a GPU where there is one.
+
+    Raises:
+        ConfigError: No device that codepose runs on is called so.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.partition(":")[0] in ("cpu", "cuda"):
+        with contextlib.suppress(RuntimeError):
+            return torch.device(name)
+    raise ConfigError(f"device must be auto, cpu, cuda or cuda:N, not {name}")
 
 
 def reseed(seed: int, step: int) -> None:

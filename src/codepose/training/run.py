@@ -53,7 +53,8 @@ class Run:
     @classmethod
     def _create(cls, path: Path, settings: Settings, resume: bool) -> Run:
         config = path / "config.yaml"
-        if config.exists():
+        fresh = not config.exists()
+        if not fresh:
             if not resume:
                 raise RunError(f"{path} already holds a run: type --resume to go on with it, or choose another --out")
             if load_settings(config) != settings:
@@ -64,7 +65,6 @@ class Run:
         elif path.is_dir() and any(path.iterdir()):
             raise RunError(f"{path} exists, is not empty, and holds no run: choose another --out")
         path.mkdir(parents=True, exist_ok=True)
-        fresh = not config.exists()
         write_atomically(config, to_yaml(settings))  # first: what is interrupted from here on can be resumed
         try:
             return cls(path, _with_own_meshes(path, settings))

@@ -24,7 +24,7 @@ from codepose.synthesis.world import World
 from codepose.training.loop import fit
 from codepose.training.plan import Stage, batch_of
 from codepose.training.progress import Display
-from codepose.training.ranks import Shares, from_first, layout, mean_over
+from codepose.training.ranks import Shares, from_first, layout, mean_over, named_device
 from codepose.training.run import Run
 
 _VAL_CROPS = 64
@@ -40,22 +40,19 @@ def make_fabric(device: str = "auto", devices: int = 1, nodes: int = 1) -> Fabri
         nodes: Machines; on each of them this program is started.
 
     Raises:
-        ConfigError: There are not so many, or a launcher has started another number of processes.
+        ConfigError: There is no such device, there are not so many, or a launcher has started another number of
+            processes.
     """
     # Fabric's own mixed precision is left off: it would turn boxes, rotations and targets into bf16 on their way into
     # the network. ``autocast`` rounds only what the layers multiply
-    kind, _, number = device.partition(":")
-    if kind == "auto":
-        kind = "cuda" if torch.cuda.is_available() else "cpu"
-    if kind not in ("cpu", "cuda"):
-        raise ConfigError(f"device must be auto, cpu, cuda or cuda:N, not {device}")
+    one = named_device(device)
     devices, nodes = layout(devices, nodes)
     if devices * nodes == 1:
-        return _one_device(kind, [int(number)] if number else 1)
-    if number:
-        raise ConfigError(f"--device {device} is one device, not {devices * nodes}: type --device {kind}")
+        return _one_device(one.type, 1 if one.index is None else [one.index])
+    if one.index is not None:
+        raise ConfigError(f"--device {device} is one device, not {devices * nodes}: type --device {one.type}")
     try:
-        fabric = Fabric(accelerator=kind, devices=devices, num_nodes=nodes, strategy="ddp", precision="32-true")
+        fabric = Fabric(accelerator=one.type, devices=devices, num_nodes=nodes, strategy="ddp", precision="32-true")
     except (RuntimeError, ValueError, MisconfigurationException) as error:
         raise ConfigError(str(error)) from None
     fabric.launch()
