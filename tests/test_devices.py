@@ -133,7 +133,7 @@ def test_draws_lights_and_backgrounds(draws: Draws, tiny_settings: Settings) -> 
     lights = Lights.draw(draws, tiny_settings.data.augmentation.model_copy(update={"metal": 0.5}))
     assert isinstance(lights.room, Room)
     assert_on_gpu([lights, lights.room.seen(which(7), on_gpu(7, 3)), Lights.fixed(2, GPU)])
-    assert_on_gpu(Backgrounds(on_gpu(4, 3, 16, 16), "").sample(draws, 24))
+    assert_on_gpu(Backgrounds((on_gpu(4, 3, 16, 16) * 255.0).byte(), "").sample(draws, 24))
 
 
 def test_placement(draws: Draws, gpu_world: World) -> None:

@@ -134,7 +134,7 @@ class DataSettings(_Frozen):
 
     seed: Whole = 0
     backgrounds: str | None = None
-    """Folder of photos; None = procedural textures (33)."""
+    """Folder of photos; None = procedural textures (33). Kept a quarter larger than the images, at least 320 px."""
     photo_scale: Count = 1
     """Resolution of the scenes of evaluation and calibration over the network's: a camera's photos show more than the
     network sees, and refinement looks at them. Blur and noise are then in the photos' pixels."""
@@ -156,6 +156,11 @@ class DataSettings(_Frozen):
     camera: CameraSettings = CameraSettings()
     augmentation: AugmentationSettings = AugmentationSettings()
     occlusion: OcclusionSettings = OcclusionSettings()
+
+    @property
+    def photo_size(self) -> int:
+        """Side in pixels of the scenes of evaluation and calibration, of which the network sees ``image_size``."""
+        return self.photo_scale * self.camera.image_size
 
 
 class NetworkSettings(_Frozen):

@@ -19,7 +19,7 @@ from codepose import geometry
 from codepose.config import AugmentationSettings, Settings
 from codepose.config_files import load_preset, override
 from codepose.synthesis.appearance import Lights, augment
-from codepose.synthesis.backgrounds import build_backgrounds
+from codepose.synthesis.backgrounds import Backgrounds, build_backgrounds
 from codepose.synthesis.batches import CropBatch, SceneBatch
 from codepose.synthesis.draws import Draws
 from codepose.synthesis.renderer import Buffers, Instances
@@ -386,9 +386,9 @@ def photos(tmp_path: Path) -> Path:
 def bank(folder: Path, split: str, count: int = 100, seed: int = 0) -> list[int]:
     """Which of the photos a split's bank holds, by their colours."""
     backgrounds = build_backgrounds(str(folder), split, count, seed=seed)
-    colors = backgrounds._atlas.view(3, backgrounds.count, -1)
+    colors = backgrounds.bank.flatten(2)
     assert torch.equal(colors, colors[..., :1].expand_as(colors))  # each is one colour, and fills its place
-    return [round((float(red) * 255 - 5) / 4) for red in colors[0, :, 0]]
+    return [round((int(red) - 5) / 4) for red in colors[:, 0, 0]]
 
 
 def test_photos_of_the_splits_are_disjoint_and_all_are_used(photos: Path) -> None:
@@ -403,7 +403,7 @@ def test_a_bank_of_photos_is_a_choice_by_the_seed(photos: Path) -> None:
     assert bank(photos, "train", 10) == bank(photos, "train", 10)
     assert len(set(bank(photos, "train", 10))) == 10
     assert bank(photos, "train", 10, seed=1) != bank(photos, "train", 10)
-    assert build_backgrounds(str(photos), "train", 10, seed=0).source == f"10 photos of {photos.name}"
+    assert build_backgrounds(str(photos), "train", 10, seed=0).source == f"10 photos of {photos.name}, 320 px"
 
 
 def test_adding_photos_moves_none_between_splits(photos: Path) -> None:
@@ -435,7 +435,7 @@ def test_background_errors_are_worded(tmp_path: Path, photos: Path) -> None:
 def test_photos_reach_the_images(photos: Path) -> None:
     settings = small(data__backgrounds=str(photos), data__occlusion__clutter=0)
     made = SceneSource(World(settings), "train")
-    assert made.backgrounds.source.endswith(f"photos of {photos.name}")
+    assert made.backgrounds(64).source.endswith(f"photos of {photos.name}, 320 px")
     assert_same(made.scenes(torch.arange(6)), made.scenes(torch.tensor([4])), [4])
     plain = override(settings, {"data.augmentation.probability": 0.0, "data.augmentation.noise": 0.0})
     image = SceneSource(World(plain), "train").scenes(torch.arange(6)).images
@@ -444,29 +444,45 @@ def test_photos_reach_the_images(photos: Path) -> None:
 
 
 def test_procedural_banks_of_the_splits_differ() -> None:
-    banks = {
-        split: build_backgrounds(None, split, 6, seed=0)._atlas.view(3, 6, -1) for split in ("train", "val", "test")
-    }
+    banks = {split: build_backgrounds(None, split, 6, seed=0).bank for split in ("train", "val", "test")}
     again = build_backgrounds(None, "val", 6, seed=0)
-    assert torch.equal(again._atlas.view(3, 6, -1), banks["val"])
-    assert again.source == "6 procedural textures"
-    pictures = torch.cat(list(banks.values()), 1).transpose(0, 1).flatten(1)
+    assert torch.equal(again.bank, banks["val"])
+    assert again.source == "6 procedural textures of 320 px"
+    pictures = torch.cat(list(banks.values())).flatten(1) / 255.0
     assert torch.cdist(pictures, pictures).fill_diagonal_(1e9).min() > 1.0
     assert pictures.std(1).min() > 0.005  # none is blank
 
 
 def test_background_windows_show_one_picture_each() -> None:
-    """Windows are mirrored at the edges: no neighbour in the atlas shows through."""
-    flat = torch.linspace(0.1, 0.9, 5)[:, None, None, None].expand(5, 3, 320, 320)
-    backgrounds = build_backgrounds(None, "train", 1, seed=0).__class__(flat.contiguous(), "flat")
+    flat = torch.linspace(25, 230, 5).byte()
+    backgrounds = Backgrounds(flat[:, None, None, None].expand(5, 3, 320, 320), "flat")
     draws = Draws(0, "x", torch.arange(64))
     windows = backgrounds.sample(draws, 24)
     assert windows.shape == (64, 3, 24, 24)
     spread = windows.flatten(2).amax(2) - windows.flatten(2).amin(2)
     assert spread.max() < 1e-5
     gain = draws.uniform("background gain", 3, low=0.7, high=1.3)
-    picture = torch.linspace(0.1, 0.9, 5)[draws.integer("background", 5)]
+    picture = flat[draws.integer("background", 5)] / 255.0
     torch.testing.assert_close(windows[:, :, 0, 0], (picture[:, None] * gain).clamp(0, 1), atol=1e-5, rtol=0)
+
+
+def test_backgrounds_are_as_sharp_as_the_images_they_stand_behind() -> None:
+    """The sharpest step from pixel to pixel of large images is that of small ones: their pictures are larger, too."""
+    world = World(small(data__photo_scale=2, data__textures=8))
+    small_one, large_one = (world.backgrounds("test", pixels) for pixels in (256, 512))
+    assert small_one.bank.shape == (8, 3, 320, 320)
+    assert large_one.bank.shape == (8, 3, 640, 640)
+    assert world.backgrounds("test", 512) is large_one
+    draws = Draws(0, "x", torch.arange(32))
+
+    def sharpness(backgrounds: Backgrounds, size: int) -> float:
+        return float(backgrounds.sample(draws, size).diff(dim=-1).abs().flatten(1).quantile(0.999, dim=1).mean())
+
+    fine, coarse = sharpness(large_one, 512), sharpness(small_one, 512)
+    assert fine == pytest.approx(sharpness(small_one, 256), rel=0.25)
+    assert fine > 1.3 * coarse
+    source = SceneSource(world, "test")
+    assert source.backgrounds(world.settings.data.photo_size).source.endswith("px")
 
 
 # augmentation

@@ -75,7 +75,8 @@ def evaluate(
     fitted = [m for m in estimators if f"{m} + refinement" not in estimators] if depth else []
     names = [*estimators, *(f"{m} + depth" for m in fitted), *(f"{m} + GT box" for m in estimators), "oracle"]
     labels = tuple(o.label for o in world.objects)
-    results = Results({n: Row() for n in names}, [], [], [], [], images, split, source.backgrounds.source, labels)
+    behind = source.backgrounds(world.settings.data.photo_size).source
+    results = Results({n: Row() for n in names}, [], [], [], [], images, split, behind, labels)
     books, refiner = next(iter(estimators.values())).codebooks, DepthRefiner(world)
     starts = range(0, images, batch)
     mine = starts[Shares(len(starts)).own]
@@ -288,6 +289,6 @@ def settings_note(settings: Settings) -> str:
     size = settings.data.camera.image_size
     return (
         f"VSD: delta {VSD_DELTA_MM:.0f} mm, tau {TAU_MM:.0f} mm, step cost; a missed detection counts 1. "
-        f"Scenes of {size * settings.data.photo_scale} px, of which the network sees {size}, views within "
+        f"Scenes of {settings.data.photo_size} px, of which the network sees {size}, views within "
         f"{max(o.view_cone_deg for o in settings.objects):.0f} degrees of the trained direction."
     )

@@ -71,7 +71,7 @@ class SceneSource:
     Args:
         world: Meshes and renderer.
         split: "train", "val" or "test": other random numbers and other backgrounds for each (36).
-        backgrounds: Others than the world's own of this split.
+        backgrounds: Others than the world's own of this split, for images of any size.
         look_alikes: n > 0: of every n + 1 items in a row, the first one's view is drawn, and the others are of the
             same object in views that are easily taken for it.
     """
@@ -82,11 +82,15 @@ class SceneSource:
         self.world = world
         self.split = split
         self.settings: Settings = world.settings
-        self.backgrounds = backgrounds or world.backgrounds(split)
+        self._own_backgrounds = backgrounds
         self._occluders = Occluders(world, self.settings.data.occlusion)
         self._group = look_alikes + 1
         numbers = range(len(world.objects) if look_alikes else 0)
         self._look_alikes = [LookAlikes.find(world, number, look_alikes) for number in numbers]
+
+    def backgrounds(self, pixels: int) -> Backgrounds:
+        """Returns the pictures that stand behind images of ``pixels`` x ``pixels``."""
+        return self._own_backgrounds or self.world.backgrounds(self.split, pixels)
 
     def crops(self, index: Tensor, difficulty: float = 1.0) -> CropBatch:
         """Returns Step 1's items ``index`` (B,); ``difficulty`` in [0, 1] is the curriculum's (see findings)."""
@@ -128,8 +132,8 @@ class SceneSource:
         if data.occlusion.companions:
             companions = place_companions(world, draws, objects, boxes, same=self.split == "train")
         scale = data.photo_scale if photos else 1
-        pixels = scale * size
-        K = geometry.scaled_camera(world.K, pixels / size).expand(len(index), 3, 3)
+        pixels = data.photo_size if photos else size
+        K = geometry.scaled_camera(world.K, scale).expand(len(index), 3, 3)
         posed = _Posed(objects, R, t, K, companions)
         render = self._render(draws, posed, pixels, difficulty, clutter=True)
         images = self._finish(render.rgba, draws, difficulty)
@@ -224,7 +228,8 @@ class SceneSource:
 
     def _finish(self, rgba: Tensor, draws: Draws, difficulty: float) -> Tensor:
         """Lays the render over a background and changes the whole image's appearance."""
-        background = self.backgrounds.sample(draws, rgba.shape[-1])
+        size = rgba.shape[-1]
+        background = self.backgrounds(size).sample(draws, size)
         dim = draws.uniform("background brightness")[:, None, None, None]
         background = background * (difficulty * (1.0 - (1.0 - difficulty) * dim))
         images = rgba[:, :3] + (1.0 - rgba[:, 3:]) * background

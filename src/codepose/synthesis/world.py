@@ -12,7 +12,7 @@ from torch import Tensor
 from codepose import geometry
 from codepose.config import ObjectSettings, Settings
 from codepose.synthesis.appearance import Lights, render_shaded
-from codepose.synthesis.backgrounds import Backgrounds, build_backgrounds
+from codepose.synthesis.backgrounds import Backgrounds, build_backgrounds, side_for
 from codepose.synthesis.decimation import decimate
 from codepose.synthesis.mesh import Mesh
 from codepose.synthesis.renderer import Instances, Renderer
@@ -107,20 +107,24 @@ class World:
         self.renderer = Renderer(meshes, self.device)
         self.hand_index = len(self.objects)
         self.first_other = self.hand_index + 1
-        self._backgrounds: dict[str, Backgrounds] = {}
+        self._backgrounds: dict[tuple[str, int], Backgrounds] = {}
         self._z_ref = torch.tensor([o.z_ref for o in self.objects], device=self.device)
         camera = settings.data.camera
         half = camera.image_size / 2
         self.K = geometry.camera_matrix(camera.focal, half, half).to(self.device)
 
-    def backgrounds(self, split: str) -> Backgrounds:
-        """Returns the settings' background pictures of "train", "val" or "test"; made once, which takes seconds."""
-        if split not in self._backgrounds:
+    def backgrounds(self, split: str, pixels: int) -> Backgrounds:
+        """Returns background pictures for images of ``pixels`` x ``pixels`` of "train", "val" or "test".
+
+        Made once for each size, which takes seconds.
+        """
+        side = side_for(pixels)
+        if (split, side) not in self._backgrounds:
             data = self.settings.data
-            self._backgrounds[split] = build_backgrounds(
-                data.backgrounds, split, data.textures, seed=data.seed, device=self.device
+            self._backgrounds[split, side] = build_backgrounds(
+                data.backgrounds, split, data.textures, seed=data.seed, side=side, device=self.device
             )
-        return self._backgrounds[split]
+        return self._backgrounds[split, side]
 
     def reference_translations(self, objects: Tensor) -> Tensor:
         """Returns t (B, 3) of the reference views: on the optical axis at the object's reference distance."""
