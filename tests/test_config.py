@@ -105,6 +105,12 @@ def test_defaults_describe_one_hammer_seen_from_everywhere() -> None:
     assert (part.mesh, part.unit, part.view_cone_deg, part.view_direction) == ("hammer", "mm", 180.0, None)
 
 
+@pytest.mark.parametrize("direction", [[0, 0, 0], [0, 0, float("nan")], [float("inf"), 0, 0]])
+def test_a_view_direction_points_somewhere(direction: list[float]) -> None:
+    with pytest.raises(ValueError, match="length above 0"):
+        override(Settings(), {"objects.0.view_direction": direction})
+
+
 def test_the_padded_square_averages_the_crop() -> None:
     """(34): the square the encoder sees is 128 px on average, Step 1's scale."""
     low, high = Settings().data.camera.box_side

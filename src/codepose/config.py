@@ -7,10 +7,11 @@ we do instead. Unknown keys raise and name the key.
 
 from __future__ import annotations
 
+import math
 from pathlib import PurePath
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
@@ -61,6 +62,13 @@ class ObjectSettings(_Frozen):
     form of BOP's models_info.json, in mm and the CAD file's own frame, of which object i takes entry i, and a mesh
     called obj_000005 entry 5."""
 
+    @field_validator("view_direction")
+    @classmethod
+    def _points_somewhere(cls, value: tuple[float, float, float] | None) -> tuple[float, float, float] | None:
+        if value is not None and not 0.0 < math.hypot(*value) < math.inf:
+            raise ValueError("a direction has a length above 0")
+        return value
+
     @property
     def name(self) -> str:
         """What results call it."""
@@ -75,11 +83,12 @@ class CameraSettings(_Frozen):
     focal: Positive = 300.0
     """Focal length in pixels; the principal point is the image centre."""
     box_side: Range = (80.0, 133.0)
-    """Range of max(w, h) of the object's amodal box in pixels."""
+    """Range of max(w, h) of the object's amodal box in pixels; smaller where a slender part that points at the camera
+    would have to be nearer than three quarters of its diameter."""
     truncation: Fraction = 0.0
     """How much of the box may leave the image, as a fraction of its side."""
     far: Positive = 5000.0
-    """Depth in mm of the background plane (38)."""
+    """Depth in mm of the background plane (38); farther behind parts so large that they would reach it."""
 
 
 class AugmentationSettings(_Frozen):

@@ -12,7 +12,7 @@ import torch
 from codepose import geometry
 from codepose.config import ConfigError
 from codepose.estimation.detection import Detection
-from codepose.estimation.estimator import PoseEstimator
+from codepose.estimation.estimator import PoseEstimator, _device
 from codepose.estimation.pipelines import JointPipeline
 from codepose.estimation.windows import letterbox
 from codepose.networks.build import build_joint
@@ -144,6 +144,15 @@ def test_one_encoder_pass_serves_boxes_and_latents(estimator: PoseEstimator) -> 
     estimator.estimate(torch.rand(2, 3, 128, 128), geometry.camera_matrix(75.0, 64.0, 64.0))
     handle.remove()
     assert len(calls) == 1
+
+
+def test_the_usual_gpu_is_left_to_torch_and_a_numbered_one_is_made_current(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", made.append)
+    assert [_device(name).type for name in ("auto", "cuda", "cuda:1", "cpu")] == ["cuda", "cuda", "cuda", "cpu"]
+    assert made == [torch.device("cuda:1")]  # torch refuses a device without a number
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:7", "abacus"])

@@ -84,6 +84,16 @@ def test_a_narrow_cone_repeats_the_view(make_settings) -> None:
     assert same.any(1).all()
 
 
+def test_a_cone_between_the_views_compared_has_look_alikes(make_settings) -> None:
+    """None of the views on the grid lies inside a cone of 2 degrees around the middle of one of its faces."""
+    cone = {"objects.0.view_direction": (1.0, 1.0, 1.0), "objects.0.view_cone_deg": 2.0}
+    world = World(make_settings(**cone))
+    found = LookAlikes.find(world, 0, 3)
+    assert found.others.shape == (len(found.rotations), 3, 3, 3)
+    views = draw_views(world, Draws(0, "narrow", torch.arange(64)), torch.zeros(64, dtype=torch.long))
+    assert world.objects[0].trains(found.of(views, torch.zeros(64, dtype=torch.long))).all()
+
+
 @pytest.mark.parametrize("opposite", [False, True])
 def test_they_stay_within_the_trained_cone(make_settings, opposite: bool) -> None:
     world = World(make_settings(**{"objects.0.view_cone_deg": 30.0, "objects.0.view_opposite": opposite}))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import trimesh
 from torchvision.ops import box_iou
 
 from codepose import geometry
@@ -14,7 +15,7 @@ from codepose.config import ObjectSettings
 from codepose.config_files import override
 from codepose.synthesis.batches import split_batch
 from codepose.synthesis.draws import Draws
-from codepose.synthesis.placement import draw_views
+from codepose.synthesis.placement import draw_views, place
 from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
 from codepose.training.stages import boxes_of
@@ -207,3 +208,25 @@ def test_what_leaves_the_image_counts_as_hidden(crowd: World) -> None:
     assert little.any()
     assert scenes.other_visible[there][little].max() < 0.75
     assert scenes.other_visible[there][little].mean() < 0.4
+
+
+@pytest.mark.parametrize("size", [(140.0, 10.0, 10.0), (88.0, 13.0, 13.0), (2000.0, 60.0, 60.0)])
+def test_slender_parts_that_point_at_the_camera_stay_before_it(size, tmp_path: Path, make_settings) -> None:
+    """Seen from its end, a rod would have to touch the camera to fill the drawn box."""
+    trimesh.creation.box(size).export(tmp_path / "rod.ply")
+    part = {"mesh": str(tmp_path / "rod.ply"), "view_direction": (1.0, 0.0, 0.0), "view_cone_deg": 20.0}
+    world = World(make_settings(objects=[part]))
+    draws = Draws(0, "rods", torch.arange(3000))
+    objects = torch.zeros(3000, dtype=torch.long)
+    R, t = place(world, draws, objects, draw_views(world, draws, objects))
+    assert torch.isfinite(t).all()
+    assert torch.isfinite(R).all()
+    _, depth = geometry.project(world.renderer.hull(0), R, t, world.K)
+    assert depth.amin() > 0.2 * world.objects[0].mesh.diameter
+    boxes, camera = world.boxes(objects, R, t), world.settings.data.camera
+    side = geometry.box_size(boxes).amax(1)
+    assert side.amax() <= camera.box_side[1] + 1.0
+    assert ((side >= camera.box_side[0] - 1.0) | (t[:, 2] < 0.8 * world.objects[0].mesh.diameter)).all()
+    assert (boxes > -2.0).all()
+    assert (boxes < camera.image_size + 2.0).all()
+    assert world.far > float(t[:, 2].amax()) + world.objects[0].mesh.diameter / 2

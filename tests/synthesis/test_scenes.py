@@ -583,6 +583,21 @@ def test_blur_and_noise() -> None:
     assert abs(float(torch.corrcoef(noise.flatten(1)).fill_diagonal_(0).abs().max())) < 0.15
 
 
+def test_blur_of_any_strength() -> None:
+    """A spot spreads as far as its sigma says, beyond a 7-pixel kernel."""
+    spot = torch.zeros(16, 3, 65, 65)
+    spot[..., 32, 32] = 1.0
+    draws = Draws(0, "x", torch.arange(16))
+    settings = NEUTRAL.model_copy(update={"blur_sigma": 6.0})
+    blurred = augment(spot, draws, settings, 1.0)[:, 0]
+    x = torch.arange(65) - 32.0
+    spread = ((blurred.sum(1) * x.square()).sum(1) / blurred.sum((1, 2))).sqrt()
+    sigma = draws.uniform("blur", high=6.0)
+    wide = sigma > 1.0
+    torch.testing.assert_close(spread[wide], sigma[wide], atol=0.0, rtol=0.1)
+    assert sigma.amax() > 5.0
+
+
 def test_clean_items_are_their_targets_and_only_in_training() -> None:
     plain, mixed = source(), source(data__clean=0.5)
     index = torch.arange(24)

@@ -320,7 +320,8 @@ def _device(name: str) -> torch.device:
     if device.type == "cuda":
         if (device.index or 0) >= torch.cuda.device_count():
             raise ConfigError(f"there is no device {name}: PyTorch sees {torch.cuda.device_count()} GPUs")
-        torch.cuda.set_device(device)
+        if device.index is not None:
+            torch.cuda.set_device(device)
     return device
 
 

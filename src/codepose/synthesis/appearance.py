@@ -213,7 +213,8 @@ def _blur(images: Tensor, draws: Draws, settings: AugmentationSettings, difficul
     chosen = (draws.chance("blur?", settings.probability) & (sigma > 0.2)).nonzero().squeeze(1)
     if len(chosen) == 0:
         return images
-    blurred = gaussian_blur2d(images[chosen], (7, 7), sigma[chosen, None].expand(-1, 2))
+    side = 1 + 2 * max(3, math.ceil(2.5 * settings.blur_sigma))
+    blurred = gaussian_blur2d(images[chosen], (side, side), sigma[chosen, None].expand(-1, 2))
     return images.index_copy(0, chosen, blurred)
 
 

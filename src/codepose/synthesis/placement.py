@@ -13,6 +13,8 @@ from codepose.synthesis.renderer import Instances
 from codepose.synthesis.world import World
 
 _TRIES = 4
+_NEAREST = 0.75
+"""No part stands nearer to the camera than so many of its diameters, which would reach it."""
 
 
 def draw_objects(world: World, draws: Draws, tag: str = "") -> Tensor:
@@ -35,6 +37,9 @@ def draw_views(world: World, draws: Draws, objects: Tensor, tag: str = "") -> Te
 def place(world: World, draws: Draws, objects: Tensor, R_view: Tensor, tag: str = "") -> tuple[Tensor, Tensor]:
     """Puts objects where their boxes have the drawn size and centre: a few fixed-point steps.
 
+    A slender part that points at the camera would have to be nearer than ``_NEAREST`` of its diameters: its box is
+    smaller than drawn.
+
     Args:
         world: Camera and meshes.
         draws: The items' random numbers.
@@ -49,12 +54,14 @@ def place(world: World, draws: Draws, objects: Tensor, R_view: Tensor, tag: str 
     side = draws.uniform("box side" + tag, low=camera.box_side[0], high=camera.box_side[1])
     where = draws.uniform("place" + tag, 2)
     t, R = world.reference_translations(objects), R_view
-    for _ in range(6):
+    nearest = _NEAREST * torch.tensor([o.mesh.diameter for o in world.objects], device=world.device)[objects]
+    for _ in range(12):
         boxes = world.boxes(objects, R, t)
         extent = geometry.box_size(boxes)
-        t = t * (extent.amax(1) / side)[:, None]
-        extent = extent * (side / extent.amax(1))[:, None]
-        margin = 1.0 - camera.truncation * side[:, None]
+        # half the way, bounded: a part that points at a near camera grows much faster than it comes nearer
+        farther = torch.maximum((extent.amax(1) / side).sqrt().clamp(0.5, 2.0), nearest / t[:, 2])[:, None]
+        t, extent = t * farther, extent / farther
+        margin = 1.0 - camera.truncation * extent.amax(1, keepdim=True)
         wanted = extent / 2 + margin + where * (camera.image_size - extent - 2 * margin)
         moved = (wanted - geometry.box_center(boxes)) / camera.focal * t[:, 2:]
         t = torch.cat((t[:, :2] + moved, t[:, 2:]), 1)

@@ -275,7 +275,7 @@ class SceneSource:
 
     def _depth(self, instances: Instances, K: Tensor, size: int) -> Tensor:
         depth = self.world.renderer.render(instances, K, (size, size)).depth
-        return torch.where(depth > 0, depth, self.settings.data.camera.far)
+        return torch.where(depth > 0, depth, self.world.far)
 
 
 def _object_mask(buffers: Buffers, instances: Instances) -> Tensor:

@@ -92,6 +92,10 @@ class World:
         settings: Names the meshes, the camera and the crop's size.
         device: Where everything is rendered.
 
+    Attributes:
+        K: (3, 3) the scene camera.
+        far: Depth in mm of the background plane, behind the farthest place of the largest object.
+
     Raises:
         MeshError: A mesh cannot be used; the text says what to type.
         ConfigError: A file of symmetries cannot be used.
@@ -112,6 +116,8 @@ class World:
         camera = settings.data.camera
         half = camera.image_size / 2
         self.K = geometry.camera_matrix(camera.focal, half, half).to(self.device)
+        largest = max(o.mesh.diameter for o in self.objects)
+        self.far = max(camera.far, (1.5 * camera.focal / camera.box_side[0] + 1.0) * largest)
 
     def backgrounds(self, split: str, pixels: int) -> Backgrounds:
         """Returns background pictures for images of ``pixels`` x ``pixels`` of "train", "val" or "test".
