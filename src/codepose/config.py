@@ -263,6 +263,7 @@ class Phase(_Frozen):
     """A stretch of training in which only some groups of parameters move (23)."""
 
     epochs: Positive
+    """How long, in proportion to the stage's other phases: they divide its epochs."""
     train: tuple[Group, ...] = ALL_GROUPS
 
 
@@ -273,7 +274,7 @@ class StageSettings(_Frozen):
     epochs: Positive = 27.0
     optimizer: OptimizerSettings = OptimizerSettings()
     phases: tuple[Phase, ...] = ()
-    """Phases whose epochs add up to ``epochs``; empty = one phase that trains everything."""
+    """Phases, which divide ``epochs`` in proportion to their own; empty = one phase that trains everything."""
     checkpoint_every: Count = 500
     """Iterations between checkpoints."""
     log_every: Count = 20
@@ -281,12 +282,6 @@ class StageSettings(_Frozen):
     """How often, evenly over the stage, a small part of the validation split is looked at."""
     time_limit: NonNegative = 0.0
     """Seconds; when a slow machine would need longer, the schedule is shortened to fit. 0 = no limit."""
-
-    @model_validator(mode="after")
-    def _phases_fill_the_epochs(self) -> StageSettings:
-        if self.phases and abs(sum(p.epochs for p in self.phases) - self.epochs) > 1e-6:
-            raise ValueError("the phases' epochs must add up to the stage's epochs")
-        return self
 
 
 class CodebookSettings(_Frozen):

@@ -32,9 +32,13 @@ def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _over_the_papers(values: dict[str, Any], source: str) -> Settings:
-    """A stage given in part keeps the rest of the paper's own values for that stage."""
-    return _validated(_merged(Settings().model_dump(mode="json"), values), source)
+def _laid_over(base: Settings, values: dict[str, Any], source: str) -> Settings:
+    """What is given in part keeps the rest of the base's values: of a stage, and of the base's first object."""
+    template = base.objects[0].model_dump(mode="json")
+    if isinstance(values.get("objects"), list):
+        objects = [_merged(template, o) if isinstance(o, dict) else o for o in values["objects"]]
+        values = {**values, "objects": objects}
+    return _validated(_merged(base.model_dump(mode="json"), values), source)
 
 
 def load_preset(name: str) -> Settings:
@@ -46,11 +50,15 @@ def load_preset(name: str) -> Settings:
     if name not in PRESETS:
         raise ConfigError(f"no preset is called {name!r}; there are {', '.join(PRESETS)}")
     text = _PRESET_FILES.joinpath(f"{name}.yaml").read_text()
-    return _over_the_papers({"name": name, **(yaml.safe_load(text) or {})}, f"preset {name}")
+    return _laid_over(Settings(), {"name": name, **(yaml.safe_load(text) or {})}, f"preset {name}")
 
 
-def load_settings(path: str | Path) -> Settings:
-    """Reads settings from a YAML file; keys it leaves out keep the paper's defaults.
+def load_settings(path: str | Path, base: Settings | None = None) -> Settings:
+    """Reads settings from a YAML file; keys it leaves out keep the values of the preset that its key ``base`` names.
+
+    Args:
+        path: The file.
+        base: In place of a preset, where the file names none; None = the paper's defaults.
 
     Raises:
         ConfigError: The file is missing, is not YAML, or has an unknown key or a bad value.
@@ -67,7 +75,11 @@ def load_settings(path: str | Path) -> Settings:
     values = {} if values is None else values
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold a mapping of settings, not a {type(values).__name__}")
-    return _over_the_papers(values, str(path))
+    if "base" in values:
+        base = load_preset(str(values["base"]))
+    if base is not None:
+        values = {"name": path.stem, **{key: value for key, value in values.items() if key != "base"}}
+    return _laid_over(base or Settings(), values, str(path))
 
 
 def override(settings: Settings, changes: dict[str, Any]) -> Settings:

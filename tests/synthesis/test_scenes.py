@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from codepose import geometry
-from codepose.config import AugmentationSettings, Settings
+from codepose.config import AugmentationSettings, ConfigError, Settings
 from codepose.config_files import load_preset, override
 from codepose.synthesis.appearance import Lights, augment
 from codepose.synthesis.backgrounds import Backgrounds, build_backgrounds
@@ -430,6 +430,21 @@ def test_background_errors_are_worded(tmp_path: Path, photos: Path) -> None:
             complaints.append(str(error))
     assert len(complaints) == 2  # one photo belongs to one split
     assert all("holds 1 photos, too few" in text and "procedural" in text for text in complaints)
+
+
+def test_damaged_photos_are_left_out(photos: Path) -> None:
+    good = bank(photos, "train")
+    broken = sorted(photos.rglob("*.png"))
+    for path in broken[:30]:
+        path.write_bytes(path.read_bytes()[:40])  # cut short
+    broken[30].write_bytes(b"\x89PNG\r\n\x1a\n\x00\x00\x00\x00oops")  # no PNG at all
+    with pytest.warns(UserWarning, match="cannot be read and is left out"):
+        left = bank(photos, "train")
+    assert set(left) < set(good)
+    for path in broken:
+        path.write_bytes(b"")
+    with pytest.warns(UserWarning, match="left out"), pytest.raises(ConfigError, match=r"none of the \d+ photos"):
+        bank(photos, "train")
 
 
 def test_photos_reach_the_images(photos: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from codepose.config import Phase, Settings, StageSettings
+from codepose.config import ALL_GROUPS, Phase, Settings
 from codepose.config_files import to_yaml
 from codepose.networks.build import build_extended, build_joint
 from codepose.networks.losses import mse
@@ -312,9 +312,13 @@ def test_run_folders_refuse_what_would_mix_two_runs(tiny_settings: Settings, mak
         Run.open(path).load_weights("step2", build_joint(tiny_settings))
 
 
-def test_phases_must_fill_the_epochs() -> None:
-    with pytest.raises(ValueError, match="add up"):
-        StageSettings(epochs=3.0, phases=(Phase(epochs=1.0),))
+def test_phases_divide_the_epochs(make_settings, world: World) -> None:
+    phases = [{"epochs": 1.0, "train": ["rpn"]}, {"epochs": 3.0}]
+    for epochs in (1.0, 8.0):
+        settings = make_settings(**{"step2.epochs": epochs, "step2.phases": phases})
+        stage = step2_stage(settings, world, build_joint(settings))
+        trained = [phase_at(stage, progress).train for progress in (0.0, 0.24, 0.26, 0.99, 1.0)]
+        assert trained == [("rpn",)] * 2 + [ALL_GROUPS] * 3
 
 
 def test_frozen_blocks_stay_as_step_1_made_them(tmp_path: Path, make_settings, world: World) -> None:

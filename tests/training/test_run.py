@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import trimesh
 
 from codepose.apps.cli import main
 from codepose.apps.options import Train, with_meshes
@@ -17,7 +18,7 @@ from codepose.config_files import load_settings, to_yaml
 from codepose.networks.build import build_joint
 from codepose.synthesis.mesh import MeshError
 from codepose.synthesis.world import World
-from codepose.training.run import Run
+from codepose.training.run import Run, RunError
 
 BRACKET = Path(__file__).parents[1] / "data" / "bracket.ply"
 TURN = [-1.0, 0, 0, 80.0, 0, -1.0, 0, -50.0, 0, 0, 1.0, 0, 0, 0, 0, 1.0]
@@ -93,3 +94,34 @@ def test_a_run_whose_making_was_interrupted_goes_on(
     with pytest.raises(MeshError):
         Run.create(tmp_path / "other", missing)
     assert Run.create(tmp_path / "other", tiny_settings).settings == tiny_settings
+
+
+def test_a_resumed_run_keeps_its_own_part(tiny_settings: Settings, tmp_path: Path) -> None:
+    """The CAD file may be moved or lost, not exchanged."""
+    part = tmp_path / "part [v2].ply"
+    shutil.copy(BRACKET, part)
+    settings = with_meshes(tiny_settings, (part,))
+    first = Run.create(tmp_path / "run", settings)
+    moved = tmp_path / "elsewhere" / "bracket.ply"
+    moved.parent.mkdir()
+    part.rename(moved)
+    for path in (part, moved):
+        again = Run.create(tmp_path / "run", with_meshes(tiny_settings, (path,)), resume=True)
+        assert again.settings == first.settings
+    trimesh.load_mesh(BRACKET).apply_scale(1.1).export(part)
+    with pytest.raises(RunError, match=r"part \[v2\].ply is not the part"):
+        Run.create(tmp_path / "run", settings, resume=True)
+    with pytest.raises(RunError, match="other settings"):
+        Run.create(tmp_path / "run", tiny_settings, resume=True)  # the built-in hammer
+
+
+def test_a_resumed_run_may_compute_in_another_way(make_settings, tmp_path: Path) -> None:
+    """What it learns stays: the precision, the detections kept and the rhythm of checkpoints may change."""
+    Run.create(tmp_path / "run", make_settings())
+    changes = {"precision": "float32", "detection.per_image": 40, "step1.checkpoint_every": 7, "step2.log_every": 1}
+    again = Run.create(tmp_path / "run", make_settings(**changes), resume=True)
+    assert again.settings == make_settings(**changes)
+    assert Run.open(tmp_path / "run").settings == make_settings(**changes)
+    for other in ({"step1.optimizer.lr": 1.0}, {"data.seed": 5}, {"step1.time_limit": 3.0}):
+        with pytest.raises(RunError, match="other settings"):
+            Run.create(tmp_path / "run", make_settings(**changes, **other), resume=True)

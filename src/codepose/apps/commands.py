@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -47,6 +48,11 @@ def run(command: str, arguments: list[str], description: str) -> int:
         if _is_first():
             print(f"codepose {command}: {error}", file=sys.stderr)
         return 1
+
+
+def _say(text: str) -> None:
+    """Prints a line as it is: names of files are no markup."""
+    _console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _is_first() -> bool:
@@ -114,7 +120,7 @@ def preview(options: o.Preview) -> int:
 
     settings = with_meshes(options.settings, options.meshes, options.unit)
     Image.fromarray(sheet(settings, count=options.count, difficulty=options.difficulty)).save(options.out)
-    _console.print(f"wrote {options.out}", highlight=False, soft_wrap=True)
+    _say(f"wrote {options.out}")
     return 0
 
 
@@ -130,27 +136,30 @@ def train(options: o.Train) -> int:
     make_fabric(options.device, options.devices, options.nodes)  # starts the other processes
     _console.quiet = not _is_first()
     settings = with_meshes(options.settings, options.meshes, options.unit)
+    resumed = options.resume and (options.out / "config.yaml").is_file()
+    run = Run.create(options.out, settings, resume=True) if resumed else None
+    settings = run.settings if run else settings
     # what cannot be used is refused before anything is written
     build_encoder(settings)
     require_photos(settings.data)
     for model in World(settings).objects:
         size = " x ".join(f"{v:.0f}" for v in model.mesh.extents)
-        _console.print(f"{model.label}: {size} mm, {len(model.mesh.faces)} faces", highlight=False)
+        _say(f"{model.label}: {size} mm, {len(model.mesh.faces)} faces")
         if model.cone_deg < 180:
             axis = ", ".join(f"{v:.0f}" for v in model.axis.tolist())
             both = " and its opposite" if model.opposite else ""
-            _console.print(
+            _say(
                 f"  only views within {model.cone_deg:.0f} degrees of direction ({axis}){both} are learned: type "
                 "--objects.0.view-direction X Y Z for another side, --objects.0.view-opposite for the other side as "
-                "well, --objects.0.view-cone-deg 180 for all (longer)",
-                highlight=False,
+                "well, --objects.0.view-cone-deg 180 for all (longer)"
             )
-    run = Run.create(options.out, settings, resume=options.resume)
+    run = run or Run.create(options.out, settings)
     workflow.train(run, options.methods, device=options.device, devices=options.devices, nodes=options.nodes)
     if "joint" in options.methods:
         _calibrate(run, options.device)
-    _console.print(f"trained: {run.path}\nnext: codepose evaluate {run.path}", highlight=False, soft_wrap=True)
-    _console.print(f"      codepose predict {run.path} photo.png --K fx,fy,cx,cy", highlight=False, soft_wrap=True)
+    _say(f"trained: {run.path}")
+    _say(f"next: {shlex.join(['codepose', 'evaluate', str(run.path)])}")
+    _say(f"      {shlex.join(['codepose', 'predict', str(run.path), 'photo.png', '--K', 'fx,fy,cx,cy'])}")
     return 0
 
 
@@ -161,7 +170,7 @@ def _calibrate(run: Run, device: str) -> None:
     from codepose.training.run import RunError
 
     if world_size() > 1:
-        _console.print(f"not calibrated: type codepose calibrate {run.path}", highlight=False, soft_wrap=True)
+        _say(f"not calibrated: type {shlex.join(['codepose', 'calibrate', str(run.path)])}")
         return
     try:
         calibrate_run(run, device=device)
@@ -174,12 +183,10 @@ def calibrate(options: o.Calibrate) -> int:
     from codepose.apps.workflow import calibrate_run
     from codepose.training.run import Run
 
-    fitted = calibrate_run(Run.open(options.run), options.method, images=options.images, device=options.device)
+    run = Run.open(options.run)
+    fitted = calibrate_run(run, options.method, images=options.images, device=options.device, again=True)
     for refined, found in fitted.items():
-        _console.print(
-            f"{'refined' if refined else 'plain'}: {found.correct} of {found.detections} detections were right",
-            highlight=False,
-        )
+        _say(f"{'refined' if refined else 'plain'}: {found.correct} of {found.detections} detections were right")
     return 0
 
 
@@ -231,9 +238,9 @@ def _evaluate_bop(options: o.Evaluate, dataset: Path) -> int:
         device=options.device,
     )
     for name in ("ar", "ar_vsd", "ar_mssd", "ar_mspd", "add_recall_10"):
-        _console.print(f"{name}: {summary[name]:.3f}", highlight=False)
+        _say(f"{name}: {summary[name]:.3f}")
     folder = options.run / "evaluation" / f"{summary['dataset']}-{summary['split']}"
-    _console.print(f"results: {folder}", highlight=False, soft_wrap=True)
+    _say(f"results: {folder}")
     return 0
 
 
@@ -292,7 +299,7 @@ def _print_evaluation(summary: dict[str, Any], run: Path) -> None:
             cells.append("-" if value is None else f"{value:{form}}{units.get(name, '')}")
         table.add_row(method, *cells)
     _console.print(table)
-    _console.print(f"report: {run / 'report.html'}", highlight=False, soft_wrap=True)
+    _say(f"report: {run / 'report.html'}")
 
 
 def reproduce(options: o.Reproduce) -> int:
@@ -309,9 +316,9 @@ def pack(options: o.Pack) -> int:
 
     packed = pack_run(Run.open(options.run), options.out, codebook_level=options.codebook_level)
     size = sum(p.stat().st_size for p in packed.path.rglob("*") if p.is_file()) / 1e6
-    _console.print(f"packed: {packed.path}, {size:.1f} MB", highlight=False, soft_wrap=True)
+    _say(f"packed: {packed.path}, {size:.1f} MB")
     # the rounded weights and the coarser codebook are another network: the run's own calibration is not theirs
-    _console.print(f"next: codepose calibrate {packed.path}", highlight=False, soft_wrap=True)
+    _say(f"next: {shlex.join(['codepose', 'calibrate', str(packed.path)])}")
     return 0
 
 

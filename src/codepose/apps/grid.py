@@ -18,7 +18,7 @@ from codepose.training.run import Run
 SCHEDULES = ("t1", "t2")
 LATENTS = (128, 4096)
 PAPER_PHASES = (1.0, 1.0, 28.0)
-"""Epochs of T2's three phases; a smaller scale keeps their shares."""
+"""Epochs of T2's three phases; a smaller scale divides its own in these proportions."""
 DEFAULT_SEEDS: dict[Scale, int] = {"smoke": 1, "cpu": 3, "paper": 1}
 
 
@@ -47,11 +47,9 @@ def _settings(scale: Scale, schedule: str, latent: int, seed: int) -> Settings:
         base = load_preset(f"paper-{latent}-{schedule}")
         return override(base, {"seed": seed})
     base = load_preset(scale)
-    total = sum(PAPER_PHASES)
-    epochs = [base.step2.epochs * part / total for part in PAPER_PHASES]
-    first = Phase(epochs=epochs[0], train=("rpn", "fc", "box_head"))
-    second = Phase(epochs=epochs[1], train=("encoder", "decoder"))
-    phases = (first, second, Phase(epochs=epochs[2])) if schedule == "t2" else ()
+    first = Phase(epochs=PAPER_PHASES[0], train=("rpn", "fc", "box_head"))
+    second = Phase(epochs=PAPER_PHASES[1], train=("encoder", "decoder"))
+    phases = (first, second, Phase(epochs=PAPER_PHASES[2])) if schedule == "t2" else ()
     changes = {
         "name": f"{scale}-{latent}-{schedule}",
         "seed": seed,

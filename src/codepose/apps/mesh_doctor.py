@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from codepose.apps.options import MeshDoctor
 
@@ -61,7 +62,7 @@ def _print_report(report: MeshReport) -> None:
     from codepose.synthesis.inspection import symmetry_words
     from codepose.synthesis.mesh import plain
 
-    table = Table(title=report.name, show_header=False, title_justify="left")
+    table = Table(title=Text(report.name), show_header=False, title_justify="left")
     units = ", ".join(f"{unit} ({plain(mm)} mm across)" for unit, mm in report.plausible.items()) or "none"
     away = ", ".join(plain(v) for v in report.origin_offset)
     rows = {

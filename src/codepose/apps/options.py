@@ -254,35 +254,53 @@ class Pack:
 
 
 def starting_settings(arguments: list[str]) -> Settings:
-    """The preset that --preset names: its values are the options' defaults."""
+    """The preset, or file, that --preset names: its values are the options' defaults.
+
+    A file that names no ``base`` changes ``quick``; its relative paths start at its folder.
+    """
     peek = argparse.ArgumentParser(add_help=False)
     peek.add_argument("--preset", default="quick")
     name = peek.parse_known_args(arguments)[0].preset
     if name not in PRESETS and (Path(name).suffix in (".yaml", ".yml") or Path(name).exists()):
-        return load_settings(name)
+        return located(load_settings(name, base=load_preset("quick")), Path(name).parent)
     return load_preset(name)
+
+
+def located(settings: Settings, folder: Path) -> Settings:
+    """Returns a copy whose relative paths, of meshes, symmetries and backgrounds, start at a folder."""
+    from codepose.synthesis.shapes import BUILTIN
+
+    def place(text: str, *names: str) -> str:
+        return text if text in names else str((folder / Path(text).expanduser()).resolve())
+
+    objects = tuple(
+        one.model_copy(update={"mesh": place(one.mesh, *BUILTIN), "symmetries": place(one.symmetries, "auto", "none")})
+        for one in settings.objects
+    )
+    photos = settings.data.backgrounds
+    data = settings.data.model_copy(update={"backgrounds": None if photos is None else place(photos)})
+    return settings.model_copy(update={"objects": objects, "data": data})
 
 
 def with_meshes(settings: Settings, meshes: tuple[Path, ...], unit: Unit | None = None) -> Settings:
     """Puts the given CAD files in the place of the preset's objects, with its first object's other settings.
+
+    Every path becomes an absolute one.
 
     Args:
         settings: The preset's.
         meshes: None given = the preset's objects stay.
         unit: Of every object's file; None = as the settings say.
     """
-    from codepose.synthesis.shapes import BUILTIN
-
     template, objects = settings.objects[0], list(settings.objects)
     if meshes:
         objects = []
         for mesh in meshes:
-            file = str(mesh) if str(mesh) in BUILTIN else str(mesh.resolve())
             name = _unused(template.label or mesh.stem, [o.label for o in objects])
-            objects.append(template.model_copy(update={"mesh": file, "label": name}))
+            objects.append(template.model_copy(update={"mesh": str(mesh), "label": name}))
     if unit is not None:
         objects = [one.model_copy(update={"unit": unit}) for one in objects]
-    return settings.model_copy(update={"objects": tuple(objects)})
+    return located(settings.model_copy(update={"objects": tuple(objects)}), Path())
 
 
 def _unused(name: str, taken: Sequence[str]) -> str:

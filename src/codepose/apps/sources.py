@@ -137,8 +137,8 @@ def find_sources(texts: Sequence[str]) -> list[Source]:
 
 
 def _known(paths: list[Path], suffixes: frozenset[str], complaint: str) -> list[Source]:
-    """The photos and videos among files; our own overlays are none."""
-    files = [path for path in paths if path.is_file() and not path.stem.endswith(".overlay")]
+    """The photos and videos among files; hidden ones and our own overlays are none."""
+    files = [p for p in paths if p.is_file() and not p.name.startswith(".") and not p.stem.endswith(".overlay")]
     found = [_file(path) for path in files if path.suffix.lower() in suffixes]
     if not found:
         raise ConfigError(complaint)

@@ -157,17 +157,16 @@ def _written(run: Run, world: World, results: Results, summary: dict[str, Any]) 
 
 
 def calibrate_run(
-    run: Run, method: Method = "joint", *, images: int | None = None, device: str = "auto"
+    run: Run, method: Method = "joint", *, images: int | None = None, device: str = "auto", again: bool = False
 ) -> dict[bool, Confidence]:
     """Fits a method's confidence on validation scenes, without and with refinement, and keeps both in the run.
-
-    What is there already, of these weights and settings, is left as it is.
 
     Args:
         run: A trained run.
         method: Which method.
         images: How many scenes; None = the settings' validation split.
         device: "auto", "cpu", "cuda" or "cuda:N".
+        again: Also where it is there already, of these weights and settings.
 
     Returns:
         The confidence of plain (False) and refined (True) poses.
@@ -181,7 +180,7 @@ def calibrate_run(
     fitted: dict[bool, Confidence] = {}
     for refined in (False, True):
         known = load_confidence(run, method, plain.codebooks, refined=refined)
-        if known is not None:
+        if known is not None and not again:
             fitted[refined] = known
             continue
         refiner = Refiner(world, run.settings.refinement) if refined else None

@@ -7,13 +7,15 @@ part's outline away.
 
 from __future__ import annotations
 
+import itertools
 import math
+import warnings
 import zlib
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -85,7 +87,7 @@ def build_backgrounds(
         device: Where the bank lives.
 
     Raises:
-        ConfigError: The folder holds too few photos, or one that cannot be read.
+        ConfigError: The folder holds too few photos that can be read; damaged ones are left out with a warning.
         ValueError: The split is unknown.
     """
     if split not in _SPLITS:
@@ -96,9 +98,11 @@ def build_backgrounds(
         return Backgrounds(bank.to(device), f"{count} procedural textures of {side} px")
     photos = _photos_of_split(Path(folder), split)
     rng = np.random.default_rng([seed, zlib.crc32(b"photos"), _SPLITS.index(split)])
-    chosen = [photos[i] for i in rng.permutation(len(photos))[:count]]
-    bank = torch.stack([_photo(path, side) for path in chosen])
-    return Backgrounds(bank.to(device), f"{len(chosen)} photos of {Path(folder).name}, {side} px")
+    readable = (_photo(photos[i], side) for i in rng.permutation(len(photos)))
+    chosen = list(itertools.islice((photo for photo in readable if photo is not None), count))
+    if not chosen:
+        raise ConfigError(f"none of the {len(photos)} photos of {folder} for the {split} split can be read")
+    return Backgrounds(torch.stack(chosen).to(device), f"{len(chosen)} photos of {Path(folder).name}, {side} px")
 
 
 def require_photos(settings: DataSettings) -> None:
@@ -127,12 +131,13 @@ def _photos_of_split(folder: Path, split: str) -> list[Path]:
     return mine
 
 
-def _photo(path: Path, size: int) -> Tensor:
+def _photo(path: Path, size: int) -> Tensor | None:
     try:
         with Image.open(path) as image:
-            rgb = image.convert("RGB")
-    except OSError as error:
-        raise ConfigError(f"the background photo {path} cannot be read ({error}): remove it") from None
+            rgb = ImageOps.exif_transpose(image).convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        warnings.warn(f"the background photo {path} cannot be read and is left out: {error}", stacklevel=2)
+        return None
     side = min(rgb.size)
     left, top = (rgb.width - side) // 2, (rgb.height - side) // 2
     square = rgb.crop((left, top, left + side, top + side)).resize((size, size), Image.Resampling.LANCZOS)

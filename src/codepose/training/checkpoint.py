@@ -30,7 +30,7 @@ def save_state(path: str | Path, state: Any) -> None:
     mode = temporary.stat().st_mode  # as the user's umask has it: safetensors' own files are readable by nobody else
     save_file(tensors, temporary, metadata={"codepose": json.dumps(tree)})
     temporary.chmod(mode)
-    with open(temporary, "rb") as file:
+    with open(temporary, "r+b") as file:
         os.fsync(file.fileno())
     os.replace(temporary, path)
 

@@ -93,9 +93,9 @@ def total_steps(stage: Stage) -> int:
 
 def phase_at(stage: Stage, progress: float) -> Phase:
     """Returns the phase (23) in which a stage is when a share ``progress`` of it is done."""
-    end = 0.0
+    end, whole = 0.0, sum(phase.epochs for phase in stage.settings.phases)
     for phase in stage.settings.phases:
-        end += phase.epochs / stage.settings.epochs
+        end += phase.epochs / whole
         if progress < end - 1e-9:
             return phase
     return stage.settings.phases[-1] if stage.settings.phases else _WHOLE

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from codepose.config import ObjectSettings, Settings
@@ -45,6 +46,9 @@ class Run:
     def create(cls, path: str | Path, settings: Settings, *, resume: bool = False) -> Run:
         """Makes a run folder, or goes on with an existing one; with several ranks the first one does.
 
+        A resumed run may change how it computes and what happens after training (``_CHANGEABLE``), not what it
+        learns; it goes on with its own copies of the CAD models.
+
         Raises:
             RunError: The folder holds a run and ``resume`` is off, or it was made with other settings.
         """
@@ -57,11 +61,7 @@ class Run:
         if not fresh:
             if not resume:
                 raise RunError(f"{path} already holds a run: type --resume to go on with it, or choose another --out")
-            if load_settings(config) != settings:
-                raise RunError(
-                    f"{path} was made with other settings; --resume goes on with the same ones only (see {config}): "
-                    "remove it, or choose another --out"
-                )
+            settings = _resumed(path, load_settings(config), settings)
         elif path.is_dir() and any(path.iterdir()):
             raise RunError(f"{path} exists, is not empty, and holds no run: choose another --out")
         path.mkdir(parents=True, exist_ok=True)
@@ -151,6 +151,51 @@ class Run:
                 yield json.loads(line)
             except json.JSONDecodeError:
                 continue
+
+
+_CHANGEABLE = ("precision", "compile", "detection", "refinement", "codebook")
+"""Settings that a resumed run may change."""
+_RHYTHM = ("checkpoint_every", "log_every", "validations")
+"""Those of a stage."""
+
+
+def _resumed(path: Path, stored: Settings, wanted: Settings) -> Settings:
+    """The settings to go on with: those wanted, of the objects that the run has."""
+    if _decisive(stored) != _decisive(wanted):
+        raise RunError(
+            f"{path} was made with other settings; --resume goes on with what it learns as it was (see "
+            f"{path / 'config.yaml'}): remove it, or choose another --out"
+        )
+    objects = []
+    for number, (old, new) in enumerate(zip(stored.objects, wanted.objects, strict=True), start=1):
+        own = path / "meshes" / f"{number}.ply"
+        if own.exists() and Path(new.mesh).exists() and not _same_part(own, new):
+            raise RunError(f"{new.mesh} is not the part that {path} was begun with: choose another --out")
+        objects.append(old if own.exists() else new)
+    return wanted.model_copy(update={"objects": tuple(objects)})
+
+
+def _decisive(settings: Settings) -> dict[str, Any]:
+    """What a training depends on, but for the places of the CAD models."""
+    values = settings.model_dump(mode="json", exclude=set(_CHANGEABLE))
+    for stage in (values[name] for name in ("step1", "original", "detector", "step2")):
+        for key in _RHYTHM:
+            del stage[key]
+    for one in values["objects"]:
+        one["mesh"] = one["mesh"] if one["mesh"] in BUILTIN else ""
+        del one["unit"], one["label"]
+    return values
+
+
+def _same_part(own: Path, given: ObjectSettings) -> bool:
+    """Whether a CAD file still holds what the run copied, by its size, its faces and its colours."""
+    old, new = load_mesh(own, center=False), load_mesh(given.mesh, unit=given.unit, center=False)
+    return (
+        len(old.faces) == len(new.faces)
+        and bool(np.allclose(old.extents, new.extents, rtol=1e-4, atol=1e-4 * old.diameter))
+        and bool(np.allclose(old.center, new.center, rtol=1e-4, atol=1e-4 * old.diameter))
+        and bool(np.allclose(old.colors.mean(0), new.colors.mean(0), atol=0.01))
+    )
 
 
 def _with_own_meshes(path: Path, settings: Settings) -> Settings:
