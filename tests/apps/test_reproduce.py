@@ -17,7 +17,7 @@ from codepose.apps.cli import main
 from codepose.apps.grid import cells, share, stage_key, training_stages
 from codepose.config import ConfigError
 from codepose.evaluation.comparison import auc_difference, read_errors, spread
-from codepose.evaluation.grid_report import _differences, read_groups
+from codepose.evaluation.grid_report import _differences, read_groups, write_grid_report
 from codepose.networks.build import build_joint
 from codepose.training.checkpoint import load_state
 from codepose.training.run import Run
@@ -103,7 +103,10 @@ def test_the_report_agrees_with_the_images_csv(out: Path) -> None:
     rows = {f"t1-128/{m}" for m in ("joint + refinement", "joint + GT box", "jitter", "oracle")} | {"t2-128/joint"}
     assert rows <= set(summary["cells"])
     difference = summary["differences"]["t1-128: joint - extended"]
-    assert difference["seeds"] == 2
+    assert list(difference["by_seed"]) == ["0", "1"]
+    assert np.mean(list(difference["by_seed"].values())) == pytest.approx(difference["mean"])
+    assert "t1-128 + refinement + GT box: joint - extended" in summary["differences"]
+    assert "t1-128: (joint + refinement) - joint" in summary["differences"]
     assert difference["low"] <= difference["mean"]
     assert difference["mean"] <= difference["high"]
     for name in ("report.html", "table.md", "figure-3.png", "figure-3.svg", "figure-4.png"):
@@ -180,7 +183,7 @@ def test_differences_are_paired_by_image(out: Path) -> None:
 def test_only_seeds_that_both_have_are_paired(out: Path) -> None:
     joint = read_groups(out)["t1-128"]["joint"]
     found = _differences({"t1-128": {"joint": joint, "jitter": {1: joint[1]}, "original": {7: joint[0]}}})
-    assert found["t1-128: joint - jitter"] == {"mean": 0.0, "low": 0.0, "high": 0.0, "seeds": 1}
+    assert found["t1-128: joint - jitter"] == {"mean": 0.0, "low": 0.0, "high": 0.0, "by_seed": {1: 0.0}}
     assert "t1-128: joint - original" not in found
 
 
@@ -196,6 +199,20 @@ def test_results_of_other_scenes_are_not_taken_for_the_tests(out: Path, change: 
     finally:
         path.write_text(text)
     assert evaluated == [["joint"]]
+
+
+@pytest.mark.parametrize("change", [{"split": "val"}, {"images": 3}, {"photo_scale": 7}])
+def test_runs_evaluated_on_other_scenes_stay_out_of_the_report(out: Path, change: dict[str, object]) -> None:
+    path = out / "seed-1" / "t1-128" / "evaluation" / "results.json"
+    text = path.read_text()
+    assert list(read_groups(out)["t1-128"]["joint"]) == [0, 1]
+    try:
+        path.write_text(json.dumps(json.loads(text) | change))
+        assert list(read_groups(out)["t1-128"]["joint"]) == [0]
+        assert "seed-1/t1-128" in write_grid_report(out).read_text()
+    finally:
+        path.write_text(text)
+        write_grid_report(out)
 
 
 def test_results_say_which_seed_they_are_of(out: Path) -> None:

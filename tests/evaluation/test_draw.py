@@ -162,6 +162,11 @@ def test_methods_never_share_a_colour() -> None:
     names = ["joint", "joint, refined", "extended AAE", "Original AAE", "oracle", "GT boxes"]
     chosen = draw.method_colors(names)
     assert len(set(chosen.values())) == len(names)
+    methods = ["joint", "extended", "original", "jitter", "oracle"]
+    kinds = ("", " + refinement", " + depth", " + refinement + depth")
+    curves = {m + more: np.zeros(3) for m in methods for more in kinds}
+    lines = plots.figure3(curves).axes[0].lines
+    assert len({(str(line.get_color()), line.get_linestyle()) for line in lines}) == len(curves)
     assert [chosen[name] for name in ("joint", "extended AAE", "Original AAE")] == [*draw.METHOD_COLORS.values()]
 
 

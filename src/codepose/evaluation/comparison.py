@@ -96,7 +96,7 @@ def auc_difference(a: Sequence[Errors], b: Sequence[Errors], *, seed: int = 0) -
     Raises:
         ValueError: The seeds or the images differ.
     """
-    if len(a) != len(b) or any(not np.array_equal(x.index, y.index) for x, y in zip(a, b, strict=True)):
+    if len(a) != len(b) or any(not np.array_equal(x.index, a[0].index) for x in (*a, *b)):
         raise ValueError("two methods can only be compared on the same images and seeds")
     first = np.mean([1.0 - x.vsd for x in a], axis=0)
     second = np.mean([1.0 - x.vsd for x in b], axis=0)

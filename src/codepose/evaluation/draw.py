@@ -41,13 +41,16 @@ NEAR_MM = 1.0
 
 
 def method_colors(names: Iterable[str]) -> dict[str, Color]:
-    """One colour per method: the paper's for the first joint, extended and original one, else others."""
+    """One colour per method, which "joint" and "joint + refinement" share: the paper's, else others."""
     colors: dict[str, Color] = {}
+    chosen: dict[str, Color] = {}
     for name in names:
-        paper = [color for word, color in METHOD_COLORS.items() if word in name.lower()]
+        method = name.partition(" + ")[0]
+        paper = [color for word, color in METHOD_COLORS.items() if word in method.lower()]
         free = [color for color in (*paper, *OTHER_COLORS) if color not in colors.values()]
-        colors[name] = free[0] if free else OTHER_COLORS[len(colors) % len(OTHER_COLORS)]
-    return colors
+        colors.setdefault(method, free[0] if free else OTHER_COLORS[len(colors) % len(OTHER_COLORS)])
+        chosen[name] = colors[method]
+    return chosen
 
 
 def contact_sheet(rows: Sequence[tuple[str, Tensor]], *, scale: int = 1, columns: int | None = None) -> Picture:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 from codepose.estimation.methods import PAPER_METHODS
 from codepose.evaluation import draw, plots
 from codepose.evaluation.comparison import Errors, Spread, auc_difference, read_errors, spread
-from codepose.evaluation.metrics import VISIBLE_EDGES
+from codepose.evaluation.metrics import VISIBLE_WORDS
 from codepose.evaluation.report import Section, Table, write_report
 from codepose.training.run import write_atomically
 
@@ -34,14 +33,30 @@ Group = dict[str, dict[int, Errors]]
 """A run group's errors by method and seed."""
 
 
+_SAME = ("split", "images", "data_seed", "photo_scale", "backgrounds")
+"""What says of which scenes a run's results are."""
+
+
 def read_groups(out: Path) -> dict[str, Group]:
-    """Reads the per-image errors of every evaluated run of an experiment: by group, method, seed."""
+    """Reads the per-image errors of an experiment's runs that ``evaluated`` finds: by group, method, seed."""
     groups: dict[str, Group] = {}
-    for path in sorted(out.glob("seed-*/*/evaluation/per_image.csv"), key=_order):
+    for path in evaluated(out):
         seed, _, name = _order(path)
-        for method, errors in read_errors(path).items():
+        for method, errors in read_errors(path.with_name("per_image.csv")).items():
             groups.setdefault(name, {}).setdefault(method, {})[seed] = errors
     return groups
+
+
+def evaluated(out: Path) -> dict[Path, dict[str, Any]]:
+    """Returns what an experiment's results.json files say, but of runs that were evaluated on other scenes than most.
+
+    Of equally many, the ones on the test split count.
+    """
+    paths = sorted(out.glob("seed-*/*/evaluation/results.json"), key=_order)
+    found = {path: json.loads(path.read_text()) for path in paths}
+    scenes = {path: tuple(values.get(key) for key in _SAME) for path, values in found.items()}
+    usual = max(scenes.values(), key=lambda one: (list(scenes.values()).count(one), one[0] == "test"), default=None)
+    return {path: values for path, values in found.items() if scenes[path] == usual}
 
 
 def _order(path: Path) -> tuple[int, int, str]:
@@ -68,35 +83,47 @@ def write_grid_report(out: Path) -> Path:
     write_atomically(out / "table.md", f"{_markdown(table)}\n\n{_markdown(_difference_table(differences))}\n")
     sections = [
         Section("Results", _words(facts), table=table),
-        Section("Is the difference beyond noise?", _NOISE, table=_difference_table(differences)),
+        Section("Is the difference beyond the scenes' noise?", _NOISE, table=_difference_table(differences)),
         *_figure3(out, groups),
         *_figure4(out, groups),
         Section("By visibility: AUC fraction", "Share of the silhouette that is visible.", table=_visibility(groups)),
     ]
-    first = next(iter(groups.values()))
-    headline = {"Cells": len(rows), "Seeds": max(len(e) for e in first.values()), "Images": facts["images"]}
-    return write_report(out / "report.html", title=f"codepose: {facts['preset']}", summary=headline, sections=sections)
+    seeds = max(len(errors) for methods in groups.values() for errors in methods.values())
+    headline = {"Cells": len(rows), "Seeds": seeds, "Images": facts["images"]}
+    title = "codepose: the paper's experiment"
+    return write_report(out / "report.html", title=title, summary=headline, sections=sections)
 
 
 _NOISE = (
     "AUC fraction of one method minus that of another on the same images, with the 95 % interval of a paired "
-    "bootstrap over the images; each image enters with its mean over the seeds."
+    "bootstrap over the images; each image enters with its mean over the seeds. The interval says what other scenes "
+    "could change; what other trainings could, the differences of the single seeds show."
 )
 
 
 def _facts(out: Path) -> dict[str, Any]:
     """What a reader must know to believe the numbers, from the runs' own results."""
-    found = [json.loads(p.read_text()) for p in sorted(out.glob("seed-*/*/evaluation/results.json"))]
-    keys = ("images", "split", "backgrounds", "preset", "weights", "hardware")
-    facts: dict[str, Any] = {k: found[0][k] for k in keys if k in found[0]}
-    return facts | {"date": max(f["date"] for f in found), "runs": len(found)}
+    found = evaluated(out)
+    every = {p.parts[-4] + "/" + p.parts[-3] for p in out.glob("seed-*/*/evaluation/results.json")}
+    used = {p.parts[-4] + "/" + p.parts[-3] for p in found}
+    first = next(iter(found.values()))
+    several = {k: ", ".join(dict.fromkeys(f[k] for f in found.values())) for k in ("preset", "weights", "hardware")}
+    return {
+        **{k: first[k] for k in ("images", "split", "backgrounds")},
+        **several,
+        "date": max(f["date"] for f in found.values()),
+        "runs": len(found),
+        "left_out": sorted(every - used),
+    }
 
 
 def _words(facts: Mapping[str, Any]) -> str:
     return (
-        f"{facts['images']} scenes of the {facts['split']} split, initial weights: {facts['weights']}, backgrounds: "
-        f"{facts['backgrounds']}; {facts['runs']} runs, {facts['hardware']}, until {facts['date']}. Mean over the "
+        f"{facts['preset']}: {facts['images']} scenes of the {facts['split']} split, initial weights: "
+        f"{facts['weights']}, backgrounds: {facts['backgrounds']}; {facts['runs']} runs, {facts['hardware']}, until "
+        f"{facts['date']}. Mean over the "
         "seeds, ± standard deviation between them; full pose unless a column says which half is true."
+        + (f" Left out, evaluated on other scenes: {', '.join(facts['left_out'])}." if facts["left_out"] else "")
     )
 
 
@@ -134,16 +161,19 @@ def _cell(value: Spread | None, digits: int) -> str:
     return text if np.isnan(value.deviation) else f"{text} ± {value.deviation:.{digits}f}"
 
 
-def _differences(groups: Mapping[str, Group]) -> dict[str, dict[str, float]]:
+def _differences(groups: Mapping[str, Group]) -> dict[str, dict[str, Any]]:
     """Joint against every other method of its group, and against the changed joint networks."""
     pairs: dict[str, tuple[dict[int, Errors], dict[int, Errors]]] = {}
     for group, methods in groups.items():
         joint = methods.get("joint")
         if joint is None:
             continue
-        for other in ("extended", "original", "jitter", "joint + refinement"):
-            if other in methods:
-                pairs[f"{group}: joint - {other}"] = (joint, methods[other])
+        for more in ("", " + refinement", " + GT box", " + refinement + GT box"):
+            for other in ("extended", "original", "jitter"):
+                if f"joint{more}" in methods and f"{other}{more}" in methods:
+                    pairs[f"{group}{more}: joint - {other}"] = (methods[f"joint{more}"], methods[f"{other}{more}"])
+        if "joint + refinement" in methods:
+            pairs[f"{group}: (joint + refinement) - joint"] = (methods["joint + refinement"], joint)
         base = groups.get("-".join(group.split("-")[:2]), {}).get("joint")
         if base is not None and base is not joint:
             pairs[f"{group.rsplit('-', 1)[0]}: joint - joint fed/trained with {group.split('-')[-1]}"] = (base, joint)
@@ -152,22 +182,23 @@ def _differences(groups: Mapping[str, Group]) -> dict[str, dict[str, float]]:
         both = sorted(a.keys() & b.keys())
         if both:
             interval = auc_difference([a[seed] for seed in both], [b[seed] for seed in both])
-            found[name] = {"mean": interval.mean, "low": interval.low, "high": interval.high, "seeds": len(both)}
+            each = {seed: float(b[seed].vsd.mean() - a[seed].vsd.mean()) for seed in both}
+            found[name] = {"mean": interval.mean, "low": interval.low, "high": interval.high, "by_seed": each}
     return found
 
 
-def _difference_table(differences: Mapping[str, Mapping[str, float]]) -> Table:
+def _difference_table(differences: Mapping[str, Mapping[str, Any]]) -> Table:
     rows = [
         [
             name,
             f"{d['mean']:+.3f}",
             f"{d['low']:+.3f} … {d['high']:+.3f}",
-            str(d["seeds"]),
+            ", ".join(f"{value:+.3f}" for value in d["by_seed"].values()),
             "yes" if d["low"] > 0 or d["high"] < 0 else "no",
         ]
         for name, d in differences.items()
     ]
-    return Table(["AUC fraction", "difference", "95 % interval", "seeds", "beyond noise"], rows)
+    return Table(["AUC fraction", "difference", "95 % interval", "seed by seed", "beyond scenes' noise"], rows)
 
 
 def _visibility(groups: Mapping[str, Group]) -> Table:
@@ -177,8 +208,7 @@ def _visibility(groups: Mapping[str, Group]) -> Table:
             means = [[b.mean for b in e.by_visibility()] for e in errors.values()]
             cells = [f"{np.mean(column):.3f}" if None not in column else "–" for column in zip(*means, strict=True)]
             rows.append([f"{group} {method}", *cells])
-    ends = [f"{low:.0%}–{high:.0%}" for low, high in pairwise(VISIBLE_EDGES[:-1])]
-    return Table(["Cell", *ends, "all visible"], rows)
+    return Table(["Cell", *VISIBLE_WORDS], rows)
 
 
 def _figure3(out: Path, groups: Mapping[str, Group]) -> list[Section]:

@@ -24,6 +24,7 @@ ROTATION_THRESHOLDS_DEG = (10, 20, 30)
 MSSD_THRESHOLDS_PERCENT = (10, 20)
 """Of the diameter."""
 VISIBLE_EDGES = (0.0, 0.6, 0.8, 0.999, 1.0)
+VISIBLE_WORDS = ("under 60 %", "60–80 %", "80–99 %", "all visible")
 """Ends of the bins of visible fraction; the last bin is what nothing hides."""
 
 

@@ -18,6 +18,7 @@ from codepose.evaluation.metrics import (
     MSSD_THRESHOLDS_PERCENT,
     ROTATION_THRESHOLDS_DEG,
     VISIBLE_EDGES,
+    VISIBLE_WORDS,
     by_visibility,
 )
 from codepose.evaluation.report import Section, Table, method_table, write_report
@@ -76,9 +77,8 @@ def _numbers(results: Results, summary: Mapping[str, Any]) -> list[Section]:
     for name, row in results.methods.items():
         bins = by_visibility(1.0 - np.nan_to_num(row.array("vsd"), nan=1.0), visible, VISIBLE_EDGES)
         lines.append([name, *("–" if b.mean is None else f"{b.mean:.3f}" for b in bins)])
-    labels = ["under 60 %", "60–80 %", "80–99 %", "all visible"]
     counts = [b.count for b in by_visibility(visible, visible, VISIBLE_EDGES)]
-    columns = ["Method", *(f"{w} ({n} scenes)" for w, n in zip(labels, counts, strict=True))]
+    columns = ["Method", *(f"{w} ({n} scenes)" for w, n in zip(VISIBLE_WORDS, counts, strict=True))]
     return [
         Section("Results", summary_text(summary), table=method_table(methods)),
         Section(

@@ -42,7 +42,8 @@ def figure3(curves: Mapping[str, npt.ArrayLike], path: Path | None = None, title
 
 
 def figure3_grid(panels: Mapping[str, Mapping[str, npt.ArrayLike]]) -> Figure:
-    """Up to four panels of `figure3`, two a row, with one colour per method across all of them.
+    """Up to four panels of `figure3`, two a row, with one colour per method and one kind of line per
+    refinement across all of them.
 
     Args:
         panels: title to the curves of one panel, as in `figure3`.
@@ -63,7 +64,7 @@ def figure3_grid(panels: Mapping[str, Mapping[str, npt.ArrayLike]]) -> Figure:
             area = auc(errors)
             label = f"{name}: AUC {area:.0f} ({area / len(errors):.3f})"
             correct = np.searchsorted(errors, THETAS, side="left")
-            axes.plot(THETAS, correct, color=_rgb(colors[name]), linewidth=2, label=label)
+            axes.plot(THETAS, correct, color=_rgb(colors[name]), linestyle=_style(name), linewidth=2, label=label)
         axes.set(title=title, xlabel="VSD threshold θ", ylabel="correct poses (VSD < θ)", xlim=(0, 1))
         axes.set_ylim(0, max((np.size(values) for values in curves.values()), default=1))
         if len(curves) <= _IN_PANEL:
@@ -126,7 +127,7 @@ def reliability_plot(said: Mapping[str, npt.NDArray[np.float64]], right: Mapping
         rows = np.array(reliability(confidence, right[name])).reshape(-1, 3)
         error = expected_calibration_error(confidence, right[name])
         label = f"{name}: off by {error:.2f} in the mean"
-        axes.plot(rows[:, 0], rows[:, 1], color=_rgb(colors[name]), linewidth=1.5, label=label)
+        axes.plot(rows[:, 0], rows[:, 1], color=_rgb(colors[name]), linestyle=_style(name), linewidth=1.5, label=label)
         axes.scatter(rows[:, 0], rows[:, 1], s=12 + 4 * rows[:, 2], color=_rgb(colors[name]), alpha=0.6)
     axes.set(xlabel="confidence", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1))
     axes.legend(loc="best", framealpha=0.9, edgecolor="none", fontsize=9)
@@ -136,6 +137,12 @@ def reliability_plot(said: Mapping[str, npt.NDArray[np.float64]], right: Mapping
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _style(method: str) -> str:
+    """How a method's line is drawn: whole, or broken where its poses are refined or fitted to depth."""
+    more = method.partition(" + ")[2]
+    return {"": "-", "refinement": "--", "depth": ":", "refinement + depth": "-."}.get(more, "--")
 
 
 def _rgb(color: Color) -> tuple[float, float, float]:

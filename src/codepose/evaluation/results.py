@@ -143,7 +143,7 @@ class Results:
             table = np.stack([row.array(c) for c in columns], 1)  # (N, columns)
             for i, (index, visible) in enumerate(zip(self.index, self.visible_fraction, strict=True)):
                 cells = ["" if np.isnan(v) else f"{v:.6g}" for v in table[i]]
-                writer.writerow([index, self.object_index[i] + 1, f"{visible:.4f}", name, *cells])
+                writer.writerow([index, self.object_index[i] + 1, f"{visible:.6g}", name, *cells])
         return text.getvalue()
 
 
