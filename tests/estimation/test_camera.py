@@ -101,6 +101,24 @@ def test_every_format_gives_the_same_camera(
     assert camera.distortion == lens
 
 
+@pytest.mark.parametrize("name", ["dist", "dist_coeff", "distCoeffs", "distortion_coeffs", "D"])
+def test_lens_coefficients_have_many_names(tmp_path: Path, name: str) -> None:
+    content = json.dumps({"camera_matrix": K.tolist(), name: [list(LENS)]})
+    camera = read_camera(written(tmp_path, "camera.json", content))
+    assert isinstance(camera, Camera)
+    assert camera.distortion == LENS
+
+
+def test_lens_coefficients_one_by_one(tmp_path: Path) -> None:
+    content = json.dumps({"fx": 500, "fy": 510, "cx": 320, "cy": 240, "k1": -0.3, "p2": 0.01, "k3": 0.2})
+    camera = read_camera(written(tmp_path, "camera.json", content))
+    assert isinstance(camera, Camera)
+    assert camera.distortion == (-0.3, 0.0, 0.0, 0.01, 0.2, 0.0, 0.0, 0.0)
+    plain = read_camera(written(tmp_path, "plain.json", json.dumps({"K": K.tolist(), "k1": 0.0, "distortion": None})))
+    assert isinstance(plain, Camera)
+    assert plain.distortion == ()
+
+
 def test_colmaps_simple_models_share_one_focal_length(tmp_path: Path) -> None:
     for model, parameters, lens in (
         ("SIMPLE_PINHOLE", "500 320.5 240.5", ()),
@@ -148,6 +166,11 @@ def test_numbers_and_fields_of_view() -> None:
         ("camera.json", '{"fx": "wide", "fy": 1, "cx": 0, "cy": 0}', "fx must be a number"),
         ("camera.json", json.dumps({"K": K.tolist(), "distortion": [0.1, 0.2]}), "4, 5, 8, 12 or 14"),
         ("camera.json", json.dumps({"K": K.tolist(), "width": 640}), "width and its height"),
+        (
+            "camera.json",
+            json.dumps({"K": K.tolist(), "distortionParams": [0.1]}),
+            "'distortionparams', which is unknown",
+        ),
         ("camera.json", json.dumps({"K": (-K).tolist()}), "fx, fy > 0"),
         ("camera.json", json.dumps({"K": [[500, 9, 320], [0, 510, 240], [0, 0, 1]]}), "no skew"),
         ("camera.yaml", "a: [", "not valid YAML"),

@@ -11,8 +11,10 @@ import torch
 
 from codepose import geometry
 from codepose.config import ConfigError
+from codepose.estimation.codebook import fingerprint
 from codepose.estimation.detection import Detection
 from codepose.estimation.estimator import PoseEstimator, _device
+from codepose.estimation.methods import confidence_mark, load_codebooks, load_pipeline
 from codepose.estimation.pipelines import JointPipeline
 from codepose.estimation.windows import letterbox
 from codepose.networks.build import build_joint
@@ -159,3 +161,17 @@ def test_the_usual_gpu_is_left_to_torch_and_a_numbered_one_is_made_current(monke
 def test_a_device_that_is_not_there_is_named(run: Run, device: str) -> None:
     with pytest.raises(ConfigError, match=device):
         PoseEstimator.load(run, device=device)
+
+
+def test_a_confidence_is_that_of_one_network(run: Run, tmp_path: Path) -> None:
+    """What only the detector changed changes its scores, and so the evidence; the codebooks stay as they are."""
+    pipeline = load_pipeline(run, "joint", torch.device("cpu"))
+    books = load_codebooks(run, "joint", pipeline)
+    mark = confidence_mark(pipeline, books, refined=True)
+    assert confidence_mark(load_pipeline(run, "joint", torch.device("cpu")), books, refined=True) == mark
+    assert confidence_mark(pipeline, books, refined=False) != mark
+    assert isinstance(pipeline, JointPipeline)
+    with torch.no_grad():
+        next(pipeline.network.heads.parameters()).add_(0.1)
+    assert fingerprint(pipeline) == books[0].fingerprint
+    assert confidence_mark(pipeline, books, refined=True) != mark

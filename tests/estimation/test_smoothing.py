@@ -110,3 +110,14 @@ def test_of_poses_that_look_alike_the_nearest_is_gone_on_with() -> None:
         assert np.linalg.norm(smoothed.t_cam_obj - true.t_cam_obj) < 12
         jumps += angle_deg(plain.R_cam_obj, true.R_cam_obj) > 60
     assert jumps > 5, "without its symmetries it follows every jump"
+
+
+def test_a_part_far_from_its_origin_stays_where_it_is() -> None:
+    """It turns about its own middle: the origin swings, the middle does not jump."""
+    middle = np.array([3000.0, 0.0, 0.0])
+    smoother = PoseSmoother(centers=[middle], weight=0.4)
+    for degrees in (0.0, 10.0, 0.0, 10.0):
+        R = Rotation.from_rotvec([0.0, degrees, 0.0], degrees=True).as_matrix()
+        (found,) = smoother([seen((0, degrees, 0), tuple(np.array([0.0, 0.0, 700.0]) - R @ middle))])
+        np.testing.assert_allclose(found.R_cam_obj @ middle + found.t_cam_obj, [0.0, 0.0, 700.0], atol=1e-6)
+    assert 0.5 < angle_deg(np.eye(3), found.R_cam_obj) < 9.5

@@ -429,6 +429,17 @@ def test_the_layouts_of_the_core_datasets(tmp_path: Path, split: str, models: st
     assert dataset.targets(split) == [BopTarget(48, 5, 2, 1), BopTarget(48, 5, 10, 2)]
 
 
+def test_a_grey_image_of_twelve_bits_is_as_bright_as_predict_sees_it(tmp_path: Path) -> None:
+    scene = make_layout(tmp_path, "val", rgb="gray/000005.tif")
+    ramp = np.linspace(0, 4000, 48).reshape(6, 8).astype(np.uint16)
+    Image.fromarray(ramp).save(scene / "gray" / "000005.tif")
+    (image,) = BopDataset.open(tmp_path).images("val")
+    np.testing.assert_allclose(image.rgb()[..., 2], ramp / 4095 * 255, atol=0.51)
+    (scene / "gray" / "000005.tif").write_bytes(b"II*")
+    with pytest.raises(BopError, match="cannot be read as a photo"):
+        image.rgb()
+
+
 def test_the_evaluation_models_come_first(tmp_path: Path) -> None:
     make_layout(tmp_path, "test")
     (tmp_path / "models_eval").write_text("models")  # a link that a copy has turned into a file

@@ -238,7 +238,8 @@ def _evaluate_bop(options: o.Evaluate, dataset: Path) -> int:
         device=options.device,
     )
     for name in ("ar", "ar_vsd", "ar_mssd", "ar_mspd", "add_recall_10"):
-        _say(f"{name}: {summary[name]:.3f}")
+        value = summary[name]
+        _say(f"{name}: {'not measured' if value is None else f'{value:.3f}'}")
     folder = options.run / "evaluation" / f"{summary['dataset']}-{summary['split']}"
     _say(f"results: {folder}")
     return 0

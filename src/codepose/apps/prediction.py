@@ -146,7 +146,8 @@ class Predictor:
             yield Prediction(source, number, camera, found, 1000.0 * (time.perf_counter() - start)), straight
 
     def _smoother(self) -> PoseSmoother:
-        return PoseSmoother([model.cad_symmetries for model in self.estimator.world.objects])
+        parts = self.estimator.world.objects
+        return PoseSmoother([o.cad_symmetries for o in parts], [o.offset.numpy() for o in parts])
 
     def say(self, text: str) -> None:
         """Prints a line."""

@@ -125,7 +125,7 @@ def evaluate_run(
         refiner = Refiner(world, run.settings.refinement)
         for method in methods:
             plain = estimators[method]
-            confidence = load_confidence(run, method, plain.codebooks, refined=True)
+            confidence = load_confidence(run, method, plain.pipeline, plain.codebooks, refined=True)
             estimators[f"{method} + refinement"] = PoseEstimator(plain.pipeline, plain.codebooks, refiner, confidence)
     with Display(f"Evaluation on {split}") as display:
         results = evaluate(
@@ -179,13 +179,13 @@ def calibrate_run(
     plain = _estimator(run, method, world)
     fitted: dict[bool, Confidence] = {}
     for refined in (False, True):
-        known = load_confidence(run, method, plain.codebooks, refined=refined)
+        known = load_confidence(run, method, plain.pipeline, plain.codebooks, refined=refined)
         if known is not None and not again:
             fitted[refined] = known
             continue
         refiner = Refiner(world, run.settings.refinement) if refined else None
         estimator = PoseEstimator(plain.pipeline, plain.codebooks, refiner)
-        mark = confidence_mark(plain.codebooks, run.settings, refined=refined)
+        mark = confidence_mark(plain.pipeline, plain.codebooks, refined=refined)
         with Display(f"Confidence: {method}{', refined' if refined else ''}") as display:
             try:
                 found = calibrate(
@@ -211,7 +211,7 @@ def _estimator(run: Run, method: Method, world: World) -> PoseEstimator:
         books = first_before_others(lambda: load_codebooks(run, method, pipeline, world))
         views = sum(len(b.codes) for b in books)
         display.update(1.0, f"{views} views in {time.monotonic() - start:.0f} s")
-    return PoseEstimator(pipeline, books, confidence=load_confidence(run, method, books, refined=False))
+    return PoseEstimator(pipeline, books, confidence=load_confidence(run, method, pipeline, books, refined=False))
 
 
 def provenance(run: Run, device: torch.device) -> dict[str, str]:

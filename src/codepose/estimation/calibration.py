@@ -24,6 +24,11 @@ _COLMAP = {
 }
 """The parameters of COLMAP's models, in its order."""
 _LENS = ("k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6")
+_COEFFICIENTS = (
+    *("distortioncoefficients", "distortioncoeffs", "distortioncoeff", "distortion"),
+    *("distcoefficients", "distcoeffs", "distcoeff", "distcoefs", "distcoef", "dist", "d"),
+)
+"""Names under which their list is found."""
 _UNSUPPORTED = "is not supported: undistort the photos first, and give the K of the result"
 
 
@@ -109,14 +114,28 @@ def _named(values: Any) -> Calibration:
         K = np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
     else:
         raise CameraError("it must hold fx, fy, cx, cy, or a 3 x 3 matrix named K or camera_matrix")
-    lens = _first(named, "distortioncoefficients", "distcoeffs", "distortion", "d")
+    lens = _lens(named)
     width, height = _first(named, "imagewidth", "width"), _first(named, "imageheight", "height")
     return Calibration(
         K,
         int(_number(width, "width")) if width else None,
         int(_number(height, "height")) if height else None,
-        () if lens is None else tuple(_numbers(lens, "distortion")),
+        lens,
     )
+
+
+def _lens(named: dict[str, Any]) -> tuple[float, ...]:
+    """OpenCV's coefficients, from one list of any usual name or from k1, k2, p1 and so on; empty = none."""
+    listed = _first(named, *_COEFFICIENTS)
+    if listed is not None:
+        return tuple(_numbers(listed, "distortion"))
+    unknown = sorted(name for name, value in named.items() if name.startswith("dist") and value is not None)
+    unknown = [name for name in unknown if name != "distortionmodel"]
+    if unknown:
+        raise CameraError(f"the lens is described by {unknown[0]!r}, which is unknown: name it distortion_coefficients")
+    if not any(named.get(name) for name in _LENS):
+        return ()
+    return tuple(_number(named.get(name) or 0.0, name) for name in _LENS)
 
 
 def _colmap(content: str) -> Calibration:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from codepose import geometry
@@ -178,6 +179,14 @@ class Codebook:
         return book
 
 
+def add_weights(digest: hashlib._Hash, modules: Iterable[nn.Module]) -> None:
+    """Adds networks' weights to a hash."""
+    for module in modules:
+        for name, value in sorted(module.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+
+
 def fingerprint(pipeline: Pipeline) -> str:
     """Returns a hash of everything the latents depend on: weights, networks, camera, crop, views."""
     settings = pipeline.settings
@@ -191,10 +200,7 @@ def fingerprint(pipeline: Pipeline) -> str:
     data = settings.data
     digest.update(json.dumps([chosen, data.pad, data.antialias, pipeline.canvas], sort_keys=True).encode())
     digest.update(_FORMAT)
-    for module in pipeline.modules():
-        for name, value in sorted(module.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    add_weights(digest, pipeline.modules())
     return digest.hexdigest()
 
 

@@ -107,7 +107,7 @@ class PoseEstimator:
         for model in world.objects if world is not None else ():
             _ = model.symmetries  # found now rather than in the first photo
         books = load_codebooks(run, method, pipeline, world)
-        confidence = load_confidence(run, method, books, refined=refine)
+        confidence = load_confidence(run, method, pipeline, books, refined=refine)
         if compile:
             for network in pipeline.networks():
                 compile_convolutions(network)

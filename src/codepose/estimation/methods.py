@@ -8,8 +8,7 @@ from typing import Literal, get_args
 
 import torch
 
-from codepose.config import Settings
-from codepose.estimation.codebook import Codebook, CodebookError, build_codebook, fingerprint
+from codepose.estimation.codebook import Codebook, CodebookError, add_weights, build_codebook, fingerprint
 from codepose.estimation.confidence import Confidence
 from codepose.estimation.pipelines import JointPipeline, Pipeline, TwoStagePipeline
 from codepose.networks.build import build_detector, build_extended, build_joint, build_original
@@ -83,14 +82,18 @@ def confidence_path(run: Run, method: Method, *, refined: bool) -> Path:
     return run.path / "confidence" / f"{method}{'-refined' if refined else ''}.json"
 
 
-def load_confidence(run: Run, method: Method, books: list[Codebook], *, refined: bool) -> Confidence | None:
+def load_confidence(
+    run: Run, method: Method, pipeline: Pipeline, books: list[Codebook], *, refined: bool
+) -> Confidence | None:
     """Reads a method's calibration; None where there is none of these codebooks' network and settings."""
-    mark = confidence_mark(books, run.settings, refined=refined)
+    mark = confidence_mark(pipeline, books, refined=refined)
     return Confidence.load(confidence_path(run, method, refined=refined), mark)
 
 
-def confidence_mark(books: list[Codebook], settings: Settings, *, refined: bool) -> str:
-    """Returns a hash of what the evidence depends on; the codebooks know that of the network."""
+def confidence_mark(pipeline: Pipeline, books: list[Codebook], *, refined: bool) -> str:
+    """Returns a hash of what the evidence depends on: networks, the detector's too, codebooks, refinement, scenes."""
+    settings = pipeline.settings
     refinement = _REFINEMENT + settings.refinement.model_dump_json() if refined else ""
-    scenes = f" {settings.data.photo_scale}" if settings.data.photo_scale > 1 else ""
-    return hashlib.sha256((books[0].fingerprint + refinement + scenes).encode()).hexdigest()
+    digest = hashlib.sha256(f"{books[0].fingerprint} {refinement} {settings.data.photo_scale}".encode())
+    add_weights(digest, pipeline.networks())
+    return digest.hexdigest()

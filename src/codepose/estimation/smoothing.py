@@ -6,7 +6,9 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 from torchvision.ops import box_iou
 
@@ -23,6 +25,7 @@ class PoseSmoother:
 
     Args:
         symmetries: Each object's, in the CAD file's frame; empty = none has any.
+        centers: (3,) mm, each object's middle in that frame; empty = its origin.
         weight: Of the new frame, in (0, 1]; 1 = no smoothing.
         min_iou: A box that overlaps the last frame's less has jumped.
         max_turn_deg: A rotation further than this from the smoothed one has jumped.
@@ -34,6 +37,7 @@ class PoseSmoother:
     def __init__(
         self,
         symmetries: Sequence[Symmetries] = (),
+        centers: Sequence[NDArray[np.floating]] = (),
         *,
         weight: float = 0.4,
         min_iou: float = 0.3,
@@ -42,6 +46,7 @@ class PoseSmoother:
         if not 0.0 < weight <= 1.0:
             raise ValueError(f"the weight of the new frame must lie in (0, 1], not be {weight}")
         self.symmetries = symmetries
+        self.centers = centers
         self.weight = weight
         self.min_iou = min_iou
         self.max_turn_deg = max_turn_deg
@@ -77,18 +82,19 @@ class PoseSmoother:
         return same[best] if float(overlaps[best]) >= self.min_iou else None
 
     def _blend(self, before: Detection, now: Detection) -> Detection:
-        """Moves the smoothed pose towards the new one: along a line for t, along the shortest arc for R."""
+        """Moves the smoothed pose towards the new one: its middle along a line, its rotation along the shortest arc."""
         if self.symmetries:
             now = self._nearest(before, now)
         R = Rotation.from_matrix(before.R_cam_obj)
         turn = (R.inv() * Rotation.from_matrix(now.R_cam_obj)).as_rotvec()
         if float((turn**2).sum()) > math.radians(self.max_turn_deg) ** 2:
             return now
-        return dataclasses.replace(
-            now,
-            R_cam_obj=(R * Rotation.from_rotvec(self.weight * turn)).as_matrix(),
-            t_cam_obj=before.t_cam_obj + self.weight * (now.t_cam_obj - before.t_cam_obj),
-        )
+        smoothed = (R * Rotation.from_rotvec(self.weight * turn)).as_matrix()
+        # the part's middle goes along the line, not the CAD file's origin, which may lie far from it
+        middle = self.centers[now.object_index] if self.centers else np.zeros(3)
+        start, end = (d.t_cam_obj + d.R_cam_obj @ middle for d in (before, now))
+        place = start + self.weight * (end - start)
+        return dataclasses.replace(now, R_cam_obj=smoothed, t_cam_obj=place - smoothed @ middle)
 
     def _nearest(self, before: Detection, now: Detection) -> Detection:
         """The new pose, or one that looks the same, whichever is nearest to the last."""

@@ -287,8 +287,13 @@ def _keep_examples(
 def settings_note(settings: Settings) -> str:
     """Returns in words under which protocol the numbers were measured."""
     size = settings.data.camera.image_size
+    views = (
+        f"{o.name} seen within {o.view_cone_deg:.0f} degrees of {'either side' if o.view_opposite else 'one side'}"
+        if o.view_cone_deg < 180
+        else f"{o.name} seen from everywhere"
+        for o in settings.objects
+    )
     return (
         f"VSD: delta {VSD_DELTA_MM:.0f} mm, tau {TAU_MM:.0f} mm, step cost; a missed detection counts 1. "
-        f"Scenes of {settings.data.photo_size} px, of which the network sees {size}, views within "
-        f"{max(o.view_cone_deg for o in settings.objects):.0f} degrees of the trained direction."
+        f"Scenes of {settings.data.photo_size} px, of which the network sees {size}; {', '.join(views)}."
     )

@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 from torch import Tensor
 
+from codepose.estimation.photos import read_image
 from codepose.evaluation.pose_errors import symmetry_transforms
 from codepose.synthesis.mesh import Mesh, load_mesh
 
@@ -115,16 +116,15 @@ class BopImage:
         """Reads (H, W, 3) uint8; a grey image gets three equal channels.
 
         Raises:
-            BopError: There is no such file.
+            BopError: There is no such file, or it cannot be read.
         """
         path = self._file("rgb") or self._file("gray")
         if path is None:
             raise BopError(f"{self.folder} has no rgb/ or gray/ image {self.im_id:06d} (png, jpg or tif)")
-        with Image.open(path) as opened:
-            if opened.mode.startswith("I"):  # 16 bits
-                values = np.asarray(opened, dtype=np.float64) / 257.0
-                return np.repeat(values.round().clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
-            return np.array(opened.convert("RGB"))
+        try:
+            return read_image(path)
+        except OSError as error:
+            raise BopError(f"{path}: {error}") from None
 
     def depth(self) -> NDArray[np.float32] | None:
         """Reads (H, W) mm along the optical axis, 0 = not measured; None where the dataset has no depth."""

@@ -139,13 +139,13 @@ def _scores(errors: Sequence[TargetErrors], rows: Sequence[BopRow]) -> dict[str,
         f"{name.replace('_', '_median_', 1)}": float(np.median([getattr(r, name) for r in found])) if found else None
         for name in ("rotation_deg", "translation_mm")
     }
-    return {
+    recalls = {
         **average_recalls(errors)._asdict(),
         "add_recall_10": matched_recall([one.add for one in errors], ADD_THRESHOLD),
-        "found_fraction": len(found) / len(rows) if rows else 0.0,
-        **medians,
-        "instances": len(rows),
+        "found_fraction": len(found) / max(1, len(rows)),
     }
+    # of an object that is in none of the images, nothing was measured
+    return {**(recalls if rows else dict.fromkeys(recalls)), **medians, "instances": len(rows)}
 
 
 def evaluate_images(
