@@ -81,8 +81,8 @@ def test_moved_points_score_as_a_new_render_does(clean: tuple[World, SceneBatch]
 
 
 def test_the_search_leads_to_the_true_pose(clean: tuple[World, SceneBatch]):
-    _, scenes = clean
-    matcher = matcher_of(clean, torch.arange(6))
+    scenes = SceneSource(clean[0], "val").scenes(torch.arange(24), 0.5)
+    matcher = matcher_of((clean[0], scenes), torch.arange(24))
     R_view = turned(scenes.R_view, scenes.t_cam_obj, torch.tensor([0.07, -0.06, 0.05]))[:, None]
     t = scenes.t_cam_obj[:, None] * torch.tensor([1.0, 1.0, 1.03])
     _, before = matcher.fit(R_view, t, t, THERE)
@@ -93,7 +93,8 @@ def test_the_search_leads_to_the_true_pose(clean: tuple[World, SceneBatch]):
     assert (after > before).all()
     off, was = (geometry.geodesic_angle(x[:, 0], scenes.R_view).rad2deg() for x in (found, R_view))
     assert was.min() > 5.5
-    assert off.median() < 2.5, off
+    assert off.median() < 4.0, off
+    assert (off < was).float().mean() > 0.7, off
     aside, beside = ((x[:, 0] - scenes.t_cam_obj).norm(dim=1) for x in (place, t))
     assert aside.median() < 0.4 * beside.median(), (aside, beside)
 

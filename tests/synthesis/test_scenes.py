@@ -127,8 +127,8 @@ def test_splits_share_no_view_and_no_texture(kind: str) -> None:
     batches = {split: getattr(source(split), kind)(torch.arange(40)) for split in ("train", "val", "test")}
     views = torch.cat([batch.R_view.flatten(1) for batch in batches.values()])
     assert torch.cdist(views, views).fill_diagonal_(9).min() > 1e-3
-    atlases = [source(split).backgrounds._atlas for split in batches]
-    assert not any(torch.equal(a, b) for a, b in zip(atlases, atlases[1:] + atlases[:1], strict=True))
+    banks = [source(split).backgrounds(SIZE).bank for split in batches]
+    assert not any(torch.equal(a, b) for a, b in zip(banks, banks[1:] + banks[:1], strict=True))
 
 
 def test_another_seed_makes_other_images() -> None:

@@ -124,7 +124,7 @@ class BopImage:
         try:
             return read_image(path)
         except OSError as error:
-            raise BopError(f"{path}: {error}") from None
+            raise BopError(f"{path} cannot be read: {error}") from None
 
     def depth(self) -> NDArray[np.float32] | None:
         """Reads (H, W) mm along the optical axis, 0 = not measured; None where the dataset has no depth."""
