@@ -136,6 +136,11 @@ def codebook_rotations(
         cosines = directions @ F.normalize(axis.float(), dim=0)
         cosines = cosines.abs() if opposite else cosines
         directions = directions[cosines >= math.cos(min(math.pi, math.radians(cone_deg) + spacing))]
+    return turned_views(directions, in_plane)
+
+
+def turned_views(directions: Tensor, in_plane: int) -> Tensor:
+    """Returns R_view (V * in_plane, 3, 3) of directions (V, 3), each at every angle in the plane, these innermost."""
     angles = torch.arange(in_plane) * (2.0 * math.pi / in_plane)
     grid = directions[:, None].expand(-1, in_plane, 3)
     return view_rotation(grid, angles.expand(len(directions), -1)).reshape(-1, 3, 3)

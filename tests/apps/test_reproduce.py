@@ -17,7 +17,7 @@ from codepose.apps.cli import main
 from codepose.apps.grid import cells, share, stage_key, training_stages
 from codepose.config import ConfigError
 from codepose.evaluation.comparison import auc_difference, read_errors, spread
-from codepose.evaluation.grid_report import _differences, read_groups, write_grid_report
+from codepose.evaluation.grid_report import _differences, read_groups, read_results, write_grid_report
 from codepose.networks.build import build_joint
 from codepose.training.checkpoint import load_state
 from codepose.training.run import Run
@@ -167,7 +167,7 @@ def test_the_dry_run_prints_every_stage_once_and_trains_nothing(tmp_path: Path, 
 
 
 def test_differences_are_paired_by_image(out: Path) -> None:
-    groups = read_groups(out)
+    groups = read_groups(read_results(out)[0])
     joint, extended = (list(groups["t1-128"][method].values()) for method in ("joint", "extended"))
     found = auc_difference(joint, extended)
     assert found.mean == pytest.approx(
@@ -181,7 +181,7 @@ def test_differences_are_paired_by_image(out: Path) -> None:
 
 
 def test_only_seeds_that_both_have_are_paired(out: Path) -> None:
-    joint = read_groups(out)["t1-128"]["joint"]
+    joint = read_groups(read_results(out)[0])["t1-128"]["joint"]
     found = _differences({"t1-128": {"joint": joint, "jitter": {1: joint[1]}, "original": {7: joint[0]}}})
     assert found["t1-128: joint - jitter"] == {"mean": 0.0, "low": 0.0, "high": 0.0, "by_seed": {1: 0.0}}
     assert "t1-128: joint - original" not in found
@@ -205,10 +205,10 @@ def test_results_of_other_scenes_are_not_taken_for_the_tests(out: Path, change: 
 def test_runs_evaluated_on_other_scenes_stay_out_of_the_report(out: Path, change: dict[str, object]) -> None:
     path = out / "seed-1" / "t1-128" / "evaluation" / "results.json"
     text = path.read_text()
-    assert list(read_groups(out)["t1-128"]["joint"]) == [0, 1]
+    assert list(read_groups(read_results(out)[0])["t1-128"]["joint"]) == [0, 1]
     try:
         path.write_text(json.dumps(json.loads(text) | change))
-        assert list(read_groups(out)["t1-128"]["joint"]) == [0]
+        assert list(read_groups(read_results(out)[0])["t1-128"]["joint"]) == [0]
         assert "seed-1/t1-128" in write_grid_report(out).read_text()
     finally:
         path.write_text(text)

@@ -42,7 +42,7 @@ def render(options: Render) -> int:
             symmetries=symmetries,
             progress=lambda share: display.update(share, ""),
         )
-    Console().print(f"wrote {options.images} images to {folder}", highlight=False, markup=False, soft_wrap=True)
+    Console().out(f"wrote {options.images} images to {folder}", highlight=False)
     return 0
 
 

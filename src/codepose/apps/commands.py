@@ -21,7 +21,7 @@ from codepose.config_files import load_preset, override
 if TYPE_CHECKING:
     from codepose.training.run import Run
 
-_console = Console()
+_console = Console(highlight=False)
 _SHOWN = 24
 """Scenes of the demo of the pretrained network."""
 
@@ -48,11 +48,6 @@ def run(command: str, arguments: list[str], description: str) -> int:
         if _is_first():
             print(f"codepose {command}: {error}", file=sys.stderr)
         return 1
-
-
-def _say(text: str) -> None:
-    """Prints a line as it is: names of files are no markup."""
-    _console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _is_first() -> bool:
@@ -120,7 +115,7 @@ def preview(options: o.Preview) -> int:
 
     settings = with_meshes(options.settings, options.meshes, options.unit)
     Image.fromarray(sheet(settings, count=options.count, difficulty=options.difficulty)).save(options.out)
-    _say(f"wrote {options.out}")
+    _console.out(f"wrote {options.out}")
     return 0
 
 
@@ -144,11 +139,11 @@ def train(options: o.Train) -> int:
     require_photos(settings.data)
     for model in World(settings).objects:
         size = " x ".join(f"{v:.0f}" for v in model.mesh.extents)
-        _say(f"{model.label}: {size} mm, {len(model.mesh.faces)} faces")
+        _console.out(f"{model.label}: {size} mm, {len(model.mesh.faces)} faces")
         if model.cone_deg < 180:
             axis = ", ".join(f"{v:.0f}" for v in model.axis.tolist())
             both = " and its opposite" if model.opposite else ""
-            _say(
+            _console.out(
                 f"  only views within {model.cone_deg:.0f} degrees of direction ({axis}){both} are learned: type "
                 "--objects.0.view-direction X Y Z for another side, --objects.0.view-opposite for the other side as "
                 "well, --objects.0.view-cone-deg 180 for all (longer)"
@@ -157,9 +152,9 @@ def train(options: o.Train) -> int:
     workflow.train(run, options.methods, device=options.device, devices=options.devices, nodes=options.nodes)
     if "joint" in options.methods:
         _calibrate(run, options.device)
-    _say(f"trained: {run.path}")
-    _say(f"next: {shlex.join(['codepose', 'evaluate', str(run.path)])}")
-    _say(f"      {shlex.join(['codepose', 'predict', str(run.path), 'photo.png', '--K', 'fx,fy,cx,cy'])}")
+    _console.out(f"trained: {run.path}")
+    _console.out(f"next: {shlex.join(['codepose', 'evaluate', str(run.path)])}")
+    _console.out(f"      {shlex.join(['codepose', 'predict', str(run.path), 'photo.png', '--K', 'fx,fy,cx,cy'])}")
     return 0
 
 
@@ -170,7 +165,7 @@ def _calibrate(run: Run, device: str) -> None:
     from codepose.training.run import RunError
 
     if world_size() > 1:
-        _say(f"not calibrated: type {shlex.join(['codepose', 'calibrate', str(run.path)])}")
+        _console.out(f"not calibrated: type {shlex.join(['codepose', 'calibrate', str(run.path)])}")
         return
     try:
         calibrate_run(run, device=device)
@@ -186,7 +181,9 @@ def calibrate(options: o.Calibrate) -> int:
     run = Run.open(options.run)
     fitted = calibrate_run(run, options.method, images=options.images, device=options.device, again=True)
     for refined, found in fitted.items():
-        _say(f"{'refined' if refined else 'plain'}: {found.correct} of {found.detections} detections were right")
+        _console.out(
+            f"{'refined' if refined else 'plain'}: {found.correct} of {found.detections} detections were right"
+        )
     return 0
 
 
@@ -239,9 +236,9 @@ def _evaluate_bop(options: o.Evaluate, dataset: Path) -> int:
     )
     for name in ("ar", "ar_vsd", "ar_mssd", "ar_mspd", "add_recall_10"):
         value = summary[name]
-        _say(f"{name}: {'not measured' if value is None else f'{value:.3f}'}")
+        _console.out(f"{name}: {'not measured' if value is None else f'{value:.3f}'}")
     folder = options.run / "evaluation" / f"{summary['dataset']}-{summary['split']}"
-    _say(f"results: {folder}")
+    _console.out(f"results: {folder}")
     return 0
 
 
@@ -299,8 +296,8 @@ def _print_evaluation(summary: dict[str, Any], run: Path) -> None:
             value = numbers.get(key)  # an older evaluation lacks some
             cells.append("-" if value is None else f"{value:{form}}{units.get(name, '')}")
         table.add_row(method, *cells)
-    _console.print(table)
-    _say(f"report: {run / 'report.html'}")
+    _console.print(table, highlight=True)
+    _console.out(f"report: {run / 'report.html'}")
 
 
 def reproduce(options: o.Reproduce) -> int:
@@ -317,9 +314,9 @@ def pack(options: o.Pack) -> int:
 
     packed = pack_run(Run.open(options.run), options.out, codebook_level=options.codebook_level)
     size = sum(p.stat().st_size for p in packed.path.rglob("*") if p.is_file()) / 1e6
-    _say(f"packed: {packed.path}, {size:.1f} MB")
+    _console.out(f"packed: {packed.path}, {size:.1f} MB")
     # the rounded weights and the coarser codebook are another network: the run's own calibration is not theirs
-    _say(f"next: {shlex.join(['codepose', 'calibrate', str(packed.path)])}")
+    _console.out(f"next: {shlex.join(['codepose', 'calibrate', str(packed.path)])}")
     return 0
 
 

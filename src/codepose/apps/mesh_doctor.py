@@ -14,7 +14,7 @@ from codepose.apps.options import MeshDoctor
 if TYPE_CHECKING:
     from codepose.synthesis.inspection import MeshReport
 
-_console = Console()
+_console = Console(highlight=False)
 
 
 def mesh(options: MeshDoctor) -> int:
@@ -42,11 +42,11 @@ def mesh(options: MeshDoctor) -> int:
         part = part.moved(-part.center)
     title = f"{part.name}: {_size(report.size)} mm, {len(part.faces):,} faces"
     Image.fromarray(six_views(part, title)).save(options.out)
-    _say(f"wrote {options.out}")
+    _console.out(f"wrote {options.out}")
     if options.save is not None:
         save_mesh(part, options.save)
-        _say(f"wrote {options.save}: {len(part.faces):,} faces, mm")
-    _say(f"train: {_training_line(options, report)}")
+        _console.out(f"wrote {options.save}: {len(part.faces):,} faces, mm")
+    _console.out(f"train: {_training_line(options, report)}")
     return 0
 
 
@@ -77,16 +77,12 @@ def _print_report(report: MeshReport) -> None:
     }
     for name, value in rows.items():
         table.add_row(name, value)
-    _console.print(table, highlight=False)
+    _console.print(table)
     for finding in report.findings:
-        _say(f"- {finding}")
+        _console.out(f"- {finding}")
 
 
 def _size(size: tuple[float, float, float]) -> str:
     from codepose.synthesis.mesh import plain
 
     return " x ".join(plain(v) for v in size)
-
-
-def _say(line: str) -> None:
-    _console.print(line, highlight=False, markup=False, soft_wrap=True)

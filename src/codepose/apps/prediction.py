@@ -151,7 +151,7 @@ class Predictor:
 
     def say(self, text: str) -> None:
         """Prints a line."""
-        self.console.print(text, highlight=False, soft_wrap=True, markup=False)
+        self.console.out(text, highlight=False)
 
     def _fitted(self, width: int, height: int) -> Camera:
         """The camera for one size, with a note where it is not the given one."""
@@ -196,7 +196,7 @@ class Progress:
         if not isinstance(source, Video):
             words = [f"{d.label} {shown(d)} at {d.t_cam_obj.round().astype(int).tolist()} mm" for d in prediction.found]
             line = f"{source.path.name}: {', '.join(words) or 'nothing found'}"
-            self._console.print(line, highlight=False, soft_wrap=True, markup=False)
+            self._console.out(line, highlight=False)
         if self._display is not None:
             share = 0.0 if self._total is None else min(1.0, self._done / self._total)
             self._display.update(share, self.summary())

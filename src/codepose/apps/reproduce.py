@@ -41,7 +41,7 @@ def reproduce(options: Reproduce) -> int:
     for seed in seeds:
         run_seed(options.out, options.scale, seed, options.cells, console, options.device)
         report = from_first(lambda: write_grid_report(options.out))
-        console.print(f"report: {report}", highlight=False, markup=False, soft_wrap=True)
+        console.out(f"report: {report}", highlight=False)
     return 0
 
 

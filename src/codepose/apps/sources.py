@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codepose.config import ConfigError
-from codepose.estimation import photos
+from codepose.synthesis import photos
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv"})
 

@@ -120,13 +120,7 @@ def evaluate_run(
     where = make_fabric(device, devices, nodes).device
     world = World(run.settings, where)
     methods = list(methods or trained_methods(run) or ["joint"])
-    estimators: dict[str, PoseEstimator] = {method: _estimator(run, method, world) for method in methods}
-    if refine:
-        refiner = Refiner(world, run.settings.refinement)
-        for method in methods:
-            plain = estimators[method]
-            confidence = load_confidence(run, method, plain.pipeline, plain.codebooks, refined=True)
-            estimators[f"{method} + refinement"] = PoseEstimator(plain.pipeline, plain.codebooks, refiner, confidence)
+    estimators = _estimators(run, methods, world, refine=refine)
     with Display(f"Evaluation on {split}") as display:
         results = evaluate(
             world,
@@ -145,6 +139,18 @@ def evaluate_run(
         **provenance(run, where),
     }
     return from_first(lambda: _written(run, world, results, summary))
+
+
+def _estimators(run: Run, methods: Sequence[Method], world: World, *, refine: bool) -> dict[str, PoseEstimator]:
+    """Each method's estimator, then, with ``refine``, each method's that refines, by the names of their rows."""
+    estimators: dict[str, PoseEstimator] = {method: _estimator(run, method, world) for method in methods}
+    if refine:
+        refiner = Refiner(world, run.settings.refinement)
+        for method in methods:
+            plain = estimators[method]
+            confidence = load_confidence(run, method, plain.pipeline, plain.codebooks, refined=True)
+            estimators[f"{method} + refinement"] = PoseEstimator(plain.pipeline, plain.codebooks, refiner, confidence)
+    return estimators
 
 
 def _written(run: Run, world: World, results: Results, summary: dict[str, Any]) -> Evaluation:
@@ -179,13 +185,14 @@ def calibrate_run(
     plain = _estimator(run, method, world)
     fitted: dict[bool, Confidence] = {}
     for refined in (False, True):
-        known = load_confidence(run, method, plain.pipeline, plain.codebooks, refined=refined)
-        if known is not None and not again:
+        path = confidence_path(run, method, refined=refined)
+        mark = confidence_mark(plain.pipeline, plain.codebooks, refined=refined)
+        known = None if again else Confidence.load(path, mark)
+        if known is not None:
             fitted[refined] = known
             continue
         refiner = Refiner(world, run.settings.refinement) if refined else None
         estimator = PoseEstimator(plain.pipeline, plain.codebooks, refiner)
-        mark = confidence_mark(plain.pipeline, plain.codebooks, refined=refined)
         with Display(f"Confidence: {method}{', refined' if refined else ''}") as display:
             try:
                 found = calibrate(
@@ -197,7 +204,6 @@ def calibrate_run(
                 )
             except ValueError as error:
                 raise RunError(f"{run.path}: {error}; look at its report and train longer") from None
-        path = confidence_path(run, method, refined=refined)
         path.parent.mkdir(exist_ok=True)
         found.save(path)
         fitted[refined] = found

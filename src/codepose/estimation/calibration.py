@@ -114,13 +114,12 @@ def _named(values: Any) -> Calibration:
         K = np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
     else:
         raise CameraError("it must hold fx, fy, cx, cy, or a 3 x 3 matrix named K or camera_matrix")
-    lens = _lens(named)
     width, height = _first(named, "imagewidth", "width"), _first(named, "imageheight", "height")
     return Calibration(
         K,
         int(_number(width, "width")) if width else None,
         int(_number(height, "height")) if height else None,
-        lens,
+        _lens(named),
     )
 
 
@@ -129,10 +128,9 @@ def _lens(named: dict[str, Any]) -> tuple[float, ...]:
     listed = _first(named, *_COEFFICIENTS)
     if listed is not None:
         return tuple(_numbers(listed, "distortion"))
-    unknown = sorted(name for name, value in named.items() if name.startswith("dist") and value is not None)
-    unknown = [name for name in unknown if name != "distortionmodel"]
-    if unknown:
-        raise CameraError(f"the lens is described by {unknown[0]!r}, which is unknown: name it distortion_coefficients")
+    for name in sorted(named.keys() - {"distortionmodel"}):
+        if name.startswith("dist") and named[name] is not None:
+            raise CameraError(f"the lens is described by {name!r}, which is unknown: name it distortion_coefficients")
     if not any(named.get(name) for name in _LENS):
         return ()
     return tuple(_number(named.get(name) or 0.0, name) for name in _LENS)

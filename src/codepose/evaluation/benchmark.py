@@ -194,8 +194,7 @@ class _Renders:
         self.world, self.scenes = world, scenes
         self.gt = self.depth(scenes.R_cam_obj, scenes.t_cam_obj)
         self.K = geometry.to_opencv(scenes.K)
-        diameters = torch.tensor([o.mesh.diameter for o in world.objects], device=scenes.images.device)
-        self.diameter = diameters[scenes.objects]
+        self.diameter = world.diameters[scenes.objects]
 
     def depth(self, R: Tensor, t: Tensor) -> Tensor:
         size = self.scenes.images.shape[-1]

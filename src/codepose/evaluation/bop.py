@@ -20,9 +20,9 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 from torch import Tensor
 
-from codepose.estimation.photos import read_image
 from codepose.evaluation.pose_errors import symmetry_transforms
 from codepose.synthesis.mesh import Mesh, load_mesh
+from codepose.synthesis.photos import read_image
 
 TARGETS_FILE = "test_targets_bop19.json"
 MIN_VISIBLE = 0.1

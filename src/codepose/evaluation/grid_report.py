@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,26 +38,30 @@ _SAME = ("split", "images", "data_seed", "photo_scale", "backgrounds")
 """What says of which scenes a run's results are."""
 
 
-def read_groups(out: Path) -> dict[str, Group]:
-    """Reads the per-image errors of an experiment's runs that ``evaluated`` finds: by group, method, seed."""
-    groups: dict[str, Group] = {}
-    for path in evaluated(out):
-        seed, _, name = _order(path)
-        for method, errors in read_errors(path.with_name("per_image.csv")).items():
-            groups.setdefault(name, {}).setdefault(method, {})[seed] = errors
-    return groups
+def read_results(out: Path) -> tuple[dict[Path, dict[str, Any]], list[str]]:
+    """Reads the results.json of every evaluated run of an experiment.
 
-
-def evaluated(out: Path) -> dict[Path, dict[str, Any]]:
-    """Returns what an experiment's results.json files say, but of runs that were evaluated on other scenes than most.
-
-    Of equally many, the ones on the test split count.
+    Returns:
+        What those say that were evaluated on the same scenes as most, of equally many on the test split, by path; and
+        the names of the other runs.
     """
     paths = sorted(out.glob("seed-*/*/evaluation/results.json"), key=_order)
     found = {path: json.loads(path.read_text()) for path in paths}
     scenes = {path: tuple(values.get(key) for key in _SAME) for path, values in found.items()}
-    usual = max(scenes.values(), key=lambda one: (list(scenes.values()).count(one), one[0] == "test"), default=None)
-    return {path: values for path, values in found.items() if scenes[path] == usual}
+    counts = Counter(scenes.values())
+    usual = max(counts, key=lambda one: (counts[one], one[0] == "test"), default=None)
+    left_out = ["/".join(path.parts[-4:-2]) for path in paths if scenes[path] != usual]
+    return {path: values for path, values in found.items() if scenes[path] == usual}, left_out
+
+
+def read_groups(paths: Iterable[Path]) -> dict[str, Group]:
+    """Reads the per-image errors beside results.json files: by group, method, seed."""
+    groups: dict[str, Group] = {}
+    for path in paths:
+        seed, _, name = _order(path)
+        for method, errors in read_errors(path.with_name("per_image.csv")).items():
+            groups.setdefault(name, {}).setdefault(method, {})[seed] = errors
+    return groups
 
 
 def _order(path: Path) -> tuple[int, int, str]:
@@ -71,10 +76,10 @@ def write_grid_report(out: Path) -> Path:
     Raises:
         FileNotFoundError: Nothing in the folder has been evaluated.
     """
-    groups = read_groups(out)
-    if not groups:
+    results, left_out = read_results(out)
+    if not results:
         raise FileNotFoundError(f"{out} holds no evaluated run: codepose reproduce --out {out}")
-    facts = _facts(out)
+    groups, facts = read_groups(results), _facts(list(results.values())) | {"left_out": left_out}
     rows = {f"{g}/{m}": _statistics(list(e.values())) for g, methods in groups.items() for m, e in methods.items()}
     differences = _differences(groups)
     summary = {"cells": rows, "differences": differences, **facts}
@@ -85,7 +90,7 @@ def write_grid_report(out: Path) -> Path:
         Section("Results", _words(facts), table=table),
         Section("Is the difference beyond the scenes' noise?", _NOISE, table=_difference_table(differences)),
         *_figure3(out, groups),
-        *_figure4(out, groups),
+        *_figure4(out, results, groups),
         Section("By visibility: AUC fraction", "Share of the silhouette that is visible.", table=_visibility(groups)),
     ]
     seeds = max(len(errors) for methods in groups.values() for errors in methods.values())
@@ -101,19 +106,13 @@ _NOISE = (
 )
 
 
-def _facts(out: Path) -> dict[str, Any]:
+def _facts(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What a reader must know to believe the numbers, from the runs' own results."""
-    found = evaluated(out)
-    every = {p.parts[-4] + "/" + p.parts[-3] for p in out.glob("seed-*/*/evaluation/results.json")}
-    used = {p.parts[-4] + "/" + p.parts[-3] for p in found}
-    first = next(iter(found.values()))
-    several = {k: ", ".join(dict.fromkeys(f[k] for f in found.values())) for k in ("preset", "weights", "hardware")}
     return {
-        **{k: first[k] for k in ("images", "split", "backgrounds")},
-        **several,
-        "date": max(f["date"] for f in found.values()),
-        "runs": len(found),
-        "left_out": sorted(every - used),
+        **{k: results[0][k] for k in ("images", "split", "backgrounds")},
+        **{k: ", ".join(dict.fromkeys(one[k] for one in results)) for k in ("preset", "weights", "hardware")},
+        "date": max(one["date"] for one in results),
+        "runs": len(results),
     }
 
 
@@ -235,10 +234,13 @@ def _figure3(out: Path, groups: Mapping[str, Group]) -> list[Section]:
     return [Section("Figure 3: correct poses against the VSD threshold", text, [("Figure 3", png)])]
 
 
-def _figure4(out: Path, groups: Mapping[str, Group]) -> list[Section]:
+def _figure4(out: Path, results: Iterable[Path], groups: Mapping[str, Group]) -> list[Section]:
     """The detections of the first seed's first run that has them."""
-    for path in sorted(out.glob("seed-*/*/evaluation/figure-4-1.png"), key=_order):
-        png = path.read_bytes()
+    for path in results:
+        picture = path.with_name("figure-4-1.png")
+        if not picture.is_file():
+            continue
+        png = picture.read_bytes()
         (out / "figure-4.png").write_bytes(png)
         means = [
             f"{group} {m}: {np.mean([np.nan_to_num(e.columns['iou']).mean() for e in methods[m].values()]):.3f}"

@@ -15,14 +15,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn import functional as F
 
 from codepose.config import ConfigError, DataSettings
 from codepose.synthesis.draws import Draws
+from codepose.synthesis.photos import SUFFIXES, read_image
 
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 _LEAST_SIDE = 320
 _SPLITS = ("train", "val", "test")
 
@@ -120,7 +120,7 @@ def _photos_of_split(folder: Path, split: str) -> list[Path]:
     """80 / 10 / 10 % by a hash of the file's name, so that adding photos moves none between splits."""
     if not folder.is_dir():
         raise ConfigError(f"the background folder {folder} does not exist")
-    photos = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES and not p.name.startswith("."))
+    photos = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
     shares = {"train": range(0, 8), "val": range(8, 9), "test": range(9, 10)}
     mine = [p for p in photos if zlib.crc32(p.stem.encode()) % 10 in shares[split]]
     if not mine:
@@ -133,9 +133,8 @@ def _photos_of_split(folder: Path, split: str) -> list[Path]:
 
 def _photo(path: Path, size: int) -> Tensor | None:
     try:
-        with Image.open(path) as image:
-            rgb = ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        rgb = Image.fromarray(read_image(path))
+    except OSError as error:
         warnings.warn(f"the background photo {path} cannot be read and is left out: {error}", stacklevel=2)
         return None
     side = min(rgb.size)

@@ -88,8 +88,7 @@ class LookAlikes:
         level = _LEVEL_NARROW if model.cone_deg <= _NARROW else _LEVEL
         R = geometry.codebook_rotations(level, _IN_PLANE, model.axis, model.cone_deg, opposite=model.opposite)
         if not model.trains(R).any():  # a cone so narrow that it lies between the directions compared
-            turns = torch.arange(_IN_PLANE) * (2.0 * math.pi / _IN_PLANE)
-            R = geometry.view_rotation(model.axis.expand(_IN_PLANE, 3), turns)
+            R = geometry.turned_views(model.axis[None], _IN_PLANE)
         R = R.to(world.device)
         objects = torch.full((len(R),), index, device=world.device)
         parts = zip(torch.split(objects, _RENDERS), torch.split(R, _RENDERS), strict=True)

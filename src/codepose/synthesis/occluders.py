@@ -49,7 +49,6 @@ class Occluders:
         self.settings = settings
         device = world.device
         self._grips = torch.stack([torch.from_numpy(o.mesh.grip) for o in world.objects]).to(device)
-        self._diameters = torch.tensor([o.mesh.diameter for o in world.objects], device=device)
         scales = [
             min(max(o.mesh.diameter / 300.0, 1.1 * grip_radius(o.mesh) / _HAND_GRIP_MM), 1.6) for o in world.objects
         ]
@@ -102,7 +101,7 @@ class Occluders:
             chosen = draws.chance(name, 0.5 * difficulty).nonzero().squeeze(1)
             mine = draws.select(chosen)
             center = mine.uniform(name + " place", 2) * size
-            behind = mine.uniform(name + " depth", low=0.0, high=1.5) * self._diameters[objects[chosen]]
+            behind = mine.uniform(name + " depth", low=0.0, high=1.5) * self.world.diameters[objects[chosen]]
             parts.append(self._thing(mine, name, chosen, objects, center, t[chosen, 2] + behind, 1.0))
         return merge(parts)
 
@@ -139,7 +138,7 @@ class Occluders:
         """Things in front of the object: on the ray through a point near its centre, nearer to the camera."""
         chosen = wanted.nonzero().squeeze(1)
         mine = draws.select(chosen)
-        diameter = self._diameters[objects[chosen]]
+        diameter = self.world.diameters[objects[chosen]]
         focal, middle = self.world.K[0, 0], self.world.K[:2, 2]
         z = t[chosen, 2]
         spread = 0.4 * diameter * focal / z
@@ -161,7 +160,7 @@ class Occluders:
     ) -> tuple[Instances, Tensor]:
         """One distractor an image at image point ``center`` (n, 2) and depth ``z`` (n,)."""
         kind = mine.integer(name + " kind", len(self.world.other_meshes))
-        size = mine.uniform(name + " size", low=0.2, high=0.6) * factor * self._diameters[objects[chosen]]
+        size = mine.uniform(name + " size", low=0.2, high=0.6) * factor * self.world.diameters[objects[chosen]]
         ray = (center - self.world.K[:2, 2]) / self.world.K[0, 0]
         rotation = geometry.view_rotation(mine.direction(name + " turn"), mine.uniform(name + " roll", high=6.283))
         instances = Instances(

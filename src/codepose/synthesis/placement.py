@@ -54,7 +54,7 @@ def place(world: World, draws: Draws, objects: Tensor, R_view: Tensor, tag: str 
     side = draws.uniform("box side" + tag, low=camera.box_side[0], high=camera.box_side[1])
     where = draws.uniform("place" + tag, 2)
     t, R = world.reference_translations(objects), R_view
-    nearest = _NEAREST * torch.tensor([o.mesh.diameter for o in world.objects], device=world.device)[objects]
+    nearest = _NEAREST * world.diameters[objects]
     for _ in range(12):
         boxes = world.boxes(objects, R, t)
         extent = geometry.box_size(boxes)

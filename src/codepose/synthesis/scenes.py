@@ -132,7 +132,7 @@ class SceneSource:
         if data.occlusion.companions:
             companions = place_companions(world, draws, objects, boxes, same=self.split == "train")
         scale = data.photo_scale if photos else 1
-        pixels = data.photo_size if photos else size
+        pixels = scale * size
         K = geometry.scaled_camera(world.K, scale).expand(len(index), 3, 3)
         posed = _Posed(objects, R, t, K, companions)
         render = self._render(draws, posed, pixels, difficulty, clutter=True)

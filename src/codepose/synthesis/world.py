@@ -94,6 +94,7 @@ class World:
 
     Attributes:
         K: (3, 3) the scene camera.
+        diameters: (n,) mm, the objects'.
         far: Depth in mm of the background plane, behind the farthest place of the largest object.
 
     Raises:
@@ -116,8 +117,9 @@ class World:
         camera = settings.data.camera
         half = camera.image_size / 2
         self.K = geometry.camera_matrix(camera.focal, half, half).to(self.device)
-        largest = max(o.mesh.diameter for o in self.objects)
-        self.far = max(camera.far, (1.5 * camera.focal / camera.box_side[0] + 1.0) * largest)
+        diameters = [o.mesh.diameter for o in self.objects]
+        self.diameters = torch.tensor(diameters, device=self.device)
+        self.far = max(camera.far, (1.5 * camera.focal / camera.box_side[0] + 1.0) * max(diameters))
 
     def backgrounds(self, split: str, pixels: int) -> Backgrounds:
         """Returns background pictures for images of ``pixels`` x ``pixels`` of "train", "val" or "test".

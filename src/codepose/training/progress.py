@@ -62,11 +62,11 @@ class Display:
             left = 0.0 if share >= 1.0 else left
             clock = f"{int(left) // 60}:{int(left) % 60:02d}" if left == left else "?"
             words = f"{detail}  " if detail else ""
-            self.console.print(f"{self.title}: {share:4.0%}  {words}left {clock}", highlight=False, soft_wrap=True)
+            self.console.out(f"{self.title}: {share:4.0%}  {words}left {clock}", highlight=False)
 
     def note(self, text: str) -> None:
         """Prints a line that stays."""
-        self.console.print(f"{self.title}: {text}", highlight=False, soft_wrap=True)
+        self.console.out(f"{self.title}: {text}", highlight=False)
 
 
 def rate_text(terms: dict[str, float], images_per_s: float) -> str:

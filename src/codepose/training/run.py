@@ -168,7 +168,7 @@ def _resumed(path: Path, stored: Settings, wanted: Settings) -> Settings:
         )
     objects = []
     for number, (old, new) in enumerate(zip(stored.objects, wanted.objects, strict=True), start=1):
-        own = path / "meshes" / f"{number}.ply"
+        own = _own_mesh(path, number)
         if own.exists() and Path(new.mesh).exists() and not _same_part(own, new):
             raise RunError(f"{new.mesh} is not the part that {path} was begun with: choose another --out")
         objects.append(old if own.exists() else new)
@@ -211,7 +211,7 @@ def _with_own_meshes(path: Path, settings: Settings) -> Settings:
         if item.mesh in BUILTIN:
             objects.append(item)
             continue
-        own = path / "meshes" / f"{number}.ply"
+        own = _own_mesh(path, number)
         if not own.exists():
             mesh = load_mesh(item.mesh, unit=item.unit, center=False)
             own.parent.mkdir(exist_ok=True)
@@ -220,6 +220,10 @@ def _with_own_meshes(path: Path, settings: Settings) -> Settings:
             os.replace(temporary, own)
         objects.append(item.model_copy(update={"mesh": str(own), "unit": "mm", "label": item.name}))
     return settings.model_copy(update={"objects": tuple(objects)})
+
+
+def _own_mesh(path: Path, number: int) -> Path:
+    return path / "meshes" / f"{number}.ply"
 
 
 def _own_symmetries(path: Path, item: ObjectSettings, number: int) -> Path:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from codepose.estimation.photos import read_image
+from codepose.synthesis.photos import read_image
 
 GREY = np.tile(np.arange(16, dtype=np.uint8) * 16, (8, 1))
 COLOR = np.stack((GREY, GREY[:, ::-1], np.full_like(GREY, 77)), axis=-1)
