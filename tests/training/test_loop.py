@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
-from codepose.config import ALL_GROUPS, Phase, Settings
+from codepose.config import ALL_GROUPS, OptimizerSettings, Phase, Settings, StageSettings
 from codepose.config_files import to_yaml
 from codepose.networks.build import build_extended, build_joint
 from codepose.networks.losses import mse
@@ -25,6 +26,7 @@ from codepose.training import plan
 from codepose.training.checkpoint import load_state
 from codepose.training.loop import fit
 from codepose.training.meter import Meter, NonFiniteLossError
+from codepose.training.optimizers import build_optimizer, forget
 from codepose.training.plan import Stage, freeze, phase_at, steps_per_epoch, total_steps
 from codepose.training.run import Run, RunError
 from codepose.training.stages import (
@@ -279,6 +281,32 @@ def test_t2_moves_only_each_phases_groups(make_settings, world: World) -> None:
             if any(not torch.equal(a, b) for a, b in zip(group, before[name], strict=True))
         }
         assert changed == moving
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw", "muon", "adabound"])
+def test_what_stood_still_begins_anew(name: str) -> None:
+    """Its momentum, of long ago, moves nothing; what moved all the time keeps its own."""
+    parameters = {group: nn.Parameter(torch.ones(32, 32)) for group in ("encoder", "rpn")}
+    groups = {group: [parameter] for group, parameter in parameters.items()}
+    stage = Stage("step2", nn.Module(), groups, 1, lambda *_: None, lambda *_: (torch.zeros(()), {}), StageSettings())
+    optimizer = build_optimizer([(p, 1.0) for p in groups.values()], OptimizerSettings(name=name, lr=0.1))
+
+    def step(slope: float) -> dict[str, float]:
+        for parameter in parameters.values():
+            parameter.grad = slope * (1 + torch.eye(32)) if parameter.requires_grad else None
+        before = {group: p.detach().clone() for group, p in parameters.items()}
+        optimizer.step()
+        return {group: float((p.detach() - before[group]).abs().max()) for group, p in parameters.items()}
+
+    forget(optimizer, freeze(stage, Phase(epochs=1)))
+    first = step(1.0)
+    assert first["encoder"] == first["rpn"] > 0
+    forget(optimizer, freeze(stage, Phase(epochs=1, train=("encoder",))))
+    assert [step(1.0)["rpn"] for _ in range(5)] == [0.0] * 5
+    forget(optimizer, freeze(stage, Phase(epochs=1)))
+    assert optimizer.state[parameters["encoder"]] and parameters["rpn"] not in optimizer.state
+    moved = step(1.0)
+    assert moved["rpn"] == pytest.approx(first["rpn"], rel=0.2)
 
 
 def test_a_time_limit_shortens_the_schedule(

@@ -16,7 +16,7 @@ from codepose.networks.compilation import compile_convolutions
 from codepose.networks.precision import autocast, uses_bf16
 from codepose.training.feed import Feed
 from codepose.training.meter import Meter
-from codepose.training.optimizers import build_optimizer, learning_rate
+from codepose.training.optimizers import build_optimizer, forget, learning_rate
 from codepose.training.plan import Clock, Stage, freeze, images_per_step, phase_at, total_steps
 from codepose.training.progress import Display, rate_text
 from codepose.training.ranks import Interrupt, Shares, barrier, everyones, rank, reseed, total, world_size
@@ -71,6 +71,8 @@ class _Trainer:
         self.optimizer = build_optimizer(parts, stage.settings.optimizer, dtype)
         self.clock = Clock(total_steps(stage), stage.settings.time_limit)
         self.step = _resume(stage, run, self.optimizer, self.clock, fabric.device)
+        if self.step > 0:  # what stood still in the iteration before may move now
+            freeze(stage, phase_at(stage, self.clock.progress(self.step - 1)))
         if len(set(everyones(self.step))) > 1:
             raise RunError(f"{run.path} is not the same for every rank: put it on a disk that all machines share")
         self.log = MetricsLog(run, stage.name, self.step) if rank() == 0 else None
@@ -91,7 +93,7 @@ class _Trainer:
         phase = phase_at(self.stage, self.clock.progress(self.step))
         if phase is not self.phase:
             self.phase = phase
-            freeze(self.stage, phase)
+            forget(self.optimizer, freeze(self.stage, phase))
             self.network = None
             gc.collect()  # the wrapper of the phase before, and its hooks on the parameters
             self.network, self.wrapped_optimizer = self.fabric.setup(self.stage.network, self.optimizer)

@@ -43,6 +43,17 @@ def build_optimizer(
     return adabound
 
 
+def forget(optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter]) -> None:
+    """Begins anew with parameters that stood still for a while: their momentum is that of long ago."""
+    begun = {id(parameter) for parameter in parameters}
+    for group in optimizer.param_groups:
+        mine = [parameter for parameter in group["params"] if id(parameter) in begun]
+        for parameter in mine:
+            optimizer.state.pop(parameter, None)
+        if mine and "step" in group:  # AdaBound counts a whole group's
+            group["step"] = 0
+
+
 def learning_rate(settings: OptimizerSettings, step: int, epoch: float, progress: float) -> float:
     """Returns the learning rate of an iteration.
 

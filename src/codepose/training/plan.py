@@ -22,7 +22,7 @@ class Stage:
     Attributes:
         name: Folder in the run.
         network: What is trained.
-        groups: All of the network's parameters by name of group, for phases.
+        groups: The parameters that learn, by name of group, for phases; what is in none stays as it is.
         group: So many items in a row stay together in a batch.
         pretrained: Groups that come from an earlier stage and may learn more slowly.
         items: Number of different training images; an epoch shows each once.
@@ -104,10 +104,15 @@ def phase_at(stage: Stage, progress: float) -> Phase:
 _WHOLE = Phase(epochs=1.0, train=ALL_GROUPS)
 
 
-def freeze(stage: Stage, phase: Phase) -> None:
-    """Lets only the phase's groups of parameters move."""
+def freeze(stage: Stage, phase: Phase) -> list[nn.Parameter]:
+    """Lets only the phase's groups of parameters move; returns those that stood still until now."""
+    thawed: list[nn.Parameter] = []
     for name, parameters in stage.groups.items():
         for parameter in parameters:
-            parameter.requires_grad_(name in phase.train)
-            if name not in phase.train:
+            moves = name in phase.train
+            if moves and not parameter.requires_grad:
+                thawed.append(parameter)
+            parameter.requires_grad_(moves)
+            if not moves:
                 parameter.grad = None
+    return thawed
