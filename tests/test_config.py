@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from pydantic import ValidationError
 
 from codepose import config
 from codepose.apps.options import starting_settings, with_meshes
-from codepose.config import ConfigError, OptimizerSettings, Phase, Settings
+from codepose.config import OptimizerSettings, Phase, Settings
+from codepose.config_data import ConfigError
 from codepose.config_files import PRESETS, load_preset, load_settings, override, to_yaml
 
 FOUND = sorted(p.name[:-5] for p in resources.files("codepose").joinpath("presets").iterdir() if p.name[-5:] == ".yaml")
@@ -55,6 +57,7 @@ PRINTED: dict[str, Any] = {
     "data.augmentation.blur_sigma": 1.2,
     "data.augmentation.scale": (0.8, 1.2),
     "data.augmentation.shift": 0.15,
+    "data.augmentation.noise": 0.0,
     "data.occlusion.unoccluded": 0.3,
     "data.occlusion.min_visible": 0.4,
     "network.crop": 128,
@@ -350,3 +353,34 @@ def test_a_file_on_the_command_line_changes_quick_and_brings_its_own_paths(tmp_p
     assert settings.data.backgrounds == str(tmp_path / "photos")
     here = override(load_preset("quick"), {"data.backgrounds": "photos"})
     assert with_meshes(here, (Path("a.stl"),)).data.backgrounds == str(Path("photos").resolve())
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"detector.phases": [{"epochs": 1, "train": ["rpn"]}]}, "detector.phases: only step2"),
+        ({"step2.phases": [{"epochs": 1, "train": []}]}, "step2.phases"),
+        ({"losses.look_alikes": 3, "step2.batch": 6}, "step2.batch: 6 is no multiple of 4"),
+        ({"losses.look_alikes": 3, "data.scene_images": 3}, "step2 has only 3 images"),
+        ({"data.augmentation.scale": [-1.0, 1.0]}, "data.augmentation.scale"),
+        ({"data.camera.focal": 20.0}, "data.camera.focal"),
+        ({"data.camera.focal": float("inf")}, "data.camera.focal"),
+        ({"data.camera.image_size": 96, "data.camera.box_side": [40, 60]}, "no smaller than network.crop"),
+        ({"codebook.canvas": 400}, "codebook.canvas"),
+        ({"network.anchor_sizes": []}, "network.anchor_sizes"),
+        ({"network.aspect_ratios": [0.0]}, "network.aspect_ratios"),
+        ({"network.roi_samples": 3}, "network.roi_samples"),
+        ({"step2.optimizer": {"name": "muon", "momentum": 0.0}}, "muon needs a momentum"),
+        ({"step2.optimizer.momentum": 1.5}, "step2.optimizer.momentum"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_at_once(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        override(Settings(), changes)
+
+
+@pytest.mark.parametrize(("size", "canvas"), [(512, 512), (400, 384), (416, 416), (128, 128)])
+def test_views_lie_on_the_encoders_grid(size: int, canvas: int) -> None:
+    settings = override(Settings(), {"data.camera.image_size": size, "data.camera.box_side": [80, 120]})
+    assert settings.view_canvas == canvas
+    assert (settings.view_canvas - settings.network.crop) / 2 % 16 == 0

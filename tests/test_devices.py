@@ -110,7 +110,7 @@ def test_mixing_devices_raises() -> None:
 
 def test_geometry() -> None:
     R, t, K, boxes, hull = on_gpu(4, 3, 3), on_gpu(4, 3), on_gpu(3, 3), on_gpu(4, 4), on_gpu(9, 3)
-    squares = geometry.padded_square(geometry.jittered_boxes(boxes, 0.1, 0.2), 1.2)
+    squares = geometry.padded_square(geometry.jittered_boxes(boxes, 0.1, (0.8, 1.2)), 1.2)
     found = [
         geometry.geodesic_angle(R, R),
         geometry.view_rotation(t, t[:, 0]),

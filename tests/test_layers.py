@@ -13,7 +13,8 @@ import pytest
 import codepose
 
 ROOT = Path(__file__).parents[1] / "src" / "codepose"
-LAYERS = ("config", "config_files", "geometry", "synthesis", "networks", "training", "estimation", "evaluation", "apps")
+LAYERS = ("config_data", "config", "config_files", "geometry", "synthesis", "networks")
+LAYERS += ("training", "estimation", "evaluation", "apps")
 
 
 def imported(path: Path) -> set[str]:

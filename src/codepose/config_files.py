@@ -9,7 +9,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from codepose.config import ConfigError, Settings
+from codepose.config import Settings
+from codepose.config_data import ConfigError
 
 _PRESET_FILES = resources.files("codepose").joinpath("presets")
 PRESETS = tuple(sorted(p.name.removesuffix(".yaml") for p in _PRESET_FILES.iterdir() if p.name.endswith(".yaml")))

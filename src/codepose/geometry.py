@@ -172,17 +172,17 @@ def box_size(boxes: Tensor) -> Tensor:
     return boxes[..., 2:] - boxes[..., :2]
 
 
-def jittered_boxes(boxes: Tensor, shift: float, scale: float) -> Tensor:
+def jittered_boxes(boxes: Tensor, shift: float, scale: tuple[float, float]) -> Tensor:
     """Returns the boxes (..., 4) moved and resized at random, from torch's default generator.
 
     Args:
         boxes: xyxy.
         shift: Largest move of the centre along each axis, as a fraction of max(w, h).
-        scale: Largest relative change of the size.
+        scale: Range of the factor on the size, above 0.
     """
     side = box_size(boxes).amax(-1, keepdim=True)
     center = box_center(boxes) + (torch.rand_like(boxes[..., :2]) * 2.0 - 1.0) * shift * side
-    half = box_size(boxes) / 2 * (1.0 + (torch.rand_like(boxes[..., :1]) * 2.0 - 1.0) * scale)
+    half = box_size(boxes) / 2 * torch.empty_like(boxes[..., :1]).uniform_(*scale)
     return torch.cat((center - half, center + half), -1)
 
 

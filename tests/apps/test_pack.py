@@ -10,7 +10,8 @@ import torch
 
 from codepose.apps.cli import main
 from codepose.apps.pack import pack, unpack
-from codepose.config import ConfigError, Settings
+from codepose.config import Settings
+from codepose.config_data import ConfigError
 from codepose.estimation.estimator import PoseEstimator
 from codepose.networks.build import build_joint
 from codepose.training.run import Run, RunError

@@ -15,7 +15,7 @@ from rich.console import Console
 from codepose.apps import grid, reproduce
 from codepose.apps.cli import main
 from codepose.apps.grid import cells, share, stage_key, training_stages
-from codepose.config import ConfigError
+from codepose.config_data import ConfigError
 from codepose.evaluation.comparison import auc_difference, read_errors, spread
 from codepose.evaluation.grid_report import _differences, read_groups, read_results, write_grid_report
 from codepose.networks.build import build_joint

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from codepose import geometry
-from codepose.config import ConfigError
+from codepose.config_data import ConfigError
 from codepose.estimation.codebook import fingerprint
 from codepose.estimation.detection import Detection
 from codepose.estimation.estimator import PoseEstimator, _device

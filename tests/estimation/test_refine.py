@@ -10,7 +10,8 @@ from kornia.geometry.conversions import axis_angle_to_rotation_matrix
 from torch.nn import functional as F
 
 from codepose import geometry
-from codepose.config import CameraSettings, RefinementSettings
+from codepose.config import RefinementSettings
+from codepose.config_data import CameraSettings
 from codepose.estimation.refine import Photos, Refiner, Seen, agreement, useful_size
 from codepose.synthesis.batches import SceneBatch
 from codepose.synthesis.scenes import SceneSource

@@ -85,3 +85,13 @@ def test_latent_head_maps_the_paper_sizes() -> None:
         head = LatentHead(512, 8, 4096)
     assert head.to_latent.weight.shape == (4096, 32768)
     assert head.from_latent.weight.shape == (32768, 4096)
+
+
+@pytest.mark.parametrize("width", [0.1, 0.3, 0.4, 0.6, 0.8, 1.0])
+@pytest.mark.parametrize("norm", ["group", "block"])
+def test_every_width_can_be_normalised(width: float, norm: str) -> None:
+    """19 channels have no four groups of one size."""
+    features = Encoder(width, norm)(torch.rand(1, 3, 32, 32))
+    images = Decoder(width, norm)(features)
+    assert images.shape == (1, 3, 32, 32)
+    assert images.isfinite().all()

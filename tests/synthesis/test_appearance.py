@@ -11,7 +11,7 @@ import trimesh
 from torch.nn import functional as F
 
 from codepose import geometry
-from codepose.config import AugmentationSettings
+from codepose.config_data import AugmentationSettings
 from codepose.synthesis.appearance import Lights, Room, render_shaded
 from codepose.synthesis.draws import Draws
 from codepose.synthesis.mesh import mesh_from_trimesh

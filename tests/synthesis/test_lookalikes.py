@@ -11,7 +11,7 @@ import torch
 from kornia.geometry.conversions import axis_angle_to_rotation_matrix
 
 from codepose import geometry
-from codepose.config import ObjectSettings
+from codepose.config_data import ObjectSettings
 from codepose.synthesis.draws import Draws
 from codepose.synthesis.lookalikes import LookAlikes, spread_views, thumbnails
 from codepose.synthesis.placement import draw_objects, draw_views

@@ -14,7 +14,8 @@ import trimesh
 from torch import Tensor
 
 from codepose import geometry
-from codepose.config import OcclusionSettings, Settings
+from codepose.config import Settings
+from codepose.config_data import OcclusionSettings
 from codepose.config_files import load_preset, override
 from codepose.synthesis.draws import Draws
 from codepose.synthesis.mesh import Mesh, mesh_from_trimesh

@@ -11,7 +11,7 @@ import trimesh
 from torchvision.ops import box_iou
 
 from codepose import geometry
-from codepose.config import ObjectSettings
+from codepose.config_data import ObjectSettings
 from codepose.config_files import override
 from codepose.synthesis.batches import split_batch
 from codepose.synthesis.draws import Draws
@@ -193,7 +193,7 @@ def test_poses_are_not_rounded_where_layers_are(crowd: World) -> None:
 
 def test_what_leaves_the_image_counts_as_hidden(crowd: World) -> None:
     """Companions half outside: of the silhouette that is compared with, only what is inside can be seen."""
-    settings = override(crowd.settings, {"data.camera.truncation": 0.6, "data.occlusion.unoccluded": 1.0})
+    settings = override(crowd.settings, {"data.camera.truncation": 0.9, "data.occlusion.unoccluded": 1.0})
     scenes = SceneSource(World(settings), "train").scenes(torch.arange(48))
     assert scenes.other_objects is not None
     assert scenes.other_visible is not None

@@ -16,7 +16,8 @@ from PIL import Image
 from torch import Tensor
 
 from codepose import geometry
-from codepose.config import AugmentationSettings, ConfigError, Settings
+from codepose.config import Settings
+from codepose.config_data import AugmentationSettings, ConfigError
 from codepose.config_files import load_preset, override
 from codepose.synthesis.appearance import Lights, augment
 from codepose.synthesis.backgrounds import Backgrounds, build_backgrounds
@@ -211,6 +212,13 @@ def test_truncation_lets_boxes_leave_the_image_by_so_much() -> None:
     assert out.max() < 0.4 * 33
     assert out.max() > 0.2 * 20
     torch.testing.assert_close(batch.boxes, whole.clamp(0, SIZE))
+
+
+@pytest.mark.parametrize("truncation", [0.3, 1.0])
+def test_no_truncated_box_is_empty(truncation: float) -> None:
+    """An empty box has no logarithm: its loss would be infinite. A hammer is slender."""
+    batch = source(data__camera__truncation=truncation).scenes(torch.arange(400))
+    assert (batch.boxes[:, 2:] - batch.boxes[:, :2]).min() > 2.0
 
 
 # visibility and depth; one ray a pixel, so that masks are the pixels themselves

@@ -15,7 +15,8 @@ import trimesh
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from codepose.config import ConfigError, ObjectSettings, Settings
+from codepose.config import Settings
+from codepose.config_data import ConfigError, ObjectSettings
 from codepose.evaluation.pose_errors import symmetry_transforms
 from codepose.geometry import geodesic_angle
 from codepose.synthesis.mesh import mesh_from_trimesh, save_mesh

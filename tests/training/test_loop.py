@@ -304,7 +304,8 @@ def test_what_stood_still_begins_anew(name: str) -> None:
     forget(optimizer, freeze(stage, Phase(epochs=1, train=("encoder",))))
     assert [step(1.0)["rpn"] for _ in range(5)] == [0.0] * 5
     forget(optimizer, freeze(stage, Phase(epochs=1)))
-    assert optimizer.state[parameters["encoder"]] and parameters["rpn"] not in optimizer.state
+    assert optimizer.state[parameters["encoder"]]
+    assert parameters["rpn"] not in optimizer.state
     moved = step(1.0)
     assert moved["rpn"] == pytest.approx(first["rpn"], rel=0.2)
 

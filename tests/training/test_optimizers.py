@@ -25,6 +25,14 @@ def test_warm_up_and_cosine() -> None:
     assert learning_rate(settings, 1000, 1.0, 1.0) == pytest.approx(0.0)
 
 
+def test_a_shortened_stage_is_not_all_warm_up() -> None:
+    """A time limit may leave fewer iterations than the warm-up has."""
+    settings = OptimizerSettings(lr=1.0, warmup=100)
+    rates = [learning_rate(settings, step, 0.0, step / 40) for step in range(40)]
+    assert rates[:3] == pytest.approx([0.01, 0.25, 0.5])
+    assert rates[4:] == [1.0] * 36
+
+
 @pytest.mark.parametrize("name", ["adabound", "sgd", "adam", "adamw", "muon"])
 def test_every_optimizer_descends(name: str) -> None:
     x = torch.nn.Parameter(torch.ones(4))
@@ -66,3 +74,14 @@ def test_muon_goes_on_where_its_state_was_saved() -> None:
 
     half, state = trained(3)
     assert torch.equal(trained(3, state, half)[0], trained(6)[0])
+
+
+def test_muon_leaves_very_large_matrices_to_adamw() -> None:
+    """Those of a 4,096-D latent: turning them would take ten times as long as all the rest."""
+    large, hidden = torch.nn.Parameter(torch.zeros(1200, 1100)), torch.nn.Parameter(torch.zeros(1200, 1000))
+    optimizer = build_optimizer([([large, hidden], 1.0)], OptimizerSettings(name="muon", lr=0.1))
+    for parameter in (large, hidden):
+        parameter.grad = torch.full_like(parameter, 0.01)
+    optimizer.step()
+    assert "exp_avg" in optimizer.state[large]
+    assert "momentum" in optimizer.state[hidden]

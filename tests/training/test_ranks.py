@@ -16,7 +16,8 @@ from PIL import Image
 
 from codepose.apps.cli import main
 from codepose.apps.workflow import train
-from codepose.config import ConfigError, Settings
+from codepose.config import Settings
+from codepose.config_data import ConfigError
 from codepose.config_files import to_yaml
 from codepose.estimation.estimator import PoseEstimator
 from codepose.estimation.methods import load_codebooks, load_pipeline

@@ -13,7 +13,8 @@ import trimesh
 
 from codepose.apps.cli import main
 from codepose.apps.options import Train, with_meshes
-from codepose.config import ConfigError, Settings
+from codepose.config import Settings
+from codepose.config_data import ConfigError
 from codepose.config_files import load_settings, to_yaml
 from codepose.networks.build import build_joint
 from codepose.synthesis.mesh import MeshError

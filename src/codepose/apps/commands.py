@@ -15,7 +15,7 @@ from rich.table import Table
 
 from codepose.apps import options as o
 from codepose.apps.options import require_usable, starting_settings, with_meshes
-from codepose.config import ConfigError
+from codepose.config_data import ConfigError
 from codepose.config_files import load_preset, override
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codepose.apps.sources import Source, SourceError, Video
-from codepose.config import ConfigError
+from codepose.config_data import ConfigError
 from codepose.estimation import depth_images
 
 

@@ -10,7 +10,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from codepose.apps.options import Scale
-from codepose.config import ConfigError, Phase, Settings
+from codepose.config import Phase, Settings
+from codepose.config_data import ConfigError
 from codepose.config_files import load_preset, override
 from codepose.estimation.methods import PAPER_METHODS, STAGES, Method
 from codepose.training.run import Run

@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from codepose.config import ConfigError, Settings, Unit
+from codepose.config import Settings
+from codepose.config_data import ConfigError, Unit
 from codepose.config_files import PRESETS, load_preset, load_settings
 
 Method = Literal["joint", "extended", "original", "jitter"]

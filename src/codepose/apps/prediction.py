@@ -19,7 +19,7 @@ from codepose.apps.depths import Depths
 from codepose.apps.output import Output, Prediction
 from codepose.apps.overlay import Overlay, shown
 from codepose.apps.sources import Source, SourceError, Video, find_sources
-from codepose.config import ConfigError
+from codepose.config_data import ConfigError
 from codepose.estimation.calibration import CameraError
 from codepose.estimation.camera import Camera, FieldOfView, read_camera
 from codepose.estimation.estimator import PoseEstimator

@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from codepose.config import ConfigError
+from codepose.config_data import ConfigError
 
 _COLMAP = {
     "SIMPLE_PINHOLE": ("f", "cx", "cy"),

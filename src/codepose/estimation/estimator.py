@@ -13,7 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from codepose import geometry
-from codepose.config import ConfigError, Settings
+from codepose.config import Settings
+from codepose.config_data import ConfigError
 from codepose.estimation.codebook import Codebook
 from codepose.estimation.confidence import Confidence, evidence
 from codepose.estimation.depth import DepthRefiner

@@ -62,7 +62,7 @@ class JointPipeline:
         self.network = network.to(device).eval()
         self.settings = settings
         self.device = device
-        self.canvas = settings.codebook.canvas or settings.data.camera.image_size
+        self.canvas = settings.view_canvas
 
     @torch.no_grad()
     def prepare(self, images: Tensor) -> tuple[Tensor, Tensor]:

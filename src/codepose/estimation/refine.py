@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from codepose import geometry
-from codepose.config import CameraSettings, RefinementSettings
+from codepose.config import RefinementSettings
+from codepose.config_data import CameraSettings
 from codepose.estimation.contours import PAD, ContourMatcher, Reach, Reaches
 from codepose.estimation.edge_search import search
 from codepose.estimation.windows import letterbox

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torchvision.ops import batched_nms
 
 from codepose import geometry
-from codepose.config import ConfigError
+from codepose.config_data import ConfigError
 from codepose.networks.detector import Boxes
 
 MOST = 16

@@ -59,10 +59,10 @@ def build_detector(settings: Settings) -> Detector:
     return Detector(encoder, build_heads(settings, encoder.out_channels))
 
 
-def box_jitter(settings: Settings) -> tuple[float, float]:
-    """Returns the largest relative shift and change of scale of a box: those of Step 1's windows (35)."""
+def box_jitter(settings: Settings) -> tuple[float, tuple[float, float]]:
+    """Returns the largest shift and the range of the scale of a random box: those of Step 1's windows (35)."""
     augmentation = settings.data.augmentation
-    return augmentation.shift, max(abs(edge - 1.0) for edge in augmentation.scale)
+    return augmentation.shift, augmentation.scale
 
 
 def build_joint(settings: Settings) -> JointNetwork:
@@ -79,5 +79,5 @@ def build_joint(settings: Settings) -> JointNetwork:
         jitter=box_jitter(settings),
         min_iou=settings.losses.min_iou,
         bootstrap_ratio=settings.losses.bootstrap_ratio,
-        view_canvas=(settings.codebook.canvas or settings.data.camera.image_size) if codes else 0,
+        view_canvas=settings.view_canvas if codes else 0,
     )

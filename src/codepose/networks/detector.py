@@ -143,7 +143,8 @@ class DetectionHeads(nn.Module):
     def propose(self, features: Tensor, images: Tensor, targets: list[Boxes] | None = None) -> Proposals:
         """Runs the RPN on features (B, C, h, w) of images (B, 3, H, W); with targets, its losses too."""
         sizes = [(int(images.shape[-2]), int(images.shape[-1]))] * len(images)
-        boxes, losses = self.rpn(ImageList(images, sizes), {"0": features}, targets)
+        # anchors take the features' type: bfloat16 would round them to 2 px beyond 256
+        boxes, losses = self.rpn(ImageList(images, sizes), {"0": features.float()}, targets)
         return Proposals(boxes, {_NAMES[k]: v for k, v in losses.items()})
 
     def head_losses(

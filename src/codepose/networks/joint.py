@@ -78,7 +78,7 @@ class JointNetwork(nn.Module):
         pad: Side of the square RoI over max(w, h) of the box (19).
         box_gradient: 'features' or 'boxes' (18).
         feedback: 'detection' (15), or 'random': the true box, jittered.
-        jitter: Largest relative shift and change of scale of a random box.
+        jitter: Largest relative shift, and range of the scale, of a random box.
         min_iou: Detections that overlap less are left out of L_mse (17).
         bootstrap_ratio: Of L_mse (2).
         view_canvas: Side of the black canvas on which clean views are encoded beside the scenes; 0 = they are not.
@@ -93,7 +93,7 @@ class JointNetwork(nn.Module):
         pad: float,
         box_gradient: str = "features",
         feedback: str = "detection",
-        jitter: tuple[float, float] = (0.15, 0.2),
+        jitter: tuple[float, tuple[float, float]] = (0.15, (0.8, 1.2)),
         min_iou: float = 0.3,
         bootstrap_ratio: int = 1,
         view_canvas: int = 0,

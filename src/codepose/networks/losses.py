@@ -97,7 +97,7 @@ def match_loss(
     width_deg: float = 15.0,
     temperature: float = 0.1,
 ) -> Tensor:
-    """Teaches the codes to be retrieved: cross-entropy of the cosines with every clean view of the batch.
+    """Teaches the codes to be retrieved: InfoNCE with soft targets, over every clean view of the batch.
 
     Not in the paper, whose Eqs. 2 and 3 pull latents together but never apart. The lookup asks for more: that the
     clean view nearest in rotation have the largest cosine. The wanted distribution over the batch's clean views falls

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import VGG16_Weights
 
-from codepose.config import ConfigError
+from codepose.config_data import ConfigError
 
 STRIDE = 16
 _BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
@@ -29,7 +29,8 @@ def _conv(kind: str, channels: int, out: int) -> list[nn.Module]:
 
 
 def _group_norm(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(max(1, min(32, channels // 4)), channels)
+    most = max(1, min(32, channels // 4))
+    return nn.GroupNorm(max(groups for groups in range(1, most + 1) if channels % groups == 0), channels)
 
 
 def _widths(width: float) -> list[tuple[int, int]]:

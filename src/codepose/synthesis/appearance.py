@@ -11,7 +11,7 @@ from kornia.filters import gaussian_blur2d
 from torch import Tensor
 from torch.nn import functional as F
 
-from codepose.config import AugmentationSettings
+from codepose.config_data import AugmentationSettings
 from codepose.synthesis.draws import Draws
 from codepose.synthesis.renderer import Buffers, Instances, Renderer
 

@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn import functional as F
 
-from codepose.config import ConfigError, DataSettings
+from codepose.config_data import ConfigError, DataSettings
 from codepose.synthesis.draws import Draws
 from codepose.synthesis.photos import SUFFIXES, read_image
 

@@ -12,7 +12,7 @@ import trimesh
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from codepose.config import ObjectSettings, Unit
+from codepose.config_data import ObjectSettings, Unit
 from codepose.synthesis.mesh import (
     MILLIMETRES,
     TYPICAL_MM,

@@ -14,7 +14,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import ConvexHull, QhullError
 from scipy.spatial.distance import cdist
 
-from codepose.config import Unit
+from codepose.config_data import Unit
 from codepose.synthesis.textures import colored_triangles
 
 CREASE_DEG = 35.0  # faces that meet at a larger angle keep a sharp edge between them

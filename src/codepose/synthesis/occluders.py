@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from codepose import geometry
-from codepose.config import OcclusionSettings
+from codepose.config_data import OcclusionSettings
 from codepose.synthesis.draws import Draws
 from codepose.synthesis.mesh import Mesh
 from codepose.synthesis.renderer import Instances

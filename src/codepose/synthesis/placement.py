@@ -13,6 +13,8 @@ from codepose.synthesis.renderer import Instances
 from codepose.synthesis.world import World
 
 _TRIES = 4
+_LEAST = 4.0
+"""So many pixels of each side of a truncated box stay in the image."""
 _NEAREST = 0.75
 """No part stands nearer to the camera than so many of its diameters, which would reach it."""
 
@@ -61,7 +63,7 @@ def place(world: World, draws: Draws, objects: Tensor, R_view: Tensor, tag: str 
         # half the way, bounded: a part that points at a near camera grows much faster than it comes nearer
         farther = torch.maximum((extent.amax(1) / side).sqrt().clamp(0.5, 2.0), nearest / t[:, 2])[:, None]
         t, extent = t * farther, extent / farther
-        margin = 1.0 - camera.truncation * extent.amax(1, keepdim=True)
+        margin = torch.maximum(1.0 - camera.truncation * extent, _LEAST - extent)
         wanted = extent / 2 + margin + where * (camera.image_size - extent - 2 * margin)
         moved = (wanted - geometry.box_center(boxes)) / camera.focal * t[:, 2:]
         t = torch.cat((t[:, :2] + moved, t[:, 2:]), 1)

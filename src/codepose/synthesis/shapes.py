@@ -13,7 +13,7 @@ import numpy as np
 import trimesh
 from numpy.typing import ArrayLike, NDArray
 
-from codepose.config import Unit
+from codepose.config_data import Unit
 from codepose.synthesis.mesh import Mesh, MeshError, load_mesh, mesh_from_trimesh
 
 Color = tuple[float, float, float]

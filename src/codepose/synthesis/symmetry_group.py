@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from codepose import geometry
-from codepose.config import ConfigError, ObjectSettings
+from codepose.config_data import ConfigError, ObjectSettings
 
 _DISCRETE, _CONTINUOUS = "symmetries_discrete", "symmetries_continuous"  # as BOP's models_info.json calls them
 _ROUNDED = 1e-2  # how far a matrix in a file may be from a rotation

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from codepose import geometry
-from codepose.config import ObjectSettings, Settings
+from codepose.config import Settings
+from codepose.config_data import ObjectSettings
 from codepose.synthesis.appearance import Lights, render_shaded
 from codepose.synthesis.backgrounds import Backgrounds, build_backgrounds, side_for
 from codepose.synthesis.decimation import decimate

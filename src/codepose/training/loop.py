@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -71,6 +72,7 @@ class _Trainer:
         self.optimizer = build_optimizer(parts, stage.settings.optimizer, dtype)
         self.clock = Clock(total_steps(stage), stage.settings.time_limit)
         self.step = _resume(stage, run, self.optimizer, self.clock, fabric.device)
+        self.validated = int(self.clock.progress(self.step) * stage.settings.validations)
         if self.step > 0:  # what stood still in the iteration before may move now
             freeze(stage, phase_at(stage, self.clock.progress(self.step - 1)))
         if len(set(everyones(self.step))) > 1:
@@ -115,14 +117,12 @@ class _Trainer:
         with autocast(self.run.settings, self.fabric.device):
             loss, terms = self.stage.loss(self.network, batch)
         self.fabric.backward(loss)
-        if settings.clip > 0:
-            # the meter refuses a norm that is not finite before anything is saved; a GPU is not waited for
-            norm = self.fabric.clip_gradients(
-                self.network, self.wrapped_optimizer, max_norm=settings.clip, error_if_nonfinite=False
-            )
-            assert norm is not None
-            terms = terms | {"gradient_norm": norm}
-        self.meter.add(terms, wait)
+        # the meter refuses a norm that is not finite before anything is saved; a GPU is not waited for
+        norm = self.fabric.clip_gradients(
+            self.network, self.wrapped_optimizer, max_norm=settings.clip or math.inf, error_if_nonfinite=False
+        )
+        assert norm is not None
+        self.meter.add(terms | {"gradient_norm": norm}, wait)
         self.whole = False
         self.wrapped_optimizer.step()
         self.wrapped_optimizer.zero_grad()
@@ -146,17 +146,22 @@ class _Trainer:
             record |= {"lr": self.rate, "difficulty": self.difficulty, "elapsed_s": self.clock.elapsed()}
             self.write(record)
             self.display.update(progress, rate_text(self.meter.means, self.meter.images_per_s))
-        if int(progress * settings.validations) > int(self.begun * settings.validations):
-            numbers, warnings = _validated(self.stage, self.fabric.device) if rank() == 0 else ({}, [])
-            self.write({"step": self.step, **numbers})
-            for warning in warnings if self.begun > self.stage.curriculum else []:
-                self.display.note(f"warning: {warning}")
-                self.write({"step": self.step, "warning": warning})
+        if int(progress * settings.validations) > self.validated:
+            self.validate(progress)
         if self.step % settings.checkpoint_every == 0:
             self.meter.require_finite()
             self.save()
         if self.stopping or (self.interrupt.came and world_size() == 1):
             raise KeyboardInterrupt
+
+    def validate(self, progress: float) -> None:
+        """Looks at a part of the validation split, and logs what it finds."""
+        self.validated = int(progress * self.stage.settings.validations)
+        numbers, warnings = _validated(self.stage, self.fabric.device) if rank() == 0 else ({}, [])
+        self.write({"step": self.step, **numbers})
+        for warning in warnings if self.begun > self.stage.curriculum else []:
+            self.display.note(f"warning: {warning}")
+            self.write({"step": self.step, "warning": warning})
 
     def write(self, record: dict[str, Any]) -> None:
         """Logs a record."""
@@ -177,8 +182,10 @@ class _Trainer:
         self.run.save_checkpoint(self.stage.name, state)
 
     def finish(self) -> None:
-        """Leaves the network whole."""
+        """Looks at the network for the last time, and leaves it whole."""
         self.meter.require_finite()
+        if self.validated < self.stage.settings.validations:  # the time ran out between two looks
+            self.validate(1.0)
         self.display.update(1.0, rate_text(self.meter.means, self.meter.images_per_s))
         for parameter in self.stage.network.parameters():
             parameter.requires_grad_(True)

@@ -10,11 +10,14 @@ from pytorch_optimizer.optimizer.utils.matrix import zero_power_via_newton_schul
 from torch import Tensor, nn
 
 _NARROWEST = 16
-"""Layers with fewer inputs or outputs are images and scores; those learn better with AdamW."""
+"""Layers with fewer inputs or outputs are images, and scores of few classes; those learn better with AdamW."""
+_LARGEST = 1024
+"""The cost grows with the square of the smaller side: the FC layers of a 4,096-D latent would take ten times as long as
+all the rest of an iteration."""
 
 
 class Muon(torch.optim.AdamW):
-    """Muon (Jordan et al., 2024) for the hidden layers' weights, AdamW for biases, norms, first and last layers.
+    """Muon (Jordan et al., 2024) for weights; AdamW for biases, norms, and layers that are too narrow or too large.
 
     A convolution's weight counts as a matrix of its outputs by everything else. Updates are scaled as in Liu et al.,
     "Muon is Scalable for LLM Training", 2025 (0.2 sqrt(max side)), so that learning rates and weight decay mean what
@@ -34,8 +37,8 @@ class Muon(torch.optim.AdamW):
         self._dtype = dtype
         parts: list[dict[str, Any]] = []
         for group in groups:
-            matrices = [p for p in group["params"] if _is_hidden(p)]
-            others = [p for p in group["params"] if not _is_hidden(p)]
+            matrices = [p for p in group["params"] if _suits(p)]
+            others = [p for p in group["params"] if not _suits(p)]
             for params, turned in ((matrices, momentum), (others, 0.0)):
                 if params:
                     parts.append({**group, "params": params, "turned": turned})
@@ -66,5 +69,8 @@ class Muon(torch.optim.AdamW):
         parameter.add_(turned.view(parameter.shape), alpha=-0.2 * lr * max(update.shape) ** 0.5)
 
 
-def _is_hidden(parameter: nn.Parameter) -> bool:
-    return parameter.ndim >= 2 and min(parameter.shape[:2]) >= _NARROWEST
+def _suits(parameter: nn.Parameter) -> bool:
+    """Whether a parameter is a matrix that is worth turning."""
+    if parameter.ndim < 2 or min(parameter.shape[:2]) < _NARROWEST:
+        return False
+    return min(len(parameter), parameter[0].numel()) <= _LARGEST

@@ -54,6 +54,10 @@ def forget(optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter])
             group["step"] = 0
 
 
+_WARMUP = 0.1
+"""Share of a stage after which no warm-up lasts: a time limit may leave few iterations."""
+
+
 def learning_rate(settings: OptimizerSettings, step: int, epoch: float, progress: float) -> float:
     """Returns the learning rate of an iteration.
 
@@ -61,11 +65,12 @@ def learning_rate(settings: OptimizerSettings, step: int, epoch: float, progress
         settings: Schedule and base rate.
         step: Iterations done, for the warm-up.
         epoch: Epochs done, for 'steps'.
-        progress: Share of the stage done, in [0, 1], for 'cosine'.
+        progress: Share of the stage done, in [0, 1], for 'cosine' and the end of the warm-up.
     """
     rate = settings.lr
     if settings.schedule == "steps":
         rate *= 0.1 ** math.floor(epoch / settings.step_epochs + 1e-9)
     elif settings.schedule == "cosine":
         rate *= 0.5 * (1.0 + math.cos(math.pi * min(progress, 1.0)))
-    return rate * min(1.0, (step + 1) / settings.warmup) if settings.warmup > 0 else rate
+    warm = max((step + 1) / settings.warmup, progress / _WARMUP) if settings.warmup > 0 else 1.0
+    return rate * min(1.0, warm)

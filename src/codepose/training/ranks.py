@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from codepose.config import ConfigError
+from codepose.config_data import ConfigError
 
 T = TypeVar("T")
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from codepose.config import ObjectSettings, Settings
+from codepose.config import Settings
+from codepose.config_data import ObjectSettings
 from codepose.config_files import load_settings, to_yaml
 from codepose.synthesis.mesh import load_mesh, save_mesh
 from codepose.synthesis.shapes import BUILTIN
@@ -154,7 +155,7 @@ class Run:
 
 
 _CHANGEABLE = ("precision", "compile", "detection", "refinement", "codebook")
-"""Settings that a resumed run may change."""
+"""Settings that a resumed run may change; but the codebook's canvas, on which Step 2 encodes its clean views."""
 _RHYTHM = ("checkpoint_every", "log_every", "validations")
 """Those of a stage."""
 
@@ -177,7 +178,7 @@ def _resumed(path: Path, stored: Settings, wanted: Settings) -> Settings:
 
 def _decisive(settings: Settings) -> dict[str, Any]:
     """What a training depends on, but for the places of the CAD models."""
-    values = settings.model_dump(mode="json", exclude=set(_CHANGEABLE))
+    values = settings.model_dump(mode="json", exclude=set(_CHANGEABLE)) | {"canvas": settings.codebook.canvas}
     for stage in (values[name] for name in ("step1", "original", "detector", "step2")):
         for key in _RHYTHM:
             del stage[key]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -10,7 +11,8 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torchvision.ops import box_iou
 
-from codepose.config import ConfigError, Settings
+from codepose.config import Settings
+from codepose.config_data import ConfigError
 from codepose.geometry import jittered_boxes, padded_square
 from codepose.networks.autoencoder import ExtendedAutoencoder, OriginalAutoencoder, crop_squares
 from codepose.networks.build import box_jitter, build_detector, build_extended, build_joint, build_original
@@ -210,10 +212,7 @@ def step2_stage(settings: Settings, world: World, network: JointNetwork) -> Stag
         return total, terms | {name: mean_over(value, count) for name, value in seen_well.items()}
 
     groups = joint_groups(network)
-    frozen = {id(p) for p in network.autoencoder.encoder.stem(settings.network.frozen_blocks)}
-    for parameter in groups["encoder"]:
-        parameter.requires_grad_(id(parameter) not in frozen)
-    groups["encoder"] = [p for p in groups["encoder"] if id(p) not in frozen]
+    groups["encoder"] = _after_the_stem(groups["encoder"], network.autoencoder, settings)
     return Stage(
         name="step2",
         network=network,
@@ -227,6 +226,19 @@ def step2_stage(settings: Settings, world: World, network: JointNetwork) -> Stag
         group=losses.look_alikes + 1,
         validate=lambda _: (_joint_errors(network, val, settings), []),
     )
+
+
+def _after_the_stem(
+    parameters: Iterable[nn.Parameter], autoencoder: ExtendedAutoencoder, settings: Settings
+) -> list[nn.Parameter]:
+    """Those of the parameters that learn on scenes: Step 1's first blocks stay as they are (``frozen_blocks``)."""
+    frozen = {id(p) for p in autoencoder.encoder.stem(settings.network.frozen_blocks)}
+    kept = []
+    for parameter in parameters:
+        parameter.requires_grad_(id(parameter) not in frozen)
+        if id(parameter) not in frozen:
+            kept.append(parameter)
+    return kept
 
 
 def _joint_errors(network: JointNetwork, val: SceneSource, settings: Settings) -> dict[str, float]:
@@ -262,7 +274,7 @@ def jitter_stage(settings: Settings, world: World, network: ExtendedAutoencoder)
     return Stage(
         name="jitter",
         network=network,
-        groups={"encoder": list(network.parameters())},
+        groups={"encoder": _after_the_stem(network.parameters(), network, settings)},
         pretrained=("encoder",),
         items=settings.data.scene_images,
         batch=train.scenes,
@@ -283,9 +295,17 @@ def joint_groups(network: JointNetwork) -> dict[str, list[nn.Parameter]]:
     return {name: list(part.parameters()) for name, part in parts.items()}
 
 
+_STAGES = ("step1", "original", "detector", "step2", "jitter")
+
+
+def _seed(run: Run, stage: str) -> None:
+    """No two stages of any seeds begin with the same weights."""
+    torch.manual_seed(len(_STAGES) * run.settings.seed + _STAGES.index(stage))
+
+
 def train_step1(run: Run, world: World, fabric: Fabric) -> ExtendedAutoencoder:
     """Trains, resumes or loads the extended AAE of Step 1."""
-    torch.manual_seed(run.settings.seed)
+    _seed(run, "step1")
     network = build_extended(run.settings)
     _train(
         lambda: step1_stage(run.settings, world, network),
@@ -300,7 +320,7 @@ def train_step1(run: Run, world: World, fabric: Fabric) -> ExtendedAutoencoder:
 
 def train_original(run: Run, world: World, fabric: Fabric) -> OriginalAutoencoder:
     """Trains, resumes or loads the original AAE."""
-    torch.manual_seed(run.settings.seed + 1)
+    _seed(run, "original")
     network = build_original(run.settings)
     _train(
         lambda: step1_stage(run.settings, world, network, original=True),
@@ -315,7 +335,7 @@ def train_original(run: Run, world: World, fabric: Fabric) -> OriginalAutoencode
 
 def train_detector(run: Run, world: World, fabric: Fabric) -> Detector:
     """Trains, resumes or loads the independent Faster R-CNN."""
-    torch.manual_seed(run.settings.seed + 2)
+    _seed(run, "detector")
     network = build_detector(run.settings)
     _train(
         lambda: detector_stage(run.settings, world, network),
@@ -330,7 +350,7 @@ def train_detector(run: Run, world: World, fabric: Fabric) -> Detector:
 
 def train_step2(run: Run, world: World, fabric: Fabric, pretrained: ExtendedAutoencoder) -> JointNetwork:
     """Trains, resumes or loads the joint network, from Step 1's weights."""
-    torch.manual_seed(run.settings.seed + 3)
+    _seed(run, "step2")
     network = build_joint(run.settings)
     network.autoencoder.load_state_dict(pretrained.state_dict())
     _train(
@@ -346,7 +366,7 @@ def train_step2(run: Run, world: World, fabric: Fabric, pretrained: ExtendedAuto
 
 def train_jitter(run: Run, world: World, fabric: Fabric, pretrained: ExtendedAutoencoder) -> ExtendedAutoencoder:
     """Trains, resumes or loads the jitter-trained extended AAE, from Step 1's weights."""
-    torch.manual_seed(run.settings.seed + 4)
+    _seed(run, "jitter")
     network = build_extended(run.settings)
     network.load_state_dict(pretrained.state_dict())
     _train(
