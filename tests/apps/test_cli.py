@@ -159,6 +159,13 @@ def test_preview_draws_before_training(preset: Path, tmp_path: Path) -> None:
         (["predict", "nowhere", "photo.png", "--K", "1,2,3"], "four numbers"),
         (["predict", "nowhere", "photo.png", "--K", "fov=60", "--max-detections", "-1"], "--max-detections must be at"),
         (["evaluate", "nowhere", "--images", "0"], "--images must be at least 1"),
+        (["evaluate", "nowhere", "--split", "train"], "--split is test or val"),
+        (["evaluate", "nowhere", "--obj-ids", "5"], "--obj-ids goes with --bop"),
+        (["predict", "nowhere", "photo.png", "--K", "fov=60", "--min-score", "50"], "--min-score is a share from 0 to"),
+        (
+            ["predict", "nowhere", "photo.png", "--K", "fov=60", "--min-confidence", "nan"],
+            "--min-confidence is a share",
+        ),
         (["reproduce", "--seeds", "-1"], "--seeds must be at least 1"),
         (["preview", "--out", "sheet.foo"], "sheet.png"),
         (["mesh", "hammer", "--out", "sheet"], "sheet.png"),

@@ -54,7 +54,7 @@ def photos(tmp_path: Path) -> Path:
     values = np.arange(96 * 128).reshape(96, 128)
     Image.fromarray(values.astype(np.uint16)).save(tmp_path / "depth" / "a.png")
     Image.fromarray(values.astype(np.float32)).save(tmp_path / "depth" / "b.tiff")
-    np.save(tmp_path / "depth" / "c.npy", values / 1000.0)
+    np.save(tmp_path / "depth" / "c.npy", values / 100.0)
     return folder
 
 
@@ -66,7 +66,7 @@ def predict(run: Path, tmp_path: Path, *words: object, camera: str = K) -> int:
 def test_a_folder_gives_each_photo_its_own_depth(run: Path, photos: Path, tmp_path: Path, given: list[Any]) -> None:
     assert predict(run, tmp_path, photos, "--depth", tmp_path / "depth", "--depth-scale", "2") == 0
     values = np.arange(96 * 128).reshape(96, 128)
-    for depth, scale in zip(given, (2.0, 2.0, 0.002), strict=True):
+    for depth, scale in zip(given, (2.0, 2.0, 0.02), strict=True):
         np.testing.assert_allclose(depth, values * scale, rtol=1e-6)
     assert predict(run, tmp_path, photos) == 0
     assert given[3:] == [None, None, None]
@@ -74,7 +74,7 @@ def test_a_folder_gives_each_photo_its_own_depth(run: Path, photos: Path, tmp_pa
 
 def test_one_file_is_for_one_photo(run: Path, photos: Path, tmp_path: Path, given: list[Any], capsys) -> None:
     assert predict(run, tmp_path, photos / "b.jpg", "--depth", tmp_path / "depth" / "c.npy") == 0
-    assert float(given[0].max()) == pytest.approx((96 * 128 - 1) / 1000.0)
+    assert float(given[0].max()) == pytest.approx((96 * 128 - 1) / 100.0)
     assert predict(run, tmp_path, photos, "--depth", tmp_path / "depth" / "c.npy") == 1
     assert "is one image but there are 3 photos: name a folder" in capsys.readouterr().err
 
@@ -94,6 +94,36 @@ def test_photos_whose_depth_cannot_be_used_are_skipped(
     assert "uint8 is too coarse for depth: save a 16-bit PNG" in error
     assert "c.npy is 96 x 128, the photo 128 x 96: depth must be registered" in error
     assert "d.jpg skipped: it has no depth image d.png or d.tif or d.tiff or d.npy" in error
+
+
+def test_depth_in_metres_is_not_taken_for_millimetres(
+    run: Path, photos: Path, tmp_path: Path, given: list[Any], capsys
+) -> None:
+    metres = tmp_path / "metres.npy"
+    np.save(metres, np.full((96, 128), 1.5, np.float32))
+    assert predict(run, tmp_path, photos / "a.jpg", "--depth", metres) == 1
+    assert "ends 1.5 mm from the camera: if it is in metres, type --depth-scale 1000" in capsys.readouterr().err
+    assert predict(run, tmp_path, photos / "a.jpg", "--depth", metres, "--depth-scale", "1000") == 0
+    assert float(given[0].max()) == 1500.0
+
+
+def test_one_depth_image_is_not_taken_for_two_photos(run: Path, photos: Path, tmp_path: Path, capsys) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    Image.new("RGB", (128, 96)).save(other / "a.jpg")
+    assert predict(run, tmp_path, photos, other, "--depth", tmp_path / "depth") == 1
+    assert "a.jpg have one name" in capsys.readouterr().err
+
+
+def test_a_folder_of_photos_and_their_depth_images(run: Path, tmp_path: Path, given: list[Any]) -> None:
+    """The depth images in it are no photos."""
+    folder = tmp_path / "both"
+    folder.mkdir()
+    for name in "ab":
+        Image.new("RGB", (128, 96)).save(folder / f"{name}.jpg")
+        Image.fromarray(np.full((96, 128), 900, np.uint16)).save(folder / f"{name}.png")
+    assert predict(run, tmp_path, folder, "--depth", folder) == 0
+    assert [float(depth.min()) for depth in given] == [900.0, 900.0]
 
 
 @pytest.mark.parametrize(

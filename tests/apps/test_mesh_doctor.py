@@ -39,7 +39,7 @@ def test_a_report_a_sheet_and_the_command_to_train(tmp_path: Path, capsys: pytes
     text = capsys.readouterr().out
     assert "128 x 300 x 28.8 mm" in text
     assert "vertex" in text
-    assert "--center --save part.ply" in text
+    assert "--center --save part-centered.ply" in text
     assert f"train: codepose train {path} --unit m --out runs/part\n" in text
     picture = np.array(Image.open(out))
     assert picture.shape[1] > 900
@@ -64,6 +64,14 @@ def test_a_centred_and_lighter_copy(tmp_path: Path, capsys: pytest.CaptureFixtur
     np.testing.assert_allclose(part.extents, hammer().extents, atol=2.0)
     grip = part.vertices[:, 1] > 100.0
     np.testing.assert_allclose(part.colors[grip], np.tile(RUBBER, (grip.sum(), 1)), atol=0.01)
+
+
+def test_the_cad_file_itself_is_not_overwritten(tmp_path: Path) -> None:
+    path = file_in_metres(tmp_path / "part.ply")
+    before = path.read_bytes()
+    with pytest.raises(MeshError, match="name another file"):
+        mesh(MeshDoctor(path, "m", center=True, out=tmp_path / "sheet.png", save=path))
+    assert path.read_bytes() == before
 
 
 def test_only_ply_files_are_written(tmp_path: Path) -> None:

@@ -155,6 +155,38 @@ def test_bop_results_are_numbered_by_the_path(run: Path, photos: Path, tmp_path:
     assert rows[0].time == pytest.approx(lines[0]["time_ms"] / 1000, abs=1e-5)
 
 
+def test_bop_results_know_the_dataset_from_inside_it(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = tmp_path / "bop" / "test" / "000002"
+    (scene / "rgb").mkdir(parents=True)
+    Image.fromarray(picture(0)).save(scene / "rgb" / "000003.png")
+    monkeypatch.chdir(scene)
+    table = tmp_path / "results.csv"
+    predict(run, tmp_path / "out", "rgb/000003.png", "--bop", table, "--obj-ids", "7")
+    assert {(r.scene_id, r.im_id, r.obj_id) for r in read_results(table)} == {(2, 3, 7)}
+
+
+def test_bop_results_that_cannot_be_written_are_refused_at_once(run: Path, tmp_path: Path, capsys) -> None:
+    for split in ("val", "test"):
+        scene = tmp_path / split / "000001" / "rgb"
+        scene.mkdir(parents=True)
+        Image.fromarray(picture(0)).save(scene / "000000.png")
+    photos = sorted(tmp_path.glob("*/000001/rgb/*.png"))
+    words = ["--K", K, "--out", str(tmp_path / "out")]
+    for arguments, says in (
+        ((*photos, "--bop", tmp_path / "results.csv"), "are both image 0 of scene 1"),
+        ((photos[0], "--bop", tmp_path), "is a folder: name a CSV file"),
+        (
+            (photos[0], "--bop", tmp_path / "results.csv", "--obj-ids", "1", "2"),
+            "the run has 1 objects (hammer), not 2",
+        ),
+    ):
+        assert main(["predict", str(run), *map(str, arguments), *words]) == 1
+        assert says in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_calibrated_run_says_how_sure_it_is_and_leaves_out_what_it_is_not(
     run: Path, photos: Path, tmp_path: Path, capsys
 ) -> None:

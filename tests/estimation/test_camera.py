@@ -101,7 +101,7 @@ def test_every_format_gives_the_same_camera(
     assert camera.distortion == lens
 
 
-@pytest.mark.parametrize("name", ["dist", "dist_coeff", "distCoeffs", "distortion_coeffs", "D"])
+@pytest.mark.parametrize("name", ["dist", "dist_coeff", "distCoeffs", "distortion_coeffs", "D", "coeffs"])
 def test_lens_coefficients_have_many_names(tmp_path: Path, name: str) -> None:
     content = json.dumps({"camera_matrix": K.tolist(), name: [list(LENS)]})
     camera = read_camera(written(tmp_path, "camera.json", content))
@@ -168,9 +168,15 @@ def test_numbers_and_fields_of_view() -> None:
         ("camera.json", json.dumps({"K": K.tolist(), "width": 640}), "width and its height"),
         (
             "camera.json",
-            json.dumps({"K": K.tolist(), "distortionParams": [0.1]}),
-            "'distortionparams', which is unknown",
+            json.dumps({"K": K.tolist(), "distortionTable": [0.1]}),
+            "'distortiontable', which is unknown",
         ),
+        ("camera.json", json.dumps({"K": K.tolist(), "radial_distortion": [-0.3, 0.1]}), "'radialdistortion', which"),
+        ("camera.json", json.dumps({"K": K.tolist(), "camera_model": "OPENCV_FISHEYE", "k1": 0.1}), "OPENCV_FISHEYE"),
+        ("camera.json", json.dumps({"K": K.tolist(), "model": "fisheye", "dist": [0.1, 0, 0, 0]}), "photos first"),
+        ("camera.json", json.dumps({"K": K.tolist(), "projection_type": "fisheye"}), "photos first"),
+        ("camera.json", json.dumps({"K": K.tolist(), "model": "distortion.inverse_brown_conrady"}), "photos first"),
+        ("camera.yaml", "{camera_model: kannala_brandt4, fx: 9, fy: 9, cx: 4, cy: 4}", "photos first"),
         ("camera.json", json.dumps({"K": (-K).tolist()}), "fx, fy > 0"),
         ("camera.json", json.dumps({"K": [[500, 9, 320], [0, 510, 240], [0, 0, 1]]}), "no skew"),
         ("camera.yaml", "a: [", "not valid YAML"),
@@ -186,6 +192,25 @@ def test_files_that_are_no_camera_are_named_with_the_reason(
     with pytest.raises(CameraError, match=words) as caught:
         read_camera(written(tmp_path, name, content))
     assert name in str(caught.value)
+
+
+def test_realsenses_names_are_read(tmp_path: Path) -> None:
+    """And a camera's own name is no lens model; distances are no distortion."""
+    values = {"fx": 500, "fy": 510, "cx": 320, "cy": 240, "model": "distortion.brown_conrady", "coeffs": list(LENS)}
+    camera = read_camera(written(tmp_path, "camera.json", json.dumps(values)))
+    assert isinstance(camera, Camera)
+    assert camera.distortion == LENS
+    named = {"K": K.tolist(), "model": "Intel RealSense D435", "distance_to_table": 700, "radial_distortion": [0, 0]}
+    assert read_camera(written(tmp_path, "named.json", json.dumps(named))).distortion == ()  # type: ignore[union-attr]
+
+
+def test_opencvs_arrays_are_taken_as_they_are() -> None:
+    """(1, 5), as ``cv2.calibrateCamera`` returns them, and a skew of rounding."""
+    skewed = K + np.array([[0, 1e-12, 0], [0, 0, 0], [0, 0, 0]])
+    camera = Camera(skewed, distortion=np.array([[-0.2, 0.1, 0.0, 0.0, 0.3]]))  # type: ignore[arg-type]
+    assert camera.distortion == (-0.2, 0.1, 0.0, 0.0, 0.3)
+    np.testing.assert_array_equal(camera.K, K)
+    assert Camera(K, distortion=np.zeros(5)).distortion == ()  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("text", ["", "1,2,3", "photo", "fov=wide", "1,2,3,x"])

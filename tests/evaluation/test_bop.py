@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from scipy.spatial.distance import pdist
 
 from codepose import geometry
 from codepose.config import Settings
-from codepose.evaluation import bop_writer
+from codepose.evaluation import bop, bop_writer
 from codepose.evaluation.bop import BopDataset, BopError, BopTarget, from_bop_box, to_bop_box
 from codepose.evaluation.bop_results import (
     BoxResult,
@@ -191,8 +193,21 @@ def test_pictures_are_the_scenes(written: Path, scenes: SceneBatch) -> None:
 
 
 def test_what_is_too_far_for_sixteen_bits_is_not_measured() -> None:
-    stored = bop_writer._stored_depth(torch.tensor([[0.0, 0.04, 0.06, 6553.5, 6553.6, 9000.0]]))
+    stored = bop_writer._stored_depth(torch.tensor([[0.0, 0.04, 0.06, 6553.5, 6553.6, 9000.0]]), 0.1)
     assert stored.tolist() == [[0, 0, 1, 65535, 0, 0]]
+
+
+def test_the_depths_step_is_large_enough_for_the_background(make_settings: Callable[..., Settings]) -> None:
+    """A hammer in small boxes through a long lens stands far away, and the background behind it."""
+    near, far = make_settings(), make_settings(**{"data.camera.focal": 600.0})
+    assert bop_writer.depth_scale(World(near)) == 0.1
+    world = World(far)
+    scale = bop_writer.depth_scale(world)
+    assert 6553.5 < world.far <= 65535 * scale
+    scenes = SceneSource(world, "train").scenes(torch.arange(2), depth=True)
+    assert scenes.depth is not None
+    stored = bop_writer._stored_depth(scenes.depth, scale)
+    np.testing.assert_allclose(stored * scale, scenes.depth.numpy(), atol=scale / 2 + 1e-3)
 
 
 def test_the_target_and_every_companion_are_labelled(written: Path, parts: World, scenes: SceneBatch) -> None:
@@ -270,8 +285,10 @@ def test_the_written_model_at_the_written_pose_hits_the_mask(written: Path) -> N
         column, row = (image[:, :2] / image[:, 2:]).round().astype(int).T
         inside = (column >= 0) & (column < SIZE) & (row >= 0) & (row < SIZE)
         whole = mask(written, im_id, n)
-        near = binary_dilation(whole, np.ones((3, 3), bool))
-        assert near[row[inside], column[inside]].all()
+        # a tip thinner than a pixel may be missed by its ray
+        for side, share in ((3, 0.99), (5, 1.0)):
+            near = binary_dilation(whole, np.ones((side, side), bool))
+            assert near[row[inside], column[inside]].mean() >= share
         if inside.all():
             rows, columns = np.nonzero(whole)
             extent = [column.min(), row.min(), column.max(), row.max()]
@@ -506,7 +523,7 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     with pytest.raises(BopError, match="cannot be read"):
         dataset.scene("test_kinect", 48)
     (tmp_path / "models" / "models_info.json").write_text('{"1": {"size_x": 3}}')
-    with pytest.raises(BopError, match="object 1: 'diameter'"):
+    with pytest.raises(BopError, match="object 1: there is no 'diameter'"):
         BopDataset.open(tmp_path)
 
 
@@ -584,3 +601,42 @@ def test_boxes_there_and_back() -> None:
     assert from_bop_box(None) is None
     assert from_bop_box([-1, -1, 5, 5]) is not None, "a box may begin left of the image"
     assert math.isclose(sum(to_bop_box([0.25, 0.5, 2.0, 3.0])), 0.25 + 0.5 + 0.75 + 1.5)
+
+
+def test_objects_are_numbered_by_their_names() -> None:
+    assert bop.numbered(["obj_000005", "obj_12"]) == [5, 12]
+    assert bop.numbered(["can", "bracket"]) == [1, 2]
+
+
+def test_results_of_numpy_numbers_can_be_read_again(tmp_path: Path) -> None:
+    row = PoseResult(np.int64(1), 2, 3, np.float32(0.5), np.eye(3), np.zeros(3), np.float64(0.1))  # type: ignore[arg-type]
+    write_results(tmp_path / "a.csv", [row])
+    (again,) = read_results(tmp_path / "a.csv")
+    assert (again.scene_id, again.im_id, again.obj_id, again.score, again.time) == (1, 2, 3, 0.5, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "says"),
+    [
+        ("models/models_info.json", "[]", "must hold a dict"),
+        ("models/models_info.json", '{"x": {"diameter": 1}}', "object x"),
+        ("models/models_info.json", '{"1": {}}', "there is no 'diameter'"),
+        ("test_targets_bop19.json", '[{"scene_id": 1, "im_id": 0, "obj_id": 1}]', "there is no 'inst_count'"),
+        ("test_targets_bop19.json", "{}", "must hold a list"),
+        ("test/000001/scene_gt.json", '{"0": [{}]}', "image 0: there is no 'obj_id'"),
+        ("test/000001/scene_camera.json", '{"0": {"cam_K": [1, 2]}}', "image 0: cannot reshape"),
+    ],
+)
+def test_damaged_datasets_are_named(written: Path, tmp_path: Path, file: str, text: str, says: str) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(written, copy)
+    (copy / "test" / "000001" / "scene_gt_info.json").unlink()
+    (copy / file).write_text(text)
+
+    def read_all() -> None:
+        dataset = BopDataset.open(copy)
+        dataset.targets("test")
+        list(dataset.images("test"))
+
+    with pytest.raises(BopError, match=re.escape(says)):
+        read_all()

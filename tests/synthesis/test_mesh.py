@@ -163,7 +163,33 @@ def test_a_colour_factor_without_texture_gives_its_colour(tmp_path: Path) -> Non
     material = trimesh.visual.material.PBRMaterial(baseColorFactor=[10, 200, 30, 255])
     source.visual = trimesh.visual.TextureVisuals(material=material)
     mesh = load_mesh(saved(source, tmp_path / "part.glb"))
-    np.testing.assert_array_equal(np.round(mesh.colors * 255), np.tile([10, 200, 30], (24, 1)))
+    # glTF's factors count light, colours here are sRGB: IEC 61966-2-1 of 10, 200 and 30 of 255
+    np.testing.assert_array_equal(np.round(mesh.colors * 255), np.tile([56, 229, 96], (24, 1)))
+
+
+def test_a_colour_factor_dyes_the_texture(tmp_path: Path) -> None:
+    """glTF multiplies them: white times red is red."""
+    source = box()
+    image = Image.fromarray(np.full((8, 8, 3), (255, 255, 128), np.uint8))
+    material = trimesh.visual.material.PBRMaterial(baseColorFactor=[255, 0, 255, 255], baseColorTexture=image)
+    source.visual = trimesh.visual.TextureVisuals(uv=np.full((8, 2), 0.5), material=material)
+    mesh = load_mesh(saved(source, tmp_path / "part.glb"))
+    np.testing.assert_allclose(mesh.colors * 255, np.tile([255, 0, 128], (len(mesh.colors), 1)), atol=1)
+
+
+def test_a_part_far_from_its_origin_is_refused_until_it_is_centred(tmp_path: Path) -> None:
+    """A hundred kilometres off, float32 has steps of 8 mm."""
+    source = box()
+    source.apply_translation([1e8, 0.0, 0.0])
+    path = saved(source, tmp_path / "plant.stl")
+    with pytest.raises(MeshError, match=r"--center --save plant-centered\.ply"):
+        load_mesh(path, center=False)
+    exact = tmp_path / "plant.obj"
+    corners = "".join(f"v {x + 1e8:.3f} {y:.3f} {z:.3f}\n" for x, y, z in box().vertices)
+    exact.write_text(corners + "".join(f"f {a + 1} {b + 1} {c + 1}\n" for a, b, c in box().faces))
+    np.testing.assert_allclose(
+        load_mesh(exact).extents, load_mesh(saved(box(), tmp_path / "box.stl")).extents, atol=1e-3
+    )
 
 
 def test_two_materials_in_one_file_meet_in_a_sharp_line(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from codepose.config_data import ObjectSettings
 from codepose.config_files import override
 from codepose.synthesis.batches import split_batch
 from codepose.synthesis.draws import Draws
-from codepose.synthesis.placement import draw_views, place
+from codepose.synthesis.mesh import MeshError
+from codepose.synthesis.placement import draw_views, place, require_visible
 from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
 from codepose.training.stages import boxes_of
@@ -230,3 +231,11 @@ def test_slender_parts_that_point_at_the_camera_stay_before_it(size, tmp_path: P
     assert (boxes > -2.0).all()
     assert (boxes < camera.image_size + 2.0).all()
     assert world.far > float(t[:, 2].amax()) + world.objects[0].mesh.diameter / 2
+
+
+def test_parts_that_cannot_be_seen_are_refused(make_settings, tmp_path: Path) -> None:
+    sliver = trimesh.Trimesh([[0, 0, 0], [100, 0, 0], [50, 1e-3, 0]], [[0, 1, 2]], process=False)
+    sliver.export(str(tmp_path / "sliver.ply"))
+    require_visible(World(make_settings()))
+    with pytest.raises(MeshError, match="sliver is so thin"):
+        require_visible(World(make_settings(**{"objects": [{"mesh": str(tmp_path / "sliver.ply")}]})))

@@ -13,6 +13,7 @@ from codepose.config import Settings
 
 if TYPE_CHECKING:
     from codepose.estimation.methods import Method
+    from codepose.evaluation.bop import BopDataset
     from codepose.evaluation.bop_benchmark import BopResults
     from codepose.training.run import Run
 
@@ -61,8 +62,10 @@ def _symmetries(path: Path, count: int) -> list[dict[str, Any]]:
 
     try:
         infos = json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise BopError(f"{path} cannot be read: {error}") from None
+    if not isinstance(infos, dict):
+        raise BopError(f"{path} must hold a models_info.json's entries, not a {type(infos).__name__}")
     return [infos.get(str(number), {}) for number in range(1, count + 1)]
 
 
@@ -91,7 +94,8 @@ def evaluate_bop(
         dataset_path: A folder in BOP's layout.
         split: A folder of it, "test" or "test_primesense".
         method: "joint", "extended" or "original".
-        obj_ids: The dataset's numbers of the run's objects, in the order of its settings; None = 1, 2, ...
+        obj_ids: The dataset's numbers of the run's objects, in the order of its settings; None = those in their names
+            (obj_000005), else 1, 2, ... where the dataset has as many objects.
         images: Only the first so many target images; None = all.
         min_score: Leave out detections below; None = the run's own threshold.
         refine: Refine poses by render-and-compare.
@@ -120,8 +124,7 @@ def evaluate_bop(
     dataset = BopDataset.open(dataset_path)
     dataset_name = re.sub(r"[^A-Za-z0-9]", "", Path(dataset_path).resolve().name) or "dataset"
     file_name = results_name(f"codepose-{method}", dataset_name, split)
-    obj_ids = range(1, len(run.settings.objects) + 1) if obj_ids is None else obj_ids
-    _check_ids(run, obj_ids)
+    obj_ids = _own_ids(run, dataset) if obj_ids is None else _checked_ids(run, obj_ids)
     estimator = PoseEstimator.load(run, method, device, refine=refine)
     with Display(f"Evaluation on {dataset_name}, {split}") as display:
         results = evaluate_images(
@@ -160,7 +163,21 @@ def _write(results: BopResults, summary: dict[str, Any], folder: Path, file_name
     write_boxes((folder / file_name).with_suffix(".json"), results.boxes)
 
 
-def _check_ids(run: Run, obj_ids: Sequence[int]) -> None:
+def _own_ids(run: Run, dataset: BopDataset) -> list[int]:
+    """The obj_ids in the objects' names; without any, 1, 2, ..., if these can only be the run's."""
+    from codepose.evaluation.bop import BopError, numbered
+
+    names = [one.name for one in run.settings.objects]
+    ids = numbered(names)
+    if ids == list(range(1, len(names) + 1)) and len(dataset.models) > len(names) and "obj_000001" not in names:
+        raise BopError(
+            f"{dataset.path} has the objects {', '.join(str(number) for number in dataset.models)}: which of them is "
+            f"{names[0]!r}? Name one number for each of the run's objects: --obj-ids"
+        )
+    return ids
+
+
+def _checked_ids(run: Run, obj_ids: Sequence[int]) -> Sequence[int]:
     """One obj_id an object of the run."""
     from codepose.evaluation.bop import BopError
 
@@ -169,3 +186,4 @@ def _check_ids(run: Run, obj_ids: Sequence[int]) -> None:
         raise BopError(
             f"the run has {len(run.settings.objects)} objects ({names}) but {len(obj_ids)} obj_ids are given"
         )
+    return obj_ids

@@ -19,6 +19,7 @@ from codepose.config_data import ConfigError
 from codepose.config_files import load_preset, override
 
 if TYPE_CHECKING:
+    from codepose.estimation.methods import Method
     from codepose.training.run import Run
 
 _console = Console(highlight=False)
@@ -124,6 +125,7 @@ def train(options: o.Train) -> int:
     from codepose.apps import workflow
     from codepose.networks.build import build_encoder
     from codepose.synthesis.backgrounds import require_photos
+    from codepose.synthesis.placement import require_visible
     from codepose.synthesis.world import World
     from codepose.training.run import Run
     from codepose.training.stages import make_fabric
@@ -137,7 +139,9 @@ def train(options: o.Train) -> int:
     # what cannot be used is refused before anything is written
     build_encoder(settings)
     require_photos(settings.data)
-    for model in World(settings).objects:
+    world = World(settings)
+    require_visible(world)
+    for model in world.objects:
         size = " x ".join(f"{v:.0f}" for v in model.mesh.extents)
         _console.out(f"{model.label}: {size} mm, {len(model.mesh.faces)} faces")
         if model.cone_deg < 180:
@@ -150,25 +154,28 @@ def train(options: o.Train) -> int:
             )
     run = run or Run.create(options.out, settings)
     workflow.train(run, options.methods, device=options.device, devices=options.devices, nodes=options.nodes)
-    if "joint" in options.methods:
-        _calibrate(run, options.device)
+    for method in options.methods:
+        _calibrate(run, options.device, method)
     _console.out(f"trained: {run.path}")
     _console.out(f"next: {shlex.join(['codepose', 'evaluate', str(run.path)])}")
-    _console.out(f"      {shlex.join(['codepose', 'predict', str(run.path), 'photo.png', '--K', 'fx,fy,cx,cy'])}")
+    which = [] if "joint" in options.methods else ["--method", options.methods[0]]
+    command = ["codepose", "predict", str(run.path), "photo.png", "--K", "fx,fy,cx,cy", *which]
+    _console.out(f"      {shlex.join(command)}")
     return 0
 
 
-def _calibrate(run: Run, device: str) -> None:
+def _calibrate(run: Run, device: str, method: Method = "joint") -> None:
     """Calibrates a freshly trained network; one that finds nothing yet is no reason to fail."""
     from codepose.apps.workflow import calibrate_run
     from codepose.training.ranks import world_size
     from codepose.training.run import RunError
 
     if world_size() > 1:
-        _console.out(f"not calibrated: type {shlex.join(['codepose', 'calibrate', str(run.path)])}")
+        words = ["codepose", "calibrate", str(run.path), "--method", method]
+        _console.out(f"not calibrated: type {shlex.join(words)}")
         return
     try:
-        calibrate_run(run, device=device)
+        calibrate_run(run, method, device=device)
     except RunError as error:
         print(f"codepose: {error}", file=sys.stderr)
 
@@ -196,11 +203,15 @@ def evaluate(options: o.Evaluate) -> int:
         return _evaluate_bop(options, options.bop)
     if options.tiles != 1:
         raise ConfigError("--tiles goes with --bop: the synthetic scenes have the network's own scale")
+    if options.obj_ids:
+        raise ConfigError("--obj-ids goes with --bop: the synthetic scenes hold the run's own objects")
+    if options.split not in ("test", "val"):
+        raise ConfigError(f"--split is test or val, not {options.split!r}; other splits go with --bop DATASET")
     done = evaluate_run(
         Run.open(options.run),
         options.methods or None,
         images=options.images,
-        split=options.split,
+        split="val" if options.split == "val" else "test",
         refine=options.refine,
         depth=options.depth,
         device=options.device,
@@ -225,7 +236,7 @@ def _evaluate_bop(options: o.Evaluate, dataset: Path) -> int:
     summary = evaluate_bop(
         options.run,
         dataset,
-        options.bop_split,
+        options.split,
         method=(*options.methods, "joint")[0],
         obj_ids=options.obj_ids or None,
         images=options.images,

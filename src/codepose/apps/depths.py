@@ -13,6 +13,9 @@ from codepose.apps.sources import Source, SourceError, Video
 from codepose.config_data import ConfigError
 from codepose.estimation import depth_images
 
+_NEAREST_MM = 50.0
+"""No depth camera sees a part nearer than this: such a depth image is in metres."""
+
 
 @dataclass(frozen=True)
 class Depths:
@@ -31,7 +34,8 @@ class Depths:
         """Checks what a user names.
 
         Raises:
-            ConfigError: It does not exist, it is one file for several photos, there is a video, or the scale is none.
+            ConfigError: It does not exist, it is one file for several photos, or of several, there is a video, or the
+                scale is none.
         """
         if not path.exists():
             raise ConfigError(f"--depth {path} does not exist")
@@ -44,7 +48,27 @@ class Depths:
             )
         if not 0.0 < scale < float("inf"):
             raise ConfigError(f"--depth-scale is what a stored depth is multiplied with to give mm, not {scale:g}")
-        return cls(path, scale)
+        depths = cls(path, scale)
+        first: dict[Path, Source] = {}
+        for source in depths.photos(sources):
+            other = first.setdefault(depths._candidates(source)[0], source)
+            if other is not source:
+                raise ConfigError(
+                    f"--depth {path}: {other.path} and {source.path} have one name, so that one depth image would be "
+                    "taken for both: go through one folder at a time"
+                )
+        return depths
+
+    def photos(self, sources: Sequence[Source]) -> list[Source]:
+        """Returns the sources without those that are another one's depth image, as in a folder that holds both."""
+        files = {source: Path(source.path).resolve() for source in sources if not isinstance(source.path, int)}
+        depths = {
+            path.resolve()
+            for source in files
+            for path in ([self.path] if self.path.is_file() else self._candidates(source))
+            if path.resolve() != files[source]
+        }
+        return [source for source in files if files[source] not in depths]
 
     def of(self, source: Source, width: int, height: int) -> NDArray[np.float32]:
         """Reads a photo's depth image, (height, width) mm, 0 = not measured.
@@ -57,6 +81,11 @@ class Depths:
             depth = depth_images.read_depth(path, self.scale)
         except OSError as error:
             raise SourceError(f"its depth image {path}: {error}") from None
+        if 0.0 < depth.max() < _NEAREST_MM:
+            raise SourceError(
+                f"its depth image {path} ends {depth.max():.3g} mm from the camera: if it is in metres, type "
+                f"--depth-scale {1000 * self.scale:g}"
+            )
         if depth.shape != (height, width):
             raise SourceError(
                 f"its depth image {path} is {depth.shape[1]} x {depth.shape[0]}, the photo {width} x {height}: depth "
@@ -67,8 +96,11 @@ class Depths:
     def _file(self, source: Source) -> Path:
         if self.path.is_file():
             return self.path
-        paths = [self.path / f"{source.name}{suffix}" for suffix in depth_images.SUFFIXES]
+        paths = self._candidates(source)
         for path in paths:
             if path.is_file():
                 return path
         raise SourceError(f"it has no depth image {' or '.join(p.name for p in paths)} in {self.path}")
+
+    def _candidates(self, source: Source) -> list[Path]:
+        return [self.path / f"{source.name}{suffix}" for suffix in depth_images.SUFFIXES]

@@ -21,7 +21,7 @@ def mesh(options: MeshDoctor) -> int:
     """Prints what is to know about a CAD file and draws it; returns 1 where its unit cannot be right.
 
     Raises:
-        MeshError: The file cannot be read, holds no surface, or --save names no PLY file.
+        MeshError: The file cannot be read, holds no surface, or --save names no PLY file, or the file itself.
     """
     from PIL import Image
 
@@ -33,11 +33,13 @@ def mesh(options: MeshDoctor) -> int:
 
     if options.save is not None and options.save.suffix.lower() != ".ply":
         raise MeshError(f"{options.save}: type --save NAME.ply; only PLY files are written")
+    if options.save is not None and options.save.resolve() == options.mesh.resolve():
+        raise MeshError(f"--save {options.save} is the CAD file itself, whose frame would be lost: name another file")
     report = inspect(options.mesh, options.unit)
     _print_report(report)
     if not report.usable:
         return 1
-    part = decimate(resolve(options.mesh, unit=report.unit, center=False), options.faces)
+    part = decimate(resolve(options.mesh, unit=report.unit, center=options.center), options.faces)
     if options.center:
         part = part.moved(-part.center)
     title = f"{part.name}: {_size(report.size)} mm, {len(part.faces):,} faces"

@@ -102,8 +102,8 @@ class Evaluate:
     """Which methods; none = all that are trained."""
     images: int | None = None
     """How many scenes; None = the settings' test split."""
-    split: Literal["test", "val"] = "test"
-    """val for choosing anything, test for the final numbers."""
+    split: str = "test"
+    """val for choosing anything, test for the final numbers; with --bop, which folder of the dataset."""
     refine: bool = False
     """Add a row per method with poses refined by its reconstruction and the photo's edges; with --bop, refine the poses
     that are measured."""
@@ -114,10 +114,8 @@ class Evaluate:
     """Measure on a BOP dataset instead: its folder. One method, joint unless --methods says another."""
     tiles: int = 1
     """With --bop: besides each whole image, look at overlapping squares of 1/TILES of its longer side."""
-    bop_split: str = "test"
-    """Which folder of the BOP dataset."""
     obj_ids: tuple[int, ...] = ()
-    """The BOP dataset's numbers of the run's objects; none = 1, 2, ..."""
+    """The BOP dataset's numbers of the run's objects; none = those in their names (obj_000005), else 1, 2, ..."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     devices: int = 1
@@ -164,6 +162,8 @@ class Predict:
     """Stop a video or webcam after so many frames."""
     bop: Path | None = None
     """Also write a results file in BOP's CSV format."""
+    obj_ids: tuple[int, ...] = ()
+    """With --bop: the numbers of the run's objects there; none = those in their names (obj_000005), else 1, 2, ..."""
     compile: bool = False
     """Compile the networks first, which takes minutes: for many photos or a video on a GPU."""
     device: str = "auto"
@@ -319,6 +319,10 @@ def require_usable(options: object) -> None:
     Raises:
         ConfigError: An option is one of these.
     """
+    for name in ("min_score", "min_confidence"):
+        value = getattr(options, name, 0.0)
+        if not 0.0 <= value <= 1.0:
+            raise ConfigError(f"--{name.replace('_', '-')} is a share from 0 to 1, not {value:g}")
     for name in _COUNTS:
         value = getattr(options, name, None)
         if value is not None and value < 1:

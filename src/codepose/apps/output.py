@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from codepose.apps.sources import Photo, Source, Video, import_cv2
+from codepose.apps.bop_file import BopFile
+from codepose.apps.sources import Source, Video, import_cv2
 from codepose.estimation.camera import Camera
 from codepose.estimation.detection import Detection
-from codepose.evaluation.bop_results import PoseResult, write_results
 from codepose.training.ranks import everyones, rank, world_size
 from codepose.training.run import write_atomically
 
@@ -52,15 +51,6 @@ class Prediction:
         values["detections"] = [d.to_json() for d in self.found]
         return values | {"time_ms": round(self.time_ms, 2)}
 
-    def to_bop(self, line: int) -> list[PoseResult]:
-        """Returns rows of a BOP results file; ``line`` numbers the image where its path does not."""
-        place = re.search(r"(\d+)/(?:rgb|gray)/(\d+)\.\w+$", Path(_file(self.source)).as_posix())
-        scene, image = (int(place[1]), int(place[2])) if place and isinstance(self.source, Photo) else (0, line)
-        seconds = self.time_ms / 1000.0
-        return [
-            PoseResult(scene, image, d.object_index + 1, d.score, d.R_cam_obj, d.t_cam_obj, seconds) for d in self.found
-        ]
-
 
 class Output:
     """Writes predictions as they come: predictions.jsonl, per photo NAME.json and NAME.overlay.png, per video
@@ -68,16 +58,14 @@ class Output:
 
     Args:
         folder: Made if needed; files of the same names are replaced.
-        bop: Results file in BOP's format to write; None = none.
+        bop: Results file in BOP's format to fill; None = none.
         elsewhere: Sources before these that other ranks treat; their names are taken.
     """
 
-    def __init__(self, folder: Path, bop: Path | None = None, elsewhere: Sequence[Source] = ()) -> None:
-        for place in (folder, *([bop.parent] if bop else [])):
-            place.mkdir(parents=True, exist_ok=True)
+    def __init__(self, folder: Path, bop: BopFile | None = None, elsewhere: Sequence[Source] = ()) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self._bop = bop
-        self._rows: list[PoseResult] = []
         self._lines = 0
         self._names: dict[Source, str] = {}
         self._film: Film | None = None
@@ -96,7 +84,7 @@ class Output:
         self._records.close()
         self._close_film()
         if self._bop is not None and rank() == 0:
-            write_results(self._bop, self._rows)
+            self._bop.write()
 
     def write(self, prediction: Prediction, picture: NDArray[np.uint8]) -> None:
         """Writes one image's results; the images of a video must come one after the other.
@@ -127,7 +115,8 @@ class Output:
     def _record(self, prediction: Prediction) -> None:
         self._records.write(json.dumps(prediction.to_json()) + "\n")
         self._records.flush()
-        self._rows += prediction.to_bop(self._lines)
+        if self._bop is not None:
+            self._bop.add(prediction.source, prediction.found, prediction.time_ms / 1000.0, self._lines)
         self._lines += 1
 
     def _close_film(self) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
+from codepose.apps.bop_file import BopFile
 from codepose.apps.depths import Depths
 from codepose.apps.output import Output, Prediction
 from codepose.apps.overlay import Overlay, shown
@@ -49,8 +50,12 @@ def predict_images(options: Predict) -> int:
     require_tiles(options.tiles)
     camera = read_camera(options.K)
     everything = find_sources(options.sources)
-    depths = None if options.depth is None else Depths.find(options.depth, options.depth_scale, everything)
+    depths = None
+    if options.depth is not None:
+        depths = Depths.find(options.depth, options.depth_scale, everything)
+        everything = depths.photos(everything)
     run = Run.open(options.run)
+    results = None if options.bop is None else BopFile.new(options.bop, run, options.obj_ids, everything)
     predictor = Predictor(_estimator(run, options), camera, options, depths)
     overlay = Overlay(World(run.settings))
     own = run.path if run.path == options.run else Path()  # a network that codepose brings keeps nothing of ours
@@ -59,7 +64,7 @@ def predict_images(options: Predict) -> int:
     mine = Shares(len(everything)).own
     sources = everything[mine]
     with ExitStack() as stack:
-        output = stack.enter_context(Output(folder, options.bop, everything[: mine.start]))
+        output = stack.enter_context(Output(folder, results, everything[: mine.start]))
         progress = stack.enter_context(Progress(sources, predictor.console))
         for source in sources:
             try:
@@ -194,7 +199,11 @@ class Progress:
         self._done += 1
         source = prediction.source
         if not isinstance(source, Video):
-            words = [f"{d.label} {shown(d)} at {d.t_cam_obj.round().astype(int).tolist()} mm" for d in prediction.found]
+            words = [
+                f"{d.label} {shown(d)} at {d.t_cam_obj.round().astype(int).tolist()} mm"
+                f"{' (no depth supports it)' if d.depth_fitted is False else ''}"
+                for d in prediction.found
+            ]
             line = f"{source.path.name}: {', '.join(words) or 'nothing found'}"
             self._console.out(line, highlight=False)
         if self._display is not None:

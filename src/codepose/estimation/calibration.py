@@ -27,8 +27,14 @@ _LENS = ("k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6")
 _COEFFICIENTS = (
     *("distortioncoefficients", "distortioncoeffs", "distortioncoeff", "distortion"),
     *("distcoefficients", "distcoeffs", "distcoeff", "distcoefs", "distcoef", "dist", "d"),
+    *("coefficients", "coeffs", "coefs", "distortionparameters", "distortionparams", "lensdistortion"),
 )
 """Names under which their list is found."""
+_MODELS = ("", "none", "pinhole", "perspective", "opencv", "plumbbob", "rationalpolynomial", "radtan", "brownconrady")
+"""Names of OpenCV's own lens model, as letters; RealSense's is distortion.brown_conrady."""
+_OTHER_MODELS = re.compile("fisheye|equidist|kannala|theta|omni|mei|unified|scaramuzza|inverse|division|spherical")
+_UNREAD = re.compile(r"dist(?!ance)|coef|radial|tangential|k\d+$")
+"""Names that speak of a lens."""
 _UNSUPPORTED = "is not supported: undistort the photos first, and give the K of the result"
 
 
@@ -100,9 +106,7 @@ def _named(values: Any) -> Calibration:
     if not isinstance(values, dict):
         values = {}
     named = {re.sub(r"[^a-z0-9]", "", str(key).lower()): value for key, value in values.items()}
-    model = "fisheye" if named.get("fisheyemodel") else str(named.get("distortionmodel") or "plumb_bob").lower()
-    if model not in ("plumb_bob", "rational_polynomial", "none"):
-        raise CameraError(f"the lens model {model!r} {_UNSUPPORTED}")
+    _check_model(named)
     matrix = _first(named, "cameramatrix", "k", "camk", "intrinsics", "intrinsicmatrix")
     if matrix is not None:
         numbers = _numbers(matrix, "K")
@@ -123,13 +127,25 @@ def _named(values: Any) -> Calibration:
     )
 
 
+def _check_model(named: dict[str, Any]) -> None:
+    """Refuses lenses that OpenCV's polynomials do not describe; "model" alone may also be the camera's own name."""
+    names = {key: named.get(key) for key in ("distortionmodel", "cameramodel", "projectiontype", "lensmodel", "model")}
+    for key, value in names.items():
+        letters = re.sub(r"[^a-z]", "", str(value or "").lower()).removeprefix("distortion")
+        known = letters in _MODELS or key == "model"
+        if _OTHER_MODELS.search(letters) or not known:
+            raise CameraError(f"the lens model {value!r} {_UNSUPPORTED}")
+    if named.get("fisheyemodel"):
+        raise CameraError(f"the lens model 'fisheye' {_UNSUPPORTED}")
+
+
 def _lens(named: dict[str, Any]) -> tuple[float, ...]:
     """OpenCV's coefficients, from one list of any usual name or from k1, k2, p1 and so on; empty = none."""
     listed = _first(named, *_COEFFICIENTS)
     if listed is not None:
         return tuple(_numbers(listed, "distortion"))
-    for name in sorted(named.keys() - {"distortionmodel"}):
-        if name.startswith("dist") and named[name] is not None:
+    for name in sorted(named.keys() - set(_LENS)):
+        if _UNREAD.search(name) and not isinstance(named[name], str) and np.any(named[name]):
             raise CameraError(f"the lens is described by {name!r}, which is unknown: name it distortion_coefficients")
     if not any(named.get(name) for name in _LENS):
         return ()

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from kornia.geometry.calibration import distort_points
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -22,6 +22,21 @@ _WAYS = (
     "type --K fx,fy,cx,cy in pixels, --K fov=60 (the horizontal field of view in degrees, a rough guess), or a "
     "calibration file: camera.json, camera.yaml (OpenCV, ROS) or cameras.txt (COLMAP)"
 )
+
+
+def checked_intrinsics(K: ArrayLike) -> NDArray[np.float64]:
+    """Returns K (3, 3) with exact zeros where an intrinsic matrix has them.
+
+    Raises:
+        CameraError: It is none: another shape, numbers that are not finite, a skew, a last row other than 0 0 1.
+    """
+    matrix = np.asarray(K, dtype=np.float64)
+    if matrix.shape != (3, 3) or not np.isfinite(matrix).all() or matrix[0, 0] <= 0 or matrix[1, 1] <= 0:
+        raise CameraError("K must be a 3 x 3 matrix [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] with fx, fy > 0 pixels")
+    if np.abs(matrix[2] - (0, 0, 1)).max() > 1e-6 or np.abs(matrix[[0, 1], [1, 0]]).max() > 1e-6 * matrix[0, 0]:
+        raise CameraError("K must have no skew and a last row of 0 0 1: give the intrinsics, not a projection")
+    clean: NDArray[np.float64] = matrix * [[1, 0, 1], [0, 1, 1], [0, 0, 0]] + [[0, 0, 0], [0, 0, 0], [0, 0, 1]]
+    return clean
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,19 +60,15 @@ class Camera:
     distortion: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        K = np.asarray(self.K, dtype=np.float64)
-        if K.shape != (3, 3) or not np.isfinite(K).all() or K[0, 0] <= 0 or K[1, 1] <= 0:
-            raise CameraError("K must be a 3 x 3 matrix [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] with fx, fy > 0 pixels")
-        if np.abs(K[2] - (0, 0, 1)).max() > 1e-6 or abs(K[0, 1]) > 1e-6 * K[0, 0] or abs(K[1, 0]) > 1e-6 * K[0, 0]:
-            raise CameraError("K must have no skew and a last row of 0 0 1: give the intrinsics, not a projection")
-        if self.distortion and len(self.distortion) not in _LENGTHS:
-            raise CameraError(f"OpenCV's lens models have 4, 5, 8, 12 or 14 coefficients, not {len(self.distortion)}")
-        if not np.isfinite(self.distortion).all():
+        lens = tuple(np.asarray(self.distortion, dtype=np.float64).ravel().tolist())  # OpenCV gives (1, 5)
+        if lens and len(lens) not in _LENGTHS:
+            raise CameraError(f"OpenCV's lens models have 4, 5, 8, 12 or 14 coefficients, not {len(lens)}")
+        if not np.isfinite(lens).all():
             raise CameraError("the distortion coefficients hold numbers that are not finite")
         if (self.width is None) != (self.height is None):
             raise CameraError("give both the calibration's width and its height, or neither")
-        object.__setattr__(self, "K", K * [[1, 0, 1], [0, 1, 1], [0, 0, 1]])
-        object.__setattr__(self, "distortion", tuple(self.distortion) if any(self.distortion) else ())
+        object.__setattr__(self, "K", checked_intrinsics(self.K))
+        object.__setattr__(self, "distortion", lens if any(lens) else ())
 
     def for_size(self, width: int, height: int) -> Camera:
         """Returns this camera for photos of another size that show the same picture, larger or smaller.

@@ -199,7 +199,8 @@ class DepthRefiner:
         self.world = world
 
     def __call__(self, found: Sequence[Detection], K: Tensor, depth: NDArray[np.float32]) -> list[Detection]:
-        """Returns the detections with their poses refined; those that nothing measured supports are left as they are.
+        """Returns the detections with their poses refined; those that nothing measured supports are left as they are,
+        and say so.
 
         Args:
             found: In one image.
@@ -213,7 +214,7 @@ class DepthRefiner:
             if pose is not None:
                 R, t = pose
                 one = replace(one, R_cam_obj=R, t_cam_obj=t - R @ offset)
-            refined.append(one)
+            refined.append(replace(one, depth_fitted=pose is not None))
         return refined
 
     def fit(self, index: int, R: Array, t: Array, K: Tensor, depth: NDArray[np.float32]) -> tuple[Array, Array] | None:

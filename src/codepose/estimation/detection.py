@@ -27,6 +27,8 @@ class Detection:
         contour: How well the render's edges lie on the photo's, 0 = by chance, 1 = perfectly; None without refinement.
         confidence: Calibrated probability in [0, 1] that the pose is right: no point of the part's surface off by more
             than a fifth of its diameter, before any fit to measured depth. None where the run has not been calibrated.
+        depth_fitted: Whether the pose was fitted to measured depth; False = nothing measured there supports it, and it
+            is the photo's alone. None where there was no depth image.
         reconstruction: (3, c, c) float32 in [0, 1], the network's view of the part without occluders; or None.
 
     Raises:
@@ -43,6 +45,7 @@ class Detection:
     agreement: float = 0.0
     contour: float | None = None
     confidence: float | None = None
+    depth_fitted: bool | None = None
     reconstruction: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
@@ -61,8 +64,8 @@ class Detection:
             raise ValueError(f"confidence must lie in [0, 1], not be {self.confidence}")
 
     def to_json(self) -> dict[str, Any]:
-        """Returns plain numbers for a JSON file; the reconstruction is left out."""
-        return {
+        """Returns plain values for a JSON file; the reconstruction is left out."""
+        values: dict[str, Any] = {
             "label": self.label,
             "score": round(self.score, 6),
             "confidence": None if self.confidence is None else round(self.confidence, 6),
@@ -73,3 +76,4 @@ class Detection:
             "R_cam_obj": [[round(v, 8) for v in row] for row in self.R_cam_obj.tolist()],
             "t_cam_obj_mm": [round(v, 3) for v in self.t_cam_obj.tolist()],
         }
+        return values if self.depth_fitted is None else values | {"depth_fitted": self.depth_fitted}

@@ -15,6 +15,7 @@ from torch import Tensor
 from codepose import geometry
 from codepose.config import Settings
 from codepose.config_data import ConfigError
+from codepose.estimation.camera import checked_intrinsics
 from codepose.estimation.codebook import Codebook
 from codepose.estimation.confidence import Confidence, evidence
 from codepose.estimation.depth import DepthRefiner
@@ -141,12 +142,16 @@ class PoseEstimator:
             Detections, best first, in the image's own pixels.
 
         Raises:
-            ValueError: The image, the camera or the depth has the wrong shape or type, or ``tiles`` is no number of
-                tiles.
+            ValueError: The image, the camera or the depth has the wrong shape or type, ``min_score`` is no share, or
+                ``tiles`` no number of tiles.
         """
-        K = _checked_camera(camera)
+        K = geometry.from_opencv(torch.from_numpy(checked_intrinsics(camera)).float())
         if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise ValueError("the image must be an (H, W, 3) uint8 RGB array")
+        if image.size == 0:
+            raise ValueError(f"the image is empty: {image.shape}")
+        if min_score is not None and not 0.0 <= min_score <= 1.0:
+            raise ValueError(f"min_score must lie in [0, 1], not be {min_score}")
         measured = None if depth is None else _checked_depth(depth, image.shape[:2])
         pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255.0
         threshold = self.settings.detection.score if min_score is None else min_score
@@ -324,15 +329,6 @@ def _device(name: str) -> torch.device:
         if device.index is not None:
             torch.cuda.set_device(device)
     return device
-
-
-def _checked_camera(camera: ArrayLike) -> Tensor:
-    K = np.asarray(camera, dtype=np.float64)
-    if K.shape != (3, 3) or not np.isfinite(K).all() or K[0, 0] <= 0 or K[1, 1] <= 0:
-        raise ValueError("the camera must be a 3 x 3 matrix [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] in pixels")
-    if np.abs(K[2] - (0, 0, 1)).max() > 1e-6 or K[0, 1] != 0:
-        raise ValueError("the camera's last row must be 0 0 1 and its skew 0; pass the 3 x 3 intrinsics in pixels")
-    return geometry.from_opencv(torch.from_numpy(K).float())
 
 
 def _checked_depth(depth: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.float32]:

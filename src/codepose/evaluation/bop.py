@@ -8,6 +8,7 @@ Source: `docs/bop_datasets_format.md` of bop_toolkit.
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -64,7 +65,13 @@ class BopModel:
         return load_mesh(self.path, center=False)
 
     def vertices(self) -> Array:
-        """Reads the vertices as they stand in the file, (V, 3) mm: what the vertex-wise errors are defined on."""
+        """Reads the vertices as they stand in the file, (V, 3) mm: what the vertex-wise errors are defined on.
+
+        Raises:
+            BopError: There is no such file.
+        """
+        if not self.path.is_file():
+            raise BopError(f"{self.path} is missing, but its models_info.json names it")
         loaded: Any = trimesh.load(str(self.path), process=False, fix_texture=False, skip_materials=True)
         return np.asarray(loaded.vertices, dtype=np.float64)
 
@@ -127,12 +134,19 @@ class BopImage:
             raise BopError(f"{path} cannot be read: {error}") from None
 
     def depth(self) -> NDArray[np.float32] | None:
-        """Reads (H, W) mm along the optical axis, 0 = not measured; None where the dataset has no depth."""
+        """Reads (H, W) mm along the optical axis, 0 = not measured; None where the dataset has no depth.
+
+        Raises:
+            BopError: The file cannot be read.
+        """
         path = self._file("depth")
         if path is None:
             return None
-        with Image.open(path) as opened:
-            return np.asarray(opened, dtype=np.float32) * np.float32(self.depth_scale)
+        try:
+            with Image.open(path) as opened:
+                return np.asarray(opened, dtype=np.float32) * np.float32(self.depth_scale)
+        except OSError as error:
+            raise BopError(f"{path} cannot be read: {error}") from None
 
     def mask(self, index: int, *, visible: bool = False) -> NDArray[np.bool_] | None:
         """Reads (H, W) of an instance: its whole silhouette, or the visible part; None where there is no file."""
@@ -181,14 +195,19 @@ class BopScene:
             raise BopError(f"{self.folder / 'scene_camera.json'} has no image {im_id}")
         if "cam_K" not in camera:
             raise BopError(f"{self.folder}, image {im_id}: only pinhole cameras (cam_K) are read")
-        return BopImage(
-            scene_id=self.scene_id,
-            im_id=im_id,
-            folder=self.folder,
-            K=np.asarray(camera["cam_K"], dtype=np.float64).reshape(3, 3),
-            depth_scale=float(camera.get("depth_scale", 1.0)),
-            instances=None if self.gt is None else self._instances(str(im_id)),
-        )
+        try:
+            return BopImage(
+                scene_id=self.scene_id,
+                im_id=im_id,
+                folder=self.folder,
+                K=np.asarray(camera["cam_K"], dtype=np.float64).reshape(3, 3),
+                depth_scale=float(camera.get("depth_scale", 1.0)),
+                instances=None if self.gt is None else self._instances(str(im_id)),
+            )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise (
+                error if isinstance(error, BopError) else BopError(f"{self.folder}, image {im_id}: {_words(error)}")
+            ) from None
 
     def _instances(self, key: str) -> tuple[BopInstance, ...]:
         assert self.gt is not None
@@ -249,14 +268,14 @@ class BopDataset:
         if folder is None:
             raise BopError(f"{path} is no BOP dataset: there is no {' or '.join(names)} with a models_info.json")
         found = {}
-        for key, info in sorted(_read_json(folder / "models_info.json").items(), key=lambda item: int(item[0])):
-            number = int(key)
-            file = folder / f"obj_{number:06d}.ply"
+        for key, info in _read_json(folder / "models_info.json").items():
             try:
+                number = int(key)
+                file = folder / f"obj_{number:06d}.ply"
                 found[number] = BopModel(number, file, float(info["diameter"]), symmetry_transforms(info))
             except (AttributeError, KeyError, TypeError, ValueError) as error:
-                raise BopError(f"{folder / 'models_info.json'}, object {key}: {error}") from None
-        return cls(path, found)
+                raise BopError(f"{folder / 'models_info.json'}, object {key}: {_words(error)}") from None
+        return cls(path, dict(sorted(found.items())))
 
     def splits(self) -> list[str]:
         """The folders with scenes in them: "test", "train_pbr", "test_primesense", ..."""
@@ -303,13 +322,22 @@ class BopDataset:
         if split.startswith("test") and file.is_file():
             known = set(self.scene_ids(split))
             fields = ("scene_id", "im_id", "obj_id", "inst_count")
-            listed = [BopTarget(*(int(row[name]) for name in fields)) for row in _read_json(file)]
+            try:
+                listed = [BopTarget(*(int(row[name]) for name in fields)) for row in _read_json(file, list)]
+            except (KeyError, TypeError, ValueError) as error:
+                raise BopError(f"{file}: {_words(error)}") from None
             return [target for target in listed if target.scene_id in known]
         found = []
         for image in self.images(split):
             seen = Counter(i.obj_id for i in image.instances or () if i.visible_fraction >= MIN_VISIBLE)
             found += [BopTarget(image.scene_id, image.im_id, obj_id, n) for obj_id, n in sorted(seen.items())]
         return found
+
+
+def numbered(names: Sequence[str]) -> list[int]:
+    """Returns the `obj_id` of a run's objects: the number in a name such as obj_000005, else the place, from 1."""
+    found = [re.fullmatch(r"obj_(\d+)", name) for name in names]
+    return [int(match[1]) if match else place for place, match in enumerate(found, start=1)]
 
 
 def to_bop_box(box: ArrayLike) -> list[float]:
@@ -329,8 +357,15 @@ def from_bop_box(values: Sequence[float] | None) -> Array | None:
     return np.array([x, y, x + w + 1.0, y + h + 1.0])
 
 
-def _read_json(path: Path) -> Any:
+def _read_json(path: Path, kind: type = dict) -> Any:
     try:
-        return json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError) as error:
+        values = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
         raise BopError(f"{path} cannot be read: {error}") from None
+    if not isinstance(values, kind):
+        raise BopError(f"{path} must hold a {kind.__name__}, not a {type(values).__name__}")
+    return values
+
+
+def _words(error: Exception) -> str:
+    return f"there is no {error.args[0]!r}" if isinstance(error, KeyError) else str(error)

@@ -275,6 +275,11 @@ class _Judge:
 
     def view(self, image: BopImage, pixels: NDArray[np.uint8]) -> _View:
         depth = image.depth()
+        if depth is not None and depth.shape != pixels.shape[:2]:
+            raise BopError(
+                f"{image.folder}, image {image.im_id}: its depth is {depth.shape[1]} x {depth.shape[0]}, its colours "
+                f"{pixels.shape[1]} x {pixels.shape[0]}"
+            )
         measured = None if depth is None else torch.from_numpy(depth).to(self.device)
         return _View(image, torch.from_numpy(image.K).to(self.device), pixels.shape[:2], measured)
 

@@ -71,7 +71,8 @@ def write_results(path: str | Path, results: Iterable[PoseResult]) -> None:
         if times.setdefault((r.scene_id, r.im_id), r.time) != r.time:
             raise BopError(f"scene {r.scene_id}, image {r.im_id}: all poses of an image must have the same time")
         R, t = (" ".join(repr(v) for v in np.asarray(x, float).flatten().tolist()) for x in (r.R_cam_obj, r.t_cam_obj))
-        lines.append(f"{r.scene_id},{r.im_id},{r.obj_id},{r.score!r},{R},{t},{r.time!r}")
+        numbers = f"{int(r.scene_id)},{int(r.im_id)},{int(r.obj_id)},{float(r.score)!r}"  # NumPy's repr has its type
+        lines.append(f"{numbers},{R},{t},{float(r.time)!r}")
     write_atomically(Path(path), "\n".join(lines) + "\n")
 
 

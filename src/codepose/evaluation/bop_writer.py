@@ -32,8 +32,8 @@ from codepose.synthesis.scenes import SceneSource, Split
 from codepose.synthesis.world import ObjectModel, World
 from codepose.training.run import write_atomically
 
-DEPTH_SCALE = 0.1
-"""mm a stored step: 16 bits reach to 6,553.5 mm; what lies further is stored as 0, not measured."""
+_DEPTH_SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+"""mm a stored step: 16 bits reach to 6,553.5 mm, ..., 655 m; what lies further is stored as 0, not measured."""
 SCENE_IMAGES = 1000
 """Images a scene folder, as in BOP's own synthetic training data."""
 
@@ -105,7 +105,7 @@ def _camera(world: World) -> dict[str, float | int]:
     return {
         "cx": float(K[0, 2]),
         "cy": float(K[1, 2]),
-        "depth_scale": DEPTH_SCALE,
+        "depth_scale": depth_scale(world),
         "fx": float(K[0, 0]),
         "fy": float(K[1, 1]),
         "height": size,
@@ -160,7 +160,8 @@ class _Scene:
     def add(self, scenes: SceneBatch, standing: Instances) -> None:
         """Writes a batch's pictures and keeps the labels of what is ``standing`` there, image by image."""
         assert scenes.depth is not None
-        size, stored = scenes.images.shape[-1], _stored_depth(scenes.depth)
+        size, scale = scenes.images.shape[-1], depth_scale(self.world)
+        stored = _stored_depth(scenes.depth, scale)
         rgb = (scenes.images * 255.0).round().byte().permute(0, 2, 3, 1).cpu().numpy()
         K = geometry.to_opencv(scenes.K.cpu()).double().flatten().tolist()
         for i, item in enumerate(scenes.index.tolist()):
@@ -168,7 +169,7 @@ class _Scene:
             Image.fromarray(rgb[i]).save(self.folder / "rgb" / name)
             Image.fromarray(stored[i]).save(self.folder / "depth" / name)
             key = str(item - self.first)
-            self.cameras[key] = {"cam_K": K, "depth_scale": DEPTH_SCALE}
+            self.cameras[key] = {"cam_K": K, "depth_scale": scale}
             self.gt[key], self.gt_info[key] = [], []
         silhouettes, margin, visible = _masks(self.world, scenes, standing)
         for n, image in enumerate(standing.image.tolist()):
@@ -238,9 +239,14 @@ def _masks(world: World, scenes: SceneBatch, standing: Instances) -> tuple[NDArr
     return (alone > 0).cpu().numpy(), margin, visible.cpu().numpy()
 
 
-def _stored_depth(depth: Tensor) -> NDArray[np.uint16]:
+def depth_scale(world: World) -> float:
+    """Returns how many mm a step of the stored depth is: a tenth, or as many as bring the background into 16 bits."""
+    return next((scale for scale in _DEPTH_SCALES if world.far <= 65535 * scale), _DEPTH_SCALES[-1])
+
+
+def _stored_depth(depth: Tensor, scale: float) -> NDArray[np.uint16]:
     """Depth in mm as 16-bit steps; 0 where it is too far to be stored."""
-    steps = (depth.double() / DEPTH_SCALE).round()
+    steps = (depth.double() / scale).round()
     stored: NDArray[np.uint16] = torch.where(steps <= 65535, steps, 0.0).cpu().numpy().astype(np.uint16)
     return stored
 

@@ -141,7 +141,8 @@ def overlay(
         mask: (H, W) bool, pixels that the object covers when rendered at the pose.
         box: (4,) xyxy in pixels.
         axis_length_mm: length of the drawn x (red), y (green) and z (blue) axes, mm.
-        inset: (3, h, w) in [0, 1], e.g. the network's reconstruction, for the lower right corner; or None.
+        inset: (3, h, w) in [0, 1], e.g. the network's reconstruction, for the lower right corner; or None. Left out
+            of images less than four pixels high or wide.
         text: lines printed in the upper left corner.
 
     Returns:
@@ -158,8 +159,8 @@ def overlay(
     canvas = Image.fromarray(np.where(contour(mask, width)[..., None], np.array(CONTOUR_COLOR, np.uint8), image))
     _draw_box(canvas, _numbers(box), METHOD_COLORS["joint"], width=width)
     _draw_axes(canvas, _numbers(K), _numbers(R_cam_obj), _numbers(t_cam_obj), axis_length_mm, 2 * width)
-    if inset is not None:
-        side = min(image.shape[:2]) // 4
+    side = min(image.shape[:2]) // 4
+    if inset is not None and side > 0:
         small = Image.fromarray(_to_uint8(inset)).resize((side, side), Image.Resampling.BICUBIC)
         framed = ImageOps.expand(small, border=1, fill=WHITE)
         canvas.paste(framed, (canvas.width - framed.width - GAP, canvas.height - framed.height - GAP))

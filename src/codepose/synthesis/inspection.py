@@ -160,14 +160,14 @@ def _findings(report: MeshReport) -> Iterator[str]:
     limit = ObjectSettings().max_faces
     if report.faces > limit:
         yield (
-            f"{report.faces:,} faces: training reduces them to {limit:,}; type --faces 50000 --save {report.name}.ply "
-            "for a lighter file, --objects.0.max-faces 0 in training to keep them all"
+            f"{report.faces:,} faces: training reduces them to {limit:,}; type --faces 50000 --save "
+            f"{report.name}-light.ply for a lighter file, --objects.0.max-faces 0 in training to keep them all"
         )
     away = float(np.linalg.norm(report.origin_offset))
     if away > 0.5 * report.diameter:
         yield (
             f"the file's origin is {away:,.0f} mm from the part's middle, and poses are given for that origin: type "
-            f"--center --save {report.name}.ply for a copy whose origin is the middle"
+            f"--center --save {report.name}-centered.ply for a copy whose origin is the middle"
         )
     if report.symmetries.any:
         yield (

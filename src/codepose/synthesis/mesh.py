@@ -20,6 +20,7 @@ from codepose.synthesis.textures import colored_triangles
 CREASE_DEG = 35.0  # faces that meet at a larger angle keep a sharp edge between them
 SMALLEST_MM, LARGEST_MM = 5.0, 5000.0
 EXACT_HULL = 4096  # vertices; all pairs of more would take seconds
+_FARTHEST = 1000.0  # sizes from its origin at which a part's surface is still good to 0.01 %
 TYPICAL_MM = 150.0  # the likeliest unit is the one that brings a part nearest to this
 
 MILLIMETRES: dict[Unit, float] = {"mm": 1.0, "cm": 10.0, "m": 1000.0, "inch": 25.4}
@@ -103,12 +104,19 @@ def load_mesh(path: str | Path, *, unit: Unit = "mm", center: bool = True, name:
 
     Raises:
         MeshError: The file is missing, of an unknown kind, damaged, empty or without faces, or the part has
-            no surface or no plausible size.
+            no surface or no plausible size, or it is too far from its origin.
     """
     path = Path(path)
     soup = join_parts(read_parts(path), str(path))
-    if center and len(soup.vertices) and np.isfinite(soup.vertices).all():
-        soup.vertices = soup.vertices - soup.bounds.mean(axis=0)
+    if len(soup.vertices) and np.isfinite(soup.vertices).all():
+        low, high = soup.bounds
+        if center:
+            soup.vertices = soup.vertices - (low + high) / 2
+        elif np.linalg.norm(low + high) / 2 > _FARTHEST * np.linalg.norm(high - low) > 0:
+            raise MeshError(
+                f"{path}: the part is so far from the file's origin that single precision blurs it; type codepose mesh "
+                f"{path} --center --save {path.stem}-centered.ply and use that copy"
+            )
     return mesh_from_trimesh(soup, name or path.stem, unit=unit)
 
 

@@ -9,10 +9,13 @@ from torch import Tensor
 
 from codepose import geometry
 from codepose.synthesis.draws import Draws
+from codepose.synthesis.mesh import MeshError
 from codepose.synthesis.renderer import Instances
 from codepose.synthesis.world import World
 
 _TRIES = 4
+_FEWEST = 10
+"""Pixels of a part that a clean view shows at least."""
 _LEAST = 4.0
 """So many pixels of each side of a truncated box stay in the image."""
 _NEAREST = 0.75
@@ -34,6 +37,25 @@ def draw_views(world: World, draws: Draws, objects: Tensor, tag: str = "") -> Te
         behind = draws.select(mine).chance("behind" + tag, 0.5 if model.opposite else 0.0)
         directions[mine] = torch.where(behind[:, None], -ahead, ahead)
     return geometry.view_rotation(directions, in_plane)
+
+
+def require_visible(world: World) -> None:
+    """Refuses parts so thin that their pictures are black.
+
+    Raises:
+        MeshError: Half of an object's clean views, at Step 1's scale, show hardly a pixel of it.
+    """
+    for index, model in enumerate(world.objects):
+        objects = torch.full((32,), index, device=world.device)
+        draws = Draws(0, "visible", torch.arange(len(objects)), world.device)
+        views = world.clean_views(objects, draw_views(world, draws, objects))
+        seen = float((views.amax(1) > 0).flatten(1).sum(1).float().median())
+        if seen < _FEWEST:
+            raise MeshError(
+                f"{model.label} is so thin that its pictures of {views.shape[-1]} x {views.shape[-1]} px show "
+                f"{seen:.0f} px of it: is the surface whole (codepose mesh)? If so, raise network.crop, and "
+                "data.camera.box_side with it"
+            )
 
 
 def place(world: World, draws: Draws, objects: Tensor, R_view: Tensor, tag: str = "") -> tuple[Tensor, Tensor]:

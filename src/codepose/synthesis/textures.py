@@ -16,6 +16,7 @@ import trimesh
 from numpy.typing import NDArray
 from trimesh.remesh import subdivide_to_size
 from trimesh.visual.color import uv_to_interpolated_color
+from trimesh.visual.material import PBRMaterial
 
 ColorSource = Literal["none", "vertex", "face", "material", "texture"]
 
@@ -111,14 +112,14 @@ def _plain(part: trimesh.Trimesh) -> tuple[NDArray[np.float64], NDArray[np.uint8
 def _textured(part: trimesh.Trimesh, edge: float, most: int) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
     """(G, 3, 3) corners and RGB of a textured part whose longer edges were halved until none exceeds ``edge``."""
     visual: Any = part.visual
-    image = _picture(visual)
+    image, tint = _picture(visual), _tint(visual)
     places, faces = divided(np.hstack([part.vertices, visual.uv]), part.faces, edge, most)
     corners = places[faces]  # (G, 3, 5)
     total, count = np.zeros((len(places), 3)), np.bincount(faces.reshape(-1), minlength=len(places))
     for weights in _AROUND:
         for corner in range(3):
             uv = np.einsum("k,gkc->gc", np.roll(weights, corner), corners[..., 3:])
-            seen = uv_to_interpolated_color(uv, image)[:, :3]
+            seen = uv_to_interpolated_color(uv, image)[:, :3] * tint
             total += np.stack([np.bincount(faces[:, corner], c, len(places)) for c in seen.T], axis=1)
     mean = np.round(total / (len(_AROUND) * np.maximum(count, 1))[:, None]).astype(np.uint8)
     return corners[..., :3], mean[faces]
@@ -136,9 +137,27 @@ def _picture(visual: Any) -> Any | None:
     return image
 
 
+def _tint(visual: Any) -> NDArray[np.float64]:
+    """(3,) what a texture's colours are multiplied with: glTF's factor, to the eye."""
+    factor = getattr(visual.material, "baseColorFactor", None)
+    if factor is None or np.array_equal(factor, trimesh.visual.color.DEFAULT_COLOR):  # what trimesh writes for "none"
+        return np.ones(3)
+    return _displayed(factor) / 255.0
+
+
 def _plain_color(visual: Any) -> NDArray[np.uint8] | None:
     """(3,) RGB of a material without a picture, None where it names no colour."""
+    if isinstance(visual.material, PBRMaterial):
+        factor = visual.material.baseColorFactor
+        return None if factor is None else _displayed(factor).round().astype(np.uint8)
     plain = getattr(visual.material, "main_color", None)
     if plain is None or np.array_equal(plain, trimesh.visual.color.DEFAULT_COLOR):
         return None
     return np.asarray(plain, np.uint8)[:3]
+
+
+def _displayed(factor: Any) -> NDArray[np.float64]:
+    """(3,) sRGB in [0, 255] of glTF's base colour factor, which counts light (linear, in [0, 255])."""
+    light = np.asarray(factor, np.float64)[:3] / 255.0
+    shown: NDArray[np.float64] = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    return 255.0 * shown

@@ -1,0 +1,84 @@
+"""Predictions as a BOP results file: which object, scene and image each row is of."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from codepose.apps.sources import Photo, Source
+from codepose.config_data import ConfigError
+from codepose.estimation.detection import Detection
+from codepose.evaluation.bop import numbered
+from codepose.evaluation.bop_results import PoseResult, write_results
+from codepose.training.run import Run
+
+
+@dataclass
+class BopFile:
+    """A results file that grows until it is written.
+
+    Attributes:
+        path: Where it goes.
+        obj_ids: The dataset's numbers of the run's objects.
+        places: Scene and image of the photos that lie in a dataset, as SCENE/rgb/IMAGE.png.
+    """
+
+    path: Path
+    obj_ids: Sequence[int]
+    places: Mapping[Source, tuple[int, int]]
+    _rows: list[PoseResult] = field(default_factory=list)
+
+    @classmethod
+    def new(cls, path: Path, run: Run, obj_ids: Sequence[int], sources: Sequence[Source]) -> BopFile:
+        """Checks, before anything is predicted, that the file can be written.
+
+        Args:
+            path: Of the file.
+            run: Whose objects are found.
+            obj_ids: One number for each; none = those in their names, such as obj_000005, else 1, 2, ...
+            sources: All that will be looked at.
+
+        Raises:
+            ConfigError: It is a folder, there is not one number an object, or two photos are the same image.
+        """
+        if path.is_dir() or not path.name:
+            raise ConfigError(f"--bop {path} is a folder: name a CSV file")
+        names = [one.name for one in run.settings.objects]
+        if obj_ids and len(obj_ids) != len(names):
+            raise ConfigError(f"--obj-ids: the run has {len(names)} objects ({', '.join(names)}), not {len(obj_ids)}")
+        places: dict[Source, tuple[int, int]] = {}
+        first: dict[tuple[int, int], Source] = {}
+        for source in sources:
+            place = _place(source)
+            if place is None:
+                continue
+            other = first.setdefault(place, source)
+            if other is not source:
+                raise ConfigError(
+                    f"--bop: {other.path} and {source.path} are both image {place[1]} of scene {place[0]}: predict on "
+                    "one split at a time"
+                )
+            places[source] = place
+        return cls(path, obj_ids or numbered(names), places)
+
+    def add(self, source: Source, found: Sequence[Detection], seconds: float, line: int) -> None:
+        """Keeps one image's poses; ``line`` numbers an image that lies in no dataset, in scene 0."""
+        scene, image = self.places.get(source, (0, line))
+        for one in found:
+            number = self.obj_ids[one.object_index]
+            self._rows.append(PoseResult(scene, image, number, one.score, one.R_cam_obj, one.t_cam_obj, seconds))
+
+    def write(self) -> None:
+        """Writes what was kept."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_results(self.path, self._rows)
+
+
+def _place(source: Source) -> tuple[int, int] | None:
+    """Scene and image of a photo in a BOP dataset."""
+    if not isinstance(source, Photo):
+        return None
+    found = re.search(r"(\d+)/(?:rgb|gray)/(\d+)\.\w+$", source.path.resolve().as_posix())
+    return None if found is None else (int(found[1]), int(found[2]))
