@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +17,7 @@ from codepose.apps.cli import COMMANDS
 from codepose.apps.commands import COMMAND_OPTIONS
 from codepose.apps.options import starting_settings, with_meshes
 from codepose.config import Settings
-from codepose.config_files import load_settings
+from codepose.config_files import load_preset, load_settings
 from codepose.networks.build import build_joint
 from codepose.training.run import Run
 
@@ -101,3 +103,36 @@ def test_the_example_runs(tiny_settings: Settings, tmp_path: Path, capsys) -> No
     exec(code, names)
     names["main"](str(tmp_path / "run"), count=3)
     assert capsys.readouterr().out.count("\n") == 3
+
+
+def flat(values: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Every setting of a dumped preset by its name, of several objects the first one's."""
+    if isinstance(values, dict):
+        for key, value in values.items():
+            yield from flat(value, f"{path}.{key}" if path else key)
+    elif path == "objects":
+        yield from flat(values[0], "objects.0")
+    elif path.endswith(".phases"):
+        shares = (f"{phase['epochs']:g}: {', '.join(phase['train'])}" for phase in values)
+        yield path, "; ".join(shares) or "none"
+    elif isinstance(values, tuple):
+        yield path, ", ".join(f"{value:g}" for value in values)
+    else:
+        yield path, f"{values:g}" if isinstance(values, float) else str(values)
+
+
+def preset_table() -> str:
+    """The table of docs/presets.md."""
+    names = ("paper-128-t1", "quick", "cpu", "robust")
+    presets = [dict(flat(load_preset(name).model_dump())) for name in names]
+    skipped = ("name", "checkpoint_every", "validations")  # of no weight
+    rows = [f"| setting | {' | '.join(names)} |", "|---|---|---|---|---|"]
+    for key in presets[0]:
+        values = [preset[key] for preset in presets]
+        if len(set(values)) > 1 and key.split(".")[-1] not in skipped:
+            rows.append(f"| `{key}` | {' | '.join(values)} |")
+    return "\n".join(rows)
+
+
+def test_the_presets_page_is_true() -> None:
+    assert preset_table() in (ROOT / "docs" / "presets.md").read_text()
