@@ -188,7 +188,7 @@ class BopScene:
         """Returns one image.
 
         Raises:
-            BopError: The scene has no such image, or it has no pinhole camera.
+            BopError: The scene has no such image, it has no pinhole camera, or its camera or labels are damaged.
         """
         camera = self.cameras.get(str(im_id))
         if camera is None:
@@ -204,10 +204,10 @@ class BopScene:
                 depth_scale=float(camera.get("depth_scale", 1.0)),
                 instances=None if self.gt is None else self._instances(str(im_id)),
             )
+        except BopError:
+            raise
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise (
-                error if isinstance(error, BopError) else BopError(f"{self.folder}, image {im_id}: {_words(error)}")
-            ) from None
+            raise BopError(f"{self.folder}, image {im_id}: {_words(error)}") from None
 
     def _instances(self, key: str) -> tuple[BopInstance, ...]:
         assert self.gt is not None
