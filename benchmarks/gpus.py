@@ -114,7 +114,8 @@ def main() -> None:
     for latent in (128, 4096):
         settings = override(load_preset(f"paper-{latent}-t1"), {"precision": "bf16"})
         if quick:
-            settings = override(settings, {"network.width": 0.125, "network.crop": 32, "data.camera.image_size": 128})
+            small = {"data.camera.image_size": 128, "data.camera.focal": 75.0, "data.camera.box_side": [20, 33]}
+            settings = override(settings, small | {"network.width": 0.125, "network.crop": 32})
         for name in ("step1", "step2", "detector", "original"):
             shared = name in ("detector", "original") and latent == 4096
             load = loads[name, 128] if shared else load_of(settings, name)

@@ -159,6 +159,12 @@ def test_the_plain_z_buffer_sees_what_the_ray_caster_sees(world: World) -> None:
         np.testing.assert_allclose(painted[both], depth[both], rtol=1e-5)
 
 
+def test_the_gpus_table_runs_with_tiny_networks(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setattr(sys, "argv", ["gpus", "--quick"])
+    gpus.main()
+    assert "step2, 4096-D:" in capsys.readouterr().out
+
+
 def test_the_time_on_many_gpus_follows_from_the_work() -> None:
     """Ten iterations of eight images; on 64 GPUs the batch becomes 64, and the all-reduce costs what it moves."""
     plan = StageSettings(batch=8, epochs=1.0, optimizer=OptimizerSettings(name="sgd"))

@@ -237,8 +237,6 @@ def test_unknown_key_is_named(text: str, key: str, tmp_path: Path) -> None:
         ("data: {occlusion: {others: -1}}", "data.occlusion.others"),
         ("data: {augmentation: {noise: -0.1}}", "data.augmentation.noise"),
         ("refinement: {rounds: -1}", "refinement.rounds"),
-        ("codebook: {canvas: 100}", "codebook.canvas"),
-        ("codebook: {canvas: 64}", "codebook.canvas"),
         ("objects: []", "objects"),
         ("objects: [{mesh: a/part.stl}, {mesh: b/part.stl}]", "part"),
         ("objects: [{mesh: a.stl, label: x}, {mesh: b.stl, label: x}]", "objects"),
@@ -366,7 +364,6 @@ def test_a_file_on_the_command_line_changes_quick_and_brings_its_own_paths(tmp_p
         ({"data.camera.focal": 20.0}, "data.camera.focal"),
         ({"data.camera.focal": float("inf")}, "data.camera.focal"),
         ({"data.camera.image_size": 96, "data.camera.box_side": [40, 60]}, "no smaller than network.crop"),
-        ({"codebook.canvas": 400}, "codebook.canvas"),
         ({"network.anchor_sizes": []}, "network.anchor_sizes"),
         ({"network.aspect_ratios": [0.0]}, "network.aspect_ratios"),
         ({"network.roi_samples": 3}, "network.roi_samples"),
@@ -377,6 +374,13 @@ def test_a_file_on_the_command_line_changes_quick_and_brings_its_own_paths(tmp_p
 def test_what_cannot_be_trained_is_refused_at_once(changes: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(says)):
         override(Settings(), changes)
+
+
+@pytest.mark.parametrize("crop", [48, 64, 80, 144])
+def test_crops_of_any_size_have_a_canvas(crop: int) -> None:
+    settings = override(load_preset("quick"), {"network.crop": crop})
+    assert crop <= settings.view_canvas <= max(128, crop)
+    assert (settings.view_canvas - crop) / 2 % 16 == 0
 
 
 @pytest.mark.parametrize(("size", "canvas"), [(512, 512), (400, 384), (416, 416), (128, 128)])

@@ -148,8 +148,8 @@ class CodebookSettings(Frozen):
     translation: Literal["exact", "aae"] = "exact"
     """'aae': the original's formula; 'exact': that, then corrected for the perspective off the axis (29)."""
     canvas: Whole = 0
-    """Side in pixels of the black canvas of the joint network's views; 0 = the scene's size (27), or a little less, so
-    that the views lie on the encoder's grid."""
+    """Side in pixels of the black canvas of the joint network's views; 0 = the scene's size (27). A little less
+    is taken where the view in its middle would not lie on the encoder's grid."""
 
 
 class RefinementSettings(Frozen):
@@ -220,8 +220,8 @@ class Settings(Frozen):
     @property
     def view_canvas(self) -> int:
         """Side in pixels of the black canvas on which the joint network sees the codebook's views (27)."""
-        size, crop = self.data.camera.image_size, self.network.crop
-        return self.codebook.canvas or size - (size - crop) % _VIEW_STEP
+        size, crop = self.codebook.canvas or self.data.camera.image_size, self.network.crop
+        return max(crop, size - (size - crop) % _VIEW_STEP)
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
@@ -236,7 +236,7 @@ class Settings(Frozen):
         return self
 
     def _check_sizes(self) -> None:
-        camera, crop, canvas = self.data.camera, self.network.crop, self.codebook.canvas
+        camera, crop = self.data.camera, self.network.crop
         if camera.image_size % 16:
             raise ValueError("data.camera.image_size must be a multiple of 16, the encoder's stride")
         if camera.image_size < crop:
@@ -248,8 +248,6 @@ class Settings(Frozen):
                 f"data.camera.focal: with {camera.focal:g} px the camera is in the part where it fills network.crop; "
                 f"at least {_NEAREST * crop / self.data.pad:.0f}"
             )
-        if canvas and (canvas < crop or (canvas - crop) % _VIEW_STEP):
-            raise ValueError(f"codebook.canvas must be 0, or network.crop and a multiple of {_VIEW_STEP} more")
 
     def _check_stages(self) -> None:
         for name, stage in (("step1", self.step1), ("original", self.original), ("detector", self.detector)):

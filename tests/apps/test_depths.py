@@ -115,15 +115,30 @@ def test_one_depth_image_is_not_taken_for_two_photos(run: Path, photos: Path, tm
     assert "a.jpg have one name" in capsys.readouterr().err
 
 
-def test_a_folder_of_photos_and_their_depth_images(run: Path, tmp_path: Path, given: list[Any]) -> None:
-    """The depth images in it are no photos."""
+@pytest.mark.parametrize(("photo", "depth"), [("jpg", "png"), ("png", "tiff"), ("png", "npy")])
+def test_a_folder_of_photos_and_their_depth_images(
+    run: Path, tmp_path: Path, given: list[Any], photo: str, depth: str
+) -> None:
+    """The depth images in it are no photos, and the photos no depth images."""
     folder = tmp_path / "both"
     folder.mkdir()
+    values = np.full((96, 128), 900, np.uint16)
     for name in "ab":
-        Image.new("RGB", (128, 96)).save(folder / f"{name}.jpg")
-        Image.fromarray(np.full((96, 128), 900, np.uint16)).save(folder / f"{name}.png")
+        Image.new("RGB", (128, 96)).save(folder / f"{name}.{photo}")
+        if depth == "npy":
+            np.save(folder / f"{name}.npy", values)
+        else:
+            Image.fromarray(values).save(folder / f"{name}.{depth}")
     assert predict(run, tmp_path, folder, "--depth", folder) == 0
     assert [float(depth.min()) for depth in given] == [900.0, 900.0]
+
+
+def test_depth_images_alone_are_no_photos(run: Path, tmp_path: Path, capsys) -> None:
+    values = np.full((96, 128), 900, np.uint16)
+    for suffix in ("png", "tiff"):
+        Image.fromarray(values).save(tmp_path / f"a.{suffix}")
+    assert predict(run, tmp_path, tmp_path / "a.png", tmp_path / "a.tiff", "--depth", tmp_path) == 1
+    assert "there are depth images, but no photo" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -156,15 +156,16 @@ def test_bop_results_are_numbered_by_the_path(run: Path, photos: Path, tmp_path:
 
 
 def test_bop_results_know_the_dataset_from_inside_it(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scene = tmp_path / "bop" / "test" / "000002"
     (scene / "rgb").mkdir(parents=True)
     Image.fromarray(picture(0)).save(scene / "rgb" / "000003.png")
+    (scene / "rgb" / "000004.png").symlink_to(photos / "a.png")
     monkeypatch.chdir(scene)
     table = tmp_path / "results.csv"
-    predict(run, tmp_path / "out", "rgb/000003.png", "--bop", table, "--obj-ids", "7")
-    assert {(r.scene_id, r.im_id, r.obj_id) for r in read_results(table)} == {(2, 3, 7)}
+    predict(run, tmp_path / "out", "rgb", "--bop", table, "--obj-ids", "7")
+    assert {(r.scene_id, r.im_id, r.obj_id) for r in read_results(table)} == {(2, 3, 7), (2, 4, 7)}
 
 
 def test_bop_results_that_cannot_be_written_are_refused_at_once(run: Path, tmp_path: Path, capsys) -> None:
@@ -177,6 +178,8 @@ def test_bop_results_that_cannot_be_written_are_refused_at_once(run: Path, tmp_p
     for arguments, says in (
         ((*photos, "--bop", tmp_path / "results.csv"), "are both image 0 of scene 1"),
         ((photos[0], "--bop", tmp_path), "is a folder: name a CSV file"),
+        ((photos[0], "--bop", photos[0] / "results.csv"), "000000.png"),
+        ((photos[0], "--obj-ids", "1"), "--obj-ids goes with --bop"),
         (
             (photos[0], "--bop", tmp_path / "results.csv", "--obj-ids", "1", "2"),
             "the run has 1 objects (hammer), not 2",

@@ -175,7 +175,11 @@ def test_numbers_and_fields_of_view() -> None:
         ("camera.json", json.dumps({"K": K.tolist(), "camera_model": "OPENCV_FISHEYE", "k1": 0.1}), "OPENCV_FISHEYE"),
         ("camera.json", json.dumps({"K": K.tolist(), "model": "fisheye", "dist": [0.1, 0, 0, 0]}), "photos first"),
         ("camera.json", json.dumps({"K": K.tolist(), "projection_type": "fisheye"}), "photos first"),
-        ("camera.json", json.dumps({"K": K.tolist(), "model": "distortion.inverse_brown_conrady"}), "photos first"),
+        (
+            "camera.json",
+            json.dumps({"K": K.tolist(), "model": "distortion.inverse_brown_conrady", "coeffs": [0.1, 0, 0, 0, 0]}),
+            "photos first",
+        ),
         ("camera.yaml", "{camera_model: kannala_brandt4, fx: 9, fy: 9, cx: 4, cy: 4}", "photos first"),
         ("camera.json", json.dumps({"K": (-K).tolist()}), "fx, fy > 0"),
         ("camera.json", json.dumps({"K": [[500, 9, 320], [0, 510, 240], [0, 0, 1]]}), "no skew"),
@@ -195,13 +199,27 @@ def test_files_that_are_no_camera_are_named_with_the_reason(
 
 
 def test_realsenses_names_are_read(tmp_path: Path) -> None:
-    """And a camera's own name is no lens model; distances are no distortion."""
     values = {"fx": 500, "fy": 510, "cx": 320, "cy": 240, "model": "distortion.brown_conrady", "coeffs": list(LENS)}
     camera = read_camera(written(tmp_path, "camera.json", json.dumps(values)))
     assert isinstance(camera, Camera)
     assert camera.distortion == LENS
-    named = {"K": K.tolist(), "model": "Intel RealSense D435", "distance_to_table": 700, "radial_distortion": [0, 0]}
-    assert read_camera(written(tmp_path, "named.json", json.dumps(named))).distortion == ()  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"model": "Intel RealSense D435", "distance_to_table": 700, "radial_distortion": [0, 0]},
+        {"model": "distortion.inverse_brown_conrady", "coeffs": [0, 0, 0, 0, 0]},
+        {"model": "OmniVision OV9281", "lens_model": "Meike 12mm", "camera_model": "Basler acA2440"},
+        {"camera_model": "SIMPLE_RADIAL", "distortion_model": "rectified"},
+        {"undistorted": True, "distorted": True, "min_dist": 0.3, "disk1": 3},
+        {"radial_distortion": [[0], [0, 0]]},
+    ],
+)
+def test_what_says_nothing_of_the_lens_is_no_lens(tmp_path: Path, values: dict[str, object]) -> None:
+    camera = read_camera(written(tmp_path, "camera.json", json.dumps({"K": K.tolist()} | values)))
+    assert isinstance(camera, Camera)
+    assert camera.distortion == ()
 
 
 def test_opencvs_arrays_are_taken_as_they_are() -> None:

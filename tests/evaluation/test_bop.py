@@ -606,6 +606,21 @@ def test_boxes_there_and_back() -> None:
 def test_objects_are_numbered_by_their_names() -> None:
     assert bop.numbered(["obj_000005", "obj_12"]) == [5, 12]
     assert bop.numbered(["can", "bracket"]) == [1, 2]
+    assert bop.numbered(["obj_000005", "can"]) == [1, 2]  # which is the can?
+    assert bop.numbered(["obj_000002", "obj_000002"]) == [1, 2]
+
+
+def test_written_objects_keep_the_numbers_of_their_names(
+    make_settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    """A dataset of a run on two objects of another one is numbered as that one is."""
+    parts = [{"mesh": "hammer", "label": "obj_000007"}, {"mesh": str(BRACKET), "label": "obj_000003"}]
+    write_dataset(World(make_settings(objects=parts)), tmp_path / "two", split="val", images=4)
+    dataset = BopDataset.open(tmp_path / "two")
+    assert list(dataset.models) == [3, 7]
+    assert dataset.models[7].diameter > dataset.models[3].diameter  # the hammer's
+    seen = {instance.obj_id for image in dataset.images("val") for instance in image.instances or ()}
+    assert seen <= {3, 7}
 
 
 def test_results_of_numpy_numbers_can_be_read_again(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_bodies_that_touch_leave_no_hole(tmp_path: Path) -> None:
 def test_an_origin_far_away(tmp_path: Path) -> None:
     report = inspect(saved(box().apply_translation((0.0, 0.0, 400.0)), tmp_path / "part.ply"))
     assert finding(report, "400 mm from the part's middle").endswith(
-        "type --center --save part.ply for a copy whose origin is the middle"
+        "type --center --save part-centered.ply for a copy whose origin is the middle"
     )
 
 
@@ -180,3 +180,16 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "part.obj").write_text("v 0 0 0\n")
     with pytest.raises(MeshError):
         inspect(tmp_path / "part.obj")
+
+
+def test_a_part_far_away_is_looked_at_where_it_lies(tmp_path: Path) -> None:
+    """In single precision a box a thousand kilometres off has steps of 64 mm, and no symmetry."""
+    box = trimesh.creation.box(extents=(100.0, 60.0, 20.0))
+    corners = "".join(f"v {x + 1e9:.3f} {y:.3f} {z:.3f}\n" for x, y, z in box.vertices)
+    path = tmp_path / "plant.obj"
+    path.write_text(corners + "".join(f"f {a + 1} {b + 1} {c + 1}\n" for a, b, c in box.faces))
+    report = inspect(path)
+    assert report.diameter == pytest.approx(np.linalg.norm((100, 60, 20)), rel=1e-4)
+    assert len(report.symmetries.discrete) == 3
+    np.testing.assert_allclose(report.symmetries.discrete[0] @ [1e9, 0, 0, 1], [1e9, 0, 0, 1], atol=1.0)
+    assert any("--center --save plant-centered.ply" in finding for finding in report.findings)

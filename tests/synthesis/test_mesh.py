@@ -167,6 +167,12 @@ def test_a_colour_factor_without_texture_gives_its_colour(tmp_path: Path) -> Non
     np.testing.assert_array_equal(np.round(mesh.colors * 255), np.tile([56, 229, 96], (24, 1)))
 
 
+def test_a_glb_without_a_material_is_grey(tmp_path: Path) -> None:
+    source = box()
+    source.visual = trimesh.visual.TextureVisuals(uv=np.full((8, 2), 0.5))
+    np.testing.assert_allclose(load_mesh(saved(source, tmp_path / "part.glb")).colors, 0.6)
+
+
 def test_a_colour_factor_dyes_the_texture(tmp_path: Path) -> None:
     """glTF multiplies them: white times red is red."""
     source = box()

@@ -169,7 +169,8 @@ def _own_ids(run: Run, dataset: BopDataset) -> list[int]:
 
     names = [one.name for one in run.settings.objects]
     ids = numbered(names)
-    if ids == list(range(1, len(names) + 1)) and len(dataset.models) > len(names) and "obj_000001" not in names:
+    named = all(re.fullmatch(r"obj_\d+", name) for name in names)
+    if not named and len(dataset.models) > len(names):
         raise BopError(
             f"{dataset.path} has the objects {', '.join(str(number) for number in dataset.models)}: which of them is "
             f"{names[0]!r}? Name one number for each of the run's objects: --obj-ids"

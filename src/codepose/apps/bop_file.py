@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -42,12 +43,15 @@ class BopFile:
 
         Raises:
             ConfigError: It is a folder, there is not one number an object, or two photos are the same image.
+            OSError: Its folder cannot be made.
         """
         if path.is_dir() or not path.name:
             raise ConfigError(f"--bop {path} is a folder: name a CSV file")
         names = [one.name for one in run.settings.objects]
         if obj_ids and len(obj_ids) != len(names):
             raise ConfigError(f"--obj-ids: the run has {len(names)} objects ({', '.join(names)}), not {len(obj_ids)}")
+        if len(set(obj_ids)) < len(obj_ids):
+            raise ConfigError("--obj-ids: each object has a number of its own")
         places: dict[Source, tuple[int, int]] = {}
         first: dict[tuple[int, int], Source] = {}
         for source in sources:
@@ -61,6 +65,7 @@ class BopFile:
                     "one split at a time"
                 )
             places[source] = place
+        path.parent.mkdir(parents=True, exist_ok=True)
         return cls(path, obj_ids or numbered(names), places)
 
     def add(self, source: Source, found: Sequence[Detection], seconds: float, line: int) -> None:
@@ -72,7 +77,6 @@ class BopFile:
 
     def write(self) -> None:
         """Writes what was kept."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         write_results(self.path, self._rows)
 
 
@@ -80,5 +84,5 @@ def _place(source: Source) -> tuple[int, int] | None:
     """Scene and image of a photo in a BOP dataset."""
     if not isinstance(source, Photo):
         return None
-    found = re.search(r"(\d+)/(?:rgb|gray)/(\d+)\.\w+$", source.path.resolve().as_posix())
+    found = re.search(r"(\d+)/(?:rgb|gray)/(\d+)\.\w+$", Path(os.path.abspath(source.path)).as_posix())  # links stay
     return None if found is None else (int(found[1]), int(found[2]))

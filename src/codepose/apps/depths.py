@@ -49,26 +49,33 @@ class Depths:
         if not 0.0 < scale < float("inf"):
             raise ConfigError(f"--depth-scale is what a stored depth is multiplied with to give mm, not {scale:g}")
         depths = cls(path, scale)
-        first: dict[Path, Source] = {}
+        first: dict[Path, Path] = {}
         for source in depths.photos(sources):
-            other = first.setdefault(depths._candidates(source)[0], source)
-            if other is not source:
+            own = _file_of(source)
+            other = first.setdefault(depths._candidates(source)[0], own)
+            if other != own:
                 raise ConfigError(
-                    f"--depth {path}: {other.path} and {source.path} have one name, so that one depth image would be "
-                    "taken for both: go through one folder at a time"
+                    f"--depth {path}: {other} and {own} have one name, so that one depth image would be taken for "
+                    "both: go through one folder at a time"
                 )
         return depths
 
     def photos(self, sources: Sequence[Source]) -> list[Source]:
-        """Returns the sources without those that are another one's depth image, as in a folder that holds both."""
-        files = {source: Path(source.path).resolve() for source in sources if not isinstance(source.path, int)}
+        """Returns the sources without those that are another one's depth image, as in a folder that holds both.
+
+        Raises:
+            ConfigError: There is no other one.
+        """
+        files = {source: _file_of(source) for source in sources}
         depths = {
-            path.resolve()
-            for source in files
-            for path in ([self.path] if self.path.is_file() else self._candidates(source))
-            if path.resolve() != files[source]
+            candidate.resolve()
+            for source in sources
+            for candidate in ([self.path] if self.path.is_file() else self._candidates(source))
         }
-        return [source for source in files if files[source] not in depths]
+        photos = [source for source, file in files.items() if file not in depths or not _is_depth(file)]
+        if not photos:
+            raise ConfigError(f"--depth {self.path}: there are depth images, but no photo")
+        return photos
 
     def of(self, source: Source, width: int, height: int) -> NDArray[np.float32]:
         """Reads a photo's depth image, (height, width) mm, 0 = not measured.
@@ -103,4 +110,19 @@ class Depths:
         raise SourceError(f"it has no depth image {' or '.join(p.name for p in paths)} in {self.path}")
 
     def _candidates(self, source: Source) -> list[Path]:
-        return [self.path / f"{source.name}{suffix}" for suffix in depth_images.SUFFIXES]
+        """The files that may hold a source's depth; the photo itself does not."""
+        named = [self.path / f"{source.name}{suffix}" for suffix in depth_images.SUFFIXES]
+        return [path for path in named if path.resolve() != _file_of(source)]
+
+
+def _file_of(source: Source) -> Path:
+    return Path(str(source.path)).resolve()
+
+
+def _is_depth(path: Path) -> bool:
+    """Whether a file can be read as depth: a photo cannot, with its three channels of eight bits."""
+    try:
+        depth_images.read_depth(path)
+    except OSError:
+        return False
+    return True

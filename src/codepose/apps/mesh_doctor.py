@@ -39,7 +39,8 @@ def mesh(options: MeshDoctor) -> int:
     _print_report(report)
     if not report.usable:
         return 1
-    part = decimate(resolve(options.mesh, unit=report.unit, center=options.center), options.faces)
+    centered = options.center or options.save is None  # the sheet shows it in the middle, wherever it lies
+    part = decimate(resolve(options.mesh, unit=report.unit, center=centered), options.faces)
     if options.center:
         part = part.moved(-part.center)
     title = f"{part.name}: {_size(report.size)} mm, {len(part.faces):,} faces"

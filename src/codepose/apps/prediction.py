@@ -55,6 +55,8 @@ def predict_images(options: Predict) -> int:
         depths = Depths.find(options.depth, options.depth_scale, everything)
         everything = depths.photos(everything)
     run = Run.open(options.run)
+    if options.obj_ids and options.bop is None:
+        raise ConfigError("--obj-ids goes with --bop: it numbers the objects in that file")
     results = None if options.bop is None else BopFile.new(options.bop, run, options.obj_ids, everything)
     predictor = Predictor(_estimator(run, options), camera, options, depths)
     overlay = Overlay(World(run.settings))

@@ -30,11 +30,15 @@ _COEFFICIENTS = (
     *("coefficients", "coeffs", "coefs", "distortionparameters", "distortionparams", "lensdistortion"),
 )
 """Names under which their list is found."""
-_MODELS = ("", "none", "pinhole", "perspective", "opencv", "plumbbob", "rationalpolynomial", "radtan", "brownconrady")
+_POLYNOMIAL = ("plumbbob", "rationalpolynomial", "radtan", "brownconrady", "opencv", "fullopencv", "brown")
 """Names of OpenCV's own lens model, as letters; RealSense's is distortion.brown_conrady."""
-_OTHER_MODELS = re.compile("fisheye|equidist|kannala|theta|omni|mei|unified|scaramuzza|inverse|division|spherical")
-_UNREAD = re.compile(r"dist(?!ance)|coef|radial|tangential|k\d+$")
-"""Names that speak of a lens."""
+_NO_LENS = ("", "none", "pinhole", "perspective", "simplepinhole", "rectified")
+_RADIAL = ("simpleradial", "radial")
+"""COLMAP's, of which OpenCV's is an extension."""
+_NO_PINHOLE = {"fisheye", "equidistant", "kannala", "ftheta", "theta", "omni", "omnidirectional", "mei", "unified"}
+_NO_PINHOLE |= {"scaramuzza", "spherical", "equirectangular", "division"}
+_LENS_NAMES = re.compile(r"(lens|camera)?(dist(?!ance)|coef|radial|tangential)|k\d+$")
+"""How names begin that speak of a lens."""
 _UNSUPPORTED = "is not supported: undistort the photos first, and give the K of the result"
 
 
@@ -106,7 +110,8 @@ def _named(values: Any) -> Calibration:
     if not isinstance(values, dict):
         values = {}
     named = {re.sub(r"[^a-z0-9]", "", str(key).lower()): value for key, value in values.items()}
-    _check_model(named)
+    lens = _lens(named)
+    _check_model(named, lens)
     matrix = _first(named, "cameramatrix", "k", "camk", "intrinsics", "intrinsicmatrix")
     if matrix is not None:
         numbers = _numbers(matrix, "K")
@@ -123,18 +128,19 @@ def _named(values: Any) -> Calibration:
         K,
         int(_number(width, "width")) if width else None,
         int(_number(height, "height")) if height else None,
-        _lens(named),
+        lens,
     )
 
 
-def _check_model(named: dict[str, Any]) -> None:
-    """Refuses lenses that OpenCV's polynomials do not describe; "model" alone may also be the camera's own name."""
-    names = {key: named.get(key) for key in ("distortionmodel", "cameramodel", "projectiontype", "lensmodel", "model")}
-    for key, value in names.items():
-        letters = re.sub(r"[^a-z]", "", str(value or "").lower()).removeprefix("distortion")
-        known = letters in _MODELS or key == "model"
-        if _OTHER_MODELS.search(letters) or not known:
-            raise CameraError(f"the lens model {value!r} {_UNSUPPORTED}")
+def _check_model(named: dict[str, Any], lens: tuple[float, ...]) -> None:
+    """Refuses lenses that OpenCV's polynomials do not describe; without coefficients any pinhole's is one."""
+    for key in ("distortionmodel", "cameramodel", "projectiontype", "lensmodel", "model"):
+        words = re.findall("[a-z]+", str(named.get(key) or "").lower())
+        letters = "".join(words).removeprefix("distortion")
+        other = key == "distortionmodel" and letters not in (*_POLYNOMIAL, *_NO_LENS, *_RADIAL)
+        inverse = {"inverse", "modified"} & set(words)
+        if _NO_PINHOLE & set(words) or (any(lens) and (other or inverse)):
+            raise CameraError(f"the lens model {named[key]!r} {_UNSUPPORTED}")
     if named.get("fisheyemodel"):
         raise CameraError(f"the lens model 'fisheye' {_UNSUPPORTED}")
 
@@ -145,11 +151,18 @@ def _lens(named: dict[str, Any]) -> tuple[float, ...]:
     if listed is not None:
         return tuple(_numbers(listed, "distortion"))
     for name in sorted(named.keys() - set(_LENS)):
-        if _UNREAD.search(name) and not isinstance(named[name], str) and np.any(named[name]):
+        if _LENS_NAMES.match(name) and _says_something(named[name]):
             raise CameraError(f"the lens is described by {name!r}, which is unknown: name it distortion_coefficients")
     if not any(named.get(name) for name in _LENS):
         return ()
     return tuple(_number(named.get(name) or 0.0, name) for name in _LENS)
+
+
+def _says_something(value: Any) -> bool:
+    """Whether a value holds a number other than 0."""
+    if isinstance(value, dict | list):
+        return any(_says_something(item) for item in (value.values() if isinstance(value, dict) else value))
+    return isinstance(value, int | float) and not isinstance(value, bool) and value != 0
 
 
 def _colmap(content: str) -> Calibration:

@@ -335,9 +335,9 @@ class BopDataset:
 
 
 def numbered(names: Sequence[str]) -> list[int]:
-    """Returns the `obj_id` of a run's objects: the number in a name such as obj_000005, else the place, from 1."""
-    found = [re.fullmatch(r"obj_(\d+)", name) for name in names]
-    return [int(match[1]) if match else place for place, match in enumerate(found, start=1)]
+    """Returns the `obj_id` of a run's objects: the numbers in names such as obj_000005, else 1, 2, ..."""
+    found = [int(match[1]) for name in names if (match := re.fullmatch(r"obj_(\d+)", name))]
+    return found if len(set(found)) == len(names) else list(range(1, len(names) + 1))
 
 
 def to_bop_box(box: ArrayLike) -> list[float]:

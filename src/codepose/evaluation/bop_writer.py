@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from codepose import geometry
-from codepose.evaluation.bop import MIN_VISIBLE, TARGETS_FILE, BopError, to_bop_box
+from codepose.evaluation.bop import MIN_VISIBLE, TARGETS_FILE, BopError, numbered, to_bop_box
 from codepose.evaluation.bop_results import json_lines
 from codepose.synthesis.batches import SceneBatch
 from codepose.synthesis.mesh import Mesh, save_mesh
@@ -58,7 +58,8 @@ def write_dataset(
     Models and poses are in the CAD files' own frame, in mm. A dataset may get one split after the other.
 
     Args:
-        world: Objects, camera and settings of the scenes; object i becomes obj_id i + 1.
+        world: Objects, camera and settings of the scenes; object i becomes obj_id i + 1, or the numbers in the objects'
+            names where all have one (obj_000005).
         path: The dataset's folder, made if needed.
         split: "train", "val" or "test"; the last also gets `test_targets_bop19.json`.
         images: How many scenes. Labelled are the target object, first, and its companions if the settings have any;
@@ -120,12 +121,13 @@ def _write_models(path: Path, world: World, symmetries: Sequence[Mapping[str, An
     infos = {}
     if symmetries is None:
         symmetries = [model.cad_symmetries.to_bop() for model in world.objects]
-    for number, (mesh, given) in enumerate(zip(meshes, symmetries, strict=True), start=1):
+    ids = _obj_ids(world)
+    for number, mesh, given in sorted(zip(ids, meshes, symmetries, strict=True), key=lambda item: item[0]):
         infos[str(number)] = _model_info(mesh) | {key: given[key] for key in _SYMMETRIES if key in given}
     folder = path / "models"
     folder.mkdir(parents=True, exist_ok=True)
     _write_once(folder / "models_info.json", json_lines(infos))
-    for number, mesh in enumerate(meshes, start=1):
+    for number, mesh in zip(ids, meshes, strict=True):
         save_mesh(mesh, folder / f"obj_{number:06d}.ply", normals=True)
 
 
@@ -179,7 +181,7 @@ class _Scene:
             for kind, mask in (("mask", inside), ("mask_visib", visible[n])):
                 path = self.folder / kind / f"{im_id:06d}_{len(labels):06d}.png"
                 Image.fromarray(mask.astype(np.uint8) * 255).save(path)
-            labels.append(_label(self.world.objects[index], standing.R[n], standing.t[n], index))
+            labels.append(_label(self.world.objects[index], standing.R[n], standing.t[n], _obj_ids(self.world)[index]))
             infos.append(_info(silhouettes[n], margin, visible[n], inside & (stored[image] > 0)))
 
     def write_labels(self) -> None:
@@ -212,11 +214,15 @@ def _standing(scenes: SceneBatch) -> Instances:
     return Instances.merge([targets, companions.instances()[0]])
 
 
-def _label(model: ObjectModel, R_cam_obj: Tensor, t_cam_obj: Tensor, index: int) -> dict[str, Any]:
+def _obj_ids(world: World) -> list[int]:
+    return numbered([model.label for model in world.objects])
+
+
+def _label(model: ObjectModel, R_cam_obj: Tensor, t_cam_obj: Tensor, obj_id: int) -> dict[str, Any]:
     """One entry of scene_gt.json: the pose of the CAD file's own frame."""
     R, offset = R_cam_obj.cpu().double(), model.offset.double()
     t = t_cam_obj.cpu().double() - R @ offset
-    return {"cam_R_m2c": R.flatten().tolist(), "cam_t_m2c": t.tolist(), "obj_id": index + 1}
+    return {"cam_R_m2c": R.flatten().tolist(), "cam_t_m2c": t.tolist(), "obj_id": obj_id}
 
 
 def _masks(world: World, scenes: SceneBatch, standing: Instances) -> tuple[NDArray[np.bool_], int, NDArray[np.bool_]]:

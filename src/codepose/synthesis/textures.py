@@ -147,13 +147,11 @@ def _tint(visual: Any) -> NDArray[np.float64]:
 
 def _plain_color(visual: Any) -> NDArray[np.uint8] | None:
     """(3,) RGB of a material without a picture, None where it names no colour."""
-    if isinstance(visual.material, PBRMaterial):
-        factor = visual.material.baseColorFactor
-        return None if factor is None else _displayed(factor).round().astype(np.uint8)
-    plain = getattr(visual.material, "main_color", None)
+    of_light = isinstance(visual.material, PBRMaterial)
+    plain = getattr(visual.material, "baseColorFactor" if of_light else "main_color", None)
     if plain is None or np.array_equal(plain, trimesh.visual.color.DEFAULT_COLOR):
         return None
-    return np.asarray(plain, np.uint8)[:3]
+    return _displayed(plain).round().astype(np.uint8) if of_light else np.asarray(plain, np.uint8)[:3]
 
 
 def _displayed(factor: Any) -> NDArray[np.float64]:

@@ -73,8 +73,6 @@ class _Trainer:
         self.clock = Clock(total_steps(stage), stage.settings.time_limit)
         self.step = _resume(stage, run, self.optimizer, self.clock, fabric.device)
         self.validated = int(self.clock.progress(self.step) * stage.settings.validations)
-        if self.step > 0:  # what stood still in the iteration before may move now
-            freeze(stage, phase_at(stage, self.clock.progress(self.step - 1)))
         if len(set(everyones(self.step))) > 1:
             raise RunError(f"{run.path} is not the same for every rank: put it on a disk that all machines share")
         self.log = MetricsLog(run, stage.name, self.step) if rank() == 0 else None
@@ -177,6 +175,7 @@ class _Trainer:
             "optimizer": self.optimizer.state_dict(),
             "used": self.clock.elapsed(),
             "step": self.step,
+            "train": [] if self.phase is None else list(self.phase.train),
             **_random_state(self.fabric.device),
         }
         self.run.save_checkpoint(self.stage.name, state)
@@ -215,7 +214,12 @@ def _resume(stage: Stage, run: Run, optimizer: torch.optim.Optimizer, clock: Clo
     if state is None:
         return 0
     stage.network.load_state_dict(state["network"])
-    optimizer.load_state_dict(state["optimizer"])
+    try:
+        optimizer.load_state_dict(state["optimizer"])
+    except ValueError as error:
+        raise RunError(f"the checkpoint of {stage.name!r} in {run.path} is another codepose's: {error}") from None
+    if state.get("train"):  # what stood still when it was written may move now
+        freeze(stage, Phase(epochs=1.0, train=tuple(state["train"])))
     for parameter, values in optimizer.state.items():  # in the parameter's memory layout, which fused kernels assume
         for name, value in values.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:
