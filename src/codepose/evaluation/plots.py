@@ -67,9 +67,9 @@ def figure3_grid(panels: Mapping[str, Mapping[str, npt.ArrayLike]]) -> Figure:
             axes.plot(THETAS, correct, color=_rgb(colors[name]), linestyle=_style(name), linewidth=2, label=label)
         axes.set(title=title, xlabel="VSD threshold θ", ylabel="correct poses (VSD < θ)", xlim=(0, 1))
         axes.set_ylim(0, max((np.size(values) for values in curves.values()), default=1))
-        if len(curves) <= _IN_PANEL:
+        if not beside:
             axes.legend(loc="best", framealpha=0.9, edgecolor="none", fontsize=9)
-        else:  # as large as that it would hide a curve
+        else:  # so many would hide a curve
             axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), edgecolor="none", fontsize=9)
         _clean(axes)
     return figure
