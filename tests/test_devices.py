@@ -63,7 +63,8 @@ def _fake(world: World, draws: Draws) -> Iterator[None]:
 def _gpu_world(world: World) -> World:
     """A world whose tensors are on the GPU, and whose renders have no values."""
     moved = copy.copy(world)
-    moved.device, moved.K, moved._z_ref = GPU, on_gpu(3, 3), on_gpu(len(world.objects))
+    moved.device, moved.K = GPU, on_gpu(3, 3)
+    moved._z_ref, moved.diameters = on_gpu(len(world.objects)), on_gpu(len(world.objects))
     moved.renderer = copy.copy(world.renderer)
     moved.renderer.device = GPU
     moved.renderer.render = _rendered  # type: ignore[method-assign]

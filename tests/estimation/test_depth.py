@@ -210,7 +210,8 @@ def test_detections_keep_the_cad_files_own_frame(refiner: DepthRefiner):
         detection(HAMMER, R, t + np.array([5000.0, 0.0, 0.0])),
     ]
     found = refiner(given, K, seen(refiner, PART, R, t, wall=5000.0))
-    assert found[1] is given[1]
+    assert np.array_equal(found[1].t_cam_obj, given[1].t_cam_obj)
+    assert [one.depth_fitted for one in found] == [True, False]
     assert off((found[0].R_cam_obj, found[0].t_cam_obj), R, t - R @ origin) < (1.0, 1.0)
     assert np.linalg.norm(found[0].t_cam_obj - (t - R @ origin)) < 1.0
     assert (found[0].label, found[0].score, found[0].object_index) == ("part", 0.8, PART)
