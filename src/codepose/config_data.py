@@ -123,7 +123,9 @@ class OcclusionSettings(Frozen):
     hand: Fraction = 0.6
     """Probability of the gripping hand, among occluded images."""
     others: Whole = 2
-    """Largest number of further occluders."""
+    """Largest number of further occluders, each smaller than the object."""
+    large: Fraction = 0.0
+    """Probability of something larger than the object that hides one side of it, among occluded images."""
     clutter: Whole = 3
     """Largest number of other things in a scene, mostly beside or behind the object."""
     overlap: Fraction = 0.1

@@ -157,6 +157,37 @@ def test_other_occluders_stand_in_front_of_the_object() -> None:
     assert tint.std() > 0.2
 
 
+def test_large_occluders_reach_over_the_object_from_one_side() -> None:
+    scene, tint = others(placed(unoccluded=0.0, hand=1.0, others=0, large=1.0))
+    _, objects, R, t = posed()
+    assert scene.image.tolist() == list(range(COUNT))
+    assert tint.shape == (COUNT, 3)
+    assert (scene.t[:, 2] < t[:, 2]).all()
+    diameter = world().objects[0].mesh.diameter
+    size = scene.scale * torch.tensor([m.diameter for m in world().other_meshes])[scene.mesh - world().first_other]
+    assert (scene.t[:, 2] > 0.6 * size).all()  # all of it before the camera
+    assert (size >= 1.0 * diameter - 1e-2).all()
+    assert size.max() > 1.2 * diameter
+    K = world().K.expand(COUNT, 3, 3)
+    own = world().renderer.projected_boxes(Instances.single(objects, R, t), K)
+    theirs = world().renderer.projected_boxes(scene, K)
+    shared = torch.minimum(own[:, 2:], theirs[:, 2:]) - torch.maximum(own[:, :2], theirs[:, :2])
+    share = shared / (own[:, 2:] - own[:, :2])  # (n, 2), along each axis
+    # in one direction the thing ends upon the object; moved to the image's edge, its size there differs a little
+    ends_upon = ((share > 0.1) & (share < 0.8) & ((theirs[:, :2] < own[:, :2]) ^ (theirs[:, 2:] > own[:, 2:]))).any(1)
+    assert ends_upon.float().mean() > 0.95
+    sides = torch.cat((theirs[:, :2] < own[:, :2], theirs[:, 2:] > own[:, 2:]), 1).float().mean(0)
+    assert (sides > 0.3).all()  # from the left, above, the right and below
+
+
+def test_large_occluders_are_asked_for() -> None:
+    without = placed(unoccluded=0.0)
+    with_large = placed(unoccluded=0.0, large=0.5)
+    more = len(with_large[0].mesh) - len(without[0].mesh)
+    assert abs(more / COUNT - 0.5) < 0.15
+    assert len(placed(attempt=ATTEMPTS - 1, unoccluded=0.0, large=1.0)[0].mesh) == 0
+
+
 def test_clutter_stands_at_or_behind_the_object() -> None:
     draws, objects, _, t = posed()
     occluders = Occluders(world(), OcclusionSettings(clutter=3))

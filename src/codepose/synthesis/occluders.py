@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -90,6 +91,9 @@ class Occluders:
             # an image without a hand has at least one other occluder
             wanted = occluded & (draws.chance(f"other {k}" + tag, 0.5) | (~with_hand if k == 0 else False))
             parts.append(self._others(draws, f"other {k}" + tag, wanted, objects, t, shrink))
+        if self.settings.large > 0.0:
+            wanted = occluded & draws.chance("large" + tag, self.settings.large)
+            parts.append(self._large(draws, "large" + tag, wanted, objects, R, t, shrink))
         return merge(parts)
 
     def clutter(self, draws: Draws, objects: Tensor, t: Tensor, difficulty: float) -> tuple[Instances, Tensor]:
@@ -102,7 +106,8 @@ class Occluders:
             mine = draws.select(chosen)
             center = mine.uniform(name + " place", 2) * size
             behind = mine.uniform(name + " depth", low=0.0, high=1.5) * self.world.diameters[objects[chosen]]
-            parts.append(self._thing(mine, name, chosen, objects, center, t[chosen, 2] + behind, 1.0))
+            diameter = self._small(mine, name, objects[chosen])
+            parts.append(self._thing(mine, name, chosen, diameter, center, t[chosen, 2] + behind))
         return merge(parts)
 
     def _hands(
@@ -146,21 +151,49 @@ class Occluders:
         center = center + mine.uniform(name + " place", 2, low=-1.0, high=1.0) * spread[:, None]
         nearer = mine.uniform(name + " depth", low=0.15, high=0.6) * diameter
         depth = torch.maximum(z - nearer, 0.4 * z)
-        return self._thing(mine, name, chosen, objects, center, depth, shrink)
+        return self._thing(mine, name, chosen, shrink * self._small(mine, name, objects[chosen]), center, depth)
+
+    def _large(
+        self, draws: Draws, name: str, wanted: Tensor, objects: Tensor, R: Tensor, t: Tensor, shrink: float
+    ) -> tuple[Instances, Tensor]:
+        """Things larger than the object, of which each reaches over it from one side of the image."""
+        chosen = wanted.nonzero().squeeze(1)
+        mine = draws.select(chosen)
+        own = Instances.single(objects[chosen], R[chosen], t[chosen])
+        diameter = self.world.diameters[own.mesh]
+        z = own.t[:, 2] - mine.uniform(name + " depth", low=0.15, high=0.6) * diameter
+        z = torch.maximum(z, 0.4 * own.t[:, 2])
+        size = mine.uniform(name + " size", low=1.0, high=3.0) * diameter
+        size = torch.minimum(size, 0.8 * z)  # all of it before the camera
+        middle = geometry.to_pixels(own.t, self.world.K)
+        things, tint = self._thing(mine, name, chosen, size, middle, z)
+        across = (torch.arange(2, device=z.device) < 1) == mine.chance(name + " axis", 0.5)[:, None]  # (n, 2)
+        first = mine.chance(name + " side", 0.5)[:, None]
+        share = shrink * mine.uniform(name + " share", low=0.2, high=0.7)[:, None]
+        beside = mine.uniform(name + " place", 2, low=-0.25, high=0.25)
+        low, high = self._ends(own, own.image)
+        for turn in range(2):  # moved aside, a thing looks larger; the second time it is there
+            begins, ends = self._ends(things, own.image)
+            over = torch.where(first, low + share * (high - low) - ends, high - share * (high - low) - begins)
+            shift = torch.where(across, over, beside * (ends - begins) * (1 - turn))  # pixels
+            things = replace(things, t=things.t + F.pad(shift * (z / self.world.K[0, 0])[:, None], (0, 1)))
+        return things, tint
+
+    def _ends(self, instances: Instances, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the first and last pixels (n, 2), across and down, of things in ``images`` (n,) of their own."""
+        K = self.world.K.expand(len(images), 3, 3)
+        boxes = self.world.renderer.projected_boxes(replace(instances, image=images), K)
+        return boxes[:, :2], boxes[:, 2:]
+
+    def _small(self, mine: Draws, name: str, objects: Tensor) -> Tensor:
+        """Diameters in mm of things smaller than the objects (n,) they stand by."""
+        return mine.uniform(name + " size", low=0.2, high=0.6) * self.world.diameters[objects]
 
     def _thing(
-        self,
-        mine: Draws,
-        name: str,
-        chosen: Tensor,
-        objects: Tensor,
-        center: Tensor,
-        z: Tensor,
-        factor: float,
+        self, mine: Draws, name: str, chosen: Tensor, diameter: Tensor, center: Tensor, z: Tensor
     ) -> tuple[Instances, Tensor]:
-        """One distractor an image at image point ``center`` (n, 2) and depth ``z`` (n,)."""
+        """One distractor an image, of ``diameter`` (n,) mm, at image point ``center`` (n, 2) and depth ``z`` (n,)."""
         kind = mine.integer(name + " kind", len(self.world.other_meshes))
-        size = mine.uniform(name + " size", low=0.2, high=0.6) * factor * self.world.diameters[objects[chosen]]
         ray = (center - self.world.K[:2, 2]) / self.world.K[0, 0]
         rotation = geometry.view_rotation(mine.direction(name + " turn"), mine.uniform(name + " roll", high=6.283))
         instances = Instances(
@@ -168,7 +201,7 @@ class Occluders:
             self.world.first_other + kind,
             rotation,
             torch.cat((ray * z[:, None], z[:, None]), 1),
-            size / self._other_diameters[kind],
+            diameter / self._other_diameters[kind],
             torch.full_like(chosen, -1),
         )
         return instances, mine.uniform(name + " colour", 3, low=0.05, high=1.0)
