@@ -68,13 +68,12 @@ def photographed(make_settings) -> tuple[World, SceneBatch]:
 
 def test_refiner_finds_the_true_pose_near_another(photographed: tuple[World, SceneBatch]):
     world, scenes = photographed
-    off = axis_angle_to_rotation_matrix(torch.tensor([[math.radians(9.0), math.radians(6.0), math.radians(4.0)]]))
-    start = off @ scenes.R_view
-    photos, alike = Photos.of(scenes, 384), torch.zeros(len(start), 1)
-    found = Refiner(world, RefinementSettings())(
-        seen_in(scenes), start[:, None], scenes.t_cam_obj[:, None] * 1.03, alike, photos
-    )
-    before = geometry.geodesic_angle(start, scenes.R_view).rad2deg()
+    turns = torch.tensor([[9.0, 6.0, 4.0], [-9.0, 6.0, 4.0], [9.0, -6.0, -4.0]]).deg2rad()
+    start = axis_angle_to_rotation_matrix(turns) @ scenes.R_view[:, None]  # three hypotheses each
+    photos, alike = Photos.of(scenes, 384), torch.zeros(start.shape[:2])
+    t = (scenes.t_cam_obj[:, None] * 1.03).expand(-1, 3, -1)
+    found = Refiner(world, RefinementSettings())(seen_in(scenes), start, t, alike, photos)
+    before = geometry.geodesic_angle(start, scenes.R_view[:, None]).rad2deg()
     after = geometry.geodesic_angle(found.R_view, scenes.R_view).rad2deg()
     assert before.min() > 11.0
     assert after.max() < 10.0, after

@@ -27,13 +27,13 @@ from codepose.synthesis.world import World
 
 PAD = 1.6
 """The side of the window in which edges are compared over the box's: room for a box too small or beside the part."""
-_POINTS = 256
+_POINTS = 512
 """Edge points of a render that vote."""
 _OUTLINE, _COLOR = 1.5, 2.0
 """Weights of the silhouette and of a change of colour beside a change of the normal by 1."""
 _FAINT = 0.05
 """Gradient at which an edge of the photo counts half."""
-_BLUR = 1.0
+_BLUR = 0.7
 """Pixels beside an edge at which it is still felt."""
 _POWER = 0.5
 """What a match gains by the length of its outline: 0 = nothing (votes averaged), 1 = votes summed."""
@@ -44,7 +44,7 @@ _RENDERS, _RENDERS_GPU = 32, 512
 """Views rendered at a time: few enough for a CPU's caches."""
 _MARGIN = 2
 """Pixels around a render."""
-_LEAST = 16
+_LEAST = 24
 """Least side of a render, so that any has as many pixels as there are points."""
 
 

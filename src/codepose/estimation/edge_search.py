@@ -18,7 +18,7 @@ from torch import Tensor
 from codepose import geometry
 from codepose.estimation.contours import ContourMatcher, Posed, by_photo, felt
 
-_SAMPLES, _ELITE, _ITERATIONS = 200, 20, 4
+_SAMPLES, _ELITE, _ITERATIONS = 100, 10, 4
 _SHIFT, _SCALE = 0.004, 0.006
 """Spread of places (share of the box's side) and of log sizes for one degree of that of turns."""
 _LEAST = 0.05

@@ -27,7 +27,7 @@ STAGES: dict[Method, tuple[str, ...]] = {
 """The finished stages a method needs."""
 
 
-_REFINEMENT = "3"
+_REFINEMENT = "4"
 """Changes when refinement scores edges in another way: what was calibrated before says nothing then."""
 
 
