@@ -31,7 +31,7 @@ def describe(device: torch.device, threads: int, *, quick: bool) -> dict[str, An
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": threads,
         "load_average": round(os.getloadavg()[0], 2),
-        "bf16": uses_bf16(Settings(), torch.device("cpu")),
+        "bf16": uses_bf16(Settings(), device),
         "python": platform.python_version(),
         "system": platform.platform(),
         "versions": {name: version for name in _PACKAGES if (version := _version(name)) is not None},

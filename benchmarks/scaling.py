@@ -63,17 +63,10 @@ def _series(operation: str, build: Build, axis: Axis, values: list[int], options
     with ExitStack() as stack:
         for value in values:
             batch = value if axis == "batch" else usual
-            changes: dict[str, Any] = {"step2.batch": batch, "detection.score": 0.0}
-            if axis == "image size":
-                changes["data.camera.image_size"] = value
-            if axis == "objects":
-                one = base.objects[0].model_dump(mode="json")
-                changes["objects"] = [one | {"label": f"{base.objects[0].name} {number}"} for number in range(value)]
-            changes["detection.per_image"] = value if axis == "objects" else 1
             threads = value if axis == "threads" else options.cores
             own = dataclasses.replace(options, threads=threads)
             torch.set_num_threads(threads)
-            run_once = build(override(base, changes), own, batch, stack)
+            run_once = build(_changed(base, axis, value, batch), own, batch, stack)
             contestants.append(
                 Contestant(f"{axis} {value}", run_once, batch, before=partial(torch.set_num_threads, threads))
             )
@@ -81,6 +74,19 @@ def _series(operation: str, build: Build, axis: Axis, values: list[int], options
     torch.set_num_threads(options.cores)
     fixed = "" if axis == "batch" else f", batch {usual}"
     return Case(f"{operation}, {base.name}{fixed}", "images/s", timings, growth=True)
+
+
+def _changed(base: Settings, axis: Axis, value: int, batch: int) -> Settings:
+    """The settings of one point of a series."""
+    # look-alikes come in groups, which small batches do not hold
+    changes: dict[str, Any] = {"step2.batch": batch, "detection.score": 0.0, "losses.look_alikes": 0}
+    if axis == "image size":
+        changes["data.camera.image_size"] = value
+    if axis == "objects":
+        one = base.objects[0].model_dump(mode="json")
+        changes["objects"] = [one | {"label": f"{base.objects[0].name} {number}"} for number in range(value)]
+    changes["detection.per_image"] = value if axis == "objects" else 1
+    return override(base, changes)
 
 
 def _scenes(settings: Settings, options: Options, batch: int, stack: ExitStack) -> Callable[[], object]:

@@ -290,7 +290,8 @@ def run_all(benchmarks: Sequence[Benchmark], options: Options) -> dict[str, Any]
     environment = describe(options.place, options.cores, quick=options.quick)
     print(", ".join(f"{k} {v}" for k, v in environment.items() if k != "versions"))
     print(", ".join(f"{k} {v}" for k, v in environment["versions"].items()))
-    reports = []
+    reports: list[dict[str, Any]] = []
+    results = {"environment": environment, "benchmarks": reports}
     for benchmark in benchmarks:
         torch.manual_seed(0)
         start = time.perf_counter()
@@ -298,10 +299,9 @@ def run_all(benchmarks: Sequence[Benchmark], options: Options) -> dict[str, Any]
         print(f"\n{report.name} ({time.perf_counter() - start:.0f} s)\n\n{table(report)}", flush=True)
         reports.append(report.to_json())
         torch.set_num_threads(options.cores)
-    results = {"environment": environment, "benchmarks": reports}
-    if options.json is not None:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(results, indent=1) + "\n")
+        if options.json is not None:  # after each: what is measured stays, whatever happens to the next
+            options.json.parent.mkdir(parents=True, exist_ok=True)
+            options.json.write_text(json.dumps(results, indent=1) + "\n")
     return results
 
 

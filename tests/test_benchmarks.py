@@ -19,7 +19,7 @@ import torch
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # benchmarks/ is not part of the installed package
 
-from benchmarks import gpus  # noqa: E402
+from benchmarks import gpus, scaling  # noqa: E402
 from benchmarks.timing import Case, Contestant, Options, Report, Spread, Target, Timing, interleaved, table  # noqa: E402
 from benchmarks.vsd_numpy import depth_numpy, vsd_numpy  # noqa: E402
 from codepose.config import OptimizerSettings, StageSettings  # noqa: E402
@@ -101,6 +101,16 @@ def test_contestants_are_compared_doing_the_same(results: dict[str, Any]) -> Non
     proposals = [v for k, v in facts.items() if k.endswith("difference of their proposals") and "float32" in k]
     assert proposals
     assert all(float(v.split()[0]) < 1e-2 for v in proposals)  # pixels
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_every_point_of_a_full_series_has_valid_settings(device: str) -> None:
+    options = Options(device=device, threads=2)
+    base = scaling.chosen("paper-128-t1" if device == "cuda" else "quick", options)
+    for axis, values in scaling._axes(options).items():
+        for value in values:
+            batch = value if axis == "batch" else 4
+            assert scaling._changed(base, axis, value, batch).step2.batch == batch
 
 
 def test_contestants_take_turns() -> None:

@@ -339,6 +339,13 @@ def test_a_part_that_reaches_behind_a_near_camera_still_gets_a_place() -> None:
         assert t[:, 2].min() > 5.0
 
 
+@pytest.mark.parametrize("level", [0, 2, 4])
+def test_the_grids_step_is_the_largest_distance_to_a_neighbour(level: int) -> None:
+    directions = geometry.view_sphere(level)
+    angles = (directions.double() @ directions.double().T).fill_diagonal_(-1.0).clamp(-1, 1).acos()
+    assert geometry._grid_step(directions) == pytest.approx(float(angles.min(dim=1).values.max()), abs=1e-3)
+
+
 @pytest.mark.parametrize(("level", "cone"), [(1, 30.0), (2, 45.0), (3, 45.0), (3, 100.0), (4, 20.0)])
 def test_every_view_of_a_cone_has_the_neighbours_it_would_have_on_the_sphere(level: int, cone: float) -> None:
     axis = unit_vectors(1, 15)[0].float()

@@ -11,13 +11,20 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from codepose.config_data import Count, DataSettings, Fraction, Frozen, NonNegative, ObjectSettings, Positive, Whole
+from codepose.config_data import (
+    NEAREST,
+    Count,
+    DataSettings,
+    Fraction,
+    Frozen,
+    NonNegative,
+    ObjectSettings,
+    Positive,
+    Whole,
+)
 
 _VIEW_STEP = 32
 """A canvas and the view in its middle differ by a multiple of this: then the view begins on the encoder's grid."""
-
-_NEAREST = 0.75
-"""No reference view is nearer than so many diameters."""
 
 
 class NetworkSettings(Frozen):
@@ -243,10 +250,10 @@ class Settings(Frozen):
             raise ValueError("data.camera.image_size must be no smaller than network.crop")
         if not 0 < camera.box_side[0] <= camera.box_side[1] <= camera.image_size:
             raise ValueError("data.camera.box_side must lie between 0 and data.camera.image_size")
-        if camera.focal * self.data.pad < _NEAREST * crop:
+        if camera.focal * self.data.pad < NEAREST * crop:
             raise ValueError(
                 f"data.camera.focal: with {camera.focal:g} px the camera is in the part where it fills network.crop; "
-                f"at least {_NEAREST * crop / self.data.pad:.0f}"
+                f"at least {NEAREST * crop / self.data.pad:.0f}"
             )
 
     def _check_stages(self) -> None:

@@ -15,6 +15,9 @@ Count = Annotated[int, Field(gt=0)]
 Whole = Annotated[int, Field(ge=0)]
 Unit = Literal["mm", "cm", "m", "inch"]
 
+NEAREST = 0.75
+"""No part stands nearer to the camera than so many of its diameters, which would reach it."""
+
 
 def ascending(pair: tuple[float, float]) -> tuple[float, float]:
     """Refuses a range whose low end is above its high end."""

@@ -131,12 +131,22 @@ def codebook_rotations(
     """
     directions = view_sphere(level)
     if cone_deg < 180.0:
-        nearest = (directions @ directions.T).fill_diagonal_(-1.0).max(dim=1).values
-        spacing = float(nearest.clamp(-1, 1).acos().max())
         cosines = directions @ F.normalize(axis.float(), dim=0)
         cosines = cosines.abs() if opposite else cosines
-        directions = directions[cosines >= math.cos(min(math.pi, math.radians(cone_deg) + spacing))]
+        reach = math.radians(cone_deg) + _grid_step(directions)
+        directions = directions[cosines >= math.cos(min(math.pi, reach))]
     return turned_views(directions, in_plane)
+
+
+def _grid_step(directions: Tensor) -> float:
+    """Returns the angle in radians from a direction (V, 3) to its nearest neighbour, where that is largest."""
+    nearest = []
+    for first, some in enumerate(torch.split(directions, 1024)):
+        cosines = some @ directions.T
+        rows = torch.arange(len(some))
+        cosines[rows, first * 1024 + rows] = -1.0
+        nearest.append(cosines.amax(1))
+    return float(torch.cat(nearest).clamp(-1, 1).acos().max())
 
 
 def turned_views(directions: Tensor, in_plane: int) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from scipy.spatial.transform import Rotation
 from codepose import geometry
 from codepose.apps.bop import Render, evaluate_bop, render
 from codepose.config import Settings
+from codepose.config_data import ConfigError
 from codepose.config_files import override
 from codepose.estimation.detection import Detection
 from codepose.estimation.estimator import PoseEstimator
@@ -125,7 +127,7 @@ def test_render_parses_as_documented(tmp_path: Path) -> None:
 def test_render_takes_cad_files_and_symmetries(settings: Settings, tmp_path: Path) -> None:
     infos = tmp_path / "known.json"
     axis = {"axis": [0, 0, 1], "offset": [0, 0, 0]}
-    infos.write_text(json.dumps({"1": {"diameter": 1, "symmetries_continuous": [axis]}}))
+    infos.write_text(json.dumps({"1": {"diameter": 1, "symmetries_continuous": [axis]}, "2": {}}))
     meshes = (BRACKET, Path("hammer"))
     out = tmp_path / "set"
     render(Render(bop=out, meshes=meshes, images=2, symmetries=infos, device="cpu", settings=settings))
@@ -139,9 +141,20 @@ def test_render_takes_cad_files_and_symmetries(settings: Settings, tmp_path: Pat
     assert BopDataset.open(tmp_path / "declared").models[1].symmetric
     render(Render(bop=tmp_path / "found", meshes=(BRACKET,), images=1, device="cpu", settings=settings))
     assert not BopDataset.open(tmp_path / "found").models[1].symmetric
-    infos.write_text("{")
-    with pytest.raises(BopError, match="cannot be read"):
-        render(Render(bop=out, meshes=meshes, split="val", symmetries=infos, device="cpu", settings=settings))
+    for text, problem in (("{", "cannot be read"), ('{"1": {}}', "no entry"), ('{"symmetries_discrete": [[1]]}', "16")):
+        infos.write_text(text)
+        with pytest.raises(ConfigError, match=problem):
+            render(Render(bop=out, meshes=meshes, split="val", symmetries=infos, device="cpu", settings=settings))
+
+
+def test_render_takes_the_symmetries_of_the_numbers_in_the_meshes_names(settings: Settings, tmp_path: Path) -> None:
+    infos, mesh = tmp_path / "known.json", tmp_path / "obj_000005.ply"
+    mesh.write_bytes(BRACKET.read_bytes())
+    axis = {"axis": [0, 0, 1], "offset": [0, 0, 0]}
+    infos.write_text(json.dumps({"1": {"symmetries_continuous": [axis]}, "5": {}}))
+    render(Render(bop=tmp_path / "set", meshes=(mesh,), images=1, symmetries=infos, device="cpu", settings=settings))
+    models = BopDataset.open(tmp_path / "set").models
+    assert {number: model.symmetric for number, model in models.items()} == {5: False}
 
 
 # evaluation with known answers
@@ -366,6 +379,19 @@ def test_objects_are_mapped_by_their_place(
     assert (folder / "codepose-joint_tray-test-tray.csv").is_file()
     with pytest.raises(BopError, match="has the objects 7"):
         evaluate_bop(run, tray, "test_tray", device="cpu")
+
+
+def test_depth_of_another_size_than_the_image_is_named(
+    run: Run, tray: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "tray"
+    shutil.copytree(tray, copy)
+    for path in copy.glob("test_tray/*/depth/*"):
+        Image.fromarray(np.full((10, 20), 700, np.uint16)).save(path)
+    oracle = Oracle(BopDataset.open(copy), "test_tray")
+    monkeypatch.setattr(PoseEstimator, "load", lambda *_, **__: oracle)
+    with pytest.raises(BopError, match="its depth is 20 x 10"):
+        evaluate_bop(run, copy, "test_tray", obj_ids=[7], depth=True, device="cpu")
 
 
 def test_settings_of_a_run_folder_win(run: Run, settings: Settings, tmp_path: Path) -> None:

@@ -159,6 +159,8 @@ def test_preview_draws_before_training(preset: Path, tmp_path: Path) -> None:
         (["predict", "nowhere", "photo.png", "--K", "1,2,3"], "four numbers"),
         (["predict", "nowhere", "photo.png", "--K", "fov=60", "--max-detections", "-1"], "--max-detections must be at"),
         (["evaluate", "nowhere", "--images", "0"], "--images must be at least 1"),
+        (["preview", "--difficulty", "5"], "--difficulty is a share from 0 to"),
+        (["preview", "--out", "sheet.psd"], "give a picture's name, such as sheet.png"),
         (["evaluate", "nowhere", "--split", "train"], "--split is test or val"),
         (["evaluate", "nowhere", "--obj-ids", "5"], "--obj-ids goes with --bop"),
         (["predict", "nowhere", "photo.png", "--K", "fov=60", "--min-score", "50"], "--min-score is a share from 0 to"),

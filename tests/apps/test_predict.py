@@ -166,6 +166,10 @@ def test_bop_results_know_the_dataset_from_inside_it(
     table = tmp_path / "results.csv"
     predict(run, tmp_path / "out", "rgb", "--bop", table, "--obj-ids", "7")
     assert {(r.scene_id, r.im_id, r.obj_id) for r in read_results(table)} == {(2, 3, 7), (2, 4, 7)}
+    camera = tmp_path / "cam1" / "rgb"  # no scene of a dataset
+    shutil.copytree(scene / "rgb", camera)
+    predict(run, tmp_path / "out", camera, "--bop", table)
+    assert {(r.scene_id, r.im_id) for r in read_results(table)} == {(0, 0), (0, 1)}
 
 
 def test_bop_results_that_cannot_be_written_are_refused_at_once(run: Path, tmp_path: Path, capsys) -> None:

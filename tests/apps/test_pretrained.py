@@ -53,6 +53,8 @@ def test_it_finds_the_hammer_in_scenes_it_has_never_seen() -> None:
 
 def test_its_demo_works_in_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commands, "_SHOWN", 2)
+    (tmp_path / "hammer").mkdir()  # of the user's own
+    monkeypatch.chdir(tmp_path)
     assert main(["demo", "--pretrained", "--out", str(tmp_path / "demo"), "--device", "cpu"]) == 0
     results = json.loads((tmp_path / "demo" / "evaluation" / "results.json").read_text())
     assert results["images"] == 2

@@ -15,6 +15,7 @@ from rich.console import Console
 from codepose.apps import grid, reproduce
 from codepose.apps.cli import main
 from codepose.apps.grid import cells, share, stage_key, training_stages
+from codepose.apps.workflow import evaluate_run
 from codepose.config_data import ConfigError
 from codepose.evaluation.comparison import auc_difference, read_errors, spread
 from codepose.evaluation.grid_report import _differences, read_groups, read_results, write_grid_report
@@ -187,7 +188,7 @@ def test_only_seeds_that_both_have_are_paired(out: Path) -> None:
     assert "t1-128: joint - original" not in found
 
 
-@pytest.mark.parametrize("change", [{"split": "val"}, {"images": 3}])
+@pytest.mark.parametrize("change", [{"split": "val"}, {"images": 3}, {"methods": {"joint": {}}}])
 def test_results_of_other_scenes_are_not_taken_for_the_tests(out: Path, change: dict[str, object], monkeypatch) -> None:
     run = Run.open(out / "seed-0" / "t1-128")
     path = run.path / "evaluation" / "results.json"
@@ -213,6 +214,33 @@ def test_runs_evaluated_on_other_scenes_stay_out_of_the_report(out: Path, change
     finally:
         path.write_text(text)
         write_grid_report(out)
+
+
+def test_copies_of_a_seeds_folder_stay_out_of_the_report(out: Path) -> None:
+    copy = out / "seed-0-backup"
+    shutil.copytree(out / "seed-0" / "t1-128" / "evaluation", copy / "t1-128" / "evaluation")
+    try:
+        assert list(read_groups(read_results(out)[0])["t1-128"]["joint"]) == [0, 1]
+    finally:
+        shutil.rmtree(copy)
+
+
+def test_an_evaluation_that_was_cut_off_does_not_count(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run.open(out / "seed-1" / "t1-128")
+    path = run.path / "evaluation" / "results.json"
+    text = path.read_text()
+
+    def cut_off(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("codepose.apps.workflow.write_run_report", cut_off)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            evaluate_run(run, ["joint"], images=2, device="cpu")
+        assert not path.exists()
+        assert reproduce._evaluated(run) == set()
+    finally:
+        path.write_text(text)
 
 
 def test_results_say_which_seed_they_are_of(out: Path) -> None:

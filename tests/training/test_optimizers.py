@@ -33,6 +33,20 @@ def test_a_shortened_stage_is_not_all_warm_up() -> None:
     assert rates[4:] == [1.0] * 36
 
 
+@pytest.mark.parametrize("name", ["adabound", "adam"])
+def test_a_factor_on_the_rate_lasts(name: str) -> None:
+    """AdaBound ends in steps of ``final_lr`` times the gradient, whatever rate it began with."""
+    full, tenth = (torch.nn.Parameter(torch.zeros(4)) for _ in range(2))
+    optimizer = build_optimizer([([full], 1.0), ([tenth], 0.1)], OptimizerSettings(name=name, lr=1e-4))
+    for _ in range(1000):
+        optimizer.zero_grad()
+        (1e-3 * (full + tenth)).sum().backward()
+        before = full.detach().clone(), tenth.detach().clone()
+        optimizer.step()
+    moved = [float((p.detach() - b).abs().mean()) for p, b in zip((full, tenth), before, strict=True)]
+    assert moved[1] == pytest.approx(0.1 * moved[0], rel=0.2)
+
+
 @pytest.mark.parametrize("name", ["adabound", "sgd", "adam", "adamw", "muon"])
 def test_every_optimizer_descends(name: str) -> None:
     x = torch.nn.Parameter(torch.ones(4))

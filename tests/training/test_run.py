@@ -95,6 +95,9 @@ def test_a_run_whose_making_was_interrupted_goes_on(
     with pytest.raises(MeshError):
         Run.create(tmp_path / "other", missing)
     assert Run.create(tmp_path / "other", tiny_settings).settings == tiny_settings
+    with pytest.raises(MeshError):
+        Run.create(tmp_path / "third", with_meshes(tiny_settings, (BRACKET, tmp_path / "none.ply")))
+    Run.create(tmp_path / "third", settings)
 
 
 def test_a_resumed_run_keeps_its_own_part(tiny_settings: Settings, tmp_path: Path) -> None:

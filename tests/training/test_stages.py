@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from codepose.networks.build import build_joint
+from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
-from codepose.training.stages import step2_stage
+from codepose.training.stages import boxes_of, step2_stage
 
 
 @pytest.mark.parametrize(
@@ -35,3 +38,16 @@ def test_step_2_adds_the_losses_on_codes_only_when_they_have_a_weight(
     torch.testing.assert_close(total, expected)
     if extra:
         assert -1.0 <= terms["cos"].item() <= 1.0
+
+
+def test_companions_that_are_all_but_hidden_are_not_to_be_found(make_settings) -> None:
+    scenes = SceneSource(World(make_settings(**{"data.occlusion.companions": 2})), "train").scenes(torch.arange(8))
+    assert scenes.other_objects is not None
+    there = scenes.other_objects >= 0
+    assert [len(t["boxes"]) for t in boxes_of(scenes)] == (1 + there.sum(1)).tolist(), "nobody hides here"
+    image, slot = there.nonzero()[0].tolist()
+    visible = scenes.other_visible.clone()
+    visible[image, slot] = 0.05
+    fewer = boxes_of(replace(scenes, other_visible=visible))
+    assert len(fewer[image]["boxes"]) == int(there[image].sum())
+    assert not (fewer[image]["boxes"] == scenes.other_boxes[image, slot]).all(1).any()

@@ -23,17 +23,22 @@ def render(options: Render) -> int:
 
     Raises:
         BopError: The split is already there, or the folder holds other objects.
+        ConfigError: The symmetries cannot be used.
         MeshError: A CAD file cannot be used.
     """
     from rich.console import Console
 
+    from codepose.evaluation.bop import numbered
     from codepose.evaluation.bop_writer import write_dataset
+    from codepose.synthesis.symmetry_group import read_symmetries
     from codepose.synthesis.world import World
     from codepose.training.progress import Display
     from codepose.training.stages import make_fabric
 
     world = World(_settings(options), make_fabric(options.device).device)
-    symmetries = None if options.symmetries is None else _symmetries(options.symmetries, len(world.objects))
+    numbers = numbered([one.label for one in world.objects])
+    given = options.symmetries
+    symmetries = None if given is None else [read_symmetries(given, number).to_bop() for number in numbers]
     with Display(f"Rendering {options.split}") as display:
         folder = write_dataset(
             world,
@@ -54,19 +59,6 @@ def _settings(options: Render) -> Settings:
     if len(options.meshes) == 1 and options.meshes[0].is_dir():
         return Run.open(options.meshes[0]).settings
     return with_meshes(options.settings, options.meshes, options.unit)
-
-
-def _symmetries(path: Path, count: int) -> list[dict[str, Any]]:
-    """The entries 1 to ``count`` of a models_info.json; empty ones where it has none."""
-    from codepose.evaluation.bop import BopError
-
-    try:
-        infos = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise BopError(f"{path} cannot be read: {error}") from None
-    if not isinstance(infos, dict):
-        raise BopError(f"{path} must hold a models_info.json's entries, not a {type(infos).__name__}")
-    return [infos.get(str(number), {}) for number in range(1, count + 1)]
 
 
 def evaluate_bop(

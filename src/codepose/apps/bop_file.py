@@ -84,5 +84,5 @@ def _place(source: Source) -> tuple[int, int] | None:
     """Scene and image of a photo in a BOP dataset."""
     if not isinstance(source, Photo):
         return None
-    found = re.search(r"(\d+)/(?:rgb|gray)/(\d+)\.\w+$", Path(os.path.abspath(source.path)).as_posix())  # links stay
+    found = re.search(r"/(\d+)/(?:rgb|gray)/(\d+)\.\w+$", Path(os.path.abspath(source.path)).as_posix())  # links stay
     return None if found is None else (int(found[1]), int(found[2]))

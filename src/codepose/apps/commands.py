@@ -99,10 +99,10 @@ def demo(options: o.Demo) -> int:
 def _demo_pretrained(options: o.Demo) -> int:
     from codepose.apps.pack import unpack
     from codepose.apps.workflow import evaluate_run
-    from codepose.training.run import Run
+    from codepose.training.run import Run, pretrained
 
     # results are written beside the run's weights: not into the installed package
-    run = unpack(Run.open("hammer"), options.out or Path("runs/pretrained"))
+    run = unpack(Run.open(pretrained()["hammer"]), options.out or Path("runs/pretrained"))
     evaluation = evaluate_run(run, images=_SHOWN, refine=True, device=options.device)
     _print_evaluation(evaluation.summary, run.path)
     return 0

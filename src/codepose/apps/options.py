@@ -216,7 +216,8 @@ class Render:
     split: Literal["train", "val", "test"] = "train"
     """Other random numbers and backgrounds for each; test also gets test_targets_bop19.json."""
     symmetries: Path | None = None
-    """A models_info.json: the symmetries of its objects 1, 2, ... are written instead of the objects' own."""
+    """A models_info.json: the symmetries of its entries are written instead of the objects' own: 1, 2, ..., or those of
+    the numbers in the meshes' names (obj_000005)."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     preset: str = "quick"
@@ -319,7 +320,7 @@ def require_usable(options: object) -> None:
     Raises:
         ConfigError: An option is one of these.
     """
-    for name in ("min_score", "min_confidence"):
+    for name in ("min_score", "min_confidence", "difficulty"):
         value = getattr(options, name, 0.0)
         if not 0.0 <= value <= 1.0:
             raise ConfigError(f"--{name.replace('_', '-')} is a share from 0 to 1, not {value:g}")
@@ -330,5 +331,5 @@ def require_usable(options: object) -> None:
     if isinstance(options, Preview | MeshDoctor):
         from PIL import Image
 
-        if options.out.suffix.lower() not in Image.registered_extensions():
+        if Image.registered_extensions().get(options.out.suffix.lower()) not in Image.SAVE:  # some are only read
             raise ConfigError(f"--out {options.out}: give a picture's name, such as {options.out.stem}.png")

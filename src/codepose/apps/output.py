@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,8 +71,8 @@ class Output:
         self._written: list[Prediction] = []
         for source in elsewhere:
             self._name(source)
-        records = folder / "predictions.jsonl" if rank() == 0 else Path(os.devnull)
-        self._records = open(records, "w")  # noqa: SIM115 - closed by __exit__
+        own = "predictions.jsonl" if rank() == 0 else f"predictions.{rank()}.jsonl"  # until they are merged
+        self._records = open(folder / own, "w")  # noqa: SIM115 - closed by __exit__
 
     def __enter__(self) -> Self:
         return self
@@ -109,7 +108,11 @@ class Output:
     def merge(self) -> None:
         """Puts the other ranks' lines behind the first one's; every rank calls it when it is done."""
         if world_size() > 1:
-            for prediction in [p for part in everyones(self._written)[1:] for p in part]:
+            others = [prediction for part in everyones(self._written)[1:] for prediction in part]
+            if rank() > 0:
+                Path(self._records.name).unlink()
+                return
+            for prediction in others:
                 self._record(prediction)
 
     def _record(self, prediction: Prediction) -> None:

@@ -85,12 +85,12 @@ def _evaluate(run: Run, members: Sequence[Cell], device: str) -> None:
     """Evaluates a group's methods, unless the results on disk hold them all; those that they hold stay in them."""
     done = from_first(lambda: _evaluated(run))
     wanted = {cell.method for cell in members}
-    if not wanted <= done:
+    if not wanted | {f"{method} + refinement" for method in wanted} <= done:
         evaluate_run(run, [m for m in STAGES if m in wanted | done], refine=True, device=device)
 
 
 def _evaluated(run: Run) -> set[str]:
-    """The methods in a run's results; none where these are of other scenes, such as validation's."""
+    """The rows of a run's results; none where these are of other scenes, such as validation's."""
     path = run.path / "evaluation" / "results.json"
     if not path.is_file():
         return set()

@@ -156,9 +156,10 @@ def _estimators(run: Run, methods: Sequence[Method], world: World, *, refine: bo
 def _written(run: Run, world: World, results: Results, summary: dict[str, Any]) -> Evaluation:
     folder = run.stage("evaluation")
     json_path, csv_path = folder / "results.json", folder / "per_image.csv"
-    write_atomically(json_path, json.dumps(summary, indent=2) + "\n")
+    json_path.unlink(missing_ok=True)  # where it is, all the rest is there
     write_atomically(csv_path, results.csv())
     write_run_report(run, world, results, summary, run.path / "report.html")
+    write_atomically(json_path, json.dumps(summary, indent=2) + "\n")
     return Evaluation(results, summary, json_path, csv_path)
 
 

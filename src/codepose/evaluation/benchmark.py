@@ -21,7 +21,7 @@ from codepose.estimation.estimator import PoseEstimator
 from codepose.estimation.refine import Photos, useful_size
 from codepose.evaluation.equivalent_poses import pose_errors
 from codepose.evaluation.metrics import box_iou_pairs
-from codepose.evaluation.pose_errors import VSD_DELTA_MM, VSD_TAUS
+from codepose.evaluation.pose_errors import TAU_10, TAU_20, TAU_50, VSD_DELTA_MM, VSD_TAUS
 from codepose.evaluation.results import Example, ExampleEstimate, Results, Row
 from codepose.evaluation.vsd import vsd
 from codepose.networks.detector import Boxes
@@ -31,7 +31,6 @@ from codepose.synthesis.world import World
 from codepose.training.ranks import Shares, everyones
 
 TAU_MM = 20.0
-_SHARES = (0.1, 0.2, 0.5)
 _MISSED = float("nan")
 
 
@@ -221,7 +220,6 @@ def _record(row: Row, estimates: _Estimates, scenes: SceneBatch, renders: _Rende
     full = renders.depth(estimates.R, estimates.t)
     bop = renders.vsd(full, VSD_TAUS, relative=True)
     thresholds = torch.tensor(VSD_TAUS, dtype=bop.dtype, device=bop.device)
-    shares = renders.vsd(full, _SHARES, relative=True)
     true = (scenes.R_cam_obj, scenes.t_cam_obj)
     errors = pose_errors(renders.world.objects, scenes.objects, estimates.R, estimates.t, *true, scenes.K)
     columns = {
@@ -229,9 +227,9 @@ def _record(row: Row, estimates: _Estimates, scenes: SceneBatch, renders: _Rende
         "vsd_rotation": renders.vsd(renders.depth(estimates.R, scenes.t_cam_obj))[:, 0],
         "vsd_translation": renders.vsd(renders.depth(scenes.R_cam_obj, estimates.t))[:, 0],
         "vsd_tlinear": renders.vsd(full, cost="tlinear")[:, 0],
-        "vsd_10": shares[:, 0],
-        "vsd_20": shares[:, 1],
-        "vsd_50": shares[:, 2],
+        "vsd_10": bop[:, TAU_10],
+        "vsd_20": bop[:, TAU_20],
+        "vsd_50": bop[:, TAU_50],
         "ar_vsd": (bop[:, :, None] < thresholds).double().mean((1, 2)),
         "iou": box_iou_pairs(estimates.boxes, scenes.boxes),
         "score": estimates.score,

@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 from torch import Tensor
 
+from codepose.estimation.depth_images import read_depth
 from codepose.evaluation.pose_errors import symmetry_transforms
 from codepose.synthesis.mesh import Mesh, load_mesh
 from codepose.synthesis.photos import read_image
@@ -143,8 +144,7 @@ class BopImage:
         if path is None:
             return None
         try:
-            with Image.open(path) as opened:
-                return np.asarray(opened, dtype=np.float32) * np.float32(self.depth_scale)
+            return read_depth(path, self.depth_scale)
         except OSError as error:
             raise BopError(f"{path} cannot be read: {error}") from None
 

@@ -23,6 +23,9 @@ from codepose.evaluation.bop_results import BoxResult, PoseResult
 from codepose.evaluation.pose_errors import (
     ADD_THRESHOLD,
     MSPD_WIDTH,
+    TAU_10,
+    TAU_20,
+    TAU_50,
     VSD_DELTA_MM,
     VSD_TAUS,
     TargetErrors,
@@ -37,8 +40,6 @@ from codepose.evaluation.pose_errors import (
 )
 from codepose.evaluation.vsd import vsd
 from codepose.synthesis.renderer import Renderer
-
-_TAU_10, _TAU_20, _TAU_50 = 1, 3, 9  # places in VSD_TAUS
 
 
 class Estimator(Protocol):
@@ -191,11 +192,13 @@ def evaluate_images(
         image = scene.image(targets[0].im_id)
         if image.instances is None:
             raise BopError(f"{image.folder} has no scene_gt.json: the labels of this split are not public")
-        pixels, measured = image.rgb(), image.depth() if depth else None
+        pixels = image.rgb()
+        view = judge.view(image, pixels)
+        measured = view.measured.cpu().numpy() if depth and view.measured is not None else None
         start = time.perf_counter()
         found = estimator(pixels, image.K, min_score=min_score, depth=measured, tiles=tiles)
         results.seconds.append(time.perf_counter() - start)
-        _record(results, judge, judge.view(image, pixels), targets, found, obj_ids)
+        _record(results, judge, view, targets, found, obj_ids)
         if progress is not None:
             progress(number / len(groups))
     return results
@@ -316,9 +319,9 @@ class _Judge:
                 row = replace(
                     row,
                     score=estimates[e].score,
-                    vsd_10=float(errors.vsd[e, place, _TAU_10]),
-                    vsd_20=float(errors.vsd[e, place, _TAU_20]),
-                    vsd_50=float(errors.vsd[e, place, _TAU_50]),
+                    vsd_10=float(errors.vsd[e, place, TAU_10]),
+                    vsd_20=float(errors.vsd[e, place, TAU_20]),
+                    vsd_50=float(errors.vsd[e, place, TAU_50]),
                     mssd_mm=float(errors.mssd[e, place] * model.diameter),
                     mspd_px=float(errors.mspd[e, place] * view.size[1] / MSPD_WIDTH),
                     add_mm=float(errors.add[e, place] * model.diameter),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -45,7 +46,8 @@ def read_results(out: Path) -> tuple[dict[Path, dict[str, Any]], list[str]]:
         What those say that were evaluated on the same scenes as most, of equally many on the test split, by path; and
         the names of the other runs.
     """
-    paths = sorted(out.glob("seed-*/*/evaluation/results.json"), key=_order)
+    every = out.glob("seed-*/*/evaluation/results.json")
+    paths = sorted((path for path in every if re.fullmatch(r"seed-\d+", path.parts[-4])), key=_order)
     found = {path: json.loads(path.read_text()) for path in paths}
     scenes = {path: tuple(values.get(key) for key in _SAME) for path, values in found.items()}
     counts = Counter(scenes.values())

@@ -27,6 +27,8 @@ SYMMETRY_STEP = 0.01
 VSD_DELTA_MM = 15.0
 VSD_TAUS = tuple(0.05 * k for k in range(1, 11))
 """Misalignment tolerances as fractions of the diameter."""
+TAU_10, TAU_20, TAU_50 = 1, 3, 9
+"""Places of 0.1, 0.2 and 0.5 among them."""
 VSD_THRESHOLDS = VSD_TAUS
 MSSD_THRESHOLDS = VSD_TAUS
 """Fractions of the diameter."""

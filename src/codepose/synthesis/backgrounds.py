@@ -40,7 +40,7 @@ class Backgrounds:
         self.source = source
 
     def sample(self, draws: Draws, size: int) -> Tensor:
-        """Returns (B, 3, size, size) in [0, 1]: a window of 30-100 % of a picture, turned by any angle."""
+        """Returns (B, 3, size, size) in [0, 1]: 30-100 % of a picture, upright or on one of its sides, a bit tilted."""
         picture = draws.integer("background", len(self.bank))
         zoom = draws.uniform("background zoom", low=0.3, high=1.0)
         angle = draws.integer("background quarter", 4) * (math.pi / 2)

@@ -90,7 +90,7 @@ def load_mesh(path: str | Path, *, unit: Unit = "mm", center: bool = True, name:
     """Read a CAD file: PLY, OBJ, STL, GLB or whatever else trimesh reads.
 
     A file with several parts becomes one mesh, each part at its place. Vertex, face and material colours are
-    kept, a texture is sampled at the vertices, and a part without colour is neutral grey (0.6).
+    kept, a texture becomes colours of finer faces (``textures.py``), and a part without colour is neutral grey (0.6).
 
     Args:
         path: The file.

@@ -144,10 +144,9 @@ class Occluders:
         chosen = wanted.nonzero().squeeze(1)
         mine = draws.select(chosen)
         diameter = self.world.diameters[objects[chosen]]
-        focal, middle = self.world.K[0, 0], self.world.K[:2, 2]
         z = t[chosen, 2]
-        spread = 0.4 * diameter * focal / z
-        center = middle + t[chosen, :2] / z[:, None] * focal
+        spread = 0.4 * diameter * self.world.K[0, 0] / z
+        center = geometry.to_pixels(t[chosen], self.world.K)
         center = center + mine.uniform(name + " place", 2, low=-1.0, high=1.0) * spread[:, None]
         nearer = mine.uniform(name + " depth", low=0.15, high=0.6) * diameter
         depth = torch.maximum(z - nearer, 0.4 * z)
@@ -194,13 +193,12 @@ class Occluders:
     ) -> tuple[Instances, Tensor]:
         """One distractor an image, of ``diameter`` (n,) mm, at image point ``center`` (n, 2) and depth ``z`` (n,)."""
         kind = mine.integer(name + " kind", len(self.world.other_meshes))
-        ray = (center - self.world.K[:2, 2]) / self.world.K[0, 0]
         rotation = geometry.view_rotation(mine.direction(name + " turn"), mine.uniform(name + " roll", high=6.283))
         instances = Instances(
             chosen,
             self.world.first_other + kind,
             rotation,
-            torch.cat((ray * z[:, None], z[:, None]), 1),
+            geometry.from_pixels(center, z, self.world.K),
             diameter / self._other_diameters[kind],
             torch.full_like(chosen, -1),
         )

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from codepose import geometry
+from codepose.config_data import NEAREST
 from codepose.synthesis.draws import Draws
 from codepose.synthesis.mesh import MeshError
 from codepose.synthesis.renderer import Instances
@@ -18,8 +19,6 @@ _FEWEST = 10
 """Pixels of a part that a clean view shows at least."""
 _LEAST = 4.0
 """So many pixels of each side of a truncated box stay in the image."""
-_NEAREST = 0.75
-"""No part stands nearer to the camera than so many of its diameters, which would reach it."""
 
 
 def draw_objects(world: World, draws: Draws, tag: str = "") -> Tensor:
@@ -61,7 +60,7 @@ def require_visible(world: World) -> None:
 def place(world: World, draws: Draws, objects: Tensor, R_view: Tensor, tag: str = "") -> tuple[Tensor, Tensor]:
     """Puts objects where their boxes have the drawn size and centre: a few fixed-point steps.
 
-    A slender part that points at the camera would have to be nearer than ``_NEAREST`` of its diameters: its box is
+    A slender part that points at the camera would have to be nearer than ``NEAREST`` of its diameters: its box is
     smaller than drawn.
 
     Args:
@@ -78,7 +77,7 @@ def place(world: World, draws: Draws, objects: Tensor, R_view: Tensor, tag: str 
     side = draws.uniform("box side" + tag, low=camera.box_side[0], high=camera.box_side[1])
     where = draws.uniform("place" + tag, 2)
     t, R = world.reference_translations(objects), R_view
-    nearest = _NEAREST * world.diameters[objects]
+    nearest = NEAREST * world.diameters[objects]
     for _ in range(12):
         boxes = world.boxes(objects, R, t)
         extent = geometry.box_size(boxes)

@@ -93,7 +93,7 @@ class SceneSource:
         return self._own_backgrounds or self.world.backgrounds(self.split, pixels)
 
     def crops(self, index: Tensor, difficulty: float = 1.0) -> CropBatch:
-        """Returns Step 1's items ``index`` (B,); ``difficulty`` in [0, 1] is the curriculum's (see findings)."""
+        """Returns Step 1's items ``index`` (B,); ``difficulty`` in [0, 1] is the curriculum's."""
         world, data = self.world, self.settings.data
         draws = Draws(data.seed, f"crops/{self.split}", index, world.device)
         objects, R_view = self._views("crops", index)

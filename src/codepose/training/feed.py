@@ -32,6 +32,7 @@ class Feed(Iterator[tuple[Any, float]]):
         self._stage, self._clock, self._seed, self._step = stage, clock, seed, step
         self._queue: queue.Queue[tuple[Any, float, torch.cuda.Event] | BaseException] = queue.Queue(ahead)
         self._ready: list[tuple[Any, float]] = []
+        self._epoch, self._order = -1, torch.empty(0, dtype=torch.long)
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
         if device.type == "cuda":
@@ -42,12 +43,17 @@ class Feed(Iterator[tuple[Any, float]]):
     def _indices(self, step: int) -> Tensor:
         per_epoch, size = steps_per_epoch(self._stage), self._stage.settings.batch
         epoch, place = divmod(step, per_epoch)
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, self._ordered(epoch)
+        whole = self._order[place * size : (place + 1) * size]
+        return whole[Shares(len(whole)).own]
+
+    def _ordered(self, epoch: int) -> Tensor:
+        """All items in the order of an epoch; those of a group stay together."""
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)
         group = self._stage.group
         groups = torch.randperm(self._stage.items // group, generator=generator)
-        order = (groups[:, None] * group + torch.arange(group)).flatten()
-        whole = order[place * size : (place + 1) * size]
-        return whole[Shares(len(whole)).own]
+        return (groups[:, None] * group + torch.arange(group)).flatten()
 
     @torch.no_grad()
     def _make(self) -> tuple[Any, float]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import math
 import time
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -31,7 +30,6 @@ def fit(stage: Stage, run: Run, fabric: Fabric, *, seed: int = 0, display: Displ
         NonFiniteLossError: A term of the loss is NaN or infinite. The last checkpoint is kept.
         KeyboardInterrupt: Ctrl-C; the iteration is finished and saved first. A second one does not wait for that.
     """
-    torch.manual_seed(seed)
     trainer = _Trainer(stage, run, fabric, display or Display(stage.name), seed)
     try:
         with trainer.display, trainer.interrupt:
@@ -41,7 +39,7 @@ def fit(stage: Stage, run: Run, fabric: Fabric, *, seed: int = 0, display: Displ
                 trainer.look()
             trainer.finish()
     except KeyboardInterrupt:
-        if not trainer.whole:
+        if not trainer.whole or (world_size() > 1 and not trainer.stopping):  # the others are not stopping here
             trainer.display.note("stopped within an iteration; --resume goes on from the last checkpoint")
             raise
         if world_size() == 1:  # several ranks have just read it together
@@ -71,7 +69,7 @@ class _Trainer:
         dtype = torch.bfloat16 if uses_bf16(run.settings, fabric.device) else torch.float32
         self.optimizer = build_optimizer(parts, stage.settings.optimizer, dtype)
         self.clock = Clock(total_steps(stage), stage.settings.time_limit)
-        self.step = _resume(stage, run, self.optimizer, self.clock, fabric.device)
+        self.step = _resume(stage, run, self.optimizer, self.clock)
         self.validated = int(self.clock.progress(self.step) * stage.settings.validations)
         if len(set(everyones(self.step))) > 1:
             raise RunError(f"{run.path} is not the same for every rank: put it on a disk that all machines share")
@@ -155,7 +153,7 @@ class _Trainer:
     def validate(self, progress: float) -> None:
         """Looks at a part of the validation split, and logs what it finds."""
         self.validated = int(progress * self.stage.settings.validations)
-        numbers, warnings = _validated(self.stage, self.fabric.device) if rank() == 0 else ({}, [])
+        numbers, warnings = _validated(self.stage) if rank() == 0 else ({}, [])
         self.write({"step": self.step, **numbers})
         for warning in warnings if self.begun > self.stage.curriculum else []:
             self.display.note(f"warning: {warning}")
@@ -176,7 +174,6 @@ class _Trainer:
             "used": self.clock.elapsed(),
             "step": self.step,
             "train": [] if self.phase is None else list(self.phase.train),
-            **_random_state(self.fabric.device),
         }
         self.run.save_checkpoint(self.stage.name, state)
 
@@ -196,20 +193,7 @@ class _Trainer:
             self.log.close()
 
 
-def _random_state(device: torch.device) -> dict[str, Tensor]:
-    """That of the CPU's generator, and of a GPU's, which samples RoIs."""
-    state = {"rng": torch.get_rng_state()}
-    return state | {"device_rng": torch.cuda.get_rng_state(device)} if device.type == "cuda" else state
-
-
-def _set_random_state(state: Mapping[str, Any], device: torch.device) -> None:
-    """Goes back to it; a checkpoint from a CPU says nothing of a GPU's generator."""
-    torch.set_rng_state(state["rng"])
-    if device.type == "cuda" and "device_rng" in state:
-        torch.cuda.set_rng_state(state["device_rng"], device)
-
-
-def _resume(stage: Stage, run: Run, optimizer: torch.optim.Optimizer, clock: Clock, device: torch.device) -> int:
+def _resume(stage: Stage, run: Run, optimizer: torch.optim.Optimizer, clock: Clock) -> int:
     state = run.load_checkpoint(stage.name)
     if state is None:
         return 0
@@ -224,18 +208,15 @@ def _resume(stage: Stage, run: Run, optimizer: torch.optim.Optimizer, clock: Clo
         for name, value in values.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:
                 values[name] = torch.empty_like(parameter).copy_(value)
-    _set_random_state(state, device)
     clock.used = state["used"]
     return int(state["step"])
 
 
-def _validated(stage: Stage, device: torch.device) -> tuple[dict[str, float], list[str]]:
+def _validated(stage: Stage) -> tuple[dict[str, float], list[str]]:
     if stage.validate is None:
         return {}, []
-    random_state = _random_state(device)
     stage.network.eval()
     with torch.no_grad():
         numbers, warnings = stage.validate(stage.network)
     stage.network.train()
-    _set_random_state(random_state, device)
     return {f"val_{name}": value for name, value in numbers.items()}, warnings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,7 +22,9 @@ def build_optimizer(
         settings: Name and constants.
         dtype: Muon's multiplications; see there.
     """
-    parameters = [{"params": list(p), "lr": settings.lr * factor, "factor": factor} for p, factor in groups]
+    parameters: list[dict[str, Any]] = [
+        {"params": list(p), "lr": settings.lr * factor, "factor": factor} for p, factor in groups
+    ]
     lr, decay = settings.lr, settings.weight_decay
     if settings.name == "sgd":
         return torch.optim.SGD(parameters, lr=lr, momentum=settings.momentum, weight_decay=decay, fused=True)
@@ -37,9 +40,9 @@ def build_optimizer(
 
     from pytorch_optimizer import AdaBound
 
-    adabound: torch.optim.Optimizer = AdaBound(
-        parameters, lr=lr, final_lr=settings.final_lr, gamma=settings.gamma, weight_decay=decay
-    )
+    for group in parameters:  # its bounds are final_lr over the rate it began with
+        group["final_lr"] = settings.final_lr * group["factor"]
+    adabound: torch.optim.Optimizer = AdaBound(parameters, lr=lr, gamma=settings.gamma, weight_decay=decay)
     return adabound
 
 

@@ -193,9 +193,8 @@ def named_device(name: str) -> torch.device:
 
 
 def reseed(seed: int, step: int) -> None:
-    """With several ranks, each draws its own random numbers: a function of (seed, step, rank), also when resumed."""
-    if world_size() > 1:
-        torch.manual_seed(((seed * 1_000_003 + step) * 1_000_003 + rank()) % 2**63)
+    """The random numbers of an iteration are a function of (seed, step, rank), also when it is resumed or repeated."""
+    torch.manual_seed(((seed * 1_000_003 + step) * 1_000_003 + rank()) % 2**63)
 
 
 def mean_over(value: Tensor, count: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -70,8 +71,9 @@ class Run:
         try:
             return cls(path, _with_own_meshes(path, settings))
         except (ValueError, OSError):
-            if fresh:
+            if fresh:  # the folder was empty
                 config.unlink()
+                shutil.rmtree(path / "meshes", ignore_errors=True)
             raise
 
     @classmethod
@@ -247,7 +249,7 @@ class MetricsLog:
         kept = [r for r in run.metrics(stage) if r["step"] <= first_step]
         write_atomically(folder / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in kept))
         self._file = open(folder / "metrics.jsonl", "a")  # noqa: SIM115 - closed by close()
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step)
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
 
     def write(self, record: dict[str, Any]) -> None:
         """Appends one record; 'step' numbers it, numbers are drawn by TensorBoard."""

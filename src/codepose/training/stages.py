@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torchvision.ops import box_iou
@@ -31,6 +33,10 @@ from codepose.training.run import Run
 
 _VAL_CROPS = 64
 _VAL_SCENES = 32
+_SEEN = 0.1
+"""Visible fraction from which on a companion is to be found, as in BOP's targets."""
+_PATIENCE = timedelta(days=1)
+"""How long ranks wait for each other: one may have a whole video to itself."""
 
 
 def make_fabric(device: str = "auto", devices: int = 1, nodes: int = 1) -> Fabric:
@@ -54,7 +60,8 @@ def make_fabric(device: str = "auto", devices: int = 1, nodes: int = 1) -> Fabri
     if one.index is not None:
         raise ConfigError(f"--device {device} is one device, not {devices * nodes}: type --device {one.type}")
     try:
-        fabric = Fabric(accelerator=one.type, devices=devices, num_nodes=nodes, strategy="ddp", precision="32-true")
+        strategy = DDPStrategy(timeout=_PATIENCE)
+        fabric = Fabric(accelerator=one.type, devices=devices, num_nodes=nodes, strategy=strategy, precision="32-true")
     except (RuntimeError, ValueError, MisconfigurationException) as error:
         raise ConfigError(str(error)) from None
     fabric.launch()
@@ -131,12 +138,15 @@ def _health(net: nn.Module, val: SceneSource, settings: Settings) -> tuple[dict[
 
 
 def boxes_of(batch: SceneBatch) -> list[Boxes]:
-    """Returns the detector's targets: amodal boxes, labels from 1; each scene's target object comes first."""
+    """Returns the detector's targets: amodal boxes, labels from 1; each scene's target object comes first.
+
+    Companions that are all but hidden are none: nothing in the image says that they are there.
+    """
     targets: list[Boxes] = []
     for i in range(len(batch.boxes)):
         boxes, labels = batch.boxes[i : i + 1], batch.objects[i : i + 1] + 1
-        if batch.other_boxes is not None and batch.other_objects is not None:
-            there = batch.other_objects[i] >= 0
+        if batch.other_boxes is not None and batch.other_objects is not None and batch.other_visible is not None:
+            there = (batch.other_objects[i] >= 0) & (batch.other_visible[i] >= _SEEN)
             boxes = torch.cat((boxes, batch.other_boxes[i, there]))
             labels = torch.cat((labels, batch.other_objects[i, there] + 1))
         targets.append({"boxes": boxes, "labels": labels})
