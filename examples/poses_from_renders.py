@@ -10,25 +10,28 @@ import sys
 import torch
 
 from codepose import PoseEstimator
-from codepose.geometry import geodesic_angle
+from codepose.estimation.refine import Photos, useful_size
 from codepose.synthesis.scenes import SceneSource
-from codepose.synthesis.world import World
 from codepose.training.run import Run
 
 
 def main(folder: str, count: int = 8) -> None:
     run = Run.open(folder)
-    estimator = PoseEstimator.load(run, device="cpu")
-    scenes = SceneSource(World(run.settings), "test").scenes(torch.arange(count))
-    for i, found in enumerate(estimator.estimate(scenes.images, scenes.K)):
-        visible = f"scene {i}, {scenes.visible_fraction[i]:.0%} visible"
-        if not found:
-            print(f"{visible}: nothing found")
+    estimator = PoseEstimator.load(run, device="cpu", refine=True)
+    world = estimator.world
+    scenes = SceneSource(world, "test").scenes(torch.arange(count), photos=True)
+    photos = Photos.of(scenes, useful_size(run.settings.data.camera))
+    for i, found in enumerate(estimator.estimate(scenes.images, scenes.K, photos=photos)):
+        number = int(scenes.objects[i])
+        part = world.objects[number]
+        scene = f"scene {i}, {part.label}, {scenes.visible_fraction[i]:.0%} visible"
+        mine = [one for one in found if one.object_index == number]
+        if not mine:
+            print(f"{scene}: not found")
             continue
-        best = found[0]
-        R = torch.from_numpy(best.R_cam_obj).float()
-        angle = geodesic_angle(R, scenes.R_cam_obj[i]).rad2deg()
-        print(f"{visible}: score {best.score:.2f}, rotation off by {angle:.0f} degrees")
+        R = torch.from_numpy(mine[0].R_cam_obj).float()
+        angle = part.symmetries.angles(R, scenes.R_cam_obj[i]).rad2deg()
+        print(f"{scene}: score {mine[0].score:.2f}, rotation off by {angle:.0f} degrees")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ class Demo:
     out: Path | None = None
     """Run folder; an interrupted demo goes on from there. None = runs/demo, or runs/pretrained."""
     pretrained: bool = False
-    """Train nothing: show what the network that comes with codepose finds in new scenes, in two minutes."""
+    """Train nothing: show what the network that comes with codepose finds in new scenes, in a minute or two."""
     joint_only: bool = False
     """Leave out the two-network baselines."""
     device: str = "auto"
