@@ -141,7 +141,7 @@ class Predict:
     method: Method = "joint"
     """Which of the trained methods."""
     min_score: float = 0.5
-    """Leave out detections below."""
+    """Leave out detections below; the network itself leaves out those below the run's detection.score (0.05)."""
     min_confidence: float = 0.0
     """Leave out poses that are right with a smaller probability (0 = keep all)."""
     max_detections: int | None = None

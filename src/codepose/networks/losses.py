@@ -47,9 +47,9 @@ def pair_angles(rotations: Tensor, objects: Tensor, symmetries: Sequence[Symmetr
     theta = geodesic_angle(rotations[:, None], rotations[None])
     for index, group in enumerate(symmetries):
         if group.any:
-            mine = (objects == index).nonzero().squeeze(1)
-            views = rotations[mine]
-            theta[mine[:, None], mine] = group.angles(views[:, None], views[None]).to(theta)
+            mine = objects == index  # all pairs, then a choice: to gather them, a GPU would have to be waited for
+            least = group.angles(rotations[:, None], rotations[None]).to(theta)
+            theta = torch.where(mine[:, None] & mine, least, theta)
     return theta.masked_fill(objects[:, None] != objects[None], torch.inf)
 
 

@@ -145,7 +145,7 @@ class Symmetries:
             products: Tensor = relative.flatten(-2) @ (turn @ fixed).mT.flatten(-2).T  # (..., S)
             return products
 
-        whole = traces(torch.eye(3).to(relative))
+        whole = traces(torch.eye(3, dtype=relative.dtype, device=relative.device))
         if not self.continuous:
             best = whole.max(-1)
             return best.values, best.indices, torch.zeros_like(best.values)
@@ -158,7 +158,7 @@ class Symmetries:
 
     @staticmethod
     def _tensor(values: NDArray[np.float64], like: Tensor) -> Tensor:
-        return torch.from_numpy(values).to(like)
+        return torch.from_numpy(values).to(like, non_blocking=True)  # a few numbers: a GPU need not be waited for
 
 
 def declared_symmetries(settings: ObjectSettings, number: int) -> Symmetries | None:
