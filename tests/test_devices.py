@@ -147,7 +147,7 @@ def test_placement(draws: Draws, gpu_world: World) -> None:
 def test_occluders(draws: Draws, gpu_world: World, tiny_settings: Settings) -> None:
     occluders = Occluders(gpu_world, tiny_settings.data.occlusion)
     order = torch.arange(ITEMS, device=GPU)
-    thing = occluders._thing(draws, "thing", order, which(ITEMS), on_gpu(ITEMS, 2), on_gpu(ITEMS), 1.0)
+    thing = occluders._thing(draws, "thing", order, on_gpu(ITEMS), on_gpu(ITEMS, 2), on_gpu(ITEMS))
     own = (Instances.single(which(ITEMS), on_gpu(ITEMS, 3, 3), on_gpu(ITEMS, 3)), on_gpu(ITEMS, 3))
     assert_on_gpu([occluders._grips, occluders._hand_scales, merge([own, thing])])
 
