@@ -18,7 +18,7 @@ from codepose.apps.grid import cells, share, stage_key, training_stages
 from codepose.apps.workflow import evaluate_run
 from codepose.config_data import ConfigError
 from codepose.evaluation.comparison import auc_difference, read_errors, spread
-from codepose.evaluation.grid_report import _differences, read_groups, read_results, write_grid_report
+from codepose.evaluation.grid_report import _differences, _errors, read_groups, read_results, write_grid_report
 from codepose.networks.build import build_joint
 from codepose.training.checkpoint import load_state
 from codepose.training.run import Run
@@ -214,6 +214,21 @@ def test_runs_evaluated_on_other_scenes_stay_out_of_the_report(out: Path, change
     finally:
         path.write_text(text)
         write_grid_report(out)
+
+
+def test_figure_3_draws_the_shared_networks_in_every_panel_of_the_same_seeds(out: Path) -> None:
+    groups = read_groups(read_results(out)[0])
+    assert "extended" not in groups["t2-128"]
+    for method in ("joint", "extended", "original"):
+        assert len(_errors(groups, "t2-128", method)) == 2
+    assert _errors(groups, "t2-128", "extended") == list(groups["t1-128"]["extended"].values())
+    del groups["t2-128"]["joint"][1]
+    assert _errors(groups, "t2-128", "original") == [groups["t1-128"]["original"][0]]
+    groups["t1-4096"] = {"joint": groups["t1-128"]["joint"]}
+    assert len(_errors(groups, "t1-4096", "original")) == 2
+    assert _errors(groups, "t1-4096", "extended") == []
+    groups["t1-4096"] = {"extended": groups["t1-128"]["extended"]}
+    assert _errors(groups, "t1-4096", "joint") == []
 
 
 def test_copies_of_a_seeds_folder_stay_out_of_the_report(out: Path) -> None:
