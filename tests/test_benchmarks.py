@@ -22,11 +22,12 @@ sys.path.insert(0, str(ROOT))  # benchmarks/ is not part of the installed packag
 from benchmarks import gpus, scaling  # noqa: E402
 from benchmarks.timing import Case, Contestant, Options, Report, Spread, Target, Timing, interleaved, table  # noqa: E402
 from benchmarks.vsd_numpy import depth_numpy, vsd_numpy  # noqa: E402
+from benchmarks.work import count_work  # noqa: E402
 from codepose.config import OptimizerSettings, StageSettings  # noqa: E402
 from codepose.synthesis.scenes import SceneSource  # noqa: E402
 from codepose.synthesis.world import World  # noqa: E402
 
-NAMES = ("render", "vsd", "step1", "step2", "inference", "scaling", "codebook")
+NAMES = ("render", "vsd", "step1", "step2", "inference", "floor", "scaling", "codebook")
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +39,21 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     assert all(f"\n{name} (" in done.stdout for name in NAMES)
     loaded: dict[str, Any] = json.loads(path.read_text())
     return loaded
+
+
+def test_work_is_what_was_computed_and_moved() -> None:
+    a, b, image = torch.rand(8, 16), torch.rand(16, 4), torch.rand(2, 3, 10, 10)
+    product = count_work(lambda: torch.mm(a, b))
+    assert (product.flops, product.bytes) == (2 * 8 * 16 * 4, 4 * (8 * 16 + 16 * 4 + 8 * 4))
+    assert count_work(lambda: image.view(2, 300).T.detach()).bytes == 0
+    of_a_view = count_work(lambda: a[:1].expand(100, 16).neg())  # no more is read than there is
+    assert of_a_view.bytes == 4 * (8 * 16 + 100 * 16)
+    weight = torch.rand(5, 3, 3, 3, requires_grad=True)
+    forward = count_work(lambda: torch.nn.functional.conv2d(image, weight))
+    both = count_work(lambda: torch.nn.functional.conv2d(image, weight).sum().backward())
+    assert forward.flops == 2 * 2 * 5 * 64 * 27
+    assert both.flops == 2 * forward.flops  # the image needs no gradient
+    assert both.bytes > 2 * forward.bytes
 
 
 def test_the_environment_is_told(results: dict[str, Any]) -> None:
