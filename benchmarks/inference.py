@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.subjects import PAPER_VIEWS, build_world, chosen, random_codebook, torchvision_detector
-from benchmarks.timing import Case, Contestant, Options, Report, Target, command, count_flops, interleaved
+from benchmarks.timing import Case, Contestant, Options, Report, Target, command, interleaved
 from codepose.config import Settings
 from codepose.config_files import override
 from codepose.estimation.estimator import PoseEstimator
@@ -26,6 +26,7 @@ from codepose.networks.build import build_detector, build_joint, build_original
 from codepose.networks.detector import Boxes
 from codepose.networks.precision import autocast
 from codepose.synthesis.world import World
+from codepose.training.cost import counted
 
 _TORCHVISION = "torchvision FasterRCNN"
 _SEPARATE = "detector + extended AAE"
@@ -103,7 +104,7 @@ def _case(settings: Settings, options: Options) -> Case:
         "detector + original AAE": partial(latents, networks.original, image),
         "joint, to pose and reconstruction": _estimate(networks.joint, world, image, options),
     }
-    facts: dict[str, float | str] = {f"{name}, GFLOP": count_flops(one) / 1e9 for name, one in runs.items()}
+    facts: dict[str, float | str] = {f"{name}, GFLOP": counted(one)[1] / 1e9 for name, one in runs.items()}
     facts["joint, detections"] = str(len(latents(networks.joint, image)))
     facts["torchvision, detections"] = str(len(torchvision_boxes(networks.torchvision, settings, image)[0]["boxes"]))
     if settings.precision == "float32":  # rounded scores come in another order

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.timing import Options, count_flops, synchronise
+from benchmarks.timing import Options, synchronise
 from codepose.config import Settings
 from codepose.networks.precision import uses_bf16
 from codepose.synthesis.batches import split_batch
+from codepose.training.cost import counted
 from codepose.training.feed import Feed
 from codepose.training.loop import _Trainer
 from codepose.training.plan import Stage
@@ -79,7 +80,7 @@ class Iterations:
 
     def flops(self) -> float:
         """Returns the floating-point operations an image."""
-        return count_flops(self._trainer.iterate) / self.images * self._count
+        return counted(self._trainer.iterate)[1] / self.images * self._count
 
     def close(self) -> None:
         """Stops the data thread and removes the run folder."""

@@ -17,7 +17,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.environment import describe
 
@@ -230,13 +229,6 @@ def _turn(one: Contestant, calls: int, device: torch.device) -> float:
         one.run()
     synchronise(device)
     return (time.perf_counter() - start) / calls
-
-
-def count_flops(run: Callable[[], object]) -> float:
-    """Returns the floating-point operations of the convolutions and matrix products of one call."""
-    with FlopCounterMode(display=False) as counter:
-        run()
-    return float(counter.get_total_flops())
 
 
 def figure(value: float) -> str:

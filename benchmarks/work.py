@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from benchmarks.timing import count_flops
+from codepose.training.cost import counted
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def count_work(run: Callable[[], object]) -> Work:
     """Calls ``run`` twice and returns the work of one call; what Warp's kernels do is not seen."""
     with _Traffic() as traffic:
         run()
-    return Work(count_flops(run), float(traffic.bytes))
+    return Work(counted(run)[1], float(traffic.bytes))
 
 
 class _Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]

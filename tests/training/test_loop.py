@@ -23,6 +23,7 @@ from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
 from codepose.training import plan
 from codepose.training.checkpoint import load_state
+from codepose.training.cost import counted, peak_flops
 from codepose.training.loop import fit
 from codepose.training.meter import Meter, NonFiniteLossError
 from codepose.training.plan import Stage, steps_per_epoch
@@ -76,8 +77,12 @@ def test_every_stage_runs_and_logs_its_terms(trained: Run) -> None:
         logged = set().union(*trained.metrics(stage))
         assert names <= logged
         assert any((trained.path / stage / "tensorboard").iterdir())
-        steps = [r["step"] for r in trained.metrics(stage) if "mse" in r or "head_box" in r]
-        assert steps == list(range(1, 5))
+        records = [r for r in trained.metrics(stage) if "mse" in r or "head_box" in r]
+        assert [r["step"] for r in records] == list(range(1, 5))
+        flops = {f"{1e9 * r['gflop_per_s'] / r['images_per_s']:.6g}" for r in records}  # of an image, by phase
+        assert len(flops) == max(1, len(getattr(trained.settings, stage).phases))
+        peaks = [r["gflop_per_s"] / r["share_of_peak"] for r in records]
+        assert peaks == pytest.approx([peaks[0]] * 4)
 
 
 def test_two_runs_are_bit_equal(trained: Run, tmp_path: Path, world: World) -> None:
@@ -226,8 +231,8 @@ def test_a_gradient_that_is_not_finite_reaches_no_checkpoint(
     stage = step1_stage(settings, world, build_extended(settings))
     meter_init, steps = Meter.__init__, []
 
-    def init(self: Meter, batch: int, device: torch.device) -> None:
-        meter_init(self, batch, device)
+    def init(self: Meter, *args: object) -> None:
+        meter_init(self, *args)
         self._eager = eager
 
     monkeypatch.setattr(Meter, "__init__", init)
@@ -289,6 +294,25 @@ def test_a_term_is_averaged_over_the_iterations_that_have_it() -> None:
     assert (record["mse"], record["cos"]) == (pytest.approx(2.0), pytest.approx(-0.6))
     meter.add({"mse": torch.tensor(5.0)}, 0.0)
     assert "cos" not in meter.read(4)
+
+
+def test_the_meter_says_what_share_of_the_peak_is_reached() -> None:
+    meter = Meter(4, torch.device("cpu"), peak=2e9)
+    assert not {"gflop_per_s", "share_of_peak"} & set(meter.read(1))
+    meter.flops = 5e8
+    meter.add({"mse": torch.tensor(1.0)}, 0.0)
+    record = meter.read(2)
+    assert record["gflop_per_s"] == pytest.approx(0.5 * record["images_per_s"])
+    assert record["share_of_peak"] == pytest.approx(record["gflop_per_s"] / 2.0)
+
+
+def test_operations_are_counted_and_the_peak_is_that_of_matrix_products() -> None:
+    a, b = torch.rand(3, 5, requires_grad=True), torch.rand(5, 7)
+    product, flops = counted(lambda: (a @ b).sum().backward())
+    assert product is None
+    assert flops == 2 * (2 * 3 * 5 * 7)  # b needs no gradient
+    torch.testing.assert_close(a.grad, b.detach().sum(1).expand(3, 5))
+    assert 1e9 < peak_flops(torch.device("cpu"), torch.float32) < 1e14
 
 
 def test_a_batch_of_few_images_holds_whole_groups_only(make_settings, world: World, tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def one(two: Path, tmp_path_factory: pytest.TempPathFactory, plain: Settings) ->
 
 
 def curve(run: Run, stage: str) -> list[dict[str, float]]:
-    skipped = {"elapsed_s", "images_per_s", "data_wait"}
+    skipped = {"elapsed_s", "images_per_s", "data_wait", "gflop_per_s", "share_of_peak"}
     return [{k: v for k, v in r.items() if k not in skipped} for r in run.metrics(stage) if "lr" in r]
 
 

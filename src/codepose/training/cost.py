@@ -1,10 +1,12 @@
-"""What a stage costs, before it runs: floating-point operations and seconds an image."""
+"""What a stage costs: floating-point operations and seconds an image, and what the device could do."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -14,6 +16,8 @@ from codepose.config import Settings
 from codepose.networks.precision import autocast, uses_bf16
 from codepose.training.optimizers import build_optimizer
 from codepose.training.plan import Stage, images_per_step, total_steps
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -57,19 +61,40 @@ def measure(stage: Stage, settings: Settings, device: torch.device, *, batch: in
         optimizer.step()
         optimizer.zero_grad()
 
-    with FlopCounterMode(display=False) as counter:
-        learn()
+    _, flops = counted(learn)
     update()
-    seconds = _seconds(learn, device) / size + _seconds(update, device) / whole
-    return Cost(total_steps(stage) * whole, counter.get_total_flops() / size, seconds)
+    seconds = timed(learn, device)[1] / size + timed(update, device)[1] / whole
+    return Cost(total_steps(stage) * whole, flops / size, seconds)
 
 
-def _seconds(call: Callable[[], None], device: torch.device) -> float:
-    """How long a call takes, until a GPU is done with it."""
+def counted(call: Callable[[], T]) -> tuple[T, int]:
+    """Returns what a call returns, and the floating-point operations of its convolutions and matrix products.
+
+    A multiply-add counts two; what ``torch.compile`` has compiled is not seen.
+    """
+    with FlopCounterMode(display=False) as counter:
+        result = call()
+    return result, int(counter.get_total_flops())
+
+
+def timed(call: Callable[[], T], device: torch.device) -> tuple[T, float]:
+    """Returns what a call returns, and the seconds it takes until a GPU is done with it."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     start = time.perf_counter()
-    call()
+    result = call()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return time.perf_counter() - start
+    return result, time.perf_counter() - start
+
+
+@cache
+def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
+    """Returns the floating-point operations a second of large matrix products: what this device reaches at best.
+
+    The best of four, after one to warm up; half a second on a CPU, and measured once a process.
+    """
+    side = 8192 if device.type == "cuda" else 2048
+    a, b = (torch.ones(side, side, device=device, dtype=dtype) for _ in range(2))
+    seconds = [timed(partial(torch.mm, a, b), device)[1] for _ in range(5)][1:]
+    return 2.0 * side**3 / min(seconds)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import time
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from codepose.config import Phase
 from codepose.networks.compilation import compile_convolutions
 from codepose.networks.precision import autocast, uses_bf16
+from codepose.training.cost import counted, peak_flops
 from codepose.training.feed import Feed
 from codepose.training.meter import Meter
 from codepose.training.optimizers import build_optimizer, forget, learning_rate
@@ -75,7 +77,7 @@ class _Trainer:
             raise RunError(f"{run.path} is not the same for every rank: put it on a disk that all machines share")
         self.log = MetricsLog(run, stage.name, self.step) if rank() == 0 else None
         self.feed = Feed(stage, self.clock, seed, self.step, fabric.device)
-        self.meter = Meter(images_per_step(stage), fabric.device)
+        self.meter = Meter(images_per_step(stage), fabric.device, peak_flops(fabric.device, dtype))
         self.phase: Phase | None = None
         self.network: Any = None
         self.rate = self.difficulty = self.begun = 0.0
@@ -98,6 +100,14 @@ class _Trainer:
             if hasattr(self.stage.network, "encode"):
                 self.network.mark_forward_method("encode")  # losses call it, too: through the wrapper
             self.network.train()
+            self.meter.flops = None
+
+    def learn(self, batch: Any) -> dict[str, Tensor]:
+        """Forward and backward pass; returns the terms of the loss."""
+        with autocast(self.run.settings, self.fabric.device):
+            loss, terms = self.stage.loss(self.network, batch)
+        self.fabric.backward(loss)
+        return terms
 
     def iterate(self) -> None:
         """One step of the optimiser."""
@@ -110,9 +120,11 @@ class _Trainer:
         batch, self.difficulty = next(self.feed)
         wait = time.monotonic() - start
         reseed(self.seed, self.step)
-        with autocast(self.run.settings, self.fabric.device):
-            loss, terms = self.stage.loss(self.network, batch)
-        self.fabric.backward(loss)
+        if self.meter.flops is None and not self.run.settings.compile:  # each phase trains other parts
+            terms, flops = counted(partial(self.learn, batch))
+            self.meter.flops = flops / Shares(images_per_step(self.stage)).sizes[rank()]
+        else:
+            terms = self.learn(batch)
         # the meter refuses a norm that is not finite before anything is saved; a GPU is not waited for
         norm = self.fabric.clip_gradients(
             self.network, self.wrapped_optimizer, max_norm=settings.clip or math.inf, error_if_nonfinite=False

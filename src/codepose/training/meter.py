@@ -21,15 +21,19 @@ class Meter:
     Args:
         batch: Images of an iteration, all ranks together.
         device: Where the terms are.
+        peak: Floating-point operations a second that one rank's device can do; None = not known.
 
     Attributes:
+        flops: Of forward and backward pass on one image; None = not counted.
         means: Of the loss terms, over the iterations before the last reading that had them, and over all ranks.
         images_per_s: Of all ranks together.
     """
 
-    def __init__(self, batch: int, device: torch.device) -> None:
+    def __init__(self, batch: int, device: torch.device, peak: float | None = None) -> None:
         self._batch = batch
         self._eager = device.type == "cpu"
+        self._peak = peak
+        self.flops: float | None = None
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
         self._count, self._wait, self._start = 0, 0.0, time.monotonic()
@@ -82,5 +86,10 @@ class Meter:
             "images_per_s": self.images_per_s,
             "data_wait": self._wait / seconds,
         }
+        if self.flops is not None:
+            done = self.images_per_s * self.flops
+            record["gflop_per_s"] = done / 1e9
+            if self._peak is not None:
+                record["share_of_peak"] = done / (self._peak * world_size())
         self._sums, self._counts, self._count, self._wait, self._start = {}, {}, 0, 0.0, time.monotonic()
         return record
