@@ -105,6 +105,11 @@ class AugmentationSettings(Frozen):
     blur_sigma: NonNegative = 1.2
     noise: NonNegative = 0.0
     """Largest standard deviation of the pixel noise, in units of [0, 1]; the paper has none."""
+    sharpen: NonNegative = 0.0
+    """Largest strength of the sharpening that cameras do, which leaves halos along edges: times what a blur of 1 pixel
+    takes away."""
+    jpeg: Fraction = 0.0
+    """Share of images compressed as JPEG, with a quality of 30 to 95."""
     scale: Annotated[tuple[Positive, Positive], AfterValidator(ascending)] = (0.8, 1.2)
     """Scale of the Step-1 crop window around the padded square."""
     shift: NonNegative = 0.15

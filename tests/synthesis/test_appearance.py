@@ -1,18 +1,20 @@
-"""Polished metal: what it mirrors, checked on a sphere, on which every mirrored direction is known."""
+"""Polished metal, on a sphere, on which every mirrored direction is known; what cameras do to pictures."""
 
 from __future__ import annotations
 
 import dataclasses
+import io
 import math
 
 import numpy as np
 import torch
 import trimesh
+from PIL import Image
 from torch.nn import functional as F
 
 from codepose import geometry
 from codepose.config_data import AugmentationSettings
-from codepose.synthesis.appearance import Lights, Room, render_shaded
+from codepose.synthesis.appearance import Lights, Room, augment, render_shaded
 from codepose.synthesis.draws import Draws
 from codepose.synthesis.mesh import mesh_from_trimesh
 from codepose.synthesis.renderer import Instances, Renderer
@@ -79,3 +81,42 @@ def test_a_share_of_the_images_is_metal_and_none_by_default() -> None:
     assert float(drawn.lamps.norm(dim=-1).sub(1).abs().max()) < 1e-5
     assert math.isclose(float(drawn.sharpness.min()), 4.0, rel_tol=0.05)
     assert math.isclose(float(drawn.sharpness.max()), 400.0, rel_tol=0.05)
+
+
+STILL = {"probability": 0.0, "invert_channel": 0.0, "blur_sigma": 0.0, "noise": 0.0}
+"""Nothing changes an image."""
+
+
+def test_sharpening_leaves_halos_along_edges_and_flat_places_alone() -> None:
+    images = torch.full((3, 3, 32, 32), 0.3)
+    images[..., 16:] = 0.6
+    draws = Draws(0, "x", torch.arange(3))
+    torch.testing.assert_close(augment(images, draws, AugmentationSettings(**STILL)), images)
+    sharp = augment(images, draws, AugmentationSettings(sharpen=1.0, **STILL))
+    taps = torch.exp(-0.5 * torch.arange(-2.0, 3.0) ** 2)
+    crossing = taps[3:].sum() / taps.sum()  # of the Gaussian's weight, beyond an edge that lies one half pixel away
+    halo = draws.uniform("sharpen") * 0.3 * crossing
+    torch.testing.assert_close(sharp[:, 0, 5, 16], 0.6 + halo)
+    torch.testing.assert_close(sharp[:, 0, 5, 15], 0.3 - halo)
+    torch.testing.assert_close(sharp[..., :12], images[..., :12])
+
+
+def test_jpeg_is_what_a_jpeg_file_does() -> None:
+    rng = np.random.default_rng(0)
+    coarse = Image.fromarray(rng.integers(0, 256, (8, 9, 3), dtype=np.uint8))
+    pixels = np.asarray(coarse.resize((72, 64), Image.Resampling.BICUBIC))
+    images = torch.from_numpy(pixels.copy()).permute(2, 0, 1).float()[None].expand(6, -1, -1, -1) / 255
+    draws = Draws(0, "x", torch.arange(6))
+    settings = AugmentationSettings(jpeg=1.0, **STILL)
+    stored = augment(images, draws, settings)
+    for one, quality in zip(stored, draws.uniform("jpeg quality", low=30.0, high=95.0).tolist(), strict=True):
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "JPEG", quality=round(quality), subsampling=2)
+        true = torch.from_numpy(np.asarray(Image.open(file)).copy()).permute(2, 0, 1) / 255
+        assert float((one - true).abs().mean()) < 0.5 * float((images[0] - true).abs().mean())
+    alone = augment(images[:1], draws.select(torch.tensor([4])), settings)
+    torch.testing.assert_close(alone[0], stored[4])
+    some = augment(images, draws, AugmentationSettings(jpeg=0.5, **STILL))
+    changed = (some - images).abs().amax((1, 2, 3)) > 1e-3
+    assert torch.equal(changed, draws.chance("jpeg?", 0.5))
+    assert 0 < int(changed.sum()) < 6

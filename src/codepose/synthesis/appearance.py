@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import torch
+from kornia.enhance import jpeg_codec_differentiable
 from kornia.filters import gaussian_blur2d
 from torch import Tensor
 from torch.nn import functional as F
@@ -172,7 +173,7 @@ def render_shaded(
 
 
 def augment(images: Tensor, draws: Draws, settings: AugmentationSettings, difficulty: float = 1.0) -> Tensor:
-    """Changes colour, contrast, sharpness and noise of each image by its own amounts.
+    """Changes colour, contrast, sharpness and noise of each image, and how it was stored, by its own amounts.
 
     Args:
         images: (B, 3, H, W) in [0, 1].
@@ -205,7 +206,10 @@ def augment(images: Tensor, draws: Draws, settings: AugmentationSettings, diffic
     images.sub_(0.5).mul_(sign).add_(0.5).mul_(gain).clamp_(0.0, 1.0)
     images.sub_(0.5).mul_(contrast).add_(0.5).clamp_(0.0, 1.0)
     images = _blur(images, draws, settings, difficulty)
-    return _noise(images, draws, settings.noise * difficulty)
+    images = _noise(images, draws, settings.noise * difficulty)
+    # what a camera does with what its sensor saw
+    images = _sharpen(images, draws, settings.sharpen * difficulty)
+    return _jpeg(images, draws, settings.jpeg * difficulty)
 
 
 def _blur(images: Tensor, draws: Draws, settings: AugmentationSettings, difficulty: float) -> Tensor:
@@ -216,6 +220,24 @@ def _blur(images: Tensor, draws: Draws, settings: AugmentationSettings, difficul
     side = 1 + 2 * max(3, math.ceil(2.5 * settings.blur_sigma))
     blurred = gaussian_blur2d(images[chosen], (side, side), sigma[chosen, None].expand(-1, 2))
     return images.index_copy(0, chosen, blurred)
+
+
+def _sharpen(images: Tensor, draws: Draws, largest: float) -> Tensor:
+    """Unsharp masking, as most cameras do it."""
+    if largest <= 0.0:
+        return images
+    strength = draws.uniform("sharpen", high=largest)[:, None, None, None]
+    soft: Tensor = gaussian_blur2d(images, (5, 5), (1.0, 1.0))
+    return (images + strength * (images - soft)).clamp_(0.0, 1.0)
+
+
+def _jpeg(images: Tensor, draws: Draws, share: float) -> Tensor:
+    """JPEG's blocks and smeared colours, on the device."""
+    chosen = draws.chance("jpeg?", share).nonzero().squeeze(1)
+    if len(chosen) == 0:
+        return images
+    quality = draws.uniform("jpeg quality", low=30.0, high=95.0)[chosen]
+    return images.index_copy(0, chosen, jpeg_codec_differentiable(images[chosen], quality))
 
 
 _BANK = 1 << 22
