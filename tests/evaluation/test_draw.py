@@ -274,6 +274,9 @@ def test_method_table_prints_the_columns_of_the_readme() -> None:
         "Median translation error (mm)",
     )
     assert table.rows == [["blind", "0.5", "0.500", "0.500", "0.500", "0.5", "n/a"]]
+    timed = method_table({"joint": summary() | {"ms_per_image": 41.6}, "oracle": summary() | {"ms_per_image": None}})
+    assert timed.headers[-1] == "Time an image (ms)"
+    assert [row[-1] for row in timed.rows] == ["42", "n/a"]
     with pytest.raises(ValueError, match="'joint' lacks"):
         method_table({"joint": {"auc": 1.0}})
 

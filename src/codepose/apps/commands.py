@@ -296,6 +296,7 @@ def _print_evaluation(summary: dict[str, Any], run: Path) -> None:
         "rotation\n(median)": ("rotation_median_deg", ".1f"),
         "translation\n(median)": ("translation_median_mm", ".1f"),
         "MSSD\n<10%": ("mssd_recall_10", ".3f"),
+        "ms an\nimage": ("ms_per_image", ".0f"),
     }
     table.add_column("method")
     for name in columns:

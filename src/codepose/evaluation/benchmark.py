@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from codepose.config import Settings
 from codepose.estimation.codebook import Codebook
 from codepose.estimation.depth import DepthRefiner
 from codepose.estimation.estimator import PoseEstimator
+from codepose.estimation.pipelines import Pipeline
 from codepose.estimation.refine import Photos, useful_size
 from codepose.evaluation.equivalent_poses import pose_errors
 from codepose.evaluation.metrics import box_iou_pairs
@@ -28,6 +30,7 @@ from codepose.networks.detector import Boxes
 from codepose.synthesis.batches import SceneBatch
 from codepose.synthesis.scenes import SceneSource, Split
 from codepose.synthesis.world import World
+from codepose.training.cost import timed
 from codepose.training.ranks import Shares, everyones
 
 TAU_MM = 20.0
@@ -82,8 +85,13 @@ def evaluate(
     for done, start in enumerate(mine, start=1):
         scenes = source.scenes(torch.arange(start, min(start + batch, images)), depth=True, photos=True)
         photos = Photos.of(scenes, useful_size(world.settings.data.camera))
-        found = _found(estimators, scenes, photos)
-        found |= {f"{name} + depth": _fitted(refiner, found[name], scenes) for name in fitted}
+        found, latest = _found(estimators, scenes, photos)
+        for name in estimators:
+            _count(results.seconds, name, latest[name])
+        for name in fitted:
+            fitting = partial(_fitted, refiner, found[name], scenes)
+            found[f"{name} + depth"], more = timed(fitting, world.device)
+            _count(results.seconds, f"{name} + depth", latest[name] + more)
         found["oracle"] = _oracle(world, books, scenes)
         renders = _Renders(world, scenes)
         for name, estimates in found.items():
@@ -97,20 +105,34 @@ def evaluate(
     return _merged(everyones(results), examples)
 
 
-def _found(estimators: dict[str, PoseEstimator], scenes: SceneBatch, photos: Photos | None) -> dict[str, _Estimates]:
-    """Every method's estimates in a batch, with its own boxes and with the true ones."""
+def _found(
+    estimators: dict[str, PoseEstimator], scenes: SceneBatch, photos: Photos | None
+) -> tuple[dict[str, _Estimates], dict[str, float]]:
+    """Every method's estimates in a batch, with its own boxes and with the true ones, and the seconds of the former."""
     found: dict[str, _Estimates] = {}
-    seen: dict[int, tuple[Any, list[Boxes]]] = {}  # refinement looks through the same networks
+    seconds: dict[str, float] = {}
+    seen: dict[int, tuple[tuple[Any, list[Boxes]], float]] = {}  # refinement looks through the same networks
     everywhere = torch.ones_like(scenes.objects, dtype=torch.bool)
     for name, estimator in estimators.items():
         pipeline = estimator.pipeline
         if id(pipeline) not in seen:
-            prepared = pipeline.prepare(scenes.images)
-            seen[id(pipeline)] = prepared, pipeline.detect(prepared)
-        prepared, boxes = seen[id(pipeline)]
-        found[name] = _detected(estimator, prepared, boxes, scenes, photos)
+            seen[id(pipeline)] = timed(partial(_looked, pipeline, scenes.images), scenes.images.device)
+        (prepared, boxes), looking = seen[id(pipeline)]
+        posing = partial(_detected, estimator, prepared, boxes, scenes, photos)
+        found[name], rest = timed(posing, scenes.images.device)
+        seconds[name] = looking + rest
         found[f"{name} + GT box"] = _posed(estimator, prepared, scenes, photos, scenes.boxes, everywhere)
-    return found
+    return found, seconds
+
+
+def _looked(pipeline: Pipeline, images: Tensor) -> tuple[Any, list[Boxes]]:
+    """What a pipeline makes of images, and its detections."""
+    prepared = pipeline.prepare(images)
+    return prepared, pipeline.detect(prepared)
+
+
+def _count(seconds: dict[str, float], name: str, more: float) -> None:
+    seconds[name] = seconds.get(name, 0.0) + more
 
 
 def _merged(parts: list[Results], examples: int) -> Results:
@@ -123,6 +145,8 @@ def _merged(parts: list[Results], examples: int) -> Results:
         whole.index += part.index
         whole.visible_fraction += part.visible_fraction
         whole.object_index += part.object_index
+        for name, more in part.seconds.items():
+            _count(whole.seconds, name, more)
         whole.examples += part.examples
     del whole.examples[examples:]
     return whole

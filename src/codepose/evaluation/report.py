@@ -54,7 +54,7 @@ def method_table(summaries: Mapping[str, Mapping[str, float | None]]) -> Table:
     """The results table: a row per method, as in the README.
 
     Args:
-        summaries: method to what `metrics.summarise` returned for it.
+        summaries: method to what `metrics.summarise` returned for it; with "ms_per_image" where it was timed.
 
     Raises:
         ValueError: a summary lacks a column's key.
@@ -65,7 +65,12 @@ def method_table(summaries: Mapping[str, Mapping[str, float | None]]) -> Table:
         if missing:
             raise ValueError(f"the summary of {method!r} lacks {missing}: make it with metrics.summarise")
         rows.append([method, *(_number(summary[key], decimals) for _, key, decimals in METHOD_COLUMNS)])
-    return Table(("Method", *(heading for heading, _, _ in METHOD_COLUMNS)), rows)
+    headers = ["Method", *(heading for heading, _, _ in METHOD_COLUMNS)]
+    if any("ms_per_image" in summary for summary in summaries.values()):
+        headers.append("Time an image (ms)")
+        for row, summary in zip(rows, summaries.values(), strict=True):
+            row.append(_number(summary.get("ms_per_image"), 0))
+    return Table(tuple(headers), rows)
 
 
 def write_report(path: Path | str, *, title: str, summary: Mapping[str, object], sections: Sequence[Section]) -> Path:

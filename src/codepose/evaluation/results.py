@@ -102,6 +102,7 @@ class Results:
         split: Which split.
         backgrounds: What the backgrounds were.
         labels: The objects' names.
+        seconds: Of all images together, by method, where it was timed: from the network's image to the pose.
     """
 
     methods: dict[str, Row]
@@ -113,12 +114,13 @@ class Results:
     split: str
     backgrounds: str
     labels: tuple[str, ...] = ()
+    seconds: dict[str, float] = field(default_factory=dict)
 
     def summary(self) -> dict[str, Any]:
         """Returns the content of results.json."""
         everything = np.ones(len(self.index), dtype=bool)
         summary: dict[str, Any] = {
-            "methods": {name: _summary(row, everything) for name, row in self.methods.items()},
+            "methods": {name: _summary(row, everything) | self._time(name) for name, row in self.methods.items()},
             "images": self.images,
             "split": self.split,
             "backgrounds": self.backgrounds,
@@ -132,6 +134,10 @@ class Results:
                 if (which == k).any()
             }
         return summary
+
+    def _time(self, method: str) -> dict[str, float | None]:
+        seconds = self.seconds.get(method)
+        return {"ms_per_image": None if seconds is None else 1000.0 * seconds / len(self.index)}
 
     def csv(self) -> str:
         """Returns the per-image table: one line an image and method; empty cells where nothing was detected."""
