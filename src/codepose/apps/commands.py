@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tyro
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -287,7 +288,8 @@ def report(options: o.Report) -> int:
 
 def _print_evaluation(summary: dict[str, Any], run: Path) -> None:
     """Prints the table of an evaluation, and where its report is."""
-    table = Table(title=f"{summary['images']} held-out scenes, preset {summary['preset']}")
+    title = f"{summary['images']} held-out scenes, preset {summary['preset']}"
+    table = Table(title=title, box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)  # fits 80 characters
     columns = {
         "AUC": ("auc", ".1f"),
         "AUC/N": ("auc_fraction", ".3f"),
