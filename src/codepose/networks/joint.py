@@ -62,7 +62,7 @@ def pool_features(features: Tensor, squares: Tensor, images: Tensor, side: int) 
 
 
 def sample_features(features: Tensor, squares: Tensor, images: Tensor, side: int) -> Tensor:
-    """The same values as ``pool_features`` inside the image, with gradient to the squares (18)."""
+    """The same values as ``pool_features`` from half a stride inside the image on; gradient to the squares (18)."""
     height, width = features.shape[-2:]
     grid = sampling_grid(squares, side, (STRIDE * width, STRIDE * height))
     return F.grid_sample(features[images].float(), grid.float(), padding_mode="zeros", align_corners=False)

@@ -209,10 +209,10 @@ def _resume(stage: Stage, run: Run, optimizer: torch.optim.Optimizer, clock: Clo
     state = run.load_checkpoint(stage.name)
     if state is None:
         return 0
-    stage.network.load_state_dict(state["network"])
     try:
+        stage.network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
-    except ValueError as error:
+    except (RuntimeError, ValueError) as error:
         raise RunError(f"the checkpoint of {stage.name!r} in {run.path} is another codepose's: {error}") from None
     if state.get("train"):  # what stood still when it was written may move now
         freeze(stage, Phase(epochs=1.0, train=tuple(state["train"])))
