@@ -41,8 +41,10 @@ class NetworkSettings(Frozen):
     frozen_blocks: Annotated[int, Field(ge=0, le=4)] = 0
     """VGG16 blocks that Step 2 leaves as Step 1 made them. Faster R-CNN's usual choice is 2: the first blocks hardly
     change and take most of the backward pass's time."""
-    weights: Literal["none", "imagenet"] = "none"
-    """'none' = Kaiming; 'imagenet' needs torchvision's VGG16 file (11)."""
+    weights: str = "none"
+    """Initial weights. 'none' = Kaiming; 'imagenet' needs torchvision's VGG16 file (11); else the folder of a trained
+    run of the same width and norm, or a network that codepose brings ('hammer'): its joint network is where all
+    stages begin."""
     anchor_sizes: Annotated[tuple[Positive, ...], Field(min_length=1)] = (64.0, 128.0, 256.0)
     aspect_ratios: Annotated[tuple[Positive, ...], Field(min_length=1)] = (0.5, 1.0, 2.0)
     box_head: Count = 1024

@@ -124,10 +124,10 @@ def preview(options: o.Preview) -> int:
 def train(options: o.Train) -> int:
     """Trains a run."""
     from codepose.apps import workflow
-    from codepose.networks.build import build_encoder
     from codepose.synthesis.backgrounds import require_photos
     from codepose.synthesis.placement import require_visible
     from codepose.synthesis.world import World
+    from codepose.training.initial import require_initial
     from codepose.training.run import Run
     from codepose.training.stages import make_fabric
 
@@ -138,7 +138,7 @@ def train(options: o.Train) -> int:
     run = Run.create(options.out, settings, resume=True) if resumed else None
     settings = run.settings if run else settings
     # what cannot be used is refused before anything is written
-    build_encoder(settings)
+    require_initial(settings)
     require_photos(settings.data)
     world = World(settings)
     require_visible(world)

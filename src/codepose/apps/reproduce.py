@@ -130,16 +130,15 @@ def stage_cost(settings: Settings, name: str, device: torch.device) -> Cost:
 
 def fresh_stage(settings: Settings, name: str, device: torch.device) -> Stage:
     """Returns a stage by its name, with new weights."""
-    plain = settings.model_copy(update={"network": settings.network.model_copy(update={"weights": "none"})})
-    world = World(plain, device)
+    world = World(settings, device)
     if name == "step1":
-        return step1_stage(plain, world, build_extended(plain))
+        return step1_stage(settings, world, build_extended(settings))
     if name == "original":
-        return step1_stage(plain, world, build_original(plain), original=True)
+        return step1_stage(settings, world, build_original(settings), original=True)
     if name == "detector":
-        detector: Detector = build_detector(plain)
-        return detector_stage(plain, world, detector)
+        detector: Detector = build_detector(settings)
+        return detector_stage(settings, world, detector)
     if name == "jitter":
-        return jitter_stage(plain, world, build_extended(plain))
-    joint: JointNetwork = build_joint(plain)
-    return step2_stage(plain, world, joint)
+        return jitter_stage(settings, world, build_extended(settings))
+    joint: JointNetwork = build_joint(settings)
+    return step2_stage(settings, world, joint)

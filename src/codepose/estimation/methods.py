@@ -37,19 +37,18 @@ def load_pipeline(run: Run, method: Method, device: torch.device) -> Pipeline:
     Raises:
         RunError: A stage the method needs is not done.
     """
-    # the weights come from the run: ImageNet's are not wanted again
-    settings = run.settings.model_copy(update={"network": run.settings.network.model_copy(update={"weights": "none"})})
+    settings = run.settings
     if method == "joint":
         joint = build_joint(settings)
         run.load_weights("step2", joint)
-        return JointPipeline(joint, run.settings, device)
+        return JointPipeline(joint, settings, device)
     if method not in METHODS:
         raise RunError(f"no method is called {method!r}; there are {', '.join(METHODS)}")
     detector = build_detector(settings)
     run.load_weights("detector", detector)
     autoencoder = build_original(settings) if method == "original" else build_extended(settings)
     run.load_weights(STAGES[method][-1], autoencoder)
-    return TwoStagePipeline(detector, autoencoder, run.settings, device)
+    return TwoStagePipeline(detector, autoencoder, settings, device)
 
 
 def load_codebooks(run: Run, method: Method, pipeline: Pipeline, world: World | None = None) -> list[Codebook]:

@@ -1,4 +1,4 @@
-"""Networks from settings, with the numbers in them."""
+"""Networks from settings, with the numbers in them and random weights."""
 
 from __future__ import annotations
 
@@ -6,19 +6,12 @@ from codepose.config import Settings
 from codepose.networks.autoencoder import ExtendedAutoencoder, LatentHead, OriginalAutoencoder
 from codepose.networks.detector import DetectionHeads, Detector
 from codepose.networks.joint import JointNetwork
-from codepose.networks.vgg import STRIDE, Decoder, Encoder, load_imagenet
+from codepose.networks.vgg import STRIDE, Decoder, Encoder
 
 
 def build_encoder(settings: Settings) -> Encoder:
-    """Returns VGG16, with ImageNet's weights if the settings ask for them (11).
-
-    Raises:
-        FileNotFoundError: They do, and the file is not there.
-    """
-    encoder = Encoder(settings.network.width, settings.network.norm)
-    if settings.network.weights == "imagenet":
-        load_imagenet(encoder)
-    return encoder
+    """Returns VGG16 with random weights."""
+    return Encoder(settings.network.width, settings.network.norm)
 
 
 def build_extended(settings: Settings) -> ExtendedAutoencoder:

@@ -113,6 +113,10 @@ class Run:
         """Whether a stage is done."""
         return (self.path / stage / "weights.safetensors").is_file()
 
+    def begun(self, stage: str) -> bool:
+        """Whether a stage that is not done has a checkpoint to go on from."""
+        return (self.path / stage / "checkpoint.safetensors").is_file()
+
     def save_weights(self, stage: str, network: nn.Module) -> None:
         """Writes a stage's final weights and removes its checkpoint."""
         folder = self.stage(stage)

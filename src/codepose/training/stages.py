@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
-from typing import Any
+from typing import TypeVar
 
 import torch
 from lightning_fabric import Fabric
@@ -25,6 +25,7 @@ from codepose.networks.precision import autocast
 from codepose.synthesis.batches import CropBatch, SceneBatch, ScenePoses
 from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
+from codepose.training.initial import begin_with
 from codepose.training.loop import fit
 from codepose.training.plan import Stage, batch_of
 from codepose.training.progress import Display
@@ -306,94 +307,60 @@ def joint_groups(network: JointNetwork) -> dict[str, list[nn.Parameter]]:
 
 
 _STAGES = ("step1", "original", "detector", "step2", "jitter")
-
-
-def _seed(run: Run, stage: str) -> None:
-    """No two stages of any seeds begin with the same weights."""
-    torch.manual_seed(len(_STAGES) * run.settings.seed + _STAGES.index(stage))
+_Network = TypeVar("_Network", bound=nn.Module)
 
 
 def train_step1(run: Run, world: World, fabric: Fabric) -> ExtendedAutoencoder:
     """Trains, resumes or loads the extended AAE of Step 1."""
-    _seed(run, "step1")
-    network = build_extended(run.settings)
-    _train(
-        lambda: step1_stage(run.settings, world, network),
-        "step1",
-        "Step 1: extended AAE",
-        network,
-        run,
-        fabric,
-    )
-    return network
+    return _trained("step1", "Step 1: extended AAE", build_extended, step1_stage, run, world, fabric)
 
 
 def train_original(run: Run, world: World, fabric: Fabric) -> OriginalAutoencoder:
     """Trains, resumes or loads the original AAE."""
-    _seed(run, "original")
-    network = build_original(run.settings)
-    _train(
-        lambda: step1_stage(run.settings, world, network, original=True),
-        "original",
-        "Baseline: original AAE",
-        network,
-        run,
-        fabric,
-    )
-    return network
+
+    def stage(settings: Settings, world: World, network: OriginalAutoencoder) -> Stage:
+        return step1_stage(settings, world, network, original=True)
+
+    return _trained("original", "Baseline: original AAE", build_original, stage, run, world, fabric)
 
 
 def train_detector(run: Run, world: World, fabric: Fabric) -> Detector:
     """Trains, resumes or loads the independent Faster R-CNN."""
-    _seed(run, "detector")
-    network = build_detector(run.settings)
-    _train(
-        lambda: detector_stage(run.settings, world, network),
-        "detector",
-        "Baseline: Faster R-CNN",
-        network,
-        run,
-        fabric,
-    )
-    return network
+    return _trained("detector", "Baseline: Faster R-CNN", build_detector, detector_stage, run, world, fabric)
 
 
 def train_step2(run: Run, world: World, fabric: Fabric, pretrained: ExtendedAutoencoder) -> JointNetwork:
     """Trains, resumes or loads the joint network, from Step 1's weights."""
-    _seed(run, "step2")
-    network = build_joint(run.settings)
-    network.autoencoder.load_state_dict(pretrained.state_dict())
-    _train(
-        lambda: step2_stage(run.settings, world, network),
-        "step2",
-        "Step 2: joint network",
-        network,
-        run,
-        fabric,
-    )
-    return network
+    return _trained("step2", "Step 2: joint network", build_joint, step2_stage, run, world, fabric, pretrained)
 
 
 def train_jitter(run: Run, world: World, fabric: Fabric, pretrained: ExtendedAutoencoder) -> ExtendedAutoencoder:
     """Trains, resumes or loads the jitter-trained extended AAE, from Step 1's weights."""
-    _seed(run, "jitter")
-    network = build_extended(run.settings)
-    network.load_state_dict(pretrained.state_dict())
-    _train(
-        lambda: jitter_stage(run.settings, world, network),
-        "jitter",
-        "Baseline: jittered boxes",
-        network,
-        run,
-        fabric,
-    )
-    return network
+    return _trained("jitter", "Baseline: jittered boxes", build_extended, jitter_stage, run, world, fabric, pretrained)
 
 
-def _train(stage: Any, name: str, title: str, network: nn.Module, run: Run, fabric: Fabric) -> None:
+def _trained(
+    name: str,
+    title: str,
+    build: Callable[[Settings], _Network],
+    stage: Callable[[Settings, World, _Network], Stage],
+    run: Run,
+    world: World,
+    fabric: Fabric,
+    pretrained: ExtendedAutoencoder | None = None,
+) -> _Network:
+    """Trains, resumes or loads one network; what Step 1 taught replaces what it would begin with."""
+    # no two stages of any seeds begin with the same weights
+    torch.manual_seed(len(_STAGES) * run.settings.seed + _STAGES.index(name))
+    network = build(run.settings)
     if from_first(lambda: run.has(name)):
         run.load_weights(name, network)
         network.to(device=fabric.device).to(memory_format=torch.channels_last)
     else:
-        fit(stage(), run, fabric, seed=run.settings.seed, display=Display(title))
+        if from_first(lambda: not run.begun(name)):
+            begin_with(network, run.settings.network.weights)
+        if pretrained is not None:
+            getattr(network, "autoencoder", network).load_state_dict(pretrained.state_dict())
+        fit(stage(run.settings, world, network), run, fabric, seed=run.settings.seed, display=Display(title))
     network.eval()
+    return network
