@@ -51,13 +51,13 @@ def painted_cube(*sides: int) -> trimesh.Trimesh:
 
 
 def check_that_it_maps_onto_itself(mesh: Mesh, found: Symmetries) -> None:
-    """Every transform is a turn that takes the hull's corners to its corners, and together they are a group."""
+    """Every transform is a turn that takes the hull's corners to the part's, and together they are a group."""
     hull = np.column_stack([mesh.hull, np.ones(len(mesh.hull))]).astype(np.float64)
     for transform in found.discrete:
         np.testing.assert_allclose(transform[:3, :3] @ transform[:3, :3].T, np.eye(3), atol=1e-9)
         assert np.linalg.det(transform[:3, :3]) == pytest.approx(1.0)
         moved = hull @ transform.T
-        assert np.linalg.norm(moved[:, None] - hull[None], axis=2).min(axis=1).max() < 0.01 * mesh.diameter
+        assert np.linalg.norm(moved[:, None, :3] - mesh.vertices[None], axis=2).min(axis=1).max() < 0.01 * mesh.diameter
     group = [np.eye(4), *found.discrete]
     for a in group:
         for b in group:
@@ -126,6 +126,64 @@ def test_solids(solid: trimesh.Trimesh, expected: list[float]) -> None:
     check_that_it_maps_onto_itself(mesh, found)
     angles = np.sort([np.degrees(Rotation.from_matrix(t[:3, :3]).magnitude()) for t in found.discrete])
     np.testing.assert_allclose(angles, expected, atol=0.01)
+
+
+def fan() -> trimesh.Trimesh:
+    """A hub with five flat blades."""
+    blades = [trimesh.creation.box(extents=(40.0, 3.0, 12.0)).apply_translation((30.0, 0.0, 0.0)) for _ in range(5)]
+    for k, blade in enumerate(blades):
+        blade.apply_transform(trimesh.transformations.rotation_matrix(np.radians(72.0 * k), (0, 0, 1)))
+    return trimesh.util.concatenate([trimesh.creation.cylinder(radius=14.0, height=20.0, sections=60), *blades])
+
+
+def flange() -> trimesh.Trimesh:
+    """A rim around a disc with six pegs through it: the convex hull is that of a cylinder."""
+    rim = trimesh.creation.annulus(r_min=52.0, r_max=60.0, height=30.0, sections=90)
+    pegs = [
+        trimesh.creation.cylinder(radius=7.0, height=24.0, sections=24).apply_translation(
+            (35 * np.cos(a), 35 * np.sin(a), 0)
+        )
+        for a in np.arange(6) * np.pi / 3
+    ]
+    return trimesh.util.concatenate([rim, trimesh.creation.cylinder(radius=53.0, height=6.0, sections=90), *pegs])
+
+
+def octahedron() -> trimesh.Trimesh:
+    return trimesh.convex.convex_hull(np.concatenate([np.eye(3), -np.eye(3)]) * 40.0)
+
+
+def antiprism() -> trimesh.Trimesh:
+    """Two squares of 60 mm, 40 mm apart, one turned by 45 degrees: half turns lie between its sides."""
+    angles = np.arange(8) * np.pi / 4
+    return trimesh.convex.convex_hull(
+        np.stack([42 * np.cos(angles), 42 * np.sin(angles), 20.0 * (-1) ** np.arange(8)], 1)
+    )
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("solid", "count"),
+    [
+        (fan(), 9),
+        (flange(), 11),
+        (octahedron(), 23),
+        (antiprism(), 7),
+        (trimesh.convex.convex_hull([(1, 1, 1), (1, -1, -1), (-1, 1, -1), (-1, -1, 1)]).apply_scale(30.0), 11),
+        (trimesh.creation.icosahedron().apply_scale(40.0), 59),
+        (prism(7), 13),
+        (painted_cube(0, 1), 3),
+    ],
+    ids=["fan", "flange", "octahedron", "antiprism", "tetrahedron", "icosahedron", "7 sides", "red+green"],
+)
+def test_how_a_part_lies_in_its_file_does_not_matter(solid: trimesh.Trimesh, count: int, seed: int) -> None:
+    """The third lies nearly along the axes, by 10 degrees off."""
+    turn = trimesh.transformations.random_rotation_matrix(np.random.default_rng(seed).random(3))
+    if seed == 2:
+        turn = trimesh.transformations.rotation_matrix(np.radians(10.0), (0.1, 0.0, 1.0))
+    mesh = part(solid.copy().apply_transform(turn))
+    found = find_symmetries(mesh)
+    assert len(found.discrete) == count
+    check_that_it_maps_onto_itself(mesh, found)
 
 
 @pytest.mark.parametrize("mesh", [hammer(), load_mesh(BRACKET)], ids=["hammer", "bracket"])

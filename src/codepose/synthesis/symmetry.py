@@ -10,19 +10,20 @@ or a chamfer on one end does.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.spatial import ConvexHull, QhullError
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from codepose import geometry
 from codepose.synthesis.mesh import Mesh
 from codepose.synthesis.renderer import Instances, Renderer
+from codepose.synthesis.symmetry_axes import candidate_axes, middle_of, odd_axes, outer_faces
 from codepose.synthesis.symmetry_group import ContinuousSymmetry, Symmetries
 
 DEPTH, NORMAL_DEG, COLOR = 0.01, 20.0, 0.1  # of the diameter; degrees; per channel in [0, 1]
@@ -31,10 +32,12 @@ ORDERS = range(12, 1, -1)  # turns of 360/n degrees
 
 _SIDE, _MARGIN = 104, 8  # pixels of a render, and those of it around the diameter
 _FAR = 20.0  # diameters between camera and part
-_HULL = 4096  # vertices of the hull are enough
 _FACING = 0.25  # cosine between normal and ray below which a pixel is not looked at
 _SILHOUETTE = 0.01  # of the diameter, how far a turn may move the outline of the convex hull
-_SAME_AXIS_DEG = 3.0  # two candidates nearer than this are one
+_SAME_AXIS_DEG = 3.0  # a candidate nearer than this to an axis that was found is that axis
+_SAME_CANDIDATE_DEG = 0.3  # and one nearer than this to another candidate need not be tried
+_ACROSS = 0.05  # cosine between two axes below which they are at right angles
+_STEP_DEG, _FINE_DEG = 0.5, 0.1  # between half turns tried
 _FULL_TURN = (11.0, 26.0, 51.5, 102.0)  # degrees; of any prism of 2 to 24 sides one is 0.39 of a step off or more
 _CHORD = 2 * np.sin(np.radians(NORMAL_DEG) / 2)  # between unit normals that far apart
 _LARGEST_GROUP = 60  # rotations of the icosahedron
@@ -43,8 +46,9 @@ _LARGEST_GROUP = 60  # rotations of the icosahedron
 def find_symmetries(mesh: Mesh) -> Symmetries:
     """The likely rotational symmetries of a part; the module's text says what counts as one.
 
-    Candidates are turns of 360/n degrees, n = 2..12, and any angle, about the bounding box's axes, the principal
-    axes and the normals of the largest flat sides, through the middle; then the group that those found generate.
+    Candidates are turns of 360/n degrees, n = 2..12, and any angle, about the axes of ``candidate_axes``, through
+    the middle; then half turns about what is at right angles to an axis, half a degree apart; then the group that those
+    found generate. How the part lies in its file does not matter.
 
     Args:
         mesh: The part, in any frame.
@@ -52,25 +56,75 @@ def find_symmetries(mesh: Mesh) -> Symmetries:
     Returns:
         Transforms in the frame of ``mesh``.
     """
-    outside = _outer_faces(mesh)
-    looks = _Looks(mesh, _middle(mesh, outside))
+    outside = outer_faces(mesh)
+    looks = _Looks(mesh, middle_of(mesh, outside))
     round_axes: list[NDArray[np.float64]] = []
-    turns: list[NDArray[np.float64]] = []
-    for axis in _candidate_axes(outside):
+    orders: list[tuple[NDArray[np.float64], int]] = []
+    tried: list[NDArray[np.float64]] = []
+    for axis in candidate_axes(outside, looks.middle):
+        known = [*round_axes, *(found for found, _ in orders)]
+        if _near(axis, known, _SAME_AXIS_DEG) or _near(axis, tried, _SAME_CANDIDATE_DEG):
+            continue
+        tried.append(axis)
         if all(looks.same(_turn(axis, angle)) for angle in _FULL_TURN):
             round_axes.append(axis)
             if len(round_axes) > 1:
                 return Symmetries(np.zeros((0, 4, 4)), tuple(ContinuousSymmetry(e, looks.middle) for e in np.eye(3)))
-            continue
-        order = next((n for n in ORDERS if _turns_by(looks, axis, n)), 1)
-        turns += [_turn(axis, 360.0 / order)] if order > 1 else []
+        elif (order := next((n for n in ORDERS if _turns_by(looks, axis, n)), 1)) > 1:
+            orders.append((axis, order))
     if round_axes:
-        flips = [turn for turn in turns if (turn @ round_axes[0]) @ round_axes[0] < 0]
-        group = flips[:1]  # the others are it, turned about the axis
+        turns = [_turn(axis, 180.0) for axis, order in orders if order % 2 == 0]
+        group = [turn for turn in turns if (turn @ round_axes[0]) @ round_axes[0] < 0][:1]  # others are it, turned
     else:
+        orders += _half_turns_across(looks, [*orders, *((axis, 1) for axis in odd_axes(outside))])
+        turns = [_turn(axis, 360.0 / order) for axis, order in orders]
         group = [turn for turn in _group(turns) if looks.same_outline(turn)]
     discrete = np.stack([_about(turn, looks.middle) for turn in group]) if group else np.zeros((0, 4, 4))
     return Symmetries(discrete, tuple(ContinuousSymmetry(axis, looks.middle) for axis in round_axes))
+
+
+def _half_turns_across(
+    looks: _Looks, orders: Sequence[tuple[NDArray[np.float64], int]]
+) -> list[tuple[NDArray[np.float64], int]]:
+    """Half turns at right angles to axes, of which none is known yet; each with its order of 2.
+
+    Args:
+        looks: The part.
+        orders: Axes (3,) and their orders n: across such an axis half turns come every 180/n degrees, so one of them
+            is found within as many.
+    """
+    found: list[tuple[NDArray[np.float64], int]] = []
+    for axis, order in orders:
+        across = [other for other, n in [*orders, *found] if n % 2 == 0 and abs(other @ axis) < _ACROSS]
+        if across:
+            continue
+        one, other = np.linalg.svd(axis[None])[2][1:]
+
+        def around(angle_deg: float, one: NDArray[np.float64] = one, other: NDArray[np.float64] = other) -> Any:
+            return np.cos(np.radians(angle_deg)) * one + np.sin(np.radians(angle_deg)) * other
+
+        def fits(angle_deg: float) -> bool:
+            return looks.same(_turn(around(angle_deg), 180.0))
+
+        run = _first_run([fits(angle) for angle in np.arange(0.0, 180.0 / order, _STEP_DEG)])
+        if run is not None:
+            near = np.arange(_STEP_DEG * (run[0] - 1), _STEP_DEG * (run[1] + 1), _FINE_DEG)
+            found.append((around(float(np.mean([angle for angle in near if fits(angle)]))), 2))
+    return found
+
+
+def _first_run(fits: Sequence[bool]) -> tuple[int, int] | None:
+    """First and last place of the first run of True on a ring; the last may lie beyond its end."""
+    if all(fits):
+        return 0, 0
+    count = len(fits)
+    start = next((k for k in range(count) if fits[k] and not fits[k - 1]), None)
+    return None if start is None else (start, next(k for k in range(start, 2 * count) if not fits[(k + 1) % count]))
+
+
+def _near(axis: NDArray[np.float64], others: Sequence[NDArray[np.float64]], degrees: float) -> bool:
+    """Whether an axis is one of the others, either way round."""
+    return any(abs(float(axis @ other)) > np.cos(np.radians(degrees)) for other in others)
 
 
 def _turns_by(looks: _Looks, axis: NDArray[np.float64], order: int) -> bool:
@@ -83,7 +137,7 @@ class _Looks:
 
     def __init__(self, mesh: Mesh, middle: NDArray[np.float64]) -> None:
         self.middle = middle
-        self._hull = mesh.hull[:: 1 + len(mesh.hull) // _HULL].astype(np.float64) - middle
+        self._hull = mesh.hull.astype(np.float64) - middle
         self._diameter = mesh.diameter
         self._renderer = Renderer([mesh], threads=1)
         self._views = Rotation.from_rotvec([0.4, 0.7, 0.2]).as_matrix() @ _views()
@@ -161,54 +215,6 @@ def _about(turn: NDArray[np.float64], middle: NDArray[np.float64]) -> NDArray[np
     transform = np.eye(4)
     transform[:3, :3], transform[:3, 3] = turn, middle - turn @ middle
     return transform
-
-
-def _outer_faces(mesh: Mesh) -> NDArray[np.float64]:
-    """(F, 3, 3) mm, the convex hull's triangles; of a flat part its own."""
-    points = mesh.hull.astype(np.float64)
-    try:
-        outside: NDArray[np.float64] = points[ConvexHull(points).simplices]
-    except QhullError:
-        outside = mesh.vertices[mesh.faces].astype(np.float64)
-    return outside
-
-
-def _normals(corners: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(F, 3) normals of triangles (F, 3, 3), as long as twice their area; which way they point is not said."""
-    normals: NDArray[np.float64] = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    return normals
-
-
-def _middle(mesh: Mesh, corners: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(3,) mm, the one point that every symmetry leaves in place: the centroid of the convex hull's surface.
-
-    That of the bounding box where the two agree: a prism with three sides turns about another point than its box.
-    """
-    area = np.linalg.norm(_normals(corners), axis=1)
-    centroid = np.average(corners.mean(axis=1), axis=0, weights=area)
-    box = mesh.center.astype(np.float64)
-    near = np.linalg.norm(centroid - box) < 0.5 * DEPTH * mesh.diameter
-    return box if near else centroid
-
-
-def _candidate_axes(corners: NDArray[np.float64]) -> Iterator[NDArray[np.float64]]:
-    """(3,) unit vectors: of the bounding box, the principal axes, and the normals of the largest flat sides."""
-    normals = _normals(corners)
-    area = np.linalg.norm(normals, axis=1)
-    normals /= np.maximum(area, 1e-30)[:, None]
-    normals *= np.where(normals[np.arange(len(normals)), np.abs(normals).argmax(axis=1)] < 0, -1.0, 1.0)[:, None]
-    middles = (corners + np.roll(corners, 1, axis=1)).reshape(-1, 3) / 2  # exact for second moments
-    spread = np.cov(middles, rowvar=False, aweights=np.repeat(area, 3))
-    _, index = np.unique(np.round(normals * 40), axis=0, return_inverse=True)
-    sizes = np.bincount(index.reshape(-1), weights=area)
-    largest = np.argsort(-sizes)[:6]
-    flat = [np.average(normals[index.reshape(-1) == k], axis=0, weights=area[index.reshape(-1) == k]) for k in largest]
-    given: list[NDArray[np.float64]] = []
-    for axis in (*np.eye(3), *np.linalg.eigh(spread)[1].T, *flat):
-        axis = axis / np.linalg.norm(axis)
-        if all(abs(float(axis @ other)) < np.cos(np.radians(_SAME_AXIS_DEG)) for other in given):
-            given.append(axis)
-            yield axis
 
 
 def _group(turns: Sequence[NDArray[np.float64]]) -> list[NDArray[np.float64]]:
