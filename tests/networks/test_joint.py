@@ -152,10 +152,12 @@ def test_roi_in_a_scene_differs_from_the_crop_by_border_effects_only(make_settin
     assert float(cosine(direct, aside)) < 0.8
 
 
-def test_both_roi_poolings_agree_inside_and_are_zero_outside(tiny_settings: Settings) -> None:
-    features = torch.randn(2, 5, 8, 8)
-    squares = torch.tensor([[20.0, 24.0, 75.0, 79.0], [33.0, 40.0, 90.0, 97.0]])
-    images = torch.tensor([1, 0])
+def test_both_roi_poolings_agree_inside_at_the_rim_and_outside(tiny_settings: Settings) -> None:
+    features = torch.randn(2, 5, 8, 9)
+    corners = torch.rand(50, 2) * 180 - 50
+    squares = torch.cat((corners, corners + 20 + 80 * torch.rand(50, 1)), 1)
+    squares = torch.cat((squares, torch.tensor([[-9.0, 24.0, 46.0, 79.0], [93.0, 70.0, 150.0, 127.0]])))
+    images = torch.randint(2, (52,))
     a, b = pool_features(features, squares, images, 4), sample_features(features, squares, images, 4)
     torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
     far = torch.tensor([[-200.0, -200.0, -100.0, -100.0]])

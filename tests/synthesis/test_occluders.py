@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import cache
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from codepose import geometry
 from codepose.config import Settings
-from codepose.config_data import OcclusionSettings
+from codepose.config_data import ObjectSettings, OcclusionSettings
 from codepose.config_files import load_preset, override
 from codepose.synthesis.draws import Draws
 from codepose.synthesis.mesh import Mesh, mesh_from_trimesh
@@ -96,6 +97,21 @@ def test_the_hand_grips_the_handle() -> None:
     turn = torch.atan2(palm[:, 0], palm[:, 2])
     counts = np.histogram(turn.numpy(), 8, (-math.pi, math.pi))[0]
     assert counts.min() > COUNT / 8 / 2.5
+
+
+def test_a_hand_that_would_reach_behind_the_camera_is_left_out(tmp_path: Path) -> None:
+    """A ball of 40 mm fills its box from 10 cm away; where no hand fits, another occluder takes its place."""
+    trimesh.creation.icosphere(radius=20.0).export(tmp_path / "ball.ply")
+    near = World(small().model_copy(update={"objects": (ObjectSettings(mesh=str(tmp_path / "ball.ply")),)}))
+    draws, objects, R, t = posed()
+    t = t * (100.0 / t[:, 2:])
+    settings = OcclusionSettings(unoccluded=0.0, hand=1.0, others=1)
+    scene, tint = Occluders(near, settings).place(draws, objects, R, t, attempt=0, difficulty=1.0)
+    assert len(tint) == len(scene.image)
+    assert near.renderer.nearest_depths(scene).min() > 20.0
+    count = int((scene.mesh == near.hand_index).sum())
+    assert 0.3 * COUNT < count < COUNT
+    assert scene.image.unique().tolist() == list(range(COUNT))
 
 
 def test_the_hands_size_fits_the_handle() -> None:

@@ -21,7 +21,7 @@ from codepose.networks.build import build_extended, build_joint
 from codepose.networks.losses import mse
 from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
-from codepose.training import plan
+from codepose.training import loop, plan
 from codepose.training.checkpoint import load_state
 from codepose.training.cost import counted, peak_flops
 from codepose.training.loop import fit
@@ -136,6 +136,24 @@ def test_stopping_and_resuming_equals_an_uninterrupted_run(
     fit(stage(), run, fabric, seed=trained.settings.seed)
     assert_same(weights(trained, name), weights(run, name))
     assert [r["step"] for r in run.metrics(name) if "mse" in r] == [1, 2, 3, 4]
+
+
+def test_ctrl_c_at_the_very_end_keeps_the_weights_and_stops(
+    trained: Run, tmp_path: Path, world: World, monkeypatch: pytest.MonkeyPatch, ctrl_c: None
+) -> None:
+    """The stage is done, but what comes after it is not wanted."""
+    run, settings = Run.create(tmp_path / "late", trained.settings), trained.settings
+    finish = loop._Trainer.finish
+
+    def interrupted(trainer: loop._Trainer) -> None:
+        signal.raise_signal(signal.SIGINT)
+        finish(trainer)
+
+    monkeypatch.setattr(loop._Trainer, "finish", interrupted)
+    torch.manual_seed(settings.seed)
+    with pytest.raises(KeyboardInterrupt):
+        fit(step1_stage(settings, world, build_extended(settings)), run, make_fabric("cpu"), seed=settings.seed)
+    assert_same(weights(trained, "step1"), weights(run, "step1"))
 
 
 def test_a_second_ctrl_c_within_a_step_keeps_the_checkpoint_before(

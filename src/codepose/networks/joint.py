@@ -62,10 +62,13 @@ def pool_features(features: Tensor, squares: Tensor, images: Tensor, side: int) 
 
 
 def sample_features(features: Tensor, squares: Tensor, images: Tensor, side: int) -> Tensor:
-    """The same values as ``pool_features`` from half a stride inside the image on; gradient to the squares (18)."""
+    """The same values as ``pool_features``, with a gradient to the squares (18)."""
     height, width = features.shape[-2:]
-    grid = sampling_grid(squares, side, (STRIDE * width, STRIDE * height))
-    return F.grid_sample(features[images].float(), grid.float(), padding_mode="zeros", align_corners=False)
+    grid = sampling_grid(squares, side, (STRIDE * width, STRIDE * height)).float()  # (N, s, s, 2)
+    read = F.grid_sample(features[images].float(), grid, padding_mode="border", align_corners=False)
+    # as in RoIAlign, the outermost features reach half a stride beyond the image, and then there are zeros
+    within = (grid.abs() <= 1.0 + 1.0 / grid.new_tensor([width, height])).all(-1)  # (N, s, s)
+    return read * within[:, None]
 
 
 class JointNetwork(nn.Module):

@@ -20,6 +20,8 @@ from codepose.synthesis.world import World
 
 _HAND_GRIP_MM = 16.0
 """Radius of the bar the built-in hand is closed around."""
+_NEAREST = 0.2
+"""Share of the object's distance that occluders keep from the camera."""
 ATTEMPTS = 4
 """How often occluders are drawn before an image goes without: later attempts draw fewer and smaller ones."""
 
@@ -85,7 +87,8 @@ class Occluders:
         with_hand = occluded & draws.chance("hand" + tag, self.settings.hand)
         if attempt == ATTEMPTS - 2:
             with_hand = torch.zeros_like(with_hand)
-        parts = [self._hands(draws, tag, with_hand, objects, R, t)]
+        parts = [self._before_the_camera(self._hands(draws, tag, with_hand, objects, R, t), t)]
+        with_hand = torch.zeros_like(with_hand).index_fill(0, parts[0][0].image, True)
         shrink = 0.7**attempt
         for k in range(self.settings.others):
             # an image without a hand has at least one other occluder
@@ -109,6 +112,12 @@ class Occluders:
             diameter = self._small(mine, name, objects[chosen])
             parts.append(self._thing(mine, name, chosen, diameter, center, t[chosen, 2] + behind))
         return merge(parts)
+
+    def _before_the_camera(self, part: tuple[Instances, Tensor], t: Tensor) -> tuple[Instances, Tensor]:
+        """Those occluders all of which lies before the camera: a hand is longer than a small part's distance."""
+        things, tint = part
+        keep = self.world.renderer.nearest_depths(things) > _NEAREST * t[things.image, 2]
+        return things.select(keep), tint[keep]
 
     def _hands(
         self, draws: Draws, tag: str, wanted: Tensor, objects: Tensor, R: Tensor, t: Tensor

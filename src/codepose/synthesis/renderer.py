@@ -149,6 +149,15 @@ class Renderer:
             boxes[mine] = geometry.projected_box(self._hulls[index], R, instances.t[mine], K[instances.image[mine]])
         return boxes
 
+    def nearest_depths(self, instances: Instances) -> Tensor:
+        """Returns the depth (N,) in mm of each instance's nearest point; below 0 it reaches behind the camera."""
+        depths = torch.empty(len(instances.R), device=self.device)
+        for index in torch.unique(instances.mesh).tolist():
+            mine = instances.mesh == index
+            row = instances.R[mine, 2] * instances.scale[mine, None]
+            depths[mine] = (row @ self._hulls[index].T).amin(1) + instances.t[mine, 2]
+        return depths
+
     def render(self, instances: Instances, K: Tensor, size: tuple[int, int]) -> Buffers:
         """Renders B = len(K) images.
 

@@ -55,6 +55,8 @@ def fit(stage: Stage, run: Run, fabric: Fabric, *, seed: int = 0, display: Displ
     if rank() == 0:
         run.save_weights(stage.name, stage.network)
     barrier()
+    if trainer.stop():  # Ctrl-C came during the last validation: the next stage is not begun
+        raise KeyboardInterrupt
 
 
 class _Trainer:
@@ -161,6 +163,11 @@ class _Trainer:
             self.save()
         if self.stopping or (self.interrupt.came and world_size() == 1):
             raise KeyboardInterrupt
+
+    def stop(self) -> bool:
+        """Whether any rank has been interrupted; all of them ask together."""
+        self.agree()
+        return self.stopping or (self.interrupt.came and world_size() == 1)
 
     def validate(self, progress: float) -> None:
         """Looks at a part of the validation split, and logs what it finds."""
