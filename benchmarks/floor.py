@@ -58,7 +58,7 @@ def _training(step: int, settings: Settings, options: Options) -> Case:
 
 
 def _inference(settings: Settings, options: Options) -> Case:
-    settings = override(settings, {"detection.per_image": 1, "detection.score": 0.0})
+    settings = override(settings, {"detection.per_object": 1, "detection.score": 0.0})
     size = settings.data.camera.image_size
     image = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)).to(options.place)
     networks = build_networks(settings, options)

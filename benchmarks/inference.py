@@ -42,7 +42,7 @@ def run(options: Options) -> Report:
     for precision in ("float32", "bf16"):
         for detections in (1,) if options.quick else (1, 8):
             settings = chosen("paper-128-t1", options)
-            changes = {"precision": precision, "detection.per_image": detections, "detection.score": 0.0}
+            changes = {"precision": precision, "detection.per_object": detections, "detection.score": 0.0}
             report.cases.append(_case(override(settings, changes), options))
     return report
 
@@ -110,7 +110,7 @@ def _case(settings: Settings, options: Options) -> Case:
     if settings.precision == "float32":  # rounded scores come in another order
         facts["largest difference of their proposals"] = f"{_difference(networks, settings, image):.3g} px"
     timings = interleaved([Contestant(n, r) for n, r in runs.items()], options)
-    detections = settings.detection.per_image
+    detections = settings.detection.per_object
     name = f"{size} px, {settings.precision}, {detections} detection{'s' * (detections > 1)}"
     return Case(name, "images/s", timings, _TARGETS, facts)
 

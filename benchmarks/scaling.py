@@ -85,7 +85,7 @@ def _changed(base: Settings, axis: Axis, value: int, batch: int) -> Settings:
     if axis == "objects":
         one = base.objects[0].model_dump(mode="json")
         changes["objects"] = [one | {"label": f"{base.objects[0].name} {number}"} for number in range(value)]
-    changes["detection.per_image"] = value if axis == "objects" else 1
+    changes["detection.per_object"] = value if axis == "objects" else 1
     return override(base, changes)
 
 

@@ -109,7 +109,7 @@ def torchvision_detector(settings: Settings, encoder: Encoder) -> nn.Module:
         box_predictor=FastRCNNPredictor(network.box_head, len(settings.objects) + 1),
         box_score_thresh=detection.score,
         box_nms_thresh=detection.nms,
-        box_detections_per_img=detection.per_image,
+        box_detections_per_img=detection.per_object,
         box_batch_size_per_image=network.roi_samples,
         box_positive_fraction=0.25,
     )

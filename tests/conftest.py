@@ -86,7 +86,7 @@ def random_run(tmp_path_factory: pytest.TempPathFactory, tiny_settings: Settings
     from codepose.networks.build import build_joint
     from codepose.training.run import Run
 
-    settings = override(tiny_settings, {"detection.score": 0.0, "detection.per_image": 3})
+    settings = override(tiny_settings, {"detection.score": 0.0, "detection.per_object": 3})
     run = Run.create(tmp_path_factory.mktemp("random") / "run", settings)
     torch.manual_seed(0)
     run.save_weights("step2", build_joint(settings))

@@ -188,8 +188,9 @@ class DetectionSettings(Frozen):
 
     score: Fraction = 0.05
     nms: Fraction = 0.5
-    per_image: Count = 10
-    """At most so many detections an image."""
+    """Of two boxes of one object whose IoU is larger, the one with the better score is kept."""
+    per_object: Count = 10
+    """At most so many detections of each object in an image."""
 
 
 class Settings(Frozen):

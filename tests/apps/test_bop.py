@@ -90,7 +90,7 @@ def settings(make_settings: Callable[..., Settings], tmp_path_factory: pytest.Te
     """One bracket whose CAD file's origin is not its middle; a detector that finds something everywhere."""
     path = tmp_path_factory.mktemp("cad") / "part.ply"
     save_mesh(load_mesh(BRACKET).moved([30.0, -20.0, 10.0]), path)
-    return make_settings(**{"objects": [{"mesh": str(path)}], "detection.score": 0.0, "detection.per_image": 2})
+    return make_settings(**{"objects": [{"mesh": str(path)}], "detection.score": 0.0, "detection.per_object": 2})
 
 
 @pytest.fixture(scope="module")

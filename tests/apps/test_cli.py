@@ -29,7 +29,7 @@ BRACKET = Path(__file__).parents[1] / "data" / "bracket.ply"
 @pytest.fixture(scope="module")
 def preset(tmp_path_factory: pytest.TempPathFactory, make_settings) -> Path:
     path = tmp_path_factory.mktemp("preset") / "tiny.yaml"
-    settings = make_settings(**{"name": "tiny", "detection.score": 0.0, "detection.per_image": 2})
+    settings = make_settings(**{"name": "tiny", "detection.score": 0.0, "detection.per_object": 2})
     path.write_text(to_yaml(settings))
     return path
 
@@ -158,6 +158,9 @@ def test_preview_draws_before_training(preset: Path, tmp_path: Path) -> None:
         (["predict", "nowhere", "photo.png"], "--K fx,fy,cx,cy"),
         (["predict", "nowhere", "photo.png", "--K", "1,2,3"], "four numbers"),
         (["predict", "nowhere", "photo.png", "--K", "fov=60", "--max-detections", "-1"], "--max-detections must be at"),
+        (["predict", "nowhere", "photo.png", "--K", "fov=60", "--nms", "1.5"], "--nms is a share from 0 to 1"),
+        (["train", "--network.weights", "nowhere"], "nowhere is no run folder"),
+        (["train", "--network.weights", "hammer", "--network.width", "0.5"], "another --network.width"),
         (["evaluate", "nowhere", "--images", "0"], "--images must be at least 1"),
         (["preview", "--difficulty", "5"], "--difficulty is a share from 0 to"),
         (["preview", "--out", "sheet.psd"], "give a picture's name, such as sheet.png"),

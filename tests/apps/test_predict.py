@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.ops import box_iou
 
 from codepose.apps.cli import main
+from codepose.apps.prediction import _best_of_each
 from codepose.estimation.detection import Detection
 from codepose.estimation.estimator import PoseEstimator
 from codepose.estimation.refine import Refiner
@@ -98,6 +100,25 @@ def test_a_folder_gives_overlays_json_and_one_line_an_image(run: Path, photos: P
     assert "a.png: hammer" in said
     _, lines = predict(run, out, photos / "a.png", "--max-detections", "1")
     assert [len(line["detections"]) for line in lines] == [1]
+
+
+def test_overlapping_boxes_and_their_number_are_asked_for(run: Path, photos: Path, tmp_path: Path) -> None:
+    """More than the run's own three; none of them overlaps another by more than asked for."""
+    counts = []
+    for nms in ("0.2", "0.9"):
+        options = ("--nms", nms, "--max-detections", "500", "--no-refine")
+        _, lines = predict(run, tmp_path / nms, photos / "a.png", *options)
+        boxes = torch.tensor([d["box_xyxy"] for d in lines[0]["detections"]])
+        assert float(box_iou(boxes, boxes).triu(1).max()) <= float(nms) + 1e-3
+        counts.append(len(boxes))
+    assert 3 < counts[0] < counts[1]
+
+
+def test_each_object_has_its_own_limit() -> None:
+    found = [SimpleNamespace(object_index=i) for i in (1, 1, 0, 1, 0, 2)]
+    assert _best_of_each(found, 1) == [found[0], found[2], found[5]]
+    assert _best_of_each(found, 2) == [found[0], found[1], found[2], found[4], found[5]]
+    assert _best_of_each(found, None) == found
 
 
 def test_several_sources_a_pattern_and_equal_names(run: Path, photos: Path, tmp_path: Path) -> None:

@@ -141,11 +141,15 @@ class Predict:
     method: Method = "joint"
     """Which of the trained methods."""
     min_score: float = 0.5
-    """Leave out detections below; the network itself leaves out those below the run's detection.score (0.05)."""
+    """Leave out detections below."""
     min_confidence: float = 0.0
     """Leave out poses that are right with a smaller probability (0 = keep all)."""
     max_detections: int | None = None
-    """At most so many an image, best first; None = as many as the run's settings allow (with --tiles: in each tile)."""
+    """At most so many of each object in an image, best first; None = the run's detection.per_object (10; with --tiles:
+    in each tile)."""
+    nms: float | None = None
+    """Of two boxes of one object whose IoU is larger, keep the better one; None = the run's detection.nms (0.5). Larger
+    for parts that lie close together, smaller where one part gets two boxes."""
     tiles: int = 1
     """For parts that are small in large photos: besides the whole photo, look at overlapping squares of 1/TILES of its
     longer side, each at the network's scale."""
@@ -320,9 +324,9 @@ def require_usable(options: object) -> None:
     Raises:
         ConfigError: An option is one of these.
     """
-    for name in ("min_score", "min_confidence", "difficulty"):
+    for name in ("min_score", "min_confidence", "nms", "difficulty"):
         value = getattr(options, name, 0.0)
-        if not 0.0 <= value <= 1.0:
+        if value is not None and not 0.0 <= value <= 1.0:
             raise ConfigError(f"--{name.replace('_', '-')} is a share from 0 to 1, not {value:g}")
     for name in _COUNTS:
         value = getattr(options, name, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import lru_cache
@@ -23,6 +24,7 @@ from codepose.apps.sources import Source, SourceError, Video, find_sources
 from codepose.config_data import ConfigError
 from codepose.estimation.calibration import CameraError
 from codepose.estimation.camera import Camera, FieldOfView, read_camera
+from codepose.estimation.detection import Detection
 from codepose.estimation.estimator import PoseEstimator
 from codepose.estimation.smoothing import PoseSmoother
 from codepose.estimation.windows import require_tiles
@@ -58,7 +60,7 @@ def predict_images(options: Predict) -> int:
     if options.obj_ids and options.bop is None:
         raise ConfigError("--obj-ids goes with --bop: it numbers the objects in that file")
     results = None if options.bop is None else BopFile.new(options.bop, run, options.obj_ids, everything)
-    predictor = Predictor(_estimator(run, options), camera, options, depths)
+    predictor = Predictor(_estimator(_asked(run, options), options), camera, options, depths)
     overlay = Overlay(World(run.settings))
     own = run.path if run.path == options.run else Path()  # a network that codepose brings keeps nothing of ours
     folder = options.out or own / "predictions"
@@ -84,6 +86,17 @@ def predict_images(options: Predict) -> int:
     failed = sum(everyones(failed))
     predictor.say(f"{progress.summary()}: overlays and JSON in {folder}")
     return 1 if failed else 0
+
+
+def _asked(run: Run, options: Predict) -> Run:
+    """The run with the detector's thresholds that the options ask for."""
+    detection = run.settings.detection
+    changes = {
+        "score": min(detection.score, options.min_score),
+        "nms": detection.nms if options.nms is None else options.nms,
+        "per_object": max(detection.per_object, options.max_detections or 1),  # of these some may be too unsure
+    }
+    return Run(run.path, run.settings.model_copy(update={"detection": detection.model_copy(update=changes)}))
 
 
 def _estimator(run: Run, options: Predict) -> PoseEstimator:
@@ -148,7 +161,7 @@ class Predictor:
             depth = None if measured is None else camera.undistort_depth(measured)
             found = self.estimator(straight, camera.K, min_score=options.min_score, depth=depth, tiles=options.tiles)
             found = [d for d in found if d.confidence is None or d.confidence >= options.min_confidence]
-            found = found[: options.max_detections]
+            found = _best_of_each(found, options.max_detections)
             found = found if smoother is None else smoother(found)
             yield Prediction(source, number, camera, found, 1000.0 * (time.perf_counter() - start)), straight
 
@@ -169,6 +182,17 @@ class Predictor:
         elif given.width is not None and given is not fitted:
             self.say(f"{width} x {height}: the calibration for {given.width} x {given.height} is scaled: {focal}")
         return fitted
+
+
+def _best_of_each(found: list[Detection], most: int | None) -> list[Detection]:
+    """At most so many detections of each object, which come best first."""
+    counts: Counter[int] = Counter()
+    kept = []
+    for one in found:
+        counts[one.object_index] += 1
+        if most is None or counts[one.object_index] <= most:
+            kept.append(one)
+    return kept
 
 
 class Progress:

@@ -42,7 +42,7 @@ def build_heads(settings: Settings, channels: int) -> DetectionHeads:
         roi_sampling=network.roi_sampling,
         score=detection.score,
         nms=detection.nms,
-        per_image=detection.per_image,
+        per_object=detection.per_object,
     )
 
 

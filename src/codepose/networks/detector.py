@@ -95,7 +95,7 @@ class DetectionHeads(nn.Module):
         proposals: RPN boxes kept after NMS in training; half as many at inference.
         roi_samples: RoIs an image on which the box head is trained.
         roi_sampling: Bilinear samples along each axis of a RoI's bin.
-        score, nms, per_image: What is kept at inference.
+        score, nms, per_object: What is kept at inference.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class DetectionHeads(nn.Module):
         roi_sampling: int = 2,
         score: float = 0.05,
         nms: float = 0.5,
-        per_image: int = 10,
+        per_object: int = 10,
     ) -> None:
         super().__init__()
         anchors = AnchorGenerator((anchor_sizes,), (aspect_ratios,))
@@ -137,8 +137,9 @@ class DetectionHeads(nn.Module):
             bbox_reg_weights=None,
             score_thresh=score,
             nms_thresh=nms,
-            detections_per_img=per_image,
+            detections_per_img=(classes - 1) * max(1, proposals // 2),  # all: each class has its own limit
         )
+        self.per_object = per_object
 
     def propose(self, features: Tensor, images: Tensor, targets: list[Boxes] | None = None) -> Proposals:
         """Runs the RPN on features (B, C, h, w) of images (B, 3, H, W); with targets, its losses too."""
@@ -179,7 +180,13 @@ class DetectionHeads(nn.Module):
         proposals = self.propose(features, images)
         size = (int(images.shape[-2]), int(images.shape[-1]))
         found, _ = self.roi_heads({"0": features}, proposals.boxes, [size] * len(images))
-        return list(found)
+        return [self._best_of_each(one) for one in found]
+
+    def _best_of_each(self, found: Boxes) -> Boxes:
+        """Those of one image's detections, best first, that are among the first ``per_object`` of their class."""
+        labels = found["labels"]
+        place = (labels[:, None] == labels).tril(-1).sum(1)  # how many better ones there are of the same
+        return {name: values[place < self.per_object] for name, values in found.items()}
 
 
 _NAMES = {
