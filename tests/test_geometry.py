@@ -339,6 +339,20 @@ def test_a_part_that_reaches_behind_a_near_camera_still_gets_a_place() -> None:
         assert t[:, 2].min() > 5.0
 
 
+def test_a_fit_that_would_run_away_stays_at_the_first_guess() -> None:
+    """In the corners of a camera that sees 170 degrees each step doubles the distance."""
+    rod = torch.tensor([[x, y, z] for x in (-150.0, 150.0) for y in (-10.0, 10.0) for z in (-10.0, 10.0)])
+    K = geometry.camera_matrix(11.2, 128.0, 128.0)
+    R = geometry.codebook_rotations(1, 4, torch.tensor([0.0, 0.0, 1.0]))
+    boxes = torch.tensor([[5.0, 5.0, 40.0, 20.0]]).expand(len(R), 4)
+    start = torch.tensor([-900.0, -1000.0, 100.0]).expand(len(R), 3)
+    t = geometry.fit_translation(rod, R, boxes, K, start)
+    changed = t.norm(dim=1) / start.norm(dim=1)
+    assert torch.isfinite(t).all()
+    assert 1 / geometry.FARTHEST_FIT <= changed.min() <= changed.max() <= geometry.FARTHEST_FIT
+    assert (t == start).all(1).any()
+
+
 @pytest.mark.parametrize("level", [0, 2, 4])
 def test_the_grids_step_is_the_largest_distance_to_a_neighbour(level: int) -> None:
     directions = geometry.view_sphere(level)

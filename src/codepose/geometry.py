@@ -12,6 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+FARTHEST_FIT = 5.0
+"""Factor by which the exact translation may differ from the first guess."""
+
 
 def camera_matrix(focal: float, cx: float, cy: float, fy: float | None = None) -> Tensor:
     """Returns K, (3, 3) float32, in pixels."""
@@ -258,7 +261,8 @@ def fit_translation(hull: Tensor, R_view: Tensor, boxes: Tensor, K: Tensor, star
         boxes: (B, 4) amodal, unpadded boxes in the image of K (3, 3).
         K: Camera of the image.
         start: (B, 3) a first guess in mm.
-        steps: How many; each shrinks the error about tenfold.
+        steps: How many; each shrinks the error about tenfold. Where they lead more than ``FARTHEST_FIT`` times nearer
+            or further, as in the corners of a camera that sees 160 degrees and more, the guess is returned.
     """
     t, focal = start, K.diagonal()[:2]
     size = (box_size(boxes) / focal).norm(dim=-1, keepdim=True).clamp_min(1e-9)
@@ -268,7 +272,8 @@ def fit_translation(hull: Tensor, R_view: Tensor, boxes: Tensor, K: Tensor, star
         t = t * ((box_size(seen) / focal).norm(dim=-1, keepdim=True) / size).clamp(0.5, 2.0)
         moved = (box_center(boxes) - box_center(seen)) / focal * t[:, 2:]
         t = torch.cat((t[:, :2] + moved, t[:, 2:]), -1)
-    return t
+    changed = t.norm(dim=-1, keepdim=True) / start.norm(dim=-1, keepdim=True)
+    return torch.where((changed > 1 / FARTHEST_FIT) & (changed < FARTHEST_FIT), t, start)  # not finite: start
 
 
 def to_opencv(K: Tensor) -> Tensor:

@@ -66,7 +66,7 @@ class Oracle:
                 object_index=0,
                 score=0.9 - 0.1 * i,
                 similarity=1.0,
-                box=np.array([1.0, 2.0, 30.0, 40.0]),
+                box=np.array([1.0, 2.0, 30.0, 40.0]) if label.box is None else label.box,
                 R_cam_obj=label.R_cam_obj,
                 t_cam_obj=label.t_cam_obj,
             )
@@ -165,6 +165,8 @@ def test_the_truth_scores_one(rendered: Path) -> None:
     oracle = Oracle(dataset, "test")
     summary = measured(dataset, oracle)
     assert [summary[name] for name in SCORES] == [1.0] * 6
+    assert summary["box_recall_50"] == 1.0
+    assert summary["box_iou_mean"] > 0.9  # the file has whole pixels
     assert summary["instances"] == summary["images"] == 4
     assert summary["rotation_median_deg"] == pytest.approx(0.0, abs=1e-4)
     assert summary["translation_median_mm"] == pytest.approx(0.0, abs=1e-9)
@@ -181,8 +183,9 @@ def test_far_off_and_nothing_score_zero(rendered: Path) -> None:
     silent = evaluate_images(lambda *_, **__: [], dataset, "test", [1])
     assert [silent.summary()[name] for name in SCORES] == [0.0] * 6
     assert silent.summary()["rotation_median_deg"] is None
+    assert silent.summary()["box_iou_mean"] == silent.summary()["box_recall_50"] == 0.0
     assert len(silent.rows) == 4
-    assert silent.csv().splitlines()[1].endswith("," * 9)
+    assert silent.csv().splitlines()[1].endswith("," * 10)
     assert silent.poses == silent.boxes == []
 
 
@@ -338,6 +341,8 @@ def test_a_run_on_a_bop_dataset(run: Run, rendered: Path) -> None:
     assert [row["im_id"] for row in rows] == ["0", "1", "2"]
     found = np.mean([row["score"] != "" for row in rows])
     assert found == pytest.approx(summary["found_fraction"])
+    overlaps = [float(row["box_iou"] or 0) for row in rows]
+    assert np.mean(overlaps) == pytest.approx(summary["box_iou_mean"], abs=1e-5)
     poses = read_results(folder / "codepose-joint_myparts-test.csv")
     assert 0 < len(poses) <= 3
     boxes = json.loads((folder / "codepose-joint_myparts-test.json").read_text())

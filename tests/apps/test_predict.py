@@ -176,6 +176,17 @@ def test_bop_results_are_numbered_by_the_path(run: Path, photos: Path, tmp_path:
     assert rows[0].time == pytest.approx(lines[0]["time_ms"] / 1000, abs=1e-5)
 
 
+def test_photos_beside_a_dataset_with_a_scene_0_have_a_scene_of_their_own(
+    run: Path, photos: Path, tmp_path: Path
+) -> None:
+    scene = tmp_path / "bop" / "test" / "000000" / "rgb"
+    scene.mkdir(parents=True)
+    Image.fromarray(picture(0)).save(scene / "000001.png")
+    table = tmp_path / "results.csv"
+    predict(run, tmp_path / "out", scene, photos / "a.png", "--bop", table)
+    assert {(r.scene_id, r.im_id) for r in read_results(table)} == {(0, 1), (1, 1)}
+
+
 def test_bop_results_know_the_dataset_from_inside_it(
     run: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -329,6 +340,32 @@ def test_a_video_that_cannot_be_read_is_skipped(run: Path, photos: Path, tmp_pat
     assert status == 1
     assert len(lines) == 1
     assert "broken.mp4 skipped: no frame" in capsys.readouterr().err
+
+
+def test_a_video_that_breaks_off_is_reported(run: Path, video: Path, tmp_path: Path, capsys) -> None:
+    whole = video.read_bytes()
+    video.write_bytes(whole[: len(whole) * 6 // 10])
+    status, lines = predict(run, tmp_path / "out", video, "--no-refine")
+    assert status == 1
+    assert 0 < len(lines) < 6
+    assert f"skipped: all after frame {len(lines)} of 6" in capsys.readouterr().err
+    assert predict(run, tmp_path / "out", video, "--no-refine", "--max-frames", "1")[0] == 0
+
+
+def test_a_focal_length_in_mm_is_noticed(run: Path, photos: Path, tmp_path: Path, capsys) -> None:
+    status, lines = predict(run, tmp_path / "out", photos / "a.png", camera="4.25,4.25,64,48")
+    assert (status, lines) == (1, [])
+    assert "a.png skipped: fx 4.25 on a photo of 128 x 96 pixels is a field of view of 172" in capsys.readouterr().err
+
+
+def test_options_that_nothing_uses_are_refused(run: Path, photos: Path, capsys) -> None:
+    for words, says in (
+        (["--smooth"], "--smooth is for videos"),
+        (["--max-frames", "3"], "--max-frames is for videos"),
+        (["--depth-scale", "1000"], "--depth-scale goes with --depth"),
+    ):
+        assert main(["predict", str(run), str(photos / "a.png"), "--K", K, *words]) == 1
+        assert says in capsys.readouterr().err
 
 
 def test_refinement_is_an_option(run: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

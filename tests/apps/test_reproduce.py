@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -87,6 +88,11 @@ def test_sharing_leaves_the_target_whole(tmp_path: Path, tiny_settings) -> None:
     source.save_weights("step2", build_joint(tiny_settings))
     share("step2", source, target)
     assert target.has("step2")
+    (target.path / "step2" / "weights.safetensors").unlink()
+    left = target.path / "step2" / f".weights.safetensors.{os.getpid()}"  # killed between two lines of share
+    os.link(source.path / "step2" / "weights.safetensors", left)
+    share("step2", source, target)
+    assert not left.exists()
     (source.path / "step2" / "weights.safetensors").unlink()
     target.load_weights("step2", build_joint(tiny_settings))
 

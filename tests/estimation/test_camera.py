@@ -238,8 +238,8 @@ def test_what_is_no_camera_is_answered_by_what_to_type(text: str) -> None:
 
 
 def test_impossible_values_and_missing_files_are_refused() -> None:
-    with pytest.raises(CameraError, match="180 degrees"):
-        read_camera("fov=200")
+    with pytest.raises(CameraError, match="between 0 and 150 degrees"):
+        read_camera("fov=160")
     with pytest.raises(CameraError, match="fx, fy > 0"):
         read_camera("0,510,320,240")
     with pytest.raises(CameraError, match=r"nowhere\.json: it cannot be read"):

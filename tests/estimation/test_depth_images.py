@@ -45,6 +45,8 @@ def test_files_that_hold_no_depth_are_refused_in_words(tmp_path: Path) -> None:
     Image.new("RGB", (4, 3)).save(tmp_path / "colour.png")
     np.save(tmp_path / "bytes.npy", np.zeros((3, 4), np.uint8))
     np.save(tmp_path / "pickled.npy", np.array([{}], dtype=object))
+    with open(tmp_path / "archive.npy", "wb") as file:
+        np.savez(file, depth=np.ones((3, 4)))
     (tmp_path / "broken.png").write_bytes(b"no picture")
     words = {
         "grey.png": "uint8 is too coarse",
@@ -52,6 +54,7 @@ def test_files_that_hold_no_depth_are_refused_in_words(tmp_path: Path) -> None:
         "colour.png": "one channel",
         "pickled.npy": "cannot be read",
         "broken.png": "cannot be read",
+        "archive.npy": "archive",
     }
     for name, text in words.items():
         with pytest.raises(OSError, match=text):

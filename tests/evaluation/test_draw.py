@@ -68,6 +68,15 @@ def test_contour_is_the_masks_inner_rim() -> None:
     assert np.array_equal(draw.contour(mask, 2), rim)
 
 
+def test_contour_of_nothing_and_of_scattered_pixels() -> None:
+    assert not draw.contour(np.zeros((5, 6), bool)).any()
+    mask = np.random.default_rng(0).random((40, 50)) < 0.7
+    mask[:, :8] = mask[35:] = False
+    outside = np.pad(~mask, 2)
+    near = np.any([outside[y : y + 40, x : x + 50] for y in range(5) for x in range(5)], axis=0)
+    assert np.array_equal(draw.contour(mask, 2), mask & near)
+
+
 def test_contour_stays_open_at_the_images_edge() -> None:
     mask = np.zeros((5, 6), bool)
     mask[:, :3] = True

@@ -149,10 +149,11 @@ def _write(results: BopResults, summary: dict[str, Any], folder: Path, file_name
     from codepose.training.run import write_atomically
 
     folder.mkdir(exist_ok=True)
-    write_atomically(folder / "results.json", json.dumps(summary, indent=2) + "\n")
+    (folder / "results.json").unlink(missing_ok=True)  # where it is, all the rest is there
     write_atomically(folder / "per_image.csv", results.csv())
     write_results(folder / file_name, results.poses)
     write_boxes((folder / file_name).with_suffix(".json"), results.boxes)
+    write_atomically(folder / "results.json", json.dumps(summary, indent=2) + "\n")
 
 
 def _own_ids(run: Run, dataset: BopDataset) -> list[int]:

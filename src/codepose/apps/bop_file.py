@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from codepose.apps.sources import Photo, Source
@@ -13,6 +13,7 @@ from codepose.config_data import ConfigError
 from codepose.estimation.detection import Detection
 from codepose.evaluation.bop import numbered
 from codepose.evaluation.bop_results import PoseResult, write_results
+from codepose.training.ranks import everyones
 from codepose.training.run import Run
 
 
@@ -30,6 +31,13 @@ class BopFile:
     obj_ids: Sequence[int]
     places: Mapping[Source, tuple[int, int]]
     _rows: list[PoseResult] = field(default_factory=list)
+    _lines: int = 0
+
+    @property
+    def _own_scene(self) -> int:
+        """The scene of the images that lie in no dataset: 0, or one that those of a dataset do not have."""
+        scenes = {scene for scene, _ in self.places.values()}
+        return 0 if 0 not in scenes else 1 + max(scenes)
 
     @classmethod
     def new(cls, path: Path, run: Run, obj_ids: Sequence[int], sources: Sequence[Source]) -> BopFile:
@@ -68,12 +76,25 @@ class BopFile:
         path.parent.mkdir(parents=True, exist_ok=True)
         return cls(path, obj_ids or numbered(names), places)
 
-    def add(self, source: Source, found: Sequence[Detection], seconds: float, line: int) -> None:
-        """Keeps one image's poses; ``line`` numbers an image that lies in no dataset, in scene 0."""
-        scene, image = self.places.get(source, (0, line))
+    def add(self, source: Source, found: Sequence[Detection], seconds: float) -> None:
+        """Keeps the next image's poses; one that lies in no dataset keeps its number among all, in another scene."""
+        scene, image = self.places.get(source, (self._own_scene, self._lines))
+        self._lines += 1
         for one in found:
             number = self.obj_ids[one.object_index]
             self._rows.append(PoseResult(scene, image, number, one.score, one.R_cam_obj, one.t_cam_obj, seconds))
+
+    def merge(self) -> None:
+        """Puts the other ranks' rows behind the first one's; every rank calls it."""
+        before = 0
+        for number, (rows, lines) in enumerate(everyones((self._rows, self._lines))):
+            if number > 0:
+                self._rows += [self._shifted(row, before) for row in rows]
+            before += lines
+
+    def _shifted(self, row: PoseResult, by: int) -> PoseResult:
+        own = row.scene_id == self._own_scene
+        return replace(row, im_id=row.im_id + by) if own else row
 
     def write(self) -> None:
         """Writes what was kept."""

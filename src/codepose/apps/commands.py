@@ -13,6 +13,7 @@ import tyro
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from codepose.apps import options as o
 from codepose.apps.options import require_usable, starting_settings, with_meshes
@@ -49,6 +50,8 @@ def run(command: str, arguments: list[str], description: str) -> int:
             raise
         if _is_first():
             print(f"codepose {command}: {error}", file=sys.stderr)
+        elif isinstance(error, OSError):  # all refuse wrong options alike, but a disk may be full on one machine alone
+            print(f"codepose {command}, on another machine or device: {error}", file=sys.stderr)
         return 1
 
 
@@ -246,7 +249,7 @@ def _evaluate_bop(options: o.Evaluate, dataset: Path) -> int:
         tiles=options.tiles,
         device=options.device,
     )
-    for name in ("ar", "ar_vsd", "ar_mssd", "ar_mspd", "add_recall_10"):
+    for name in ("ar", "ar_vsd", "ar_mssd", "ar_mspd", "add_recall_10", "box_iou_mean"):
         value = summary[name]
         _console.out(f"{name}: {'not measured' if value is None else f'{value:.3f}'}")
     folder = options.run / "evaluation" / f"{summary['dataset']}-{summary['split']}"
@@ -289,7 +292,7 @@ def report(options: o.Report) -> int:
 def _print_evaluation(summary: dict[str, Any], run: Path) -> None:
     """Prints the table of an evaluation, and where its report is."""
     title = f"{summary['images']} held-out scenes, preset {summary['preset']}"
-    table = Table(title=title, box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)  # fits 80 characters
+    table = Table(title=Text(title), box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)  # fits 80 characters
     columns = {
         "AUC": ("auc", ".1f"),
         "AUC/N": ("auc_fraction", ".3f"),

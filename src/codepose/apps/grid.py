@@ -118,6 +118,7 @@ def share(stage: str, source: Run, target: Run) -> None:
 
 
 def _link(source: Path, target: Path) -> None:
+    target.unlink(missing_ok=True)  # left behind by a process of this number that was killed
     try:
         os.link(source, target)
     except OSError:

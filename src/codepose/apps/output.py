@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from codepose.apps.bop_file import BopFile
 from codepose.apps.sources import Source, Video, import_cv2
 from codepose.estimation.camera import Camera
 from codepose.estimation.detection import Detection
-from codepose.training.ranks import everyones, rank, world_size
+from codepose.training.ranks import everyones, rank
 from codepose.training.run import write_atomically
 
 
@@ -65,10 +66,9 @@ class Output:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self._bop = bop
-        self._lines = 0
         self._names: dict[Source, str] = {}
+        self._taken: set[str] = set()
         self._film: Film | None = None
-        self._written: list[Prediction] = []
         for source in elsewhere:
             self._name(source)
         own = "predictions.jsonl" if rank() == 0 else f"predictions.{rank()}.jsonl"  # until they are merged
@@ -93,9 +93,10 @@ class Output:
             picture: (H, W, 3) uint8, the overlay.
         """
         values, name = prediction.to_json(), self._name(prediction.source)
-        self._record(prediction)
-        if world_size() > 1:
-            self._written.append(prediction)
+        self._records.write(json.dumps(values) + "\n")
+        self._records.flush()
+        if self._bop is not None:
+            self._bop.add(prediction.source, prediction.found, prediction.time_ms / 1000.0)
         if isinstance(prediction.source, Video):
             if self._film is None or self._film.name != name:
                 self._close_film()
@@ -107,20 +108,14 @@ class Output:
 
     def merge(self) -> None:
         """Puts the other ranks' lines behind the first one's; every rank calls it when it is done."""
-        if world_size() > 1:
-            others = [prediction for part in everyones(self._written)[1:] for prediction in part]
-            if rank() > 0:
-                Path(self._records.name).unlink()
-                return
-            for prediction in others:
-                self._record(prediction)
-
-    def _record(self, prediction: Prediction) -> None:
-        self._records.write(json.dumps(prediction.to_json()) + "\n")
-        self._records.flush()
+        others = [Path(name) for name in everyones(self._records.name)[1:]]  # all are written: every rank is here
+        if rank() == 0:
+            for path in others:
+                with open(path) as lines:
+                    shutil.copyfileobj(lines, self._records)
+                path.unlink()
         if self._bop is not None:
-            self._bop.add(prediction.source, prediction.found, prediction.time_ms / 1000.0, self._lines)
-        self._lines += 1
+            self._bop.merge()
 
     def _close_film(self) -> None:
         if self._film is not None:
@@ -130,11 +125,12 @@ class Output:
     def _name(self, source: Source) -> str:
         """The source's name, with its suffix or a number where another source took that name."""
         if source not in self._names:
-            stem, taken, number = source.name, set(self._names.values()), 2
-            name = stem if stem not in taken else Path(_file(source)).name
-            while name in taken:
+            stem, number = source.name, 2
+            name = stem if stem not in self._taken else Path(_file(source)).name
+            while name in self._taken:
                 name, number = f"{stem}-{number}", number + 1
             self._names[source] = name
+            self._taken.add(name)
         return self._names[source]
 
 

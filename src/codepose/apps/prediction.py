@@ -52,6 +52,7 @@ def predict_images(options: Predict) -> int:
     require_tiles(options.tiles)
     camera = read_camera(options.K)
     everything = find_sources(options.sources)
+    _require_uses(options, everything)
     depths = None
     if options.depth is not None:
         depths = Depths.find(options.depth, options.depth_scale, everything)
@@ -61,7 +62,8 @@ def predict_images(options: Predict) -> int:
         raise ConfigError("--obj-ids goes with --bop: it numbers the objects in that file")
     results = None if options.bop is None else BopFile.new(options.bop, run, options.obj_ids, everything)
     predictor = Predictor(_estimator(_asked(run, options), options), camera, options, depths)
-    overlay = Overlay(World(run.settings))
+    world = predictor.estimator.world
+    overlay = Overlay(world if world.device.type == "cpu" else World(run.settings))
     own = run.path if run.path == options.run else Path()  # a network that codepose brings keeps nothing of ours
     folder = options.out or own / "predictions"
     failed = 0
@@ -69,7 +71,7 @@ def predict_images(options: Predict) -> int:
     sources = everything[mine]
     with ExitStack() as stack:
         output = stack.enter_context(Output(folder, results, everything[: mine.start]))
-        progress = stack.enter_context(Progress(sources, predictor.console))
+        progress = stack.enter_context(Progress(sources, predictor.console, options.max_frames))
         for source in sources:
             try:
                 for prediction, image in predictor(source):
@@ -86,6 +88,15 @@ def predict_images(options: Predict) -> int:
     failed = sum(everyones(failed))
     predictor.say(f"{progress.summary()}: overlays and JSON in {folder}")
     return 1 if failed else 0
+
+
+def _require_uses(options: Predict, sources: list[Source]) -> None:
+    """Refuses options that nothing among the sources would make use of."""
+    for name in ("smooth", "max_frames"):
+        if getattr(options, name) and not any(isinstance(source, Video) for source in sources):
+            raise ConfigError(f"--{name.replace('_', '-')} is for videos and webcams, and none is named")
+    if options.depth is None and options.depth_scale != 1.0:
+        raise ConfigError("--depth-scale goes with --depth")
 
 
 def _asked(run: Run, options: Predict) -> Run:
@@ -201,10 +212,14 @@ class Progress:
     Args:
         sources: What will be looked at.
         console: Where to.
+        most: At most so many images of each video or webcam; None = all.
     """
 
-    def __init__(self, sources: list[Source], console: Console) -> None:
-        counts = [source.count for source in sources]
+    def __init__(self, sources: list[Source], console: Console, most: int | None = None) -> None:
+        counts = [
+            source.count if most is None or not isinstance(source, Video) else min(source.count or most, most)
+            for source in sources
+        ]
         self._total = None if None in counts else sum(count or 0 for count in counts)
         self._console = console
         self._display = None if self._total == 1 else Display("predicting", console)

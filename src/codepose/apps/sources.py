@@ -18,6 +18,10 @@ from codepose.synthesis import photos
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv"})
 
 
+_WHOLE = 0.9
+"""Share of the frames that a video says it holds which must come: its own count may be a few off."""
+
+
 class SourceError(ValueError):
     """A photo or video that cannot be read; the text says why."""
 
@@ -81,7 +85,7 @@ class Video:
         """Yields the frames, upright, (H, W, 3) uint8 RGB.
 
         Raises:
-            SourceError: There is no such webcam, or no frame can be read.
+            SourceError: There is no such webcam, no frame can be read, or, after the last one, the file is damaged.
         """
         cv2 = import_cv2()
         capture = cv2.VideoCapture(self.path if isinstance(self.path, int) else str(self.path))
@@ -89,9 +93,13 @@ class Video:
             read, frame = capture.read()
             if not read:
                 raise SourceError("no frame can be read from it")
+            frames, said = 0, self.count
             while read:
                 yield np.ascontiguousarray(frame[..., ::-1])  # OpenCV's channels are blue, green, red
+                frames += 1
                 read, frame = capture.read()
+            if said is not None and frames < _WHOLE * said:  # a file's own count may be off by a few
+                raise SourceError(f"all after frame {frames} of {said}: the file breaks off there")
         finally:
             capture.release()
 

@@ -16,6 +16,8 @@ from torch.nn import functional as F
 
 from codepose.estimation.calibration import SUFFIXES, CameraError, read_calibration
 
+WIDEST_DEG = 150.0
+"""Widest field of view of a photo without lens distortion; more is a focal length in mm, or a fisheye's photo."""
 _LENGTHS = (4, 5, 8, 12, 14)
 """How many distortion coefficients OpenCV's models have."""
 _WAYS = (
@@ -153,6 +155,25 @@ class Camera:
         return grid
 
 
+def require_lens(K: ArrayLike, width: int, height: int) -> None:
+    """Refuses a camera that no photo without lens distortion can be of.
+
+    Args:
+        K: (3, 3) in pixels.
+        width, height: Of the photo.
+
+    Raises:
+        CameraError: Its field of view is wider than ``WIDEST_DEG``.
+    """
+    for name, focal, side in zip(("fx", "fy"), np.asarray(K).diagonal(), (width, height), strict=False):
+        angle = math.degrees(2.0 * math.atan2(side / 2.0, focal))
+        if angle > WIDEST_DEG:
+            raise CameraError(
+                f"{name} {focal:g} on a photo of {width} x {height} pixels is a field of view of {angle:.0f} degrees; "
+                "fx and fy are in pixels of this photo, not in mm: multiply mm by the photo's width over the sensor's"
+            )
+
+
 @dataclass(frozen=True)
 class FieldOfView:
     """A camera of which only the horizontal field of view is known: square pixels, principal point in the middle.
@@ -161,14 +182,16 @@ class FieldOfView:
         horizontal_deg: Angle in degrees between the left and the right edge of the upright photo.
 
     Raises:
-        CameraError: The angle is not between 0 and 180 degrees.
+        CameraError: The angle is not between 0 and ``WIDEST_DEG``.
     """
 
     horizontal_deg: float
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.horizontal_deg < 180.0:
-            raise CameraError(f"a field of view lies between 0 and 180 degrees: fov=60, not fov={self.horizontal_deg}")
+        if not 0.0 < self.horizontal_deg <= WIDEST_DEG:
+            raise CameraError(
+                f"a field of view lies between 0 and {WIDEST_DEG:g} degrees: fov=60, not fov={self.horizontal_deg}"
+            )
 
     def for_size(self, width: int, height: int) -> Camera:
         """Returns the camera of photos of this size in pixels."""

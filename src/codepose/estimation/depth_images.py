@@ -29,6 +29,8 @@ def read_depth(path: Path, scale: float = 1.0) -> NDArray[np.float32]:
     try:
         if path.suffix.lower() == ".npy":
             values = np.load(path, allow_pickle=False)
+            if not isinstance(values, np.ndarray):
+                raise ValueError("it is an archive (NPZ); save one array as NPY")
         else:
             with Image.open(path) as opened:
                 values = np.asarray(opened)

@@ -15,7 +15,7 @@ from torch import Tensor
 from codepose import geometry
 from codepose.config import Settings
 from codepose.config_data import ConfigError
-from codepose.estimation.camera import checked_intrinsics
+from codepose.estimation.camera import checked_intrinsics, require_lens
 from codepose.estimation.codebook import Codebook
 from codepose.estimation.confidence import Confidence, evidence
 from codepose.estimation.depth import DepthRefiner
@@ -142,14 +142,15 @@ class PoseEstimator:
             Detections, best first, in the image's own pixels.
 
         Raises:
-            ValueError: The image, the camera or the depth has the wrong shape or type, ``min_score`` is no share, or
-                ``tiles`` no number of tiles.
+            ValueError: The image, the camera or the depth has the wrong shape or type, the camera sees more than a lens
+                without distortion can, ``min_score`` is no share, or ``tiles`` no number of tiles.
         """
         K = geometry.from_opencv(torch.from_numpy(checked_intrinsics(camera)).float())
         if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise ValueError("the image must be an (H, W, 3) uint8 RGB array")
         if image.size == 0:
             raise ValueError(f"the image is empty: {image.shape}")
+        require_lens(camera, image.shape[1], image.shape[0])
         if min_score is not None and not 0.0 <= min_score <= 1.0:
             raise ValueError(f"min_score must lie in [0, 1], not be {min_score}")
         measured = None if depth is None else _checked_depth(depth, image.shape[:2])

@@ -7,39 +7,24 @@ import io
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
 
-from codepose import geometry
 from codepose.estimation.detection import Detection
 from codepose.evaluation.bop import BopDataset, BopError, BopImage, BopInstance, BopTarget
+from codepose.evaluation.bop_judge import BopRow, Judge, View
 from codepose.evaluation.bop_results import BoxResult, PoseResult
 from codepose.evaluation.pose_errors import (
     ADD_THRESHOLD,
-    MSPD_WIDTH,
-    TAU_10,
-    TAU_20,
-    TAU_50,
-    VSD_DELTA_MM,
-    VSD_TAUS,
     TargetErrors,
-    add,
-    add_s,
     average_recalls,
-    greedy_match,
     matched_recall,
-    mspd,
-    mssd,
-    symmetric_distance,
 )
-from codepose.evaluation.vsd import vsd
-from codepose.synthesis.renderer import Renderer
 
 
 class Estimator(Protocol):
@@ -56,40 +41,6 @@ class Estimator(Protocol):
     ) -> list[Detection]:
         """Returns the detections in an image (H, W, 3), K (3, 3) for pixel centres at integers, depth (H, W) mm."""
         ...
-
-
-@dataclass(frozen=True)
-class BopRow:
-    """One true instance; NaN where no estimate was matched to it.
-
-    The estimate is BOP's greedy match by MSSD without a threshold.
-
-    Attributes:
-        scene_id, im_id, obj_id: Which.
-        gt_index: Its place in the image's list of labels.
-        visible_fraction: In [0, 1].
-        score: Of the estimate.
-        vsd_10, vsd_20, vsd_50: VSD with tau = 10, 20, 50 % of the diameter, delta 15 mm.
-        mssd_mm: Maximum symmetry-aware surface distance.
-        mspd_px: Maximum symmetry-aware projection distance, in the image's own pixels.
-        add_mm: ADD-S of a symmetric object, ADD of any other.
-        rotation_deg, translation_mm: Against the equivalent true pose whose rotation is nearest.
-    """
-
-    scene_id: int
-    im_id: int
-    obj_id: int
-    gt_index: int
-    visible_fraction: float
-    score: float = math.nan
-    vsd_10: float = math.nan
-    vsd_20: float = math.nan
-    vsd_50: float = math.nan
-    mssd_mm: float = math.nan
-    mspd_px: float = math.nan
-    add_mm: float = math.nan
-    rotation_deg: float = math.nan
-    translation_mm: float = math.nan
 
 
 @dataclass
@@ -144,6 +95,8 @@ def _scores(errors: Sequence[TargetErrors], rows: Sequence[BopRow]) -> dict[str,
         **average_recalls(errors)._asdict(),
         "add_recall_10": matched_recall([one.add for one in errors], ADD_THRESHOLD),
         "found_fraction": len(found) / max(1, len(rows)),
+        "box_iou_mean": float(np.mean([0.0 if math.isnan(r.box_iou) else r.box_iou for r in rows])) if rows else None,
+        "box_recall_50": sum(r.box_iou > 0.5 for r in rows) / max(1, len(rows)),
     }
     # of an object that is in none of the images, nothing was measured
     return {**(recalls if rows else dict.fromkeys(recalls)), **medians, "instances": len(rows)}
@@ -182,7 +135,7 @@ def evaluate_images(
     Raises:
         BopError: The dataset has no such split or object, no target of these objects, or no public labels.
     """
-    judge = _Judge(dataset, obj_ids, torch.device(device))
+    judge = Judge(dataset, obj_ids, torch.device(device))
     groups = _targets_by_image(dataset, split, obj_ids, images)
     results = BopResults({obj_id: [] for obj_id in sorted(obj_ids)})
     scene = dataset.scene(split, groups[0][0].scene_id)
@@ -224,8 +177,8 @@ def _targets_by_image(
 
 def _record(
     results: BopResults,
-    judge: _Judge,
-    view: _View,
+    judge: Judge,
+    view: View,
     targets: Sequence[BopTarget],
     found: Sequence[Detection],
     obj_ids: Sequence[int],
@@ -250,131 +203,3 @@ def _most_visible(image: BopImage, target: BopTarget) -> list[BopInstance]:
     """The instances that count: BOP takes the target's number of them, the most visible first."""
     same = [instance for instance in image.instances or () if instance.obj_id == target.obj_id]
     return sorted(same, key=lambda instance: -instance.visible_fraction)[: target.inst_count]
-
-
-@dataclass(frozen=True, eq=False)
-class _View:
-    """One image to judge poses in: K (3, 3) float64 in BOP's convention, (height, width), measured depth or None."""
-
-    image: BopImage
-    K: Tensor
-    size: tuple[int, int]
-    measured: Tensor | None
-
-
-class _Judge:
-    """Compares poses of a dataset's objects, with its own models."""
-
-    def __init__(self, dataset: BopDataset, obj_ids: Sequence[int], device: torch.device) -> None:
-        missing = [obj_id for obj_id in obj_ids if obj_id not in dataset.models]
-        if missing or len(set(obj_ids)) != len(obj_ids):
-            known = ", ".join(map(str, dataset.models))
-            raise BopError(f"{dataset.path} has the objects {known}; name each of yours once, not {list(obj_ids)}")
-        self.device = device
-        self.models = {obj_id: dataset.models[obj_id] for obj_id in obj_ids}
-        self._place = {obj_id: place for place, obj_id in enumerate(obj_ids)}
-        self._vertices = {i: torch.from_numpy(model.vertices()).to(device) for i, model in self.models.items()}
-        self._renderer = Renderer([model.mesh() for model in self.models.values()], device)
-
-    def view(self, image: BopImage, pixels: NDArray[np.uint8]) -> _View:
-        depth = image.depth()
-        if depth is not None and depth.shape != pixels.shape[:2]:
-            raise BopError(
-                f"{image.folder}, image {image.im_id}: its depth is {depth.shape[1]} x {depth.shape[0]}, its colours "
-                f"{pixels.shape[1]} x {pixels.shape[0]}"
-            )
-        measured = None if depth is None else torch.from_numpy(depth).to(self.device)
-        return _View(image, torch.from_numpy(image.K).to(self.device), pixels.shape[:2], measured)
-
-    def errors(self, view: _View, instances: Sequence[BopInstance], estimates: Sequence[Detection]) -> TargetErrors:
-        """Returns every error of every estimate against every instance."""
-        shape = (len(estimates), len(instances))
-        if not estimates:
-            nothing = np.zeros(shape)
-            return TargetErrors(np.zeros((*shape, len(VSD_TAUS))), nothing, nothing, nothing)
-        model, vertices = self.models[instances[0].obj_id], self._vertices[instances[0].obj_id]
-        pairs = _pairs(estimates, instances, self.device)
-        width = view.size[1]
-        average = add_s if model.symmetric else add
-        return TargetErrors(
-            vsd=self._vsd(view, instances, estimates),
-            mssd=_table(mssd(vertices, *pairs, model.symmetries), shape) / model.diameter,
-            mspd=_table(mspd(vertices, *pairs, view.K, model.symmetries), shape) * MSPD_WIDTH / width,
-            add=_table(average(vertices, *pairs), shape) / model.diameter,
-        )
-
-    def rows(
-        self, view: _View, instances: Sequence[BopInstance], estimates: Sequence[Detection], errors: TargetErrors
-    ) -> list[BopRow]:
-        """Returns one row an instance, with the errors of the estimate that BOP's matching gives it."""
-        model = self.models[instances[0].obj_id]
-        rows = []
-        for place, (instance, e) in enumerate(zip(instances, greedy_match(errors.mssd, math.inf), strict=True)):
-            row = BopRow(
-                view.image.scene_id, view.image.im_id, instance.obj_id, instance.index, instance.visible_fraction
-            )
-            if e >= 0:
-                pair = _pairs([estimates[e]], [instance], self.device)
-                angle, shift = symmetric_distance(*pair, model.symmetries)
-                row = replace(
-                    row,
-                    score=estimates[e].score,
-                    vsd_10=float(errors.vsd[e, place, TAU_10]),
-                    vsd_20=float(errors.vsd[e, place, TAU_20]),
-                    vsd_50=float(errors.vsd[e, place, TAU_50]),
-                    mssd_mm=float(errors.mssd[e, place] * model.diameter),
-                    mspd_px=float(errors.mspd[e, place] * view.size[1] / MSPD_WIDTH),
-                    add_mm=float(errors.add[e, place] * model.diameter),
-                    rotation_deg=math.degrees(float(angle)),
-                    translation_mm=float(shift),
-                )
-            rows.append(row)
-        return rows
-
-    def _vsd(
-        self, view: _View, instances: Sequence[BopInstance], estimates: Sequence[Detection]
-    ) -> NDArray[np.float64]:
-        """Returns (E, G, 10)."""
-        model = self.models[instances[0].obj_id]
-        true = torch.stack([self._depth(view, model.obj_id, i.R_cam_obj, i.t_cam_obj) for i in instances])
-        measured = torch.zeros_like(true[0]) if view.measured is None else view.measured
-        rows = []
-        for estimate in estimates:
-            alone = self._depth(view, model.obj_id, estimate.R_cam_obj, estimate.t_cam_obj)
-            values = vsd(
-                alone.expand_as(true),
-                true,
-                measured.expand_as(true),
-                view.K,
-                delta=VSD_DELTA_MM,
-                taus=VSD_TAUS,
-                diameter=model.diameter,
-            )
-            rows.append(values)
-        return torch.stack(rows).cpu().numpy()
-
-    def _depth(self, view: _View, obj_id: int, R: NDArray[np.float64], t: NDArray[np.float64]) -> Tensor:
-        """The object alone at a pose in its own frame, (H, W) mm."""
-        R_cam_obj, t_cam_obj = (torch.from_numpy(x).float().to(self.device)[None] for x in (R, t))
-        index = torch.tensor([self._place[obj_id]], device=self.device)
-        K = geometry.from_opencv(view.K).float()
-        return self._renderer.depth_alone(index, R_cam_obj, t_cam_obj, K, view.size)[0]
-
-
-def _pairs(
-    estimates: Sequence[Detection], instances: Sequence[BopInstance], device: torch.device
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Every estimate with every instance: R (E G, 3, 3) and t (E G, 3) of both."""
-    arrays = (
-        np.stack([e.R_cam_obj for e in estimates for _ in instances]),
-        np.stack([e.t_cam_obj for e in estimates for _ in instances]),
-        np.stack([i.R_cam_obj for _ in estimates for i in instances]),
-        np.stack([i.t_cam_obj for _ in estimates for i in instances]),
-    )
-    R, t, R_gt, t_gt = (torch.from_numpy(array).to(device) for array in arrays)
-    return R, t, R_gt, t_gt
-
-
-def _table(values: Tensor, shape: tuple[int, int]) -> NDArray[np.float64]:
-    table: NDArray[np.float64] = values.reshape(shape).cpu().numpy()
-    return table

@@ -174,11 +174,16 @@ def contour(mask: Array, width: int = 1) -> npt.NDArray[np.bool_]:
     The image's edge is no outside: a mask that leaves the image stays open there.
     """
     inside = torch.from_numpy(_numbers(mask) > 0)
-    size, outside = 2 * width + 1, (~inside).float()[None]
-    # a square's maximum, one axis after the other: large photos have wide lines
-    grown = functional.max_pool2d(outside, (1, size), stride=1, padding=(0, width))
-    grown = functional.max_pool2d(grown, (size, 1), stride=1, padding=(width, 0))
-    return (inside & (grown[0] > 0)).numpy()
+    line = torch.zeros_like(inside)
+    rows, columns = (inside.any(axis).nonzero().flatten().tolist() for axis in (1, 0))
+    if rows:  # looked at no further than the mask and what lies around it
+        near = tuple(slice(max(0, some[0] - width), some[-1] + width + 1) for some in (rows, columns))
+        size, outside = 2 * width + 1, (~inside[near]).float()[None]
+        # a square's maximum, one axis after the other: large photos have wide lines
+        grown = functional.max_pool2d(outside, (1, size), stride=1, padding=(0, width))
+        grown = functional.max_pool2d(grown, (size, 1), stride=1, padding=(width, 0))
+        line[near] = inside[near] & (grown[0] > 0)
+    return line.numpy()
 
 
 def to_png(picture: Picture | Figure) -> bytes:
