@@ -6,6 +6,9 @@ import csv
 import json
 import os
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -116,8 +119,28 @@ def test_the_report_agrees_with_the_images_csv(out: Path) -> None:
     assert "t1-128: (joint + refinement) - joint" in summary["differences"]
     assert difference["low"] <= difference["mean"]
     assert difference["mean"] <= difference["high"]
-    for name in ("report.html", "table.md", "figure-3.png", "figure-3.svg", "figure-4.png"):
+    for name in ("report.html", "table.md", "figure-3.png", "figure-3.svg", "figure-4.png", "figure-4.svg"):
         assert (out / name).stat().st_size > 500, name
+
+
+def test_a_grid_goes_on_after_kill_9(out: Path, tmp_path: Path) -> None:
+    """Killed once Step 1 is done: the second call keeps it, and ends where a call that nothing disturbed did."""
+    words = ["reproduce", "--scale", "smoke", "--seeds", "1", "--out", str(tmp_path), "--cells", "t1-128/extended"]
+    process = subprocess.Popen([sys.executable, "-m", "codepose", *words, "t1-128/joint"], stdout=subprocess.DEVNULL)
+    run = tmp_path / "seed-0" / "t1-128"
+    step1, deadline = run / "step1" / "weights.safetensors", time.monotonic() + 90
+    while not step1.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    written = step1.stat().st_mtime_ns
+    assert not (tmp_path / "report.html").exists()
+    assert main([*words, "t1-128/joint"]) == 0
+    assert step1.stat().st_mtime_ns == written
+    for stage in ("step1", "step2", "detector"):
+        mine, theirs = (load_state(p / stage / "weights.safetensors") for p in (run, out / "seed-0" / "t1-128"))
+        assert all(torch.equal(mine[key], theirs[key]) for key in theirs)
+    assert (tmp_path / "report.html").exists()
 
 
 def test_a_second_call_repeats_nothing(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:

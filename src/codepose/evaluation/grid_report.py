@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import json
 import re
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from codepose.estimation.methods import PAPER_METHODS
 from codepose.evaluation import draw, plots
@@ -73,7 +75,7 @@ def _order(path: Path) -> tuple[int, int, str]:
 
 
 def write_grid_report(out: Path) -> Path:
-    """Writes results.json, table.md, figure-3.png and .svg, figure-4.png and report.html of an experiment.
+    """Writes results.json, table.md, figure-3.png and .svg, figure-4.png and .svg, and report.html of an experiment.
 
     Raises:
         FileNotFoundError: Nothing in the folder has been evaluated.
@@ -258,15 +260,25 @@ def _figure4(out: Path, results: Iterable[Path], groups: Mapping[str, Group]) ->
             continue
         png = picture.read_bytes()
         (out / "figure-4.png").write_bytes(png)
+        (out / "figure-4.svg").write_text(_svg(png))
         means = [
-            f"{group} {m}: {np.mean([np.nan_to_num(e.columns['iou']).mean() for e in methods[m].values()]):.3f}"
-            for group, methods in groups.items()
+            f"{group} {m}: {np.mean([np.nan_to_num(e.columns['iou']).mean() for e in errors]):.3f}"
+            for group in groups
             for m in PAPER_METHODS
-            if m in methods
+            if (errors := _errors(groups, group, m))
         ]
         text = f"Scenes of {path.parts[-3]}. Mean IoU over all scenes and seeds: {', '.join(means)}."
         return [Section("Figure 4: detections", text, [("Figure 4", png)])]
     return []
+
+
+def _svg(png: bytes) -> str:
+    """A picture of pixels as an SVG file."""
+    width, height = Image.open(io.BytesIO(png)).size
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}">'
+        f'<image width="{width}" height="{height}" href="data:image/png;base64,{b64encode(png).decode()}"/></svg>\n'
+    )
 
 
 def _markdown(table: Table) -> str:
