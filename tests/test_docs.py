@@ -105,6 +105,15 @@ def test_the_example_runs(tiny_settings: Settings, tmp_path: Path, capsys) -> No
     assert capsys.readouterr().out.count("\n") == 3
 
 
+def test_the_example_of_the_translations_error_runs(capsys) -> None:
+    names: dict = {"__name__": "example"}
+    exec(compile((ROOT / "examples" / "translation_error.py").read_text(), "example", "exec"), names)
+    names["main"](count=8)
+    said = dict(line.split(": ") for line in capsys.readouterr().out.splitlines())
+    medians = [float(words.split()[1]) for words in said.values()]
+    assert medians[1] < 0.01 < 5.0 < medians[0]
+
+
 def flat(values: Any, path: str = "") -> Iterator[tuple[str, str]]:
     """Every setting of a dumped preset by its name, of several objects the first one's."""
     if isinstance(values, dict):

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
+from torchvision.ops import box_iou
 
 from codepose import geometry
 from codepose.apps import commands
@@ -49,6 +55,40 @@ def test_it_finds_the_hammer_in_scenes_it_has_never_seen() -> None:
     assert errors[1].median() < 25.0, "random rotations are 120 degrees apart"
     assert (errors[1] < 10).float().mean() > (errors[0] < 10).float().mean() + 0.2
     assert {p: p.stat().st_mtime_ns for p in folder.rglob("*")} == before, "the package was written to"
+
+
+def test_the_wheel_brings_it_and_predicts_right_away(tmp_path: Path) -> None:
+    """What pip installs, away from the repository: ``codepose predict hammer photo.png --K ...``."""
+    run = Run.open("hammer")
+    world = World(run.settings)
+    scenes = SceneSource(world, "val").scenes(torch.arange(SCENES), photos=True)
+    best = int(scenes.visible_fraction.argmax())
+    assert scenes.photos is not None
+    pixels = (scenes.photos[best].permute(1, 2, 0) * 255).round().byte().numpy()
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    scale = len(pixels) / run.settings.data.camera.image_size
+    focal, middle = scale * run.settings.data.camera.focal, len(pixels) / 2 - 0.5
+
+    root = Path(__file__).parents[2]
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)], cwd=root, check=True
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        assert {"codepose/py.typed", "codepose/presets/quick.yaml"} <= set(archive.namelist())
+        archive.extractall(tmp_path / "site")
+    words = ["predict", "hammer", "photo.png", "--K", f"{focal},{focal},{middle},{middle}", "--device", "cpu"]
+    place = dict(os.environ, PYTHONPATH=str(tmp_path / "site"))
+    code = "import sys, codepose; from codepose.apps.cli import main; print(codepose.__file__); sys.exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], cwd=tmp_path, env=place, capture_output=True, text=True, check=True
+    )
+    assert str(tmp_path / "site") in done.stdout
+    found = json.loads((tmp_path / "predictions" / "photo.json").read_text())["detections"]
+    boxes = torch.tensor([one["box_xyxy"] for one in found])
+    assert box_iou(boxes / scale, scenes.boxes[best : best + 1]).max() > 0.7
+    assert all(one["confidence"] is not None for one in found)
+    assert (tmp_path / "predictions" / "photo.overlay.png").is_file()
 
 
 def test_its_demo_works_in_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
