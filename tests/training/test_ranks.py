@@ -43,7 +43,8 @@ def plain(make_settings) -> Settings:
         {"epochs": 1, "train": ["encoder", "decoder"]},
         {"epochs": 2},
     ]
-    changes = {f"{stage}.optimizer": SGD for stage in ("step1", "step2")} | LOSSES
+    changes = {f"{stage}.optimizer": SGD for stage in ("step1", "step2", "detector", "original")} | LOSSES
+    changes |= {"original.batch": 5, "original.epochs": 1.0, "detector.batch": 3, "detector.epochs": 2.0}
     changes |= {"data.step1_images": 15, "step1.batch": 5, "step1.epochs": 2.0}
     changes |= {"data.scene_images": 6, "step2.batch": 3, "step2.epochs": 4.0, "step2.phases": phases}
     changes |= {"losses.step2_lambda_cos": 0.1, "losses.step2_lambda_match": 0.1, "losses.min_iou": 0.05}
@@ -100,7 +101,7 @@ def one(two: Path, tmp_path_factory: pytest.TempPathFactory, plain: Settings) ->
     first, second = Run.create(folder / "step1", plain), Run.create(folder / "step2", plain)
     train_step1(first, World(plain), make_fabric("cpu"))
     shutil.copytree(two / "two" / "step1", second.path / "step1")
-    train(second, ("joint",), device="cpu")
+    train(second, ("joint", "original", "jitter"), device="cpu")
     return {"step1": first, "step2": second}
 
 
@@ -147,9 +148,21 @@ def test_step_2_has_the_loss_curve_of_one_process(two: Path, one: dict[str, Run]
     assert largest_difference(alone, run, "step2", "rpn_box", "head_class", "head_box") < 0.15
 
 
+def test_the_baselines_have_the_loss_curves_of_one_process(two: Path, one: dict[str, Run]) -> None:
+    """Each rank jitters its own boxes with its own random numbers: there only the first error's size is the same."""
+    alone, run = one["step2"], Run.open(two / "two")
+    assert [len(curve(alone, stage)) for stage in ("original", "detector", "jitter")] == [3, 4, 8]
+    assert largest_difference(alone, run, "original") < 1e-4
+    assert largest_difference(alone, run, "detector", "rpn_objectness", "lr") < 5e-3
+    assert largest_difference(alone, run, "detector", "rpn_box", "head_class", "head_box") < 0.15
+    assert largest_difference(alone, run, "jitter", "lr") == 0.0
+    assert curve(run, "jitter")[0]["mse"] == pytest.approx(curve(alone, "jitter")[0]["mse"], rel=0.3)
+
+
 def test_every_rank_ends_with_the_same_weights(saw: list[dict[str, Any]]) -> None:
     """Also after T2, whose phases freeze and unfreeze: the wrapper must be made anew for each of them."""
-    assert set(saw[0]["kept"]) == {"two/step1", "two/step2", "limited/step1", "resumed/step1"}
+    stages = {"two/step1", "two/step2", "two/detector", "two/original", "two/jitter"}
+    assert set(saw[0]["kept"]) == stages | {"limited/step1", "resumed/step1"}
     assert saw[0]["kept"] == saw[1]["kept"]
 
 

@@ -147,6 +147,7 @@ def work(out: Path) -> dict[str, Any]:
 
     loop._Trainer.finish = noted  # type: ignore[method-assign]
     arguments = ["train", "--preset", str(out / "plain.yaml"), "--out", str(out / "two"), "--device", "cpu"]
+    arguments += ["--methods", "joint", "extended", "original", "jitter"]
     saw["train"] = main(arguments)
     saw["again"] = main(arguments)  # the folder holds a run: refused, on both
     world = World(load_settings(out / "muon.yaml"))
@@ -164,7 +165,7 @@ def work(out: Path) -> dict[str, Any]:
         Run.create(out / "two", tiny())
     except RunError as error:
         saw["create"] = str(error)
-    saw["rows"] = len(evaluate_run(Run.open(out / "two"), device="cpu").results.index)
+    saw["rows"] = len(evaluate_run(Run.open(out / "two"), ("joint",), device="cpu").results.index)
     place = ["--K", "75,75,63.5,47.5", "--min-score", "0", "--no-refine", "--out", str(out / "predicted")]
     saw["predict"] = main(["predict", str(out / "two"), str(out / "photos"), *place, "--bop", str(out / "bop.csv")])
     saw["kept"] = kept
