@@ -14,15 +14,16 @@ import torch
 from torch import Tensor
 
 from codepose.apps.reproduce import fresh_stage
-from codepose.config import Settings, StageSettings
+from codepose.config import Phase, Settings, StageSettings
 from codepose.config_files import load_preset, override
 from codepose.networks.precision import autocast
 from codepose.training.cost import measure
-from codepose.training.plan import Stage
+from codepose.training.plan import Stage, freeze
 
 COUNTS = (1, 8, 64)
 CELLS = {
-    "joint": ("step1", "step2"),
+    "joint, T1": ("step1", "step2"),
+    "joint, T2": ("step1", "step2 in phases"),
     "extended": ("step1", "detector"),
     "original": ("original", "detector"),
 }
@@ -62,13 +63,19 @@ class Load:
 
 
 def load_of(settings: Settings, name: str) -> Load:
-    """Counts one stage on the CPU."""
+    """Counts one stage on the CPU: operations are the mean over its phases, bytes those of the fullest."""
     device = torch.device("cpu")
     stage = fresh_stage(settings, name, device)
-    flops = measure(stage, settings, device, batch=1).flops
     parameters = sum(p.numel() for p in stage.network.parameters())
-    one, two = (kept_bytes(stage, settings, images) for images in (1, 2))
-    return Load(flops, two - one, 2 * one - two, parameters, stage.settings, stage.items)
+    phases = stage.settings.phases or (Phase(epochs=1.0),)
+    flops, kept, fixed = [], 0.0, 0.0
+    for phase in phases:
+        freeze(stage, phase)
+        flops.append(phase.epochs * measure(stage, settings, device, batch=1).flops)
+        one, two = (kept_bytes(stage, settings, images) for images in (1, 2))
+        kept, fixed = max(kept, two - one), max(fixed, 2 * one - two)
+    mean = sum(flops) / sum(phase.epochs for phase in phases)
+    return Load(mean, kept, fixed, parameters, stage.settings, stage.items)
 
 
 def kept_bytes(stage: Stage, settings: Settings, images: int) -> float:
@@ -116,9 +123,11 @@ def main() -> None:
         if quick:
             small = {"data.camera.image_size": 128, "data.camera.focal": 75.0, "data.camera.box_side": [20, 33]}
             settings = override(settings, small | {"network.width": 0.125, "network.crop": 32})
-        for name in ("step1", "step2", "detector", "original"):
+        phased = settings.step2.model_copy(update={"phases": load_preset(f"paper-{latent}-t2").step2.phases})
+        for name in ("step1", "step2", "step2 in phases", "detector", "original"):
             shared = name in ("detector", "original") and latent == 4096
-            load = loads[name, 128] if shared else load_of(settings, name)
+            own = settings.model_copy(update={"step2": phased}) if name == "step2 in phases" else settings
+            load = loads[name, 128] if shared else load_of(own, name.split(" ")[0])
             loads[name, latent] = load
             if not shared:
                 print(
