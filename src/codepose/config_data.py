@@ -117,6 +117,9 @@ class AugmentationSettings(Frozen):
     ambient: Range = (0.4, 0.4)
     diffuse: Range = (0.7, 0.9)
     specular: Range = (0.2, 0.4)
+    shadow: Fraction = 0.0
+    """Share of images in which the object stands on a plane, the background, on which its and the occluders' shadows
+    fall."""
     metal: Fraction = 0.0
     """Share of images whose surfaces mirror lamps and walls, as polished metal does."""
     tint: NonNegative = 0.0

@@ -17,6 +17,7 @@ from codepose.synthesis.backgrounds import Backgrounds, build_backgrounds, side_
 from codepose.synthesis.decimation import decimate
 from codepose.synthesis.mesh import Mesh
 from codepose.synthesis.renderer import Instances, Renderer
+from codepose.synthesis.resting import resting_directions
 from codepose.synthesis.shapes import distractors, hand, resolve
 from codepose.synthesis.symmetry import find_symmetries
 from codepose.synthesis.symmetry_group import Symmetries, declared_symmetries
@@ -50,6 +51,12 @@ class ObjectModel:
     def symmetries(self) -> Symmetries:
         """The rotations after which the part looks the same, frame of ``mesh``; finding them takes a second or two."""
         return find_symmetries(self.mesh) if self.declared is None else self.declared
+
+    @cached_property
+    def rests(self) -> tuple[Tensor, Tensor]:
+        """Directions (k, 3) that point up when the part lies still, and how likely (k,) each is."""
+        up, likely = resting_directions(self.mesh)
+        return torch.from_numpy(up), torch.from_numpy(likely)
 
     def trains(self, R_view: Tensor) -> Tensor:
         """Says which views (B, 3, 3) lie among the trained ones, (B,) bool."""
