@@ -9,6 +9,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -20,6 +21,8 @@ from codepose.apps.cli import main
 from codepose.estimation.estimator import PoseEstimator
 from codepose.estimation.refine import Photos, useful_size
 from codepose.evaluation.metrics import box_iou_pairs
+from codepose.synthesis.appearance import Lights, render_shaded
+from codepose.synthesis.renderer import Instances
 from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
 from codepose.training.run import Run, pretrained
@@ -55,6 +58,36 @@ def test_it_finds_the_hammer_in_scenes_it_has_never_seen() -> None:
     assert errors[1].median() < 25.0, "random rotations are 120 degrees apart"
     assert (errors[1] < 10).float().mean() > (errors[0] < 10).float().mean() + 0.2
     assert {p: p.stat().st_mtime_ns for p in folder.rglob("*")} == before, "the package was written to"
+
+
+@pytest.mark.filterwarnings("error")
+def test_it_gives_one_pose_at_480p_720p_1080p_and_upright() -> None:
+    """One render of 1920 x 1920, cut to landscape and to portrait, and resized, with its camera: 5 degrees, 1 %."""
+    run, side, cut = Run.open("hammer"), 1920, 420
+    world, estimator = World(run.settings), PoseEstimator.load(run, device="cpu", refine=True)
+    focal = run.settings.data.camera.focal * side / run.settings.data.camera.image_size
+    K = geometry.camera_matrix(focal, side / 2, side / 2)
+    view = torch.nn.functional.normalize(torch.tensor([0.9, 0.2, 0.3]), dim=0)
+    t = torch.tensor([[60.0, -40.0, 750.0]])
+    R = geometry.offaxis_rotation(t) @ geometry.view_rotation(view, torch.tensor(2.0))
+    scene, light, white = Instances.single(torch.zeros(1).long(), R, t), Lights.fixed(1, t.device), torch.ones(1, 3)
+    rgba = render_shaded(world.renderer, scene, K[None], side, light, white, 1)[0][0]
+    picture = rgba[:3] + (1.0 - rgba[3:]) * torch.linspace(0.35, 0.6, side)
+    pixels = (picture.permute(1, 2, 0) * 255).round().byte().numpy()
+    for wide, sizes in ((True, [(854, 480), (1280, 720), (1920, 1080)]), (False, [(720, 1280), (1080, 1920)])):
+        part = pixels[cut:-cut] if wide else pixels[:, cut:-cut]
+        for size in sizes:
+            photo = np.asarray(Image.fromarray(part).resize(size, Image.Resampling.LANCZOS))
+            across, down = size[0] / part.shape[1], size[1] / part.shape[0]
+            x, y = (side / 2) * across, (side / 2 - cut) * down
+            if not wide:
+                x, y = (side / 2 - cut) * across, (side / 2) * down
+            camera = [[focal * across, 0, x - 0.5], [0, focal * down, y - 0.5], [0, 0, 1]]
+            found = estimator(photo, camera)[0]
+            angle = geometry.geodesic_angle(torch.from_numpy(found.R_cam_obj).float(), R[0]).rad2deg()
+            expected = t[0] - R[0] @ world.objects[0].offset
+            assert float(angle) < 5.0, size
+            assert np.linalg.norm(found.t_cam_obj - expected.numpy()) < 7.5, size
 
 
 def test_the_wheel_brings_it_and_predicts_right_away(tmp_path: Path) -> None:
