@@ -40,7 +40,7 @@ def run(options: Options) -> Report:
     """Times one image in float32 and bf16, with one detection and with eight."""
     report = Report("inference")
     for precision in ("float32", "bf16"):
-        for detections in (1,) if options.quick else (1, 8):
+        for detections in (1,) if options.quick else (1, 8, 16):
             settings = chosen("paper-128-t1", options)
             changes = {"precision": precision, "detection.per_object": detections, "detection.score": 0.0}
             report.cases.append(_case(override(settings, changes), options))
