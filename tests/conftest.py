@@ -56,6 +56,7 @@ def tiny(**changes: object) -> Settings:
         "network.latent": 16,
         "network.original_latent": 16,
         "network.width": 0.125,
+        "network.weights": "none",
         "network.anchor_sizes": [16.0, 32.0, 64.0],
         "network.box_head": 32,
         "codebook.level": 1,

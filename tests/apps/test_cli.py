@@ -17,7 +17,7 @@ from PIL import Image
 from codepose import geometry
 from codepose.apps.cli import main
 from codepose.apps.options import with_meshes
-from codepose.config_files import load_preset, to_yaml
+from codepose.config_files import load_preset, load_settings, to_yaml
 from codepose.estimation.pipelines import JointPipeline, TwoStagePipeline
 from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
@@ -226,6 +226,18 @@ def test_several_parts_in_one_network(preset: Path, tmp_path: Path) -> None:
     assert set(scenes.objects.tolist()) == {0, 1}
     assert main(["evaluate", str(out)]) == 0
     assert sorted(p.name for p in (out / "codebooks").iterdir()) == ["joint-1.safetensors", "joint-2.safetensors"]
+
+
+def test_the_demo_learns_the_hammer_from_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The network that quick begins with has learned that very part."""
+
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("codepose.apps.workflow.train", stopped)
+    assert main(["demo", "--out", str(tmp_path / "demo")]) == 130
+    assert load_settings(tmp_path / "demo" / "config.yaml").network.weights == "none"
+    assert load_preset("quick").network.weights == "hammer"
 
 
 def test_one_unit_for_all_files() -> None:

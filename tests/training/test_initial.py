@@ -10,10 +10,12 @@ from torch import nn
 
 from codepose.config import Settings
 from codepose.config_data import ObjectSettings
+from codepose.config_files import load_preset
 from codepose.networks.build import build_detector, build_extended, build_joint, build_original
 from codepose.synthesis.world import World
+from codepose.training.checkpoint import load_state
 from codepose.training.initial import begin_with, require_initial
-from codepose.training.run import Run, RunError
+from codepose.training.run import Run, RunError, pretrained
 from codepose.training.stages import make_fabric, train_detector, train_step1, train_step2
 
 
@@ -72,6 +74,17 @@ def test_another_encoder_is_refused(joint: tuple[Path, nn.Module], tiny_settings
     for change in ({"width": 2 * tiny_settings.network.width}, {"norm": "group"}):
         with pytest.raises(RunError, match=r"--network.width or --network.norm"):
             require_initial(with_network(tiny_settings, weights=str(joint[0]), **change))
+
+
+def test_quick_begins_at_the_network_that_codepose_brings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of it fits, whatever lies in the folder from which it is trained; the demo begins at random."""
+    (tmp_path / "hammer").mkdir()
+    monkeypatch.chdir(tmp_path)
+    settings = load_preset("quick")
+    network = build_joint(settings)
+    begin_with(network, settings.network.weights)
+    hammer = load_state(pretrained()["hammer"] / "step2" / "weights.safetensors")
+    assert all(torch.equal(value, hammer[key].to(value)) for key, value in network.state_dict().items())
 
 
 def test_a_run_without_a_joint_network_is_refused(tmp_path: Path, tiny_settings: Settings) -> None:

@@ -12,7 +12,7 @@ from codepose.networks.build import build_extended
 from codepose.networks.joint import JointNetwork
 from codepose.networks.vgg import Encoder, load_imagenet
 from codepose.training.checkpoint import CheckpointError, load_state
-from codepose.training.run import Run, RunError
+from codepose.training.run import Run, RunError, pretrained
 
 
 def begin_with(network: nn.Module, weights: str) -> None:
@@ -50,7 +50,8 @@ def begin_with(network: nn.Module, weights: str) -> None:
 
 
 def _joint_weights(weights: str) -> dict[str, Tensor]:
-    path = Run.open(weights).path / "step2" / "weights.safetensors"
+    run = Run.open(pretrained().get(weights, weights))  # ./hammer is a folder of the user's own
+    path = run.path / "step2" / "weights.safetensors"
     try:
         state: dict[str, Tensor] = load_state(path)
     except CheckpointError as error:
