@@ -157,6 +157,8 @@ def train(options: o.Train) -> int:
                 "--objects.0.view-direction X Y Z for another side, --objects.0.view-opposite for the other side as "
                 "well, --objects.0.view-cone-deg 180 for all (longer)"
             )
+    if (weights := settings.network.weights) != "none":
+        _console.out(f"begins at the weights of {weights}; type --network.weights none to begin at random ones")
     run = run or Run.create(options.out, settings)
     workflow.train(run, options.methods, device=options.device, devices=options.devices, nodes=options.nodes)
     for method in options.methods:
