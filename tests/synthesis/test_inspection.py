@@ -182,6 +182,29 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
         inspect(tmp_path / "part.obj")
 
 
+def test_bytes_that_are_no_stl_are_not_blamed_on_the_installation(tmp_path: Path) -> None:
+    (tmp_path / "junk.stl").write_bytes(np.random.default_rng(0).bytes(500))
+    with pytest.raises(MeshError) as caught:
+        inspect(tmp_path / "junk.stl")
+    assert "junk.stl: the file cannot be read" in str(caught.value)
+    assert "charset" not in str(caught.value)
+
+
+def test_materials_that_are_not_there_are_named(tmp_path: Path) -> None:
+    """Without its texture a part may seem to look the same from more sides."""
+    path = tmp_path / "box.obj"
+    trimesh.creation.box(extents=(30.0, 60.0, 90.0)).export(path)
+    faces = path.read_text()
+    path.write_text(f"mtllib box paint.mtl\n{faces}")
+    report = inspect(path)
+    assert report.missing == ("box paint.mtl",)
+    assert report.findings[0].startswith("box paint.mtl, named in the file, is not there")
+    (tmp_path / "box paint.mtl").write_text("newmtl a\nmap_Kd -s 1 1 1 wood.png\n")
+    assert inspect(path).missing == ("wood.png",)
+    Image.new("RGB", (4, 4)).save(tmp_path / "wood.png")
+    assert inspect(path).missing == ()
+
+
 def test_a_part_far_away_is_looked_at_where_it_lies(tmp_path: Path) -> None:
     """In single precision a box a thousand kilometres off has steps of 64 mm, and no symmetry."""
     box = trimesh.creation.box(extents=(100.0, 60.0, 20.0))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tyro
+from pydantic import ValidationError
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -48,6 +49,8 @@ def run(command: str, arguments: list[str], description: str) -> int:
     except Exception as error:
         if not isinstance(error, _user_errors()):
             raise
+        if isinstance(error, ValidationError):  # settings that do not go together
+            error = ConfigError("; ".join(one["msg"].removeprefix("Value error, ") for one in error.errors()))
         if _is_first():
             print(f"codepose {command}: {error}", file=sys.stderr)
         elif isinstance(error, OSError):  # all refuse wrong options alike, but a disk may be full on one machine alone
@@ -71,6 +74,7 @@ def _user_errors() -> tuple[type[Exception], ...]:
 
     return (
         ConfigError,
+        ValidationError,
         BopError,
         MeshError,
         RunError,
@@ -120,6 +124,7 @@ def preview(options: o.Preview) -> int:
     from codepose.apps.workflow import preview as sheet
 
     settings = with_meshes(options.settings, options.meshes, options.unit)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(sheet(settings, count=options.count, difficulty=options.difficulty)).save(options.out)
     _console.out(f"wrote {options.out}")
     return 0
@@ -140,6 +145,8 @@ def train(options: o.Train) -> int:
     settings = with_meshes(options.settings, options.meshes, options.unit)
     resumed = options.resume and (options.out / "config.yaml").is_file()
     run = Run.create(options.out, settings, resume=True) if resumed else None
+    if options.resume and not resumed:
+        _console.out(f"{options.out} holds no run yet: it is begun there")
     settings = run.settings if run else settings
     # what cannot be used is refused before anything is written
     require_initial(settings)
@@ -287,7 +294,9 @@ def report(options: o.Report) -> int:
 
     path = options.run / "evaluation" / "results.json"
     if not path.is_file():
-        raise RunError(f"{options.run} has not been evaluated: type codepose evaluate {options.run}")
+        raise RunError(
+            f"{options.run} has not been evaluated: type {shlex.join(['codepose', 'evaluate', str(options.run)])}"
+        )
     _print_evaluation(json.loads(path.read_text()), options.run)
     return 0
 

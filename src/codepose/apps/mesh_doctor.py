@@ -44,9 +44,11 @@ def mesh(options: MeshDoctor) -> int:
     if options.center:
         part = part.moved(-part.center)
     title = f"{part.name}: {_size(report.size)} mm, {len(part.faces):,} faces"
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(six_views(part, title)).save(options.out)
     _console.out(f"wrote {options.out}")
     if options.save is not None:
+        options.save.parent.mkdir(parents=True, exist_ok=True)
         save_mesh(part, options.save)
         _console.out(f"wrote {options.save}: {len(part.faces):,} faces, mm")
     _console.out(f"train: {_training_line(options, report)}")

@@ -16,6 +16,7 @@ from PIL import Image
 
 from codepose.apps.bop_file import BopFile
 from codepose.apps.sources import Source, Video, import_cv2
+from codepose.config_data import ConfigError
 from codepose.estimation.camera import Camera
 from codepose.estimation.detection import Detection
 from codepose.training.ranks import everyones, rank
@@ -63,6 +64,8 @@ class Output:
     """
 
     def __init__(self, folder: Path, bop: BopFile | None = None, elsewhere: Sequence[Source] = ()) -> None:
+        if folder.exists() and not folder.is_dir():
+            raise ConfigError(f"{folder} is a file: choose another --out")
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self._bop = bop

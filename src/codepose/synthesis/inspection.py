@@ -50,6 +50,7 @@ class MeshReport:
             file is read.
         origin_offset: (x, y, z) mm, the bounding box's middle in the file's own frame.
         colors: Where the colours come from, each source once.
+        missing: Files with materials or pictures that the file names and that are not there.
         symmetries: Rotations after which the part looks the same, in mm and in the file's own frame.
         findings: What to know or to type, in words, the gravest first.
     """
@@ -66,6 +67,7 @@ class MeshReport:
     winding: Winding
     origin_offset: tuple[float, float, float]
     colors: tuple[ColorSource, ...]
+    missing: tuple[str, ...]
     symmetries: Symmetries
     findings: tuple[str, ...]
 
@@ -110,6 +112,7 @@ def inspect(path: str | Path, unit: Unit = "mm") -> MeshReport:
         winding=_winding(body),
         origin_offset=_triple(middle * mm),
         colors=tuple(dict.fromkeys(color_source(part) for part in parts)),
+        missing=tuple(_missing(Path(path))),
         symmetries=find_symmetries(mesh).moved(middle * scale).scaled(mm / scale),
         findings=(),
     )
@@ -143,7 +146,12 @@ def _findings(report: MeshReport) -> Iterator[str]:
     across = report.diameter / MILLIMETRES[report.unit]
     if not report.usable:
         yield f"taken as {report.unit} the part is {plain(report.diameter)} mm across: {unit_advice(across)}"
-    if report.colors == ("none",):
+    if report.missing:
+        yield (
+            f"{', '.join(report.missing)}, named in the file, {'is' if len(report.missing) == 1 else 'are'} not there: "
+            "without it the part has other colours, and may seem to look the same from more sides"
+        )
+    elif report.colors == ("none",):
         yield (
             "no colours: the part is shown in neutral grey; give it its material's colour in the CAD program and "
             "export OBJ or GLB, or vary it in training: type --data.augmentation.tint 0.3"
@@ -176,6 +184,28 @@ def _findings(report: MeshReport) -> Iterator[str]:
             "training and evaluation take them for one; type --objects.0.symmetries none if that is wrong, or the path "
             "of a models_info.json with the right ones"
         )
+
+
+def _missing(path: Path) -> Iterator[str]:
+    """Material libraries that an OBJ file names, and pictures that these name, where they are not there."""
+    if path.suffix.lower() != ".obj":
+        return
+    for library in _named(path, "mtllib"):
+        if not (path.parent / library).is_file():
+            yield library
+            continue
+        for picture in _named(path.parent / library, "map_Kd"):
+            if not (path.parent / picture).is_file():
+                yield picture
+
+
+def _named(path: Path, keyword: str) -> Iterator[str]:
+    """The file names after a keyword in a text file; of a picture with options, the last word."""
+    with open(path, encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            word, _, rest = line.strip().partition(" ")
+            if word == keyword and rest.strip():
+                yield rest.split()[-1] if rest.strip().startswith("-") else rest.strip()
 
 
 def _welded(parts: Sequence[trimesh.Trimesh]) -> trimesh.Trimesh:

@@ -192,7 +192,9 @@ def join_parts(parts: Sequence[trimesh.Trimesh], name: str) -> trimesh.Trimesh:
 
 
 def _unreadable(name: str, error: Exception) -> MeshError:
-    reason = f"{type(error).__name__}: {error}"
+    # a parser that finds no header tries to guess the text's encoding, with a module that need not be there
+    guessing = isinstance(error, ImportError)
+    reason = "it is damaged, or of another kind" if guessing else f"{type(error).__name__}: {error}"
     return MeshError(f"{name}: the file cannot be read ({reason}); export the part again")
 
 

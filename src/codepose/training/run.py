@@ -58,6 +58,8 @@ class Run:
 
     @classmethod
     def _create(cls, path: Path, settings: Settings, resume: bool) -> Run:
+        if path.exists() and not path.is_dir():
+            raise RunError(f"{path} is a file: choose another --out")
         config = path / "config.yaml"
         fresh = not config.exists()
         if not fresh:
@@ -130,7 +132,10 @@ class Run:
             RunError: The stage is not done, or its weights do not fit.
         """
         if not self.has(stage):
-            raise RunError(f"{self.path} has no finished {stage!r} stage; finish it with `codepose train ... --resume`")
+            advice = "finish it with `codepose train ... --resume`"
+            if self.path in pretrained().values():
+                advice = "only the joint method comes with codepose"
+            raise RunError(f"{self.path} has no finished {stage!r} stage; {advice}")
         try:
             network.load_state_dict(load_state(self.path / stage / "weights.safetensors"))
         except (RuntimeError, CheckpointError) as error:
