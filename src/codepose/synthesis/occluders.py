@@ -20,7 +20,7 @@ from codepose.synthesis.world import World
 
 _HAND_GRIP_MM = 16.0
 """Radius of the bar the built-in hand is closed around."""
-_NEAREST = 0.2
+_NEAREST = 0.1
 """Share of the object's distance that occluders keep from the camera."""
 ATTEMPTS = 4
 """How often occluders are drawn before an image goes without: later attempts draw fewer and smaller ones."""

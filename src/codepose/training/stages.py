@@ -310,6 +310,11 @@ _STAGES = ("step1", "original", "detector", "step2", "jitter")
 _Network = TypeVar("_Network", bound=nn.Module)
 
 
+def _seed(run: Run, stage: str) -> None:
+    """No two stages of any seeds begin with the same weights."""
+    torch.manual_seed(len(_STAGES) * run.settings.seed + _STAGES.index(stage))
+
+
 def train_step1(run: Run, world: World, fabric: Fabric) -> ExtendedAutoencoder:
     """Trains, resumes or loads the extended AAE of Step 1."""
     return _trained("step1", "Step 1: extended AAE", build_extended, step1_stage, run, world, fabric)
@@ -350,8 +355,7 @@ def _trained(
     pretrained: ExtendedAutoencoder | None = None,
 ) -> _Network:
     """Trains, resumes or loads one network; what Step 1 taught replaces what it would begin with."""
-    # no two stages of any seeds begin with the same weights
-    torch.manual_seed(len(_STAGES) * run.settings.seed + _STAGES.index(name))
+    _seed(run, name)
     network = build(run.settings)
     if from_first(lambda: run.has(name)):
         run.load_weights(name, network)
