@@ -37,7 +37,7 @@ _TARGETS = {
 
 
 def run(options: Options) -> Report:
-    """Times one image in float32 and bf16, with one detection and with eight."""
+    """Times one image in float32 and bf16, with one, eight and sixteen detections."""
     report = Report("inference")
     for precision in ("float32", "bf16"):
         for detections in (1,) if options.quick else (1, 8, 16):

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 from codepose.apps.sources import Photo, Source
@@ -33,7 +34,7 @@ class BopFile:
     _rows: list[PoseResult] = field(default_factory=list)
     _lines: int = 0
 
-    @property
+    @cached_property
     def _own_scene(self) -> int:
         """The scene of the images that lie in no dataset: 0, or one that those of a dataset do not have."""
         scenes = {scene for scene, _ in self.places.values()}

@@ -140,9 +140,13 @@ class Judge:
         overlaps = self._overlaps(view, instances, estimates)
         for place, (instance, e) in enumerate(zip(instances, greedy_match(errors.mssd, math.inf), strict=True)):
             row = BopRow(
-                view.image.scene_id, view.image.im_id, instance.obj_id, instance.index, instance.visible_fraction
+                view.image.scene_id,
+                view.image.im_id,
+                instance.obj_id,
+                instance.index,
+                instance.visible_fraction,
+                box_iou=float(overlaps[place]),
             )
-            row = replace(row, box_iou=float(overlaps[place]))
             if e >= 0:
                 pair = _pairs([estimates[e]], [instance], self.device)
                 angle, shift = symmetric_distance(*pair, model.symmetries)

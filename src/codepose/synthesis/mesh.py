@@ -146,10 +146,11 @@ def mesh_from_trimesh(mesh: trimesh.Trimesh, name: str, *, grip: ArrayLike | Non
     if len(faces) == 0:
         raise MeshError(f"{name}: all faces have zero area; export the part again as a triangulated surface")
     hull = _convex_hull(vertices[np.unique(faces)].astype(np.float32))
-    diameter = _diameter(hull)
+    outermost = _outermost(hull)
+    diameter = _diameter(hull, outermost)
     _check_size(diameter, name, unit)
     faces, corner_colors = _wind_outward(vertices, faces, corner_colors)
-    return _split_at_creases(name, vertices, faces, corner_colors, diameter, _outermost(hull), grip)
+    return _split_at_creases(name, vertices, faces, corner_colors, diameter, outermost, grip)
 
 
 def read_parts(path: str | Path) -> list[trimesh.Trimesh]:
@@ -363,9 +364,9 @@ def _outermost(hull: NDArray[np.float32]) -> NDArray[np.float32]:
     return outermost
 
 
-def _diameter(hull: NDArray[np.float32]) -> float:
-    """Largest distance between two hull vertices, mm; of a very large hull, between its outermost and any."""
-    points, ends = hull.astype(np.float64), _outermost(hull).astype(np.float64)
+def _diameter(hull: NDArray[np.float32], outermost: NDArray[np.float32]) -> float:
+    """Largest distance, mm, between one of a hull's outermost vertices and any of its vertices."""
+    points, ends = hull.astype(np.float64), outermost.astype(np.float64)
     return max(float(cdist(ends[i : i + 64], points).max()) for i in range(0, len(ends), 64))
 
 

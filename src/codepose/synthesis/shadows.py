@@ -82,7 +82,9 @@ def lit(
     diameter = world.diameters[objects]
     to_light = geometry.rotation_between(-light, light.new_tensor([0.0, 0.0, 1.0]))  # (B, 3, 3), it looks along +z
     seen = _map(world, instances, to_light, t, diameter, draws)
-    rays = _rays(K, side)  # (B, side, side, 3)
+    middles = torch.arange(side, device=t.device) + 0.5
+    pixels = torch.stack(torch.meshgrid(middles, middles, indexing="xy"), -1)  # (side, side, 2)
+    rays = geometry.from_pixels(pixels, torch.ones(len(t), side, side).to(t), K[:, None, None])  # (B, side, side, 3)
     distance = offset[:, None, None] / (rays * normal[:, None, None]).sum(-1)
     points = (rays * distance[..., None] - t[:, None, None]) @ to_light.mT[:, None]  # the light's frame, from the part
     grid = points[..., :2] / (0.5 * _SPAN * diameter)[:, None, None, None]
@@ -103,11 +105,3 @@ def _map(world: World, instances: Instances, to_light: Tensor, t: Tensor, diamet
     soft = draws.uniform("shadow softness", low=0.3, high=_SOFTEST)
     blurred: Tensor = gaussian_blur2d(hit, (17, 17), soft[:, None].expand(-1, 2))
     return blurred
-
-
-def _rays(K: Tensor, side: int) -> Tensor:
-    """(B, side, side, 3) through the pixels' centres, with z = 1."""
-    middles = torch.arange(side, device=K.device) + 0.5
-    x = ((middles - K[:, 0, 2:]) / K[:, 0, :1])[:, None].expand(-1, side, -1)
-    y = ((middles - K[:, 1, 2:]) / K[:, 1, 1:2])[:, :, None].expand(-1, -1, side)
-    return torch.stack((x, y, torch.ones_like(x)), -1)

@@ -55,7 +55,8 @@ def fit(stage: Stage, run: Run, fabric: Fabric, *, seed: int = 0, display: Displ
     if rank() == 0:
         run.save_weights(stage.name, stage.network)
     barrier()
-    if trainer.stop():  # Ctrl-C came during the last validation: the next stage is not begun
+    trainer.agree()
+    if trainer.interrupted:  # Ctrl-C came during the last validation: the next stage is not begun
         raise KeyboardInterrupt
 
 
@@ -161,12 +162,12 @@ class _Trainer:
         if self.step % settings.checkpoint_every == 0:
             self.meter.require_finite()
             self.save()
-        if self.stopping or (self.interrupt.came and world_size() == 1):
+        if self.interrupted:
             raise KeyboardInterrupt
 
-    def stop(self) -> bool:
-        """Whether any rank has been interrupted; all of them ask together."""
-        self.agree()
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C came; to any of several ranks, as they last agreed."""
         return self.stopping or (self.interrupt.came and world_size() == 1)
 
     def validate(self, progress: float) -> None:
