@@ -20,6 +20,7 @@ from codepose.estimation.codebook import Codebook
 from codepose.estimation.confidence import Confidence, evidence
 from codepose.estimation.depth import DepthRefiner
 from codepose.estimation.detection import Detection
+from codepose.estimation.doubles import without_doubles
 from codepose.estimation.methods import Method, load_codebooks, load_confidence, load_pipeline
 from codepose.estimation.pipelines import Pipeline
 from codepose.estimation.refine import Photos, Refined, Refiner, Seen, useful_size
@@ -139,7 +140,8 @@ class PoseEstimator:
                 holds for each of them. 1 = the whole image only.
 
         Returns:
-            Detections, best first, in the image's own pixels.
+            Detections, best first, in the image's own pixels. Of several that refinement or depth has brought to
+            one pose of one object, the best-scored one.
 
         Raises:
             ValueError: The image, the camera or the depth has the wrong shape or type, the camera sees more than a lens
@@ -157,7 +159,10 @@ class PoseEstimator:
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255.0
         threshold = self.settings.detection.score if min_score is None else min_score
         found = self._looked(pixels.to(self.device), K.to(self.device), tiles, threshold)
-        return found if measured is None else self.depth_refiner(found, K, measured)
+        if measured is not None:
+            found = self.depth_refiner(found, K, measured)
+        fitted = self.refiner is not None or measured is not None
+        return without_doubles(found, self.world.objects) if fitted else found
 
     @cached_property
     def depth_refiner(self) -> DepthRefiner:

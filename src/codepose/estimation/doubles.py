@@ -1,0 +1,52 @@
+"""Two rigid parts cannot be in one place: of detections that say so, one is left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from codepose.estimation.detection import Detection
+from codepose.synthesis.world import ObjectModel
+
+_SHARE = 0.5
+"""Poses coincide where no point of the part's hull is further apart than this share of the part's thickness."""
+
+
+def without_doubles(found: Sequence[Detection], parts: Sequence[ObjectModel]) -> list[Detection]:
+    """Leaves out detections of an object in a pose in which a better one of the same object is already.
+
+    Two boxes that overlap too little to suppress each other can both be drawn to one contour, or by ICP to one
+    surface.
+
+    Args:
+        found: In one image, best first.
+        parts: The objects, in the settings' order.
+
+    Returns:
+        Those that stay, in the same order. Poses that only look the same count as one.
+    """
+    kept: list[Detection] = []
+    for one in found:
+        part = parts[one.object_index]
+        if not any(one.object_index == other.object_index and _coincide(other, one, part) for other in kept):
+            kept.append(one)
+    return kept
+
+
+def _coincide(a: Detection, b: Detection, part: ObjectModel) -> bool:
+    """Whether the same part, as thick as it is, cannot lie in both poses."""
+    hull = part.mesh.hull.astype(np.float64) + part.offset.double().numpy()
+    nearest = part.cad_symmetries.nearest(*(torch.from_numpy(x)[None] for x in (a.R_cam_obj, b.R_cam_obj, b.t_cam_obj)))
+    R, t = (x[0].numpy() for x in nearest)
+    apart = np.linalg.norm(hull @ (a.R_cam_obj - R).T + (a.t_cam_obj - t), axis=1).max()
+    return bool(apart <= _SHARE * _thickness(hull))
+
+
+def _thickness(points: NDArray[np.float64]) -> float:
+    """Smallest extent of (H, 3) points along their principal axes, mm."""
+    centred = points - points.mean(axis=0)
+    _, _, axes = np.linalg.svd(centred, full_matrices=False)
+    return float(np.ptp(centred @ axes.T, axis=0).min())
