@@ -4,11 +4,15 @@ Every operation of a network is counted. The first peer does as many floating-po
 the same type, in which a machine comes nearest to its peak; the second as many in 3 x 3 convolutions of 256 channels,
 with which the paper's network spends most of its own; the third copies as many bytes as the operations read and write
 in all, as if no cache kept anything. The larger time of the first and the third is the floor.
+
+Images are made, and poses refined, by other work: there the floor is the larger time of the rays that are cast, cast
+again by themselves, and of as many bytes copied.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -18,43 +22,129 @@ from torch.nn import functional as F
 
 from benchmarks.inference import build_networks, latents
 from benchmarks.iterations import Iterations, precision, stored
-from benchmarks.subjects import build_world, chosen
+from benchmarks.subjects import PAPER_VIEWS, build_world, chosen, random_codebook
 from benchmarks.timing import Case, Contestant, Options, Report, command, interleaved
 from benchmarks.work import Work, count_work
 from codepose.config import Settings
 from codepose.config_files import override
-from codepose.networks.build import build_extended, build_joint
-from codepose.training.stages import step1_stage, step2_stage
+from codepose.estimation.estimator import PoseEstimator
+from codepose.estimation.pipelines import JointPipeline
+from codepose.estimation.refine import Photos, Refiner
+from codepose.networks.build import build_detector, build_extended, build_joint, build_original
+from codepose.synthesis.renderer import Renderer
+from codepose.synthesis.scenes import SceneSource
+from codepose.synthesis.world import World
+from codepose.training.plan import Stage
+from codepose.training.stages import detector_stage, step1_stage, step2_stage
 
-_CPU_BATCH = {"step1.batch": 8, "step2.batch": 2}
+_CPU_BATCH = {"step1.batch": 8, "original.batch": 8, "detector.batch": 2, "step2.batch": 2}
 """The paper's batches take a CPU most of a minute."""
 _CHANNELS, _SIDE = 256, 64
 
 
 def run(options: Options) -> Report:
-    """Measures an iteration of Step 1 and Step 2 on stored batches, and joint inference of one image."""
+    """Measures an iteration of every training on stored batches, joint inference of one image, data and refinement."""
     report = Report("floor")
     for preset in ("quick",) if options.quick else ("quick", "paper-128-t1"):
         small = preset != "quick" and options.place.type == "cpu"
         settings = chosen(preset, options, dict(_CPU_BATCH) if small else {})
-        for step in (1, 2):
-            report.cases.append(_training(step, settings, options))
+        world = build_world(settings, options)
+        for title, stage in _stages(settings, world).items():
+            report.cases.append(_training(title, stage, settings, options))
+        report.cases += _data(settings, world, options)
+        report.cases.append(_refinement(settings, world, options))
     for kind in ("float32", "bf16"):
         report.cases.append(_inference(override(chosen("paper-128-t1", options), {"precision": kind}), options))
     return report
 
 
-def _training(step: int, settings: Settings, options: Options) -> Case:
-    world = build_world(settings, options)
-    if step == 1:
-        stage = step1_stage(settings, world, build_extended(settings))
-    else:
-        stage = step2_stage(settings, world, build_joint(settings))
+def _stages(settings: Settings, world: World) -> dict[str, Stage]:
+    return {
+        "step 1": step1_stage(settings, world, build_extended(settings)),
+        "original AAE": step1_stage(settings, world, build_original(settings), original=True),
+        "detector": detector_stage(settings, world, build_detector(settings)),
+        "step 2": step2_stage(settings, world, build_joint(settings)),
+    }
+
+
+def _training(title: str, stage: Stage, settings: Settings, options: Options) -> Case:
     iterations = Iterations(stored(stage), settings, options, count=1)
-    name = f"step {step}, {settings.name}, batch {iterations.images}, {precision(settings, options)}"
+    name = f"{title}, {settings.name}, batch {iterations.images}, {precision(settings, options)}"
     case = _case(name, iterations.run, iterations.images, precision(settings, options), options)
     iterations.close()
     return case
+
+
+def _data(settings: Settings, world: World, options: Options) -> list[Case]:
+    """Step 1's crops and Step 2's scenes, a batch at a time."""
+    source = SceneSource(world, "train", look_alikes=settings.losses.look_alikes)
+    crops, scenes = torch.arange(settings.step1.batch), torch.arange(settings.step2.batch)
+    return [
+        _made(f"crops, {settings.name}", partial(source.crops, crops), len(crops), world, options),
+        _made(f"scenes, {settings.name}", partial(source.scenes, scenes), len(scenes), world, options),
+    ]
+
+
+def _refinement(settings: Settings, world: World, options: Options) -> Case:
+    """One true box, whose photo is twice as large as what the network sees."""
+    pipeline = JointPipeline(build_joint(settings).to(options.place), settings, options.place)
+    book = random_codebook(pipeline, world, 100 if options.quick else PAPER_VIEWS, settings.network.latent)
+    scene = SceneSource(world, "test").scenes(torch.arange(1))
+    estimator = PoseEstimator(pipeline, [book], Refiner(world, settings.refinement))
+    prepared, first = pipeline.prepare(scene.images), torch.zeros_like(scene.objects)
+    photos = Photos(F.interpolate(scene.images, scale_factor=2.0, mode="bilinear"), scene.K.new_full((2,), 2.0))
+    call = partial(estimator.poses, prepared, scene.boxes, first, scene.objects, scene.K, photos)
+    return _made(f"refinement of a pose, {settings.name}", torch.no_grad()(call), 1, world, options)
+
+
+def _made(name: str, call: Callable[[], object], images: int, world: World, options: Options) -> Case:
+    """Something whose work is rays and bytes, not multiplications."""
+    renders = _Renders.of(call, world.renderer)
+    work = count_work(call)
+    contestants = [
+        Contestant("codepose", call, images),
+        Contestant("its rays alone", renders.again, images),
+        _copying(work, images, options),
+    ]
+    timings = interleaved(contestants, options, rounds=7)
+    facts: dict[str, float | str] = {
+        "MB an image": work.bytes / images / 1e6,
+        "calls of the ray caster": str(len(renders.arguments)),
+        "pixels an image, in thousands": renders.pixels / images / 1e3,
+    }
+    return Case(name, "images/s", timings, facts=facts)
+
+
+@dataclass(frozen=True)
+class _Renders:
+    """Every call of the ray caster that something made."""
+
+    renderer: Renderer
+    arguments: list[tuple[Any, ...]]
+
+    @classmethod
+    def of(cls, call: Callable[[], object], renderer: Renderer) -> _Renders:
+        seen = cls(renderer, [])
+        render, instance = renderer.render, vars(renderer)
+
+        def watched(*arguments: Any) -> Any:
+            seen.arguments.append(arguments)
+            return render(*arguments)
+
+        instance["render"] = watched
+        try:
+            call()
+        finally:
+            del instance["render"]
+        return seen
+
+    @property
+    def pixels(self) -> int:
+        return sum(len(K) * size[0] * size[1] for _, K, size in self.arguments)
+
+    def again(self) -> None:
+        for arguments in self.arguments:
+            self.renderer.render(*arguments)
 
 
 def _inference(settings: Settings, options: Options) -> Case:
@@ -89,7 +179,6 @@ def _peers(work: Work, images: int, kind: str, options: Options) -> list[Contest
     batch = 1 if options.quick else 64 if large else 4
     maps = torch.randn(batch, _CHANNELS, _SIDE, _SIDE, **new).contiguous(memory_format=torch.channels_last)
     kernel = torch.randn(_CHANNELS, _CHANNELS, 3, 3, **new).contiguous(memory_format=torch.channels_last)
-    source = torch.zeros(2**20 if options.quick else 2**29, dtype=torch.uint8, device=options.place)
     calls: list[tuple[str, Callable[[], Tensor], float]] = [
         ("as many FLOPs in matrix products", partial(torch.mm, a, b), 2.0 * n**3 / work.flops),
         (
@@ -97,9 +186,15 @@ def _peers(work: Work, images: int, kind: str, options: Options) -> list[Contest
             partial(F.conv2d, maps, kernel, padding=1),
             18.0 * batch * (_CHANNELS * _SIDE) ** 2 / work.flops,
         ),
-        ("as many bytes copied", partial(torch.empty_like(source).copy_, source), 2.0 * len(source) / work.bytes),
     ]
-    return [Contestant(name, torch.no_grad()(call), images * share) for name, call, share in calls]
+    peers = [Contestant(name, torch.no_grad()(call), images * share) for name, call, share in calls]
+    return [*peers, _copying(work, images, options)]
+
+
+def _copying(work: Work, images: int, options: Options) -> Contestant:
+    source = torch.zeros(2**20 if options.quick else 2**29, dtype=torch.uint8, device=options.place)
+    copy = torch.no_grad()(partial(torch.empty_like(source).copy_, source))
+    return Contestant("as many bytes copied", copy, images * 2.0 * len(source) / work.bytes)
 
 
 if __name__ == "__main__":
