@@ -216,3 +216,11 @@ def test_a_part_far_away_is_looked_at_where_it_lies(tmp_path: Path) -> None:
     assert len(report.symmetries.discrete) == 3
     np.testing.assert_allclose(report.symmetries.discrete[0] @ [1e9, 0, 0, 1], [1e9, 0, 0, 1], atol=1.0)
     assert any("--center --save plant-centered.ply" in finding for finding in report.findings)
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_a_sheet_without_thickness_is_described_like_any_part(tmp_path: Path) -> None:
+    corners = np.array([[0.0, 0.0, 0.0], [100.0, 0.0, 0.0], [100.0, 60.0, 0.0], [0.0, 60.0, 0.0]])
+    report = inspect(saved(trimesh.Trimesh(corners, [[0, 1, 2], [0, 2, 3]]), tmp_path / "sheet.stl"))
+    assert report.winding == "outward"
+    finding(report, "the surface has holes")

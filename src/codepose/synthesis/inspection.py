@@ -21,6 +21,7 @@ from codepose.synthesis.mesh import (
     plain,
     plausible_units,
     read_parts,
+    signed_volume,
     to_trimesh,
     unit_advice,
 )
@@ -222,7 +223,7 @@ def _welded(parts: Sequence[trimesh.Trimesh]) -> trimesh.Trimesh:
 def _winding(body: trimesh.Trimesh) -> Winding:
     if not body.is_winding_consistent:
         return "mixed"
-    return "inward" if body.volume < -1e-6 else "outward"
+    return "inward" if signed_volume(body) < -1e-6 else "outward"
 
 
 def _triple(values: NDArray[np.float64]) -> tuple[float, float, float]:

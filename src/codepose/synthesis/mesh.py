@@ -268,6 +268,12 @@ def _weld(
     return vertices, faces[keep], corner_colors[keep]
 
 
+def signed_volume(body: trimesh.Trimesh) -> float:
+    """Returns what a surface encloses, negative where its faces look inward; 0 for a flat one, without a warning."""
+    a, b, c = np.moveaxis(np.asarray(body.triangles, np.float64), 1, 0)
+    return float(np.einsum("ij,ij->", a, np.cross(b, c))) / 6
+
+
 def _wind_outward(
     vertices: NDArray[np.float64], faces: NDArray[np.int64], corner_colors: NDArray[np.uint8]
 ) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
@@ -276,9 +282,7 @@ def _wind_outward(
     if not body.is_winding_consistent:
         body.fix_normals(multibody=True)
     fixed = np.asarray(body.faces, np.int64)
-    a, b, c = (body.vertices[fixed[:, i]] for i in range(3))
-    volume = float(np.einsum("ij,ij->", a, np.cross(b, c))) / 6
-    if volume < -1e-6 * float(body.scale) ** 3:
+    if signed_volume(body) < -1e-6 * float(body.scale) ** 3:
         fixed = fixed[:, ::-1]
     turned = fixed[:, 0] != faces[:, 0]  # trimesh turns a face by reversing its row
     return fixed, np.where(turned[:, None, None], corner_colors[:, ::-1], corner_colors)
