@@ -7,6 +7,8 @@ import csv
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -193,6 +195,14 @@ def test_mistakes_end_in_one_line_that_says_what_to_type(
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert words in error
+
+
+def test_a_value_out_of_range_is_told_without_a_librarys_address() -> None:
+    command = [sys.executable, "-m", "codepose", "train", "--data.camera.box-side", "90", "20"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "a range must go from low to high, not from 90.0 to 20.0" in done.stderr
+    assert "http" not in done.stderr
 
 
 def test_a_file_in_the_place_of_a_folder_is_named(preset: Path, tmp_path: Path, capsys) -> None:

@@ -55,6 +55,7 @@ def _run(command: str, rest: list[str]) -> int:
     """Runs a command, turning the errors that a user can mend into one line."""
     # waiting threads must not spin where two cores are shared; read when torch is imported
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("PYDANTIC_ERRORS_INCLUDE_URL", "0")  # tyro shows its messages as they are
     from codepose.apps import commands
 
     return commands.run(command, rest, COMMANDS[command])
