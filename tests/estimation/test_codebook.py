@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,9 @@ import torch
 
 from codepose.config import Settings
 from codepose.config_files import override
-from codepose.estimation import codebook
+from codepose.estimation import nearest_codes
 from codepose.estimation.codebook import Codebook, CodebookError, build_codebook, fingerprint
+from codepose.estimation.nearest_codes import RoundedCodes, nearest_in_chunks
 from codepose.estimation.pipelines import JointPipeline, Pipeline, TwoStagePipeline, crop_squares
 from codepose.geometry import geodesic_angle
 from codepose.networks.build import build_extended, build_joint
@@ -74,15 +76,19 @@ def test_search_is_exact_whatever_the_chunk_and_the_number_of_queries(
     count: int, queries: int, crowded: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     book = random_book(count, 16)
-    if crowded:  # as neighbouring views are: closer to each other than float16 can tell
+    if crowded:  # as neighbouring views are: closer to each other than eight bits can tell
         close = torch.ones(16) + 0.01 * book.codes.float()
         book = dataclasses.replace(book, codes=torch.nn.functional.normalize(close, dim=1).half())
     wanted = book.codes.float()[torch.arange(queries) % count] + 0.001 * torch.randn(queries, 16)
-    brute = torch.nn.functional.normalize(wanted, dim=1) @ book.codes.float().T
+    unit = torch.nn.functional.normalize(wanted, dim=1)
+    brute = unit @ book.codes.float().T
     values, indices = brute.topk(5, dim=1)
-    for chunk in (16 * 3, 16 * 100, 1 << 24):
-        monkeypatch.setattr("codepose.estimation.codebook._CHUNK", chunk)
-        found, where = book.search(wanted, k=5)
+    searches = [partial(nearest_in_chunks, book.codes, unit, 5, rows) for rows in (3, 100, 1 << 20)]
+    searches.append(partial(book.search, wanted, 5))
+    monkeypatch.setattr(nearest_codes, "_CHUNK", 16 * 3)
+    searches.append(partial(RoundedCodes.of(book.codes).nearest, unit, 5))
+    for search in searches:
+        found, where = search()
         torch.testing.assert_close(found, values, rtol=0, atol=2e-6)
         if not crowded:
             assert torch.equal(where, indices)
@@ -92,12 +98,30 @@ def test_search_is_exact_whatever_the_chunk_and_the_number_of_queries(
 
 
 @pytest.mark.parametrize("dimension", [16, 128, 4096])
-def test_float16_products_are_off_by_less_than_is_allowed_for(dimension: int) -> None:
+@pytest.mark.parametrize("spread", ["even", "one value rules"])
+def test_what_eight_bits_lose_is_allowed_for(dimension: int, spread: str) -> None:
+    """Codes and queries all near each other, as those of a trained network are: the errors add up."""
     torch.manual_seed(0)
-    codes = torch.nn.functional.normalize(torch.rand(4000, dimension), dim=1).half()  # all near each other: large sums
-    query = torch.nn.functional.normalize(torch.rand(dimension), dim=0)
-    off = torch.mv(codes, query.half()).double() - codes.double() @ query.double()
-    assert float(off.abs().max()) < codebook._ROUNDING / 2
+    raw = torch.rand(4001, dimension)
+    if spread != "even":
+        raw[:, 0] += 3.0 * dimension**0.5
+    unit = torch.nn.functional.normalize(raw, dim=1)
+    codes, query = unit[1:].half(), unit[:1]
+    book = RoundedCodes.of(codes)
+    off = (book.values.double() * book.scale - codes.double()).norm(dim=1)
+    assert float(off.max()) == pytest.approx(book.error, rel=1e-3)
+    assert book.length == pytest.approx(1.0, abs=1e-3)
+    assert spread != "even" or book.error < 0.02, "so coarse that everything would be compared twice"
+    found, where = book.nearest(query, 10)
+    values = (codes.float() @ query[0]).topk(10).values
+    torch.testing.assert_close(found[0], values, rtol=0, atol=2e-6)
+    torch.testing.assert_close(codes[where[0]].float() @ query[0], values, rtol=0, atol=2e-6)
+
+
+def test_a_code_of_nothing_finds_something() -> None:
+    similarity, views = random_book(20, 16).search(torch.zeros(2, 16), 3)
+    assert (similarity == 0).all()
+    assert views.shape == (2, 3)
 
 
 def test_another_networks_codebook_is_refused(book: Codebook, pipeline: Pipeline, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from torch.nn import functional as F
 
 from codepose import geometry
 from codepose.config import Settings
+from codepose.estimation.nearest_codes import RoundedCodes, nearest_in_chunks
 from codepose.estimation.pipelines import Pipeline
 from codepose.synthesis.lookalikes import thumbnails
 from codepose.synthesis.world import World
@@ -22,17 +24,10 @@ from codepose.training.checkpoint import CheckpointError, load_state, save_state
 
 _FORMAT = b"grey thumbnails"
 """What a codebook holds beside codes: one of another format is built anew."""
-_CHUNK = 1 << 20
-"""Codebook values turned into float32 at a time: 4 MiB, which a processor's cache holds."""
 _GPU_CHUNK = 1 << 26
-"""The same on a GPU: 256 MiB, since every launch costs."""
-_FEW = 8
-"""So many queries a CPU searches one by one, in float16 as the codes are read; more of them share the reading. A GPU
-may add up partial sums in float16, further off than ``_ROUNDING``."""
+"""Codebook values that a GPU turns into float32 at a time: 256 MiB, since every launch costs."""
 _AGREEMENT = 0.5
 """Weight of a thumbnail's agreement beside the cosine of the codes, where both rank views."""
-_ROUNDING = 2e-3
-"""More than a float16 product with a unit code can be off: 2^-11 from the query, 2^-12 from the result."""
 
 
 class CodebookError(ValueError):
@@ -82,27 +77,14 @@ class Codebook:
         if not 1 <= k <= len(self.codes):
             raise ValueError(f"k must lie in 1 ... {len(self.codes)}, the number of views, not be {k}")
         queries = F.normalize(latents.float(), dim=1)
-        on_cpu = queries.device.type == "cpu"
-        if on_cpu and 0 < len(queries) <= _FEW:
-            found = [self._search_one(query, k) for query in queries]
-            return torch.stack([f[0] for f in found]), torch.stack([f[1] for f in found])
-        rows = max(1, (_CHUNK if on_cpu else _GPU_CHUNK) // self.codes.shape[1])
-        values, indices = [], []
-        for start in range(0, len(self.codes), rows):
-            similarity = queries @ self.codes[start : start + rows].float().T  # (Q, rows)
-            top = similarity.topk(min(k, similarity.shape[1]), dim=1)
-            values.append(top.values)
-            indices.append(top.indices + start)
-        best = torch.cat(values, 1).topk(k, dim=1)
-        return best.values, torch.cat(indices, 1).gather(1, best.indices)
+        if queries.device.type == "cpu":
+            return self._rounded.nearest(queries, k)
+        return nearest_in_chunks(self.codes, queries, k, max(1, _GPU_CHUNK // self.codes.shape[1]))
 
-    def _search_one(self, query: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """The same for one unit query (D,): all codes in float16, then exactly those that may be among the k."""
-        coarse = torch.mv(self.codes, query.to(self.codes.dtype)).float()  # (N,)
-        least = coarse.amax() if k == 1 else coarse.topk(k).values[-1]
-        near = (coarse >= least - 2 * _ROUNDING).nonzero().squeeze(1)
-        best = (self.codes[near].float() @ query).topk(k)
-        return best.values, near[best.indices]
+    @cached_property
+    def _rounded(self) -> RoundedCodes:
+        """Half as much memory again, filled at the first search."""
+        return RoundedCodes.of(self.codes)
 
     def agreement(self, views: Tensor, reconstructions: Tensor) -> Tensor:
         """Says how well views' clean renders agree with reconstructions, coarsely.
