@@ -313,22 +313,31 @@ def _grid(reach: Reach) -> Tensor:
 
 def _match(field: Tensor, posed: Posed, shifts: Tensor, scales: Tensor) -> Tensor:
     """Mean agreement of direction (M, G) of every contour with its photo's edges, under every shift and scale."""
-    around = posed.edges.points - posed.center[:, None]  # (M, P, 2)
-    votes = by_photo(_votes, field, around, posed.center, shifts, scales, posed.edges.directions)
+    pixel = 2.0 / field.shape[3]
+    around = (posed.edges.points - posed.center[:, None]) * pixel  # (M, P, 2)
+    middle = (posed.center[:, None] + shifts) * pixel - 1.0  # (M, G, 2)
+    votes = by_photo(_votes, field, around, middle, scales, posed.edges.directions)
     return votes / posed.edges.voters[:, None]
 
 
-def _votes(field: Tensor, around: Tensor, center: Tensor, shifts: Tensor, scales: Tensor, directions: Tensor) -> Tensor:
+def _votes(field: Tensor, around: Tensor, middle: Tensor, scales: Tensor, directions: Tensor) -> Tensor:
     """Summed agreement (n k, G) of k contours each with the edges of n photos (n, 2, H, W)."""
-    where = around[:, None] * scales[..., None, None] + (center[:, None] + shifts)[:, :, None]  # (n k, G, P, 2)
-    x, y = (found @ directions[..., axis, None] for axis, found in enumerate(felt(field, where)))
+    grid = (around[:, None] * scales[..., None, None]).add_(middle[:, :, None])  # (n k, G, P, 2)
+    x, y = (found @ directions[..., axis, None] for axis, found in enumerate(felt(field, grid)))
     return (x + y)[..., 0]
 
 
-def felt(field: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
-    """Reads edge fields (n, 2, H, W) at pixels (n k, G, P, 2): the cosines and the sines, (n k, G, P)."""
-    grid = (where * (2.0 / field.shape[3]) - 1.0).view(len(field), -1, where.shape[2], 2)
-    cos, sin = F.grid_sample(field, grid, align_corners=False).view(len(field), 2, -1, *where.shape[1:3]).unbind(1)
+def grid_camera(K: Tensor, side: int) -> Tensor:
+    """Returns cameras (..., 3, 3) that project to ``grid_sample``'s coordinates: -1 to 1 across a window of K."""
+    camera = geometry.scaled_camera(K, 2.0 / side)
+    camera[..., :2, 2] -= 1.0
+    return camera
+
+
+def felt(field: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
+    """Reads edge fields (n, 2, H, W) at (n k, G, P, 2) in [-1, 1]: the cosines and the sines, (n k, G, P)."""
+    where = grid.view(len(field), -1, *grid.shape[2:])
+    cos, sin = F.grid_sample(field, where, align_corners=False).view(len(field), 2, -1, *grid.shape[1:3]).unbind(1)
     return cos.flatten(0, 1), sin.flatten(0, 1)
 
 
