@@ -140,7 +140,7 @@ class OcclusionSettings(Frozen):
     clutter: Whole = 3
     """Largest number of other things in a scene, mostly beside or behind the object."""
     overlap: Fraction = 0.1
-    """Largest share of a companion's box that may lie in another's, or the other's in its: 1 = heaps."""
+    """Largest share of a companion's box that may lie in another's, or the other's in its: 0.8 and more = heaps."""
     companions: Whole = 0
     """Largest number of further instances of the trained objects in a scene, beside its target object; where enough of
     them is seen, their poses are learned, too. In validation and test scenes they are of other objects only."""

@@ -50,7 +50,7 @@ def test_the_report_of_a_box(tmp_path: Path) -> None:
     assert len(report.symmetries.discrete) == 3
     turned = report.symmetries.discrete @ [10.0, -20.0, 30.0, 1.0]
     np.testing.assert_allclose(turned[:, :3], np.tile([10.0, -20.0, 30.0], (3, 1)), atol=1e-3)  # in the file's frame
-    assert "type --data.augmentation.tint 0.3" in finding(report, "no colours")
+    assert "type --data.augmentation.tint 0.6" in finding(report, "no colours")
     assert "180 degrees about x; 180 degrees about y; 180 degrees about z" in finding(report, "looks the same")
 
 

@@ -171,7 +171,7 @@ def train(options: o.Train) -> int:
     for method in options.methods:
         _calibrate(run, options.device, method)
     _console.out(f"trained: {run.path}")
-    _console.out(f"next: {shlex.join(['codepose', 'evaluate', str(run.path)])}")
+    _console.out(f"next: {shlex.join(['codepose', 'evaluate', str(run.path), '--refine'])}")
     which = [] if "joint" in options.methods else ["--method", options.methods[0]]
     command = ["codepose", "predict", str(run.path), "photo.png", "--K", "fx,fy,cx,cy", *which]
     _console.out(f"      {shlex.join(command)}")

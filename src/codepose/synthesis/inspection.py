@@ -155,7 +155,7 @@ def _findings(report: MeshReport) -> Iterator[str]:
     elif report.colors == ("none",):
         yield (
             "no colours: the part is shown in neutral grey; give it its material's colour in the CAD program and "
-            "export OBJ or GLB, or vary it in training: type --data.augmentation.tint 0.3"
+            "export OBJ or GLB, or vary it in training: type --data.augmentation.tint 0.6"
         )
     if report.winding != "outward":
         what = "all faces are inside out" if report.winding == "inward" else "some faces are inside out"
