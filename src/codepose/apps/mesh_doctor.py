@@ -10,8 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from codepose.apps.options import MeshDoctor
+from codepose.config_data import ConfigError
 
 if TYPE_CHECKING:
+    from codepose.apps.framing import Framing
     from codepose.synthesis.inspection import MeshReport
 
 _console = Console(highlight=False)
@@ -22,6 +24,8 @@ def mesh(options: MeshDoctor) -> int:
 
     Raises:
         MeshError: The file cannot be read, holds no surface, or --save names no PLY file, or the file itself.
+        ConfigError: --K and --distance do not go together, or make no sense for this part.
+        CameraError: --K cannot be read.
     """
     from PIL import Image
 
@@ -35,6 +39,8 @@ def mesh(options: MeshDoctor) -> int:
         raise MeshError(f"{options.save}: type --save NAME.ply; only PLY files are written")
     if options.save is not None and options.save.resolve() == options.mesh.resolve():
         raise MeshError(f"--save {options.save} is the CAD file itself, whose frame would be lost: name another file")
+    if bool(options.K) != (options.distance is not None):
+        raise ConfigError("--K and --distance go together: --K fov=60 --distance 400 700, in mm")
     report = inspect(options.mesh, options.unit)
     _print_report(report)
     if not report.usable:
@@ -51,16 +57,37 @@ def mesh(options: MeshDoctor) -> int:
         options.save.parent.mkdir(parents=True, exist_ok=True)
         save_mesh(part, options.save)
         _console.out(f"wrote {options.save}: {len(part.faces):,} faces, mm")
-    _console.out(f"train: {_training_line(options, report)}")
+    seen = _framing(options, report)
+    more = [] if seen is None else seen.options()
+    out = f"runs/{report.name}"
+    if seen is not None:
+        small, large = (f"{share:.0%}" for share in seen.share)
+        _console.out(f"with this camera its box takes {small} to {large} of the photo's longer side")
+    _console.out(f"look: {_line('preview', options, report, more)}")
+    _console.out(f"train: {_line('train', options, report, [*more, '--out', out])}")
+    if seen is not None:
+        tiles = [] if seen.tiles == 1 else ["--tiles", str(seen.tiles)]
+        _console.out(f"find: {shlex.join(['codepose', 'predict', out, 'PHOTO', '--K', options.K, *tiles])}")
     return 0
 
 
-def _training_line(options: MeshDoctor, report: MeshReport) -> str:
-    """The command that trains on the file, or on the copy of it that was written."""
-    words = ["codepose", "train", str(options.save or options.mesh)]
+def _framing(options: MeshDoctor, report: MeshReport) -> Framing | None:
+    """How large the part is in the camera's photos; None where nothing is known of it."""
+    from codepose.apps.framing import framing
+    from codepose.config_files import load_preset
+    from codepose.estimation.camera import read_camera
+
+    if options.distance is None:
+        return None
+    return framing(read_camera(options.K), report.diameter, options.distance, load_preset("quick"))
+
+
+def _line(command: str, options: MeshDoctor, report: MeshReport, more: list[str]) -> str:
+    """A command on the file, or on the copy of it that was written."""
+    words = ["codepose", command, str(options.save or options.mesh)]
     if options.save is None and report.unit != "mm":
         words += ["--unit", report.unit]
-    return shlex.join([*words, "--out", f"runs/{report.name}"])
+    return shlex.join([*words, *more])
 
 
 def _print_report(report: MeshReport) -> None:
