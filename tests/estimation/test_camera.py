@@ -248,6 +248,29 @@ def test_impossible_values_and_missing_files_are_refused() -> None:
         Camera(K, distortion=(float("nan"), 0.0, 0.0, 0.0))
 
 
+DEEP = 100_000
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("a.json", '{"fx": 600, "fy": 600, "cx": 320, "cy": 240, "width": NaN, "height": 480}', "number of pixels"),
+        ("a.json", '{"fx": 600, "fy": 600, "cx": 320, "cy": 240, "width": 1e999, "height": 480}', "number of pixels"),
+        ("a.json", '{"fx": 600, "fy": 600, "cx": 320, "cy": 240, "width": -640, "height": 480}', "number of pixels"),
+        ("a.json", '{"fx": 600, "fy": 600, "cx": 320, "cy": 240, "width": 640.5, "height": 480}', "number of pixels"),
+        ("a.json", '{"fx": true, "fy": 600, "cx": 320, "cy": 240}', "fx must be a number"),
+        ("a.json", "[" * DEEP, "not valid JSON"),
+        ("a.yaml", "date: 2026-02-30", "not valid YAML"),
+        ("a.yaml", "[" * DEEP, "not valid YAML"),
+        ("a.txt", "1 PINHOLE 640 nan 600 600 320 240", "number of pixels"),
+    ],
+)
+def test_damaged_calibrations_are_told_in_words(tmp_path: Path, name: str, text: str, words: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(CameraError, match=words):
+        read_camera(str(tmp_path / name))
+
+
 def test_scaling_moves_points_as_resizing_an_image_does() -> None:
     """Resizing takes the corner-based coordinate u + 0.5 to (u + 0.5) * factor."""
     camera = Camera(K, 640, 480, LENS)

@@ -179,7 +179,8 @@ def test_the_true_pose_stays(refiner: DepthRefiner):
     for index in (HAMMER, PART):
         R, t = posed(1, index)
         found = refiner.fit(index, R, t, K, seen(refiner, index, R, t, wall=5000.0))
-        degrees, mm = (0.0, 0.0) if found is None else off(found, R, t)
+        assert found is not None, "nothing fits better, but this does"
+        degrees, mm = off(found, R, t)
         assert degrees < 0.1
         assert mm < 0.1
 

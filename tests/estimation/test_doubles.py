@@ -44,14 +44,17 @@ def moved(one: Detection, by: tuple[float, float, float], turn_deg: float = 0.0,
 @pytest.mark.parametrize("turn_deg", [0.0, 1.0, 120.0, 241.0])
 def test_the_better_of_two_in_one_place_stays(plates: list[ObjectModel], turn_deg: float) -> None:
     best = Detection("p0", 0, 0.9, 0.8, BOX, TURN, np.array([20.0, -30.0, 700.0]))
-    again = moved(best, (0.5, -1.0, 1.5), turn_deg, score=0.6)
+    again = moved(best, (0.1, -0.2, 0.5), turn_deg, score=0.6)
     assert without_doubles([best, again], plates) == [best]
 
 
 @pytest.mark.parametrize(
     ("by", "turn_deg"),
-    [((0.0, 0.0, 6.0), 0.0), ((0.0, 0.0, 6.0), 120.0), ((8.0, 0.0, 0.0), 0.0), ((0.0, 0.0, 0.0), 60.0)],
-    ids=["stacked", "stacked and turned", "beside", "turned"],
+    [
+        *[((0.0, 0.0, 6.0), 0.0), ((0.0, 0.0, 6.0), 120.0), ((0.0, 0.0, 2.0), 0.0), ((8.0, 0.0, 0.0), 0.0)],
+        ((0.0, 0.0, 0.0), 60.0),
+    ],
+    ids=["stacked", "stacked and turned", "nested", "beside", "turned"],
 )
 def test_what_is_not_in_one_place_stays(
     plates: list[ObjectModel], by: tuple[float, float, float], turn_deg: float

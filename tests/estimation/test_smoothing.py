@@ -80,6 +80,18 @@ def test_every_instance_is_followed_for_itself() -> None:
     np.testing.assert_allclose([d.t_cam_obj for d in found], [(102, 0, 900), (-98, 0, 1500), (-98, 0, 900)])
 
 
+def test_parts_on_a_belt_keep_their_own_tracks() -> None:
+    """Boxes 40 px apart that all move 25 px: each new box overlaps the neighbour's last one more than its own."""
+    frames = [
+        [seen((0, 0, 0), (x, 0.0, 900.0), box=np.array([x, 0.0, x + 100.0, 100.0])) for x in (start, start + 40.0)]
+        for start in (0.0, 25.0)
+    ]
+    smoother = PoseSmoother(weight=0.4)
+    smoother(frames[0])
+    found = smoother(frames[1])
+    np.testing.assert_allclose([d.t_cam_obj[0] for d in found], [10.0, 50.0])
+
+
 def test_the_weight_is_checked() -> None:
     with pytest.raises(ValueError, match=r"\(0, 1\]"):
         PoseSmoother(weight=0.0)

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -24,6 +25,7 @@ from codepose.synthesis.world import World
 from codepose.training import loop, plan
 from codepose.training.checkpoint import load_state
 from codepose.training.cost import counted, peak_flops
+from codepose.training.feed import Feed
 from codepose.training.loop import fit
 from codepose.training.meter import Meter, NonFiniteLossError
 from codepose.training.plan import Stage, steps_per_epoch
@@ -369,3 +371,12 @@ def test_items_of_a_group_stay_together(make_settings, world: World, tmp_path: P
     epochs = [shown[k] + shown[k + 1] for k in (0, 2, 4)]
     assert all(sorted(epoch) == list(range(16)) for epoch in epochs)
     assert epochs[0] != epochs[1]
+
+
+@pytest.mark.parametrize("seed", [20261126161500, 2**62])
+def test_a_time_stamp_may_be_the_seed(seed: int) -> None:
+    feed = object.__new__(Feed)
+    feed._seed, feed._stage = seed, SimpleNamespace(group=2, items=10)  # type: ignore[assignment]
+    orders = [feed._ordered(epoch).tolist() for epoch in (0, 1)]
+    assert orders[0] != orders[1]
+    assert sorted(orders[0]) == list(range(10))

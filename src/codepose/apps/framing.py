@@ -83,7 +83,7 @@ def framing(camera: Camera | FieldOfView, diameter: float, distance: tuple[float
 
 
 def _focal_share(camera: Camera | FieldOfView) -> float:
-    """Focal length over the photo's longer side."""
+    """Focal length over the photo's longer side, which of a field of view is taken for the horizontal one."""
     if isinstance(camera, FieldOfView):
         return float(camera.for_size(1000, 1).K[0, 0]) / 1000.0
     sides = (camera.width, camera.height) if camera.width is not None else tuple(2.0 * camera.K[:2, 2] + 1.0)

@@ -45,6 +45,7 @@ def mesh(options: MeshDoctor) -> int:
     _print_report(report)
     if not report.usable:
         return 1
+    seen = _framing(options, report)
     centered = options.center or options.save is None  # the sheet shows it in the middle, wherever it lies
     part = decimate(resolve(options.mesh, unit=report.unit, center=centered), options.faces)
     if options.center:
@@ -57,7 +58,6 @@ def mesh(options: MeshDoctor) -> int:
         options.save.parent.mkdir(parents=True, exist_ok=True)
         save_mesh(part, options.save)
         _console.out(f"wrote {options.save}: {len(part.faces):,} faces, mm")
-    seen = _framing(options, report)
     more = [] if seen is None else seen.options()
     out = f"runs/{report.name}"
     if seen is not None:

@@ -203,7 +203,8 @@ class MeshDoctor:
     save: Path | None = None
     """Also write the part as a PLY file in mm, with its colours."""
     K: str = ""
-    """Your camera, as for codepose predict: with --distance, the settings for it are added to what to type."""
+    """Your camera, as for codepose predict (fov=60: photos wider than high): with --distance, the settings for it are
+    added to what to type."""
     distance: tuple[float, float] | None = None
     """Nearest and farthest distance of the part from the camera, mm."""
 

@@ -80,7 +80,7 @@ def read_calibration(path: Path) -> Calibration:
 def _json(content: str) -> Calibration:
     try:
         values = json.loads(content)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise CameraError(f"it is not valid JSON: {error}") from None
     return _named(values)
 
@@ -100,7 +100,7 @@ def _yaml(content: str) -> Calibration:
     body = re.sub(r"\A\s*%YAML.*\n", "", content)  # OpenCV writes "%YAML:1.0", which YAML itself does not allow
     try:
         values = next(iter(yaml.load_all(body, _Loader)), None)  # `rostopic echo` ends messages with ---
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: dates that there are not
         raise CameraError(f"it is not valid YAML: {' '.join(str(error).split())}") from None
     return _named(values)
 
@@ -124,12 +124,7 @@ def _named(values: Any) -> Calibration:
     else:
         raise CameraError("it must hold fx, fy, cx, cy, or a 3 x 3 matrix named K or camera_matrix")
     width, height = _first(named, "imagewidth", "width"), _first(named, "imageheight", "height")
-    return Calibration(
-        K,
-        int(_number(width, "width")) if width else None,
-        int(_number(height, "height")) if height else None,
-        lens,
-    )
+    return Calibration(K, _side(width, "width") if width else None, _side(height, "height") if height else None, lens)
 
 
 def _check_model(named: dict[str, Any], lens: tuple[float, ...]) -> None:
@@ -183,7 +178,7 @@ def _colmap(content: str) -> Calibration:
     fy = given.get("f", given.get("fy", 0.0))
     K = np.array([[fx, 0.0, given["cx"] - 0.5], [0.0, fy, given["cy"] - 0.5], [0.0, 0.0, 1.0]])
     lens = tuple(given.get(name, 0.0) for name in _LENS)
-    return Calibration(K, int(_number(width, "WIDTH")), int(_number(height, "HEIGHT")), lens)
+    return Calibration(K, _side(width, "WIDTH"), _side(height, "HEIGHT"), lens)
 
 
 _READERS: dict[str, Callable[[str], Calibration]] = {".json": _json, ".yaml": _yaml, ".yml": _yaml, ".txt": _colmap}
@@ -196,8 +191,18 @@ def _first(values: dict[str, Any], *names: str) -> Any:
     return next((values[name] for name in names if values.get(name) is not None), None)
 
 
+def _side(value: Any, name: str) -> int:
+    """A number of pixels."""
+    number = _number(value, name)
+    if not (number > 0 and number.is_integer()):
+        raise CameraError(f"{name} must be a number of pixels, not {value!r}")
+    return int(number)
+
+
 def _number(value: Any, name: str) -> float:
     try:
+        if isinstance(value, bool):
+            raise TypeError
         return float(value)
     except (TypeError, ValueError):
         raise CameraError(f"{name} must be a number, not {value!r}") from None

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from codepose import geometry
 from codepose.config import Settings
-from codepose.estimation.nearest_codes import RoundedCodes, nearest_in_chunks
+from codepose.estimation.nearest_codes import RoundedCodes, multiplies_bytes, nearest_in_chunks
 from codepose.estimation.pipelines import Pipeline
 from codepose.synthesis.lookalikes import thumbnails
 from codepose.synthesis.world import World
@@ -24,8 +24,10 @@ from codepose.training.checkpoint import CheckpointError, load_state, save_state
 
 _FORMAT = b"grey thumbnails"
 """What a codebook holds beside codes: one of another format is built anew."""
+_CHUNK = 1 << 20
+"""Codebook values turned into float32 at a time: 4 MiB, which a processor's cache holds."""
 _GPU_CHUNK = 1 << 26
-"""Codebook values that a GPU turns into float32 at a time: 256 MiB, since every launch costs."""
+"""The same on a GPU: 256 MiB, since every launch costs."""
 _AGREEMENT = 0.5
 """Weight of a thumbnail's agreement beside the cosine of the codes, where both rank views."""
 
@@ -77,9 +79,12 @@ class Codebook:
         if not 1 <= k <= len(self.codes):
             raise ValueError(f"k must lie in 1 ... {len(self.codes)}, the number of views, not be {k}")
         queries = F.normalize(latents.float(), dim=1)
-        if queries.device.type == "cpu":
+        on_cpu = queries.device.type == "cpu"
+        if on_cpu and multiplies_bytes():
             return self._rounded.nearest(queries, k)
-        return nearest_in_chunks(self.codes, queries, k, max(1, _GPU_CHUNK // self.codes.shape[1]))
+        return nearest_in_chunks(
+            self.codes, queries, k, max(1, (_CHUNK if on_cpu else _GPU_CHUNK) // self.codes.shape[1])
+        )
 
     @cached_property
     def _rounded(self) -> RoundedCodes:

@@ -228,7 +228,8 @@ class DepthRefiner:
             depth: (H, W) mm, 0 = not measured.
 
         Returns:
-            R (3, 3) and t (3,) mm that agree better with the depth; None if there are none.
+            R (3, 3) and t (3,) mm that agree better with the depth, or those given where none do; None where what was
+            measured supports neither.
         """
         given = _Pose(np.asarray(R, np.float64), np.asarray(t, np.float64))
         if given.t[2] <= 1.0:
@@ -253,9 +254,11 @@ class DepthRefiner:
             for one, pose in zip(depths, poses, strict=True)
         ]
         best = int(np.argmax(values))
-        if values[best] <= max(_LEAST, agreement(rendered, window.measured, window.tau)):
+        own = agreement(rendered, window.measured, window.tau)
+        if max(own, values[best]) <= _LEAST:
             return None
-        return poses[best].R, poses[best].t
+        chosen = poses[best] if values[best] > own else given
+        return chosen.R, chosen.t
 
     def _aligned(self, index: int, poses: list[_Pose], window: _Window) -> list[_Pose]:
         """ICP from each of several starts; one that runs away stays where it was."""

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from codepose.estimation.detection import Detection
 from codepose.synthesis.world import ObjectModel
 
-_SHARE = 0.5
-"""Poses coincide where no point of the part's hull is further apart than this share of the part's thickness."""
+_SHARE = 0.02
+"""Poses coincide where no point of the part's hull is further apart than this share of the diameter: what is found
+twice is nearer, and cups in a stack are further apart."""
 
 
 def without_doubles(found: Sequence[Detection], parts: Sequence[ObjectModel]) -> list[Detection]:
@@ -37,16 +37,9 @@ def without_doubles(found: Sequence[Detection], parts: Sequence[ObjectModel]) ->
 
 
 def _coincide(a: Detection, b: Detection, part: ObjectModel) -> bool:
-    """Whether the same part, as thick as it is, cannot lie in both poses."""
+    """Whether both poses are one, as far as they can be told apart."""
     hull = part.mesh.hull.astype(np.float64) + part.offset.double().numpy()
     nearest = part.cad_symmetries.nearest(*(torch.from_numpy(x)[None] for x in (a.R_cam_obj, b.R_cam_obj, b.t_cam_obj)))
     R, t = (x[0].numpy() for x in nearest)
     apart = np.linalg.norm(hull @ (a.R_cam_obj - R).T + (a.t_cam_obj - t), axis=1).max()
-    return bool(apart <= _SHARE * _thickness(hull))
-
-
-def _thickness(points: NDArray[np.float64]) -> float:
-    """Smallest extent of (H, 3) points along their principal axes, mm."""
-    centred = points - points.mean(axis=0)
-    _, _, axes = np.linalg.svd(centred, full_matrices=False)
-    return float(np.ptp(centred @ axes.T, axis=0).min())
+    return bool(apart <= _SHARE * part.mesh.diameter)

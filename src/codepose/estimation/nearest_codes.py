@@ -18,12 +18,19 @@ _CHUNK = 1 << 20
 """Values rounded at a time: 4 MiB in float32, which a processor's cache holds."""
 _FLOAT = 1e-5
 """What sums in float32 may be off besides."""
+_HIGHEST = 63.0
+"""Largest rounded value: half of what eight bits hold, so that no kernel's sums of two products in 16 bits overflow."""
 _LEAST, _INT32 = 1e-12, -(2**31)
+
+
+def multiplies_bytes() -> bool:
+    """Whether PyTorch multiplies eight-bit matrices fast on this CPU: elsewhere it does so value by value."""
+    return bool(torch.cpu.get_capabilities().get("avx512_vnni", False))
 
 
 @dataclass(frozen=True)
 class RoundedCodes:
-    """Codes in eight bits, for a CPU.
+    """Codes in eight bits, for a CPU that ``multiplies_bytes``.
 
     Attributes:
         codes: (N, D) float16, as they are.
@@ -42,7 +49,7 @@ class RoundedCodes:
     @classmethod
     def of(cls, codes: Tensor) -> RoundedCodes:
         """Rounds codes (N, D)."""
-        scale = max(float(codes.abs().amax()) / 127.0, _LEAST)
+        scale = max(float(codes.abs().amax()) / _HIGHEST, _LEAST)
         parts = torch.split(codes, max(1, _CHUNK // codes.shape[1]))
         values = torch.cat([(part.float() / scale).round().to(torch.int8) for part in parts])
         pairs = zip(parts, torch.split(values, len(parts[0])), strict=True)
@@ -59,7 +66,7 @@ class RoundedCodes:
         Returns:
             Products (Q, k), exact to float32's rounding, the largest first, and indices (Q, k).
         """
-        scales = (queries.abs().amax(1) / 127.0).clamp_min(_LEAST)
+        scales = (queries.abs().amax(1) / _HIGHEST).clamp_min(_LEAST)
         values = (queries / scales[:, None]).round().to(torch.int8)
         lost = (queries - values * scales[:, None]).norm(dim=1)
         # |c q - c' q'| <= |c - c'| |q'| + |c| |q - q'|, where |q'| <= 1 + |q - q'|

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
 from scipy.spatial.transform import Rotation
 from torchvision.ops import box_iou
 
@@ -19,9 +20,9 @@ from codepose.synthesis.symmetry_group import Symmetries
 class PoseSmoother:
     """Follows each object from frame to frame and smooths its pose; boxes and scores stay as measured.
 
-    A detection goes on with the last frame's one of the same object whose box overlaps it most. It starts anew,
-    unsmoothed, where there is none, as after a frame without it, and where it jumps. Of the poses of a part that look
-    the same, it goes on with the one nearest to the last.
+    Detections go on with the last frame's ones of the same object, paired so that their boxes overlap most in all. One
+    starts anew, unsmoothed, where there is none, as after a frame without it, and where it jumps. Of the poses
+    of a part that look the same, it goes on with the one nearest to the last.
 
     Args:
         symmetries: Each object's, in the CAD file's frame; empty = none has any.
@@ -61,25 +62,20 @@ class PoseSmoother:
         Returns:
             The same detections in the same order, with smoothed R_cam_obj and t_cam_obj.
         """
-        free, smoothed = list(self._last), []
-        for detection in found:
-            before = self._match(detection, free)
-            if before is not None:
-                free.remove(before)
-                detection = self._blend(before, detection)
-            smoothed.append(detection)
-        self._last = smoothed
-        return list(smoothed)
+        before = self._matched(found)
+        self._last = [self._blend(before[i], one) if i in before else one for i, one in enumerate(found)]
+        return list(self._last)
 
-    def _match(self, detection: Detection, free: list[Detection]) -> Detection | None:
-        """The last frame's detection that this one goes on with."""
-        same = [d for d in free if d.object_index == detection.object_index]
-        if not same:
-            return None
-        boxes = torch.tensor([d.box.tolist() for d in same])
-        overlaps = box_iou(torch.tensor([detection.box.tolist()]), boxes)[0]
-        best = int(overlaps.argmax())
-        return same[best] if float(overlaps[best]) >= self.min_iou else None
+    def _matched(self, found: list[Detection]) -> dict[int, Detection]:
+        """The last frame's detection that each goes on with, by its place: the pairs that overlap most together."""
+        if not found or not self._last:
+            return {}
+        now, last = (torch.from_numpy(np.stack([d.box for d in frame])) for frame in (found, self._last))
+        objects = ([d.object_index for d in frame] for frame in (found, self._last))
+        overlaps = box_iou(now, last).numpy() * np.equal.outer(*map(np.array, objects))
+        overlaps = np.where(overlaps >= self.min_iou, overlaps, 0.0)
+        rows, columns = linear_sum_assignment(overlaps, maximize=True)
+        return {int(i): self._last[j] for i, j in zip(rows, columns, strict=True) if overlaps[i, j] > 0}
 
     def _blend(self, before: Detection, now: Detection) -> Detection:
         """Moves the smoothed pose towards the new one: its middle along a line, its rotation along the shortest arc."""

@@ -69,12 +69,20 @@ class BopModel:
         """Reads the vertices as they stand in the file, (V, 3) mm: what the vertex-wise errors are defined on.
 
         Raises:
-            BopError: There is no such file.
+            BopError: There is no such file, or it is damaged.
         """
         if not self.path.is_file():
             raise BopError(f"{self.path} is missing, but its models_info.json names it")
-        loaded: Any = trimesh.load(str(self.path), process=False, fix_texture=False, skip_materials=True)
-        return np.asarray(loaded.vertices, dtype=np.float64)
+        try:
+            loaded: Any = trimesh.load(str(self.path), process=False, fix_texture=False, skip_materials=True)
+            vertices = np.asarray(loaded.vertices, dtype=np.float64).reshape(-1, 3)
+        except Exception as error:  # the parser raises whatever a damaged file makes it raise
+            raise BopError(
+                f"{self.path} cannot be read ({type(error).__name__}): fetch the dataset's models again"
+            ) from None
+        if len(vertices) == 0:
+            raise BopError(f"{self.path} holds no vertices: fetch the dataset's models again")
+        return vertices
 
 
 @dataclass(frozen=True, eq=False)

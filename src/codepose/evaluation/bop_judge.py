@@ -101,7 +101,9 @@ class Judge:
         self._hulls = {
             i: torch.from_numpy(m.hull).to(device).double() for i, m in zip(self.models, meshes, strict=True)
         }
-        self._renderer = Renderer(meshes, device)
+        self._middles = {i: mesh.center.astype(np.float64) for i, mesh in zip(self.models, meshes, strict=True)}
+        # about their own middles: a file's origin may lie behind a camera before which the part stands
+        self._renderer = Renderer([mesh.moved(-mesh.center) for mesh in meshes], device)
 
     def view(self, image: BopImage, pixels: NDArray[np.uint8]) -> View:
         depth = image.depth()
@@ -199,7 +201,8 @@ class Judge:
 
     def _depth(self, view: View, obj_id: int, R: NDArray[np.float64], t: NDArray[np.float64]) -> Tensor:
         """The object alone at a pose in its own frame, (H, W) mm."""
-        R_cam_obj, t_cam_obj = (torch.from_numpy(x).float().to(self.device)[None] for x in (R, t))
+        middle = t + R @ self._middles[obj_id]
+        R_cam_obj, t_cam_obj = (torch.from_numpy(x).float().to(self.device)[None] for x in (R, middle))
         index = torch.tensor([self._place[obj_id]], device=self.device)
         K = geometry.from_opencv(view.K).float()
         return self._renderer.depth_alone(index, R_cam_obj, t_cam_obj, K, view.size)[0]

@@ -211,15 +211,17 @@ class Renderer:
         Args:
             mesh: (B,) long, index into the renderer's meshes.
             R: (B, 3, 3) R_cam_obj.
-            t: (B, 3) t_cam_obj in mm; a pose at or behind the camera draws nothing.
+            t: (B, 3) t_cam_obj in mm; one at or behind the camera draws nothing.
             K: (3, 3) or (B, 3, 3), pixel centres at integer + 0.5.
             size: (height, width) in pixels.
 
         Returns:
             (B, H, W) mm along the optical axis, 0 where nothing was hit.
         """
-        t = torch.where(t[:, 2:] > 1.0, t, t.new_tensor([0.0, 0.0, _UNSEEN_MM]))
-        return self.render(Instances.single(mesh, R, t), K.expand(len(R), 3, 3), size).depth
+        before = t[:, 2] > 1.0
+        t = torch.where(before[:, None], t, t.new_tensor([0.0, 0.0, _UNSEEN_MM]))
+        depth = self.render(Instances.single(mesh, R, t), K.expand(len(R), 3, 3), size).depth
+        return depth * before[:, None, None]  # at any distance a part may still hit a pixel's centre
 
     def _launch(self, rays: int, inputs: list[Tensor], size: tuple[int, int], out: Buffers) -> None:
         kinds = [wp.int32, wp.int32, wp.float32, wp.int32, wp.int32, wp.uint64, wp.int32, wp.int32]

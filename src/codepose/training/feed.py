@@ -50,7 +50,7 @@ class Feed(Iterator[tuple[Any, float]]):
 
     def _ordered(self, epoch: int) -> Tensor:
         """All items in the order of an epoch; those of a group stay together."""
-        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)
+        generator = torch.Generator().manual_seed((self._seed * 1_000_003 + epoch) % 2**63)
         group = self._stage.group
         groups = torch.randperm(self._stage.items // group, generator=generator)
         return (groups[:, None] * group + torch.arange(group)).flatten()
