@@ -206,3 +206,22 @@ def test_rerank_weighs_codes_and_thumbnails(book: Codebook, world: World) -> Non
         value = {v: c + 0.5 * float(book.thumbnails[v].float() @ thumbnails(images)[i]) for v, c in known.items()}
         assert ranked[i].tolist() == sorted(value, key=lambda v: -value[v])
         assert cosines[i].tolist() == [known[v] for v in ranked[i].tolist()]
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_every_processor_finds_the_same(fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    book, wanted = random_book(500, 32), torch.randn(11, 32, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr("codepose.estimation.codebook.multiplies_bytes", lambda: fast)
+    values, views = book.search(wanted, 3)
+    brute = (torch.nn.functional.normalize(wanted, dim=1) @ book.codes.float().T).topk(3, dim=1)
+    torch.testing.assert_close(values, brute.values, rtol=0, atol=2e-6)
+    assert torch.equal(views, brute.indices)
+
+
+def test_older_instructions_are_not_trusted_with_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_vnni": True})
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    monkeypatch.delenv("DNNL_MAX_CPU_ISA", raising=False)
+    assert nearest_codes.multiplies_bytes()
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    assert not nearest_codes.multiplies_bytes()

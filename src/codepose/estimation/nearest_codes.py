@@ -7,6 +7,7 @@ far such a product can be off is known, and those that may be among the nearest 
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 
 import torch
@@ -18,14 +19,17 @@ _CHUNK = 1 << 20
 """Values rounded at a time: 4 MiB in float32, which a processor's cache holds."""
 _FLOAT = 1e-5
 """What sums in float32 may be off besides."""
-_HIGHEST = 63.0
-"""Largest rounded value: half of what eight bits hold, so that no kernel's sums of two products in 16 bits overflow."""
+_HIGHEST = 127.0
 _LEAST, _INT32 = 1e-12, -(2**31)
 
 
 def multiplies_bytes() -> bool:
-    """Whether PyTorch multiplies eight-bit matrices fast on this CPU: elsewhere it does so value by value."""
-    return bool(torch.cpu.get_capabilities().get("avx512_vnni", False))
+    """Whether PyTorch multiplies eight-bit matrices fast and exactly on this CPU.
+
+    Elsewhere it does so value by value; and with older instructions, which can be asked for, oneDNN's sums may overflow.
+    """
+    asked = any(os.environ.get(name) for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"))
+    return bool(torch.cpu.get_capabilities().get("avx512_vnni", False)) and not asked
 
 
 @dataclass(frozen=True)
