@@ -26,7 +26,7 @@ _LEAST, _INT32 = 1e-12, -(2**31)
 def multiplies_bytes() -> bool:
     """Whether PyTorch multiplies eight-bit matrices fast and exactly on this CPU.
 
-    Elsewhere it does so value by value; and with older instructions, which can be asked for, oneDNN's sums may overflow.
+    Elsewhere it does so value by value; with older instructions, which can be asked for, oneDNN's sums may overflow.
     """
     asked = any(os.environ.get(name) for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"))
     return bool(torch.cpu.get_capabilities().get("avx512_vnni", False)) and not asked
