@@ -12,9 +12,9 @@ again by themselves, and of as many bytes copied.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -31,7 +31,6 @@ from codepose.estimation.estimator import PoseEstimator
 from codepose.estimation.pipelines import JointPipeline
 from codepose.estimation.refine import Photos, Refiner
 from codepose.networks.build import build_detector, build_extended, build_joint, build_original
-from codepose.synthesis.renderer import Renderer
 from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
 from codepose.training.plan import Stage
@@ -99,52 +98,22 @@ def _refinement(settings: Settings, world: World, options: Options) -> Case:
 
 def _made(name: str, call: Callable[[], object], images: int, world: World, options: Options) -> Case:
     """Something whose work is rays and bytes, not multiplications."""
-    renders = _Renders.of(call, world.renderer)
+    with mock.patch.object(world.renderer, "render", wraps=world.renderer.render) as watched:
+        call()
+    renders = [one.args for one in watched.call_args_list]  # (instances, K, (height, width)) each
     work = count_work(call)
     contestants = [
         Contestant("codepose", call, images),
-        Contestant("its rays alone", renders.again, images),
+        Contestant("its rays alone", lambda: [world.renderer.render(*one) for one in renders], images),
         _copying(work, images, options),
     ]
     timings = interleaved(contestants, options, rounds=7)
     facts: dict[str, float | str] = {
         "MB an image": work.bytes / images / 1e6,
-        "calls of the ray caster": str(len(renders.arguments)),
-        "pixels an image, in thousands": renders.pixels / images / 1e3,
+        "calls of the ray caster": str(len(renders)),
+        "pixels an image, in thousands": sum(len(K) * size[0] * size[1] for _, K, size in renders) / images / 1e3,
     }
     return Case(name, "images/s", timings, facts=facts)
-
-
-@dataclass(frozen=True)
-class _Renders:
-    """Every call of the ray caster that something made."""
-
-    renderer: Renderer
-    arguments: list[tuple[Any, ...]]
-
-    @classmethod
-    def of(cls, call: Callable[[], object], renderer: Renderer) -> _Renders:
-        seen = cls(renderer, [])
-        render, instance = renderer.render, vars(renderer)
-
-        def watched(*arguments: Any) -> Any:
-            seen.arguments.append(arguments)
-            return render(*arguments)
-
-        instance["render"] = watched
-        try:
-            call()
-        finally:
-            del instance["render"]
-        return seen
-
-    @property
-    def pixels(self) -> int:
-        return sum(len(K) * size[0] * size[1] for _, K, size in self.arguments)
-
-    def again(self) -> None:
-        for arguments in self.arguments:
-            self.renderer.render(*arguments)
 
 
 def _inference(settings: Settings, options: Options) -> Case:

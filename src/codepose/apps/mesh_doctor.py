@@ -58,16 +58,7 @@ def mesh(options: MeshDoctor) -> int:
         options.save.parent.mkdir(parents=True, exist_ok=True)
         save_mesh(part, options.save)
         _console.out(f"wrote {options.save}: {len(part.faces):,} faces, mm")
-    more = [] if seen is None else seen.options()
-    out = f"runs/{report.name}"
-    if seen is not None:
-        small, large = (f"{share:.0%}" for share in seen.share)
-        _console.out(f"with this camera its box takes {small} to {large} of the photo's longer side")
-    _console.out(f"look: {_line('preview', options, report, more)}")
-    _console.out(f"train: {_line('train', options, report, [*more, '--out', out])}")
-    if seen is not None:
-        tiles = [] if seen.tiles == 1 else ["--tiles", str(seen.tiles)]
-        _console.out(f"find: {shlex.join(['codepose', 'predict', out, 'PHOTO', '--K', options.K, *tiles])}")
+    _print_commands(options, report, seen)
     return 0
 
 
@@ -80,6 +71,19 @@ def _framing(options: MeshDoctor, report: MeshReport) -> Framing | None:
     if options.distance is None:
         return None
     return framing(read_camera(options.K), report.diameter, options.distance, load_preset("quick"))
+
+
+def _print_commands(options: MeshDoctor, report: MeshReport, seen: Framing | None) -> None:
+    """What to type next; of a known camera, with the settings for it."""
+    out, more = f"runs/{report.name}", [] if seen is None else seen.options()
+    if seen is not None:
+        small, large = (f"{share:.0%}" for share in seen.share)
+        _console.out(f"with this camera its box takes {small} to {large} of the photo's longer side")
+    _console.out(f"look: {_line('preview', options, report, more)}")
+    _console.out(f"train: {_line('train', options, report, [*more, '--out', out])}")
+    if seen is not None:
+        tiles = [] if seen.tiles == 1 else ["--tiles", str(seen.tiles)]
+        _console.out(f"find: {shlex.join(['codepose', 'predict', out, 'PHOTO', '--K', options.K, *tiles])}")
 
 
 def _line(command: str, options: MeshDoctor, report: MeshReport, more: list[str]) -> str:

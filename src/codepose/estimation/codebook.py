@@ -24,10 +24,6 @@ from codepose.training.checkpoint import CheckpointError, load_state, save_state
 
 _FORMAT = b"grey thumbnails"
 """What a codebook holds beside codes: one of another format is built anew."""
-_CHUNK = 1 << 20
-"""Codebook values turned into float32 at a time: 4 MiB, which a processor's cache holds."""
-_GPU_CHUNK = 1 << 26
-"""The same on a GPU: 256 MiB, since every launch costs."""
 _AGREEMENT = 0.5
 """Weight of a thumbnail's agreement beside the cosine of the codes, where both rank views."""
 
@@ -79,12 +75,9 @@ class Codebook:
         if not 1 <= k <= len(self.codes):
             raise ValueError(f"k must lie in 1 ... {len(self.codes)}, the number of views, not be {k}")
         queries = F.normalize(latents.float(), dim=1)
-        on_cpu = queries.device.type == "cpu"
-        if on_cpu and multiplies_bytes():
+        if queries.device.type == "cpu" and multiplies_bytes():
             return self._rounded.nearest(queries, k)
-        return nearest_in_chunks(
-            self.codes, queries, k, max(1, (_CHUNK if on_cpu else _GPU_CHUNK) // self.codes.shape[1])
-        )
+        return nearest_in_chunks(self.codes, queries, k)
 
     @cached_property
     def _rounded(self) -> RoundedCodes:

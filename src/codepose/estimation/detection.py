@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+
+from codepose.synthesis.symmetry_group import Symmetries
 
 Array = NDArray[np.float64]
 
@@ -62,6 +65,18 @@ class Detection:
             raise ValueError(f"score must lie in [0, 1], not be {self.score}")
         if self.confidence is not None and not 0.0 <= self.confidence <= 1.0:
             raise ValueError(f"confidence must lie in [0, 1], not be {self.confidence}")
+
+    def nearest_to(self, other: Detection, symmetries: Symmetries) -> Detection:
+        """Returns this detection in that of the poses that look the same whose rotation is nearest to another's.
+
+        Args:
+            other: Of the same object.
+            symmetries: The object's, in the CAD file's frame.
+        """
+        R, t = symmetries.nearest(
+            *(torch.from_numpy(x)[None] for x in (other.R_cam_obj, self.R_cam_obj, self.t_cam_obj))
+        )
+        return replace(self, R_cam_obj=R[0].numpy(), t_cam_obj=t[0].numpy())
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain values for a JSON file; the reconstruction is left out."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
 from codepose.estimation.detection import Detection
 from codepose.synthesis.world import ObjectModel
@@ -39,7 +38,6 @@ def without_doubles(found: Sequence[Detection], parts: Sequence[ObjectModel]) ->
 def _coincide(a: Detection, b: Detection, part: ObjectModel) -> bool:
     """Whether both poses are one, as far as they can be told apart."""
     hull = part.mesh.hull.astype(np.float64) + part.offset.double().numpy()
-    nearest = part.cad_symmetries.nearest(*(torch.from_numpy(x)[None] for x in (a.R_cam_obj, b.R_cam_obj, b.t_cam_obj)))
-    R, t = (x[0].numpy() for x in nearest)
-    apart = np.linalg.norm(hull @ (a.R_cam_obj - R).T + (a.t_cam_obj - t), axis=1).max()
+    b = b.nearest_to(a, part.cad_symmetries)
+    apart = np.linalg.norm(hull @ (a.R_cam_obj - b.R_cam_obj).T + (a.t_cam_obj - b.t_cam_obj), axis=1).max()
     return bool(apart <= _SHARE * part.mesh.diameter)

@@ -16,7 +16,9 @@ from torch import Tensor
 _TOGETHER = 8
 """Queries that share one reading of the codes on a CPU."""
 _CHUNK = 1 << 20
-"""Values rounded at a time: 4 MiB in float32, which a processor's cache holds."""
+"""Values turned into float32 at a time: 4 MiB, which a processor's cache holds."""
+_GPU_CHUNK = 1 << 26
+"""The same on a GPU: 256 MiB, since every launch costs."""
 _FLOAT = 1e-5
 """What sums in float32 may be off besides."""
 _HIGHEST = 127.0
@@ -54,11 +56,13 @@ class RoundedCodes:
     def of(cls, codes: Tensor) -> RoundedCodes:
         """Rounds codes (N, D)."""
         scale = max(float(codes.abs().amax()) / _HIGHEST, _LEAST)
-        parts = torch.split(codes, max(1, _CHUNK // codes.shape[1]))
-        values = torch.cat([(part.float() / scale).round().to(torch.int8) for part in parts])
-        pairs = zip(parts, torch.split(values, len(parts[0])), strict=True)
-        error = max(float((part.float() - scale * rounded).norm(dim=1).max()) for part, rounded in pairs)
-        return cls(codes, values, scale, error, max(float(part.float().norm(dim=1).max()) for part in parts))
+        values, errors, lengths = [], [], []
+        for part in torch.split(codes, max(1, _CHUNK // codes.shape[1])):
+            exact = part.float()
+            values.append((exact / scale).round().to(torch.int8))
+            errors.append(float((exact - scale * values[-1]).norm(dim=1).max()))
+            lengths.append(float(exact.norm(dim=1).max()))
+        return cls(codes, torch.cat(values), scale, max(errors), max(lengths))
 
     def nearest(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Finds the k codes of largest product with each query.
@@ -88,8 +92,13 @@ class RoundedCodes:
         return products, indices
 
 
-def nearest_in_chunks(codes: Tensor, queries: Tensor, k: int, rows: int) -> tuple[Tensor, Tensor]:
-    """The same in float32, without rounding: so many ``rows`` of the codes (N, D) at a time, on any device."""
+def nearest_in_chunks(codes: Tensor, queries: Tensor, k: int, rows: int | None = None) -> tuple[Tensor, Tensor]:
+    """The same in float32, without rounding, on any device: so many ``rows`` of the codes (N, D) at a time.
+
+    None = as many as suit the device.
+    """
+    if rows is None:
+        rows = max(1, (_CHUNK if codes.device.type == "cpu" else _GPU_CHUNK) // codes.shape[1])
     values, indices = [], []
     for start in range(0, len(codes), rows):
         similarity = queries @ codes[start : start + rows].float().T  # (Q, rows)

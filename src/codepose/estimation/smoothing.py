@@ -80,7 +80,7 @@ class PoseSmoother:
     def _blend(self, before: Detection, now: Detection) -> Detection:
         """Moves the smoothed pose towards the new one: its middle along a line, its rotation along the shortest arc."""
         if self.symmetries:
-            now = self._nearest(before, now)
+            now = now.nearest_to(before, self.symmetries[now.object_index])
         R = Rotation.from_matrix(before.R_cam_obj)
         turn = (R.inv() * Rotation.from_matrix(now.R_cam_obj)).as_rotvec()
         if float((turn**2).sum()) > math.radians(self.max_turn_deg) ** 2:
@@ -91,9 +91,3 @@ class PoseSmoother:
         start, end = (d.t_cam_obj + d.R_cam_obj @ middle for d in (before, now))
         place = start + self.weight * (end - start)
         return dataclasses.replace(now, R_cam_obj=smoothed, t_cam_obj=place - smoothed @ middle)
-
-    def _nearest(self, before: Detection, now: Detection) -> Detection:
-        """The new pose, or one that looks the same, whichever is nearest to the last."""
-        last, R, t = (torch.from_numpy(x)[None] for x in (before.R_cam_obj, now.R_cam_obj, now.t_cam_obj))
-        R, t = self.symmetries[now.object_index].nearest(last, R, t)
-        return dataclasses.replace(now, R_cam_obj=R[0].numpy(), t_cam_obj=t[0].numpy())
