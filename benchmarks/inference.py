@@ -1,15 +1,18 @@
 """Joint inference of one image against torchvision's Faster R-CNN and against a detector with a separate AAE.
 
 All three detect with the same VGG16 and the same weights, from as many proposals before and after NMS, at the image's
-own size, and keep as many detections. Ours and the two-network pipelines go on to each detection's latent.
+own size, and keep as many detections. Ours and the two-network pipelines go on to each detection's latent. On a CPU,
+the way to poses is timed in ONNX Runtime, too, from the file that ``codepose export`` writes.
 """
 
 from __future__ import annotations
 
 import copy
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,15 +20,17 @@ from torch import Tensor, nn
 
 from benchmarks.subjects import PAPER_VIEWS, build_world, chosen, random_codebook, torchvision_detector
 from benchmarks.timing import Case, Contestant, Options, Report, Target, command, interleaved
+from codepose import geometry
 from codepose.config import Settings
+from codepose.config_data import ConfigError
 from codepose.config_files import override
 from codepose.estimation.estimator import PoseEstimator
+from codepose.estimation.export import export_onnx, largest_difference, require_onnx
 from codepose.estimation.pipelines import JointPipeline, Pipeline, TwoStagePipeline
 from codepose.networks.autoencoder import ExtendedAutoencoder
 from codepose.networks.build import build_detector, build_joint, build_original
 from codepose.networks.detector import Boxes
 from codepose.networks.precision import autocast
-from codepose.synthesis.world import World
 from codepose.training.cost import counted
 
 _TORCHVISION = "torchvision FasterRCNN"
@@ -43,7 +48,10 @@ def run(options: Options) -> Report:
         for detections in (1,) if options.quick else (1, 8, 16):
             settings = chosen("paper-128-t1", options)
             changes = {"precision": precision, "detection.per_object": detections, "detection.score": 0.0}
-            report.cases.append(_case(override(settings, changes), options))
+            changed = override(settings, changes)
+            report.cases.append(_case(changed, options))
+            if precision == "float32" and options.place.type == "cpu":
+                _exported_case(changed, options, report)
     return report
 
 
@@ -94,7 +102,7 @@ def torchvision_boxes(network: nn.Module, settings: Settings, image: Tensor) -> 
 
 def _case(settings: Settings, options: Options) -> Case:
     networks = build_networks(settings, options)
-    world = build_world(settings, options)
+    estimator = _estimator(networks.joint, settings, options)
     size = settings.data.camera.image_size
     image = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)).to(options.place)
     runs: dict[str, Callable[[], object]] = {
@@ -102,7 +110,7 @@ def _case(settings: Settings, options: Options) -> Case:
         _TORCHVISION: partial(torchvision_boxes, networks.torchvision, settings, image),
         _SEPARATE: partial(latents, networks.separate, image),
         "detector + original AAE": partial(latents, networks.original, image),
-        "joint, to pose and reconstruction": _estimate(networks.joint, world, image, options),
+        "joint, to pose and reconstruction": partial(estimator.estimate, image, estimator.codebooks[0].K),
     }
     facts: dict[str, float | str] = {f"{name}, GFLOP": counted(one)[1] / 1e9 for name, one in runs.items()}
     facts["joint, detections"] = str(len(latents(networks.joint, image)))
@@ -115,9 +123,41 @@ def _case(settings: Settings, options: Options) -> Case:
     return Case(name, "images/s", timings, _TARGETS, facts)
 
 
-def _estimate(pipeline: JointPipeline, world: World, image: Tensor, options: Options) -> Callable[[], object]:
-    book = random_codebook(pipeline, world, 100 if options.quick else PAPER_VIEWS, pipeline.settings.network.latent)
-    return partial(PoseEstimator(pipeline, [book]).estimate, image, world.K)
+def _exported_case(settings: Settings, options: Options, report: Report) -> None:
+    """Adds PyTorch against ONNX Runtime, from an image to poses and reconstructions."""
+    try:
+        import onnxruntime
+
+        require_onnx()
+    except (ImportError, ConfigError) as error:
+        report.skipped.append(f"ONNX Runtime: {error}")
+        return
+    torch.manual_seed(0)
+    estimator = _estimator(JointPipeline(build_joint(settings), settings, options.place), settings, options)
+    chosen_threads = onnxruntime.SessionOptions()
+    chosen_threads.intra_op_num_threads = options.cores
+    size = settings.data.camera.image_size
+    image, K = torch.rand(1, 3, size, size), estimator.codebooks[0].K
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "network.onnx"
+        graph = export_onnx(estimator, path)
+        session = onnxruntime.InferenceSession(path, chosen_threads, providers=["CPUExecutionProvider"])
+        count, difference = largest_difference(graph, path, image, K)
+    inputs = {"image": image.numpy(), "camera": geometry.to_opencv(K).numpy()}
+    contestants = [
+        Contestant("joint, to pose and reconstruction", partial(estimator.estimate, image, K)),
+        Contestant("ONNX Runtime", partial(session.run, None, inputs)),
+    ]
+    facts: dict[str, float | str] = {"detections": str(count), "boxes differ by at most": f"{difference:.2g} px"}
+    name = f"{size} px, float32, {count} detection{'s' * (count != 1)}, to poses"
+    report.cases.append(Case(name, "images/s", interleaved(contestants, options), {}, facts))
+
+
+def _estimator(pipeline: JointPipeline, settings: Settings, options: Options) -> PoseEstimator:
+    """With a random codebook of the paper's size."""
+    views = 100 if options.quick else PAPER_VIEWS
+    world = build_world(settings, options)
+    return PoseEstimator(pipeline, [random_codebook(pipeline, world, views, settings.network.latent)])
 
 
 @torch.no_grad()

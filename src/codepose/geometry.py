@@ -160,7 +160,7 @@ def turned_views(directions: Tensor, in_plane: int) -> Tensor:
 
 
 def project(points: Tensor, R: Tensor, t: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
-    """Projects object points (P, 3) mm under poses (B, 3, 3), (B, 3) mm and K (3, 3) or (B, 3, 3).
+    """Projects object points (P, 3) or (B, P, 3) mm under poses (B, 3, 3), (B, 3) mm and K (3, 3) or (B, 3, 3).
 
     Returns:
         Continuous image coordinates (B, P, 2) in pixels and depths (B, P) in mm.
@@ -256,7 +256,7 @@ def fit_translation(hull: Tensor, R_view: Tensor, boxes: Tensor, K: Tensor, star
     projection of the convex hull settle both distance and place.
 
     Args:
-        hull: (H, 3) convex-hull vertices in mm.
+        hull: (H, 3) or (B, H, 3) convex-hull vertices in mm.
         R_view: (B, 3, 3) rotation as seen along the ray through the object.
         boxes: (B, 4) amodal, unpadded boxes in the image of K (3, 3).
         K: Camera of the image.

@@ -15,6 +15,7 @@ COMMANDS = {
     "predict": "find the part in photos, folders, videos or a webcam: overlays and JSON",
     "reproduce": "run the paper's experiment: every cell, its baselines, and the rows it lacks",
     "pack": "make a trained run small enough to hand on",
+    "export": "write a trained run as one ONNX file, for machines without PyTorch",
     "render": "write training images as a BOP dataset, for other tools",
     "report": "print a run's numbers and where its report is",
 }

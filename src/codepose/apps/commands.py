@@ -349,6 +349,13 @@ def pack(options: o.Pack) -> int:
     return 0
 
 
+def export(options: o.Export) -> int:
+    """Writes an ONNX file."""
+    from codepose.apps.exporting import export as export_run
+
+    return export_run(options)
+
+
 COMMAND_OPTIONS: dict[str, Any] = {
     "demo": o.Demo,
     "mesh": o.MeshDoctor,
@@ -360,6 +367,7 @@ COMMAND_OPTIONS: dict[str, Any] = {
     "report": o.Report,
     "reproduce": o.Reproduce,
     "pack": o.Pack,
+    "export": o.Export,
     "render": o.Render,
 }
 _ACTIONS: dict[str, Callable[[Any], int]] = {
@@ -373,5 +381,6 @@ _ACTIONS: dict[str, Callable[[Any], int]] = {
     "report": report,
     "reproduce": reproduce,
     "pack": pack,
+    "export": export,
     "render": render,
 }

@@ -264,6 +264,16 @@ class Pack:
     """Icosphere subdivisions of the packed codebook; None = the run's own."""
 
 
+@dataclass
+class Export:
+    """Write a trained run as one ONNX file: an image and its camera in, poses out, without refinement."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Run folder, or "hammer"."""
+    out: Annotated[Path, tyro.conf.Positional]
+    """The file, such as part.onnx."""
+
+
 def starting_settings(arguments: list[str]) -> Settings:
     """The preset, or file, that --preset names: its values are the options' defaults.
 
@@ -337,6 +347,8 @@ def require_usable(options: object) -> None:
         value = getattr(options, name, None)
         if value is not None and value < 1:
             raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
+    if isinstance(options, Export) and options.out.suffix != ".onnx":
+        raise ConfigError(f"{options.out}: give a file's name, such as {options.out.stem}.onnx")
     if isinstance(options, Preview | MeshDoctor):
         from PIL import Image
 

@@ -123,7 +123,7 @@ class Codebook:
             K: (3, 3) the image's camera.
         """
         R_view = self.rotations[index]
-        z = torch.full((len(index),), self.z_ref, device=boxes.device)
+        z = torch.full_like(boxes[:, 0], self.z_ref)
         t = geometry.translation_from_box(boxes, K, self.boxes[index], self.K, z)
         if self.exact:
             t = geometry.fit_translation(self.hull, R_view, boxes, K, t)

@@ -1,0 +1,270 @@
+"""The joint network and its codebooks as one ONNX graph, for machines without PyTorch (ONNX Runtime, TensorRT).
+
+The path of ``PoseEstimator`` without refinement, which renders and so is no part of a graph: encoder, proposals, boxes,
+latents, nearest views, translations, reconstructions. What torchvision decides by branches on values is said here in
+tensors, for one image of the network's own size.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import json
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.detection.image_list import ImageList
+from torchvision.ops import clip_boxes_to_image, nms, roi_align
+
+from codepose import geometry
+from codepose.config_data import ConfigError
+from codepose.estimation.codebook import Codebook
+from codepose.estimation.confidence import evidence
+from codepose.estimation.estimator import PoseEstimator
+from codepose.estimation.pipelines import JointPipeline
+from codepose.networks.detector import DetectionHeads
+from codepose.networks.vgg import STRIDE
+from codepose.synthesis.lookalikes import thumbnails
+
+INPUTS = ("image", "camera")
+OUTPUTS = ("labels", "scores", "boxes", "R_cam_obj", "t_cam_obj", "similarity", "confidence", "reconstructions")
+_OPSET = 18
+
+
+class BoxGraph(nn.Module):
+    """``DetectionHeads.detect`` for one image, without branches on values.
+
+    Args:
+        heads: Trained, in eval mode.
+        size: Side of the image in pixels.
+    """
+
+    anchors: Tensor
+
+    def __init__(self, heads: DetectionHeads, size: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.size = (size, size)
+        cells = torch.zeros(1, 1, size // STRIDE, size // STRIDE)
+        (anchors,) = heads.rpn.anchor_generator(ImageList(torch.zeros(1, 3, size, size), [self.size]), [cells])
+        self.register_buffer("anchors", anchors)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Features (1, C, h, w) -> boxes (n, 4), labels (n,) from 1 and scores (n,), best first."""
+        heads = self.heads.roi_heads
+        proposals = self._proposals(features)
+        rois = F.pad(proposals, (1, 0))  # of image 0
+        side, samples = heads.box_roi_pool.output_size[0], heads.box_roi_pool.sampling_ratio
+        pooled = roi_align(features, rois, side, 1.0 / STRIDE, sampling_ratio=samples, aligned=True)
+        logits, regression = heads.box_predictor(heads.box_head(pooled))
+        decoded = heads.box_coder.decode_single(regression, proposals).reshape(-1, logits.shape[1], 4)
+        decoded = clip_boxes_to_image(decoded, self.size)  # (P, classes, 4)
+        scores = torch.where((geometry.box_size(decoded) >= 1e-2).all(-1), logits.softmax(1), -1.0)
+        boxes, labels, best = [], [], []
+        for label in range(1, logits.shape[1]):
+            # a worse box never suppresses a better one, so the threshold may come after
+            kept = nms(decoded[:, label], scores[:, label], heads.nms_thresh)[: self.heads.per_object]
+            boxes.append(decoded[:, label][kept])
+            best.append(scores[:, label][kept])
+            labels.append(torch.full_like(kept, label))
+        found, ranked = torch.cat(boxes), torch.cat(best)
+        good = (ranked > heads.score_thresh).nonzero()[:, 0]
+        order = good[ranked[good].sort(descending=True).indices]
+        return found[order], torch.cat(labels)[order], ranked[order]
+
+    def _proposals(self, features: Tensor) -> Tensor:
+        """The RPN's boxes (P, 4), best first."""
+        rpn = self.heads.rpn
+        (objectness,), (regression,) = rpn.head([features])  # (1, A, h, w), (1, 4 A, h, w)
+        objectness = objectness.permute(0, 2, 3, 1).flatten()
+        regression = regression.unflatten(1, (-1, 4)).permute(0, 3, 4, 1, 2).reshape(-1, 4)
+        best = objectness.topk(min(rpn.pre_nms_top_n(), len(self.anchors))).indices
+        decoded = rpn.box_coder.decode_single(regression[best], self.anchors[best])
+        boxes: Tensor = clip_boxes_to_image(decoded, self.size)
+        scores = torch.where((geometry.box_size(boxes) >= rpn.min_size).all(-1), objectness[best], -torch.inf)
+        return boxes[nms(boxes, scores, rpn.nms_thresh)[: rpn.post_nms_top_n()]]
+
+
+class LookupGraph(nn.Module):
+    """All parts' codebooks as one: ``Codebook.search`` and ``Codebook.poses`` of detections of any part.
+
+    Args:
+        books: One an object, of one network.
+    """
+
+    codes: Tensor
+    thumbnails: Tensor
+    rotations: Tensor
+    boxes: Tensor
+    owner: Tensor
+    hulls: Tensor
+    offsets: Tensor
+    z_ref: Tensor
+    K: Tensor
+
+    def __init__(self, books: Sequence[Codebook]) -> None:
+        super().__init__()
+        for name in ("codes", "thumbnails", "rotations", "boxes"):
+            self.register_buffer(name, torch.cat([getattr(book, name) for book in books]))
+        self.register_buffer("owner", torch.cat([torch.full((len(b.codes),), i) for i, b in enumerate(books)]))
+        most = max(len(book.hull) for book in books)  # shorter ones repeat their first vertex
+        places = [torch.arange(most).where(torch.arange(most) < len(book.hull), 0) for book in books]
+        self.register_buffer("hulls", torch.stack([b.hull[place] for b, place in zip(books, places, strict=True)]))
+        self.register_buffer("offsets", torch.stack([book.offset for book in books]))
+        self.register_buffer("z_ref", torch.tensor([book.z_ref for book in books]))
+        self.register_buffer("K", books[0].K)
+        self.exact = books[0].exact
+
+    def nearest(self, latents: Tensor, objects: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents (n, D) of objects (n,) -> the most similar views (n,) of the same object, and cosines (n,)."""
+        cosines = F.normalize(latents, dim=1) @ self.codes.float().T
+        similarity, view = torch.where(objects[:, None] == self.owner, cosines, -2.0).max(1)
+        return view, similarity
+
+    def poses(self, view: Tensor, boxes: Tensor, objects: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
+        """R_cam_obj (n, 3, 3) and t_cam_obj (n, 3) in mm of the CAD file's origin, for views (n,) in boxes (n, 4)."""
+        R_view = self.rotations[view]
+        t = geometry.translation_from_box(boxes, K, self.boxes[view], self.K, self.z_ref[objects])
+        if self.exact:
+            t = geometry.fit_translation(self.hulls[objects], R_view, boxes, K, t)
+        R = geometry.offaxis_rotation(t) @ R_view
+        return R, t - (R @ self.offsets[objects][..., None])[..., 0]
+
+
+class _GroupNorm(nn.Module):
+    """GroupNorm, also of no images: ONNX's own form divides by their number."""
+
+    def __init__(self, norm: nn.GroupNorm) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        norm, shape = self.norm, x.shape[1:]
+        groups = x.reshape(-1, norm.num_groups, shape.numel() // norm.num_groups)
+        centred = groups - groups.mean(-1, keepdim=True)
+        values = centred * ((centred * centred).mean(-1, keepdim=True) + norm.eps).rsqrt()
+        values = values.reshape(-1, *shape)
+        return values * norm.weight[:, None, None] + norm.bias[:, None, None]
+
+
+class PoseGraph(nn.Module):
+    """``PoseEstimator.estimate`` for one image, in float32.
+
+    Args:
+        estimator: Of the joint network, without refinement, on the CPU.
+
+    Raises:
+        ConfigError: It is another method's.
+    """
+
+    def __init__(self, estimator: PoseEstimator) -> None:
+        super().__init__()
+        if not isinstance(estimator.pipeline, JointPipeline):
+            raise ConfigError("only the joint network becomes one graph: the others are two networks")
+        self.network = estimator.pipeline.network
+        self.detect = BoxGraph(self.network.heads, estimator.settings.data.camera.image_size)
+        self.decoder = copy.deepcopy(self.network.autoencoder.decoder)
+        for name, layer in self.decoder.layers.named_children():
+            if isinstance(layer, nn.GroupNorm):
+                self.decoder.layers.register_module(name, _GroupNorm(layer))
+        self.lookup = LookupGraph(estimator.codebooks)
+        self.confidence = estimator.confidence
+
+    def forward(self, image: Tensor, camera: Tensor) -> tuple[Tensor, ...]:
+        """Returns ``OUTPUTS``: n detections, best first, as ``Detection`` describes them; n may be 0.
+
+        Args:
+            image: (1, 3, S, S) RGB in [0, 1], S as in ``data.camera.image_size``.
+            camera: (3, 3) its K in pixels, OpenCV's convention: the centre of the first pixel is (0, 0).
+        """
+        features = self.network.encoder(image)
+        boxes, labels, scores = self.detect(features)
+        latents = self.network.latents(features, boxes, torch.zeros_like(labels))
+        reconstructions = self.decoder(self.network.autoencoder.head.decode(latents))
+        view, similarity = self.lookup.nearest(latents, labels - 1)
+        R, t = self.lookup.poses(view, boxes, labels - 1, geometry.from_opencv(camera))
+        sure = torch.full_like(similarity, torch.nan)
+        if self.confidence is not None:
+            agreement = (self.lookup.thumbnails[view].float() * thumbnails(reconstructions)).sum(1)
+            sure = self.confidence(evidence(scores, similarity, agreement, torch.zeros_like(scores))).float()
+        return labels, scores, boxes, R, t, similarity, sure, reconstructions
+
+
+def require_onnx() -> None:
+    """Refuses to begin where a package is missing.
+
+    Raises:
+        ConfigError: One is not installed; the text says what to type.
+    """
+    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"{', '.join(missing)} is not installed: pip install 'codepose[onnx]'")
+
+
+@torch.no_grad()
+def export_onnx(estimator: PoseEstimator, path: Path) -> PoseGraph:
+    """Writes an estimator as one ONNX file of ``INPUTS`` and ``OUTPUTS``.
+
+    The file's metadata hold what a caller must know: ``names`` (JSON, that of label 1 first), ``image_size`` and
+    ``version``.
+
+    Args:
+        estimator: Of the joint network, without refinement, on the CPU.
+        path: Is overwritten.
+
+    Returns:
+        What was written, to compare with.
+
+    Raises:
+        ConfigError: It is another method's, or a package is missing.
+    """
+    import codepose
+
+    require_onnx()
+    graph, size = PoseGraph(estimator).eval(), estimator.settings.data.camera.image_size
+    example = (torch.rand(1, 3, size, size), geometry.camera_matrix(size, size / 2, size / 2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torchvision's, of torch's own names
+        program = torch.onnx.export(
+            graph, example, input_names=INPUTS, output_names=OUTPUTS, opset_version=_OPSET, dynamo=True, verbose=False
+        )
+    assert program is not None
+    names = json.dumps([book.label for book in estimator.codebooks])
+    program.model.metadata_props.update(names=names, image_size=str(size), version=codepose.__version__)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    program.save(str(path))
+    return graph
+
+
+@torch.no_grad()
+def largest_difference(graph: PoseGraph, path: Path, images: Tensor, K: Tensor) -> tuple[int, float]:
+    """Runs an exported file with ONNX Runtime and compares it with PyTorch.
+
+    Args:
+        graph: What was exported.
+        path: The file.
+        images: (B, 3, S, S) in [0, 1].
+        K: (3, 3) their camera, pixel centres at integer + 0.5.
+
+    Returns:
+        How many detections there were, and the largest difference of their boxes in pixels; infinite where one of the
+        two finds more.
+    """
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    camera = geometry.to_opencv(K)
+    count, largest = 0, 0.0
+    for image in torch.split(images, 1):
+        wanted = graph(image, camera)[2]
+        found = torch.from_numpy(session.run(["boxes"], {"image": image.numpy(), "camera": camera.numpy()})[0])
+        count += len(found)
+        if len(found) != len(wanted):
+            return count, torch.inf
+        if len(found) > 0:
+            largest = max(largest, float((found - wanted).abs().max()))
+    return count, largest

@@ -1,0 +1,189 @@
+"""The exported graph: the same boxes as torchvision's branches, and as an ONNX file the same poses as PyTorch."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from PIL import Image
+
+from codepose import geometry
+from codepose.apps.cli import main
+from codepose.config import Settings
+from codepose.config_data import ConfigError
+from codepose.config_files import override
+from codepose.estimation.confidence import Confidence
+from codepose.estimation.estimator import PoseEstimator
+from codepose.estimation.export import OUTPUTS, BoxGraph, PoseGraph, largest_difference
+from codepose.estimation.methods import confidence_mark, confidence_path
+from codepose.estimation.windows import letterbox
+from codepose.networks.build import build_detector, build_joint, build_original
+from codepose.training.run import Run
+
+ROOT = Path(__file__).parents[2]
+BRACKET = ROOT / "tests" / "data" / "bracket.ply"
+K = geometry.to_opencv(geometry.camera_matrix(75.0, 64.0, 64.0))
+
+
+def parts(settings: Settings) -> Settings:
+    """Two objects, so that codebooks have to be told apart."""
+    one = settings.objects[0]
+    return settings.model_copy(
+        update={"objects": (one, one.model_copy(update={"label": "other", "mesh": str(BRACKET)}))}
+    )
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, make_settings) -> Run:
+    """Two parts, random weights, calibrated; both are found in the first of ``images``, nothing in the second."""
+    settings = parts(make_settings(**{"detection.per_object": 4}))
+    torch.manual_seed(3)
+    network = build_joint(settings).eval()
+    with torch.no_grad():
+        network.heads.roi_heads.box_predictor.cls_score.weight.mul_(10.0)
+        network.heads.roi_heads.score_thresh = 0.0
+        first, second = (network.detect(one)[1][0] for one in images(2).split(1))
+    both = min(float(first["scores"][first["labels"] == label].max()) for label in (1, 2))
+    threshold = (both + float(second["scores"].max())) / 2
+    assert both - threshold > 0.02
+    run = Run.create(tmp_path_factory.mktemp("export") / "run", override(settings, {"detection.score": threshold}))
+    run.save_weights("step2", network)
+    loaded = PoseEstimator.load(run, device="cpu")
+    mark = confidence_mark(loaded.pipeline, loaded.codebooks, refined=False)
+    told = torch.rand(32, 4, generator=torch.Generator().manual_seed(0))
+    path = confidence_path(run, "joint", refined=False)
+    path.parent.mkdir()
+    Confidence.fit(told, told[:, 0] > 0.5, mark).save(path)
+    return run
+
+
+@pytest.fixture(scope="module")
+def estimator(run: Run) -> PoseEstimator:
+    return PoseEstimator.load(run, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def exported(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("onnx") / "new" / "parts.onnx"
+    assert main(["export", str(run.path), str(path)]) == 0
+    return path
+
+
+def images(count: int) -> torch.Tensor:
+    return torch.rand(count, 3, 128, 128, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_boxes_are_those_of_the_detector(make_settings, seed: int) -> None:
+    """Also where regressions throw boxes out of the image, and with a threshold that leaves some."""
+    changes = {"detection.score": 0.3 * (seed % 2), "detection.per_object": 5, "detection.nms": 0.3 + 0.1 * (seed % 3)}
+    settings = parts(make_settings(**changes))
+    torch.manual_seed(seed)
+    heads = build_joint(settings).heads.eval()
+    with torch.no_grad():
+        for predictor in (heads.rpn.head.bbox_pred, heads.roi_heads.box_predictor.bbox_pred):
+            predictor.weight.mul_(30.0)
+        features = torch.rand(1, heads.rpn.head.cls_logits.in_channels, 8, 8)
+        wanted = heads.detect(features, images(1))[0]
+        boxes, labels, scores = BoxGraph(heads, 128)(features)
+    assert seed % 2 or len(wanted["boxes"]) == 10
+    torch.testing.assert_close(scores, wanted["scores"])
+    torch.testing.assert_close(boxes, wanted["boxes"], atol=1e-3, rtol=1e-5)
+    assert labels.tolist() == wanted["labels"].tolist()
+
+
+def test_the_file_says_what_the_estimator_says(estimator: PoseEstimator, exported: Path) -> None:
+    session = onnxruntime.InferenceSession(exported)
+    labels = set()
+    for image in images(3).split(1):
+        wanted = estimator.estimate(image, geometry.from_opencv(K))[0]
+        answer = session.run(None, {"image": image.numpy(), "camera": K.numpy()})
+        found = dict(zip(OUTPUTS, answer, strict=True))
+        labels |= set(found["labels"].tolist())
+        assert [one.object_index + 1 for one in wanted] == found["labels"].tolist()
+        for name in ("score", "similarity", "confidence"):
+            values = found["scores" if name == "score" else name]
+            assert values == pytest.approx([getattr(one, name) for one in wanted], abs=1e-4)
+        for i, one in enumerate(wanted):
+            np.testing.assert_allclose(found["boxes"][i], one.box, atol=1e-2)
+            np.testing.assert_allclose(found["R_cam_obj"][i], one.R_cam_obj, atol=1e-3)
+            np.testing.assert_allclose(found["t_cam_obj"][i], one.t_cam_obj, rtol=1e-3, atol=0.5)
+            np.testing.assert_allclose(found["reconstructions"][i], one.reconstruction, atol=1e-3)
+    assert labels == {1, 2}
+
+
+def test_nothing_found_is_no_error(exported: Path) -> None:
+    image = images(2)[1:].numpy()
+    answer = onnxruntime.InferenceSession(exported).run(None, {"image": image, "camera": K.numpy()})
+    shapes = {name: value.shape for name, value in zip(OUTPUTS, answer, strict=True)}
+    assert shapes["labels"] == (0,)
+    assert shapes["R_cam_obj"] == (0, 3, 3)
+    assert shapes["reconstructions"] == (0, 3, 32, 32)
+
+
+def test_the_comparison_sees_a_difference(estimator: PoseEstimator, exported: Path) -> None:
+    graph, K_ours = PoseGraph(estimator).eval(), geometry.from_opencv(K)
+    count, largest = largest_difference(graph, exported, images(2), K_ours)
+    assert count >= 2
+    assert largest < 0.01
+    heads = graph.detect.heads.roi_heads
+    with torch.no_grad():
+        heads.box_predictor.bbox_pred.bias.add_(1.0)
+        assert largest_difference(graph, exported, images(1), K_ours)[1] > 1.0
+        heads.box_predictor.bbox_pred.bias.sub_(1.0)
+    heads.score_thresh, kept = 0.999, heads.score_thresh
+    assert largest_difference(graph, exported, images(1), K_ours)[1] == torch.inf
+    heads.score_thresh = kept
+
+
+@pytest.mark.parametrize("size", [(128, 128), (300, 200), (90, 160)])
+def test_the_example_finds_what_the_estimator_finds(
+    estimator: PoseEstimator, exported: Path, tmp_path: Path, size: tuple[int, int]
+) -> None:
+    names: dict = {"__name__": "example"}
+    exec(compile((ROOT / "examples" / "onnx_pose.py").read_text(), "example", "exec"), names)
+    grey = np.random.default_rng(2).integers(0, 255, (48, 48, 3), dtype=np.uint8)
+    photo = Image.fromarray(grey).resize(size, Image.Resampling.BICUBIC)
+    photo.save(tmp_path / "photo.png")
+    focal, middle = (90.0, 92.0), (size[0] / 2, size[1] / 2)
+    intrinsics = ",".join(map(str, (*focal, *middle)))
+    found = names["find"](str(exported), str(tmp_path / "photo.png"), intrinsics)
+    wanted = estimator(np.asarray(photo), np.array([[focal[0], 0, middle[0]], [0, focal[1], middle[1]], [0, 0, 1]]))
+    assert wanted
+    # Pillow resizes to whole grey values, torch to fractions of them
+    image, _, scales = names["letterbox"](photo, np.eye(3), 128)
+    pixels = torch.from_numpy(np.array(photo)).permute(2, 0, 1)[None].float() / 255
+    torch.testing.assert_close(torch.from_numpy(image), letterbox(pixels, 128)[0], atol=0.005, rtol=0)
+    assert tuple(scales) == letterbox(pixels, 128)[1]
+    best = wanted[0]
+    same = [one for one in found if one["label"] == best.label and np.abs(one["box"] - best.box).max() < 2.0]
+    assert same
+    assert same[0]["score"] == pytest.approx(best.score, abs=0.02)
+    np.testing.assert_allclose(same[0]["t_cam_obj"], best.t_cam_obj, rtol=0.05, atol=5.0)
+
+
+def test_metadata_say_what_a_caller_must_know(exported: Path) -> None:
+    about = onnxruntime.InferenceSession(exported).get_modelmeta().custom_metadata_map
+    assert json.loads(about["names"]) == ["hammer", "other"]
+    assert about["image_size"] == "128"
+
+
+def test_what_cannot_be_exported_is_said(run: Run, tmp_path: Path, capsys, monkeypatch) -> None:
+    settings = override(run.settings, {"network.weights": "none"})
+    two = Run.create(tmp_path / "two", settings)
+    two.save_weights("detector", build_detector(settings))
+    two.save_weights("original", build_original(settings))
+    with pytest.raises(ConfigError, match="only the joint network"):
+        PoseGraph(PoseEstimator.load(two, "original", device="cpu"))
+    assert main(["export", str(run.path), str(tmp_path / "part.png")]) == 1
+    assert "part.onnx" in capsys.readouterr().err
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxscript" else found(name))
+    assert main(["export", str(run.path), str(tmp_path / "part.onnx")]) == 1
+    assert "pip install 'codepose[onnx]'" in capsys.readouterr().err
+    assert not (tmp_path / "part.onnx").exists()
