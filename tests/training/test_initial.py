@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from codepose.apps.cli import main
 from codepose.config import Settings
 from codepose.config_data import ObjectSettings
 from codepose.config_files import load_preset
@@ -113,3 +114,5 @@ def test_training_begins_there_and_a_resumed_one_does_not_begin_again(
             torch.testing.assert_close(mine, theirs, rtol=0.0, atol=1e-6)
     (path / "step2" / "weights.safetensors").unlink()  # what is done needs no beginning
     assert same(train_step1(run, world, fabric), extended)
+    config = str(run.path / "config.yaml")
+    assert main(["train", "--out", str(run.path), "--preset", config, "--resume", "--device", "cpu"]) == 0

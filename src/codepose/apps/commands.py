@@ -149,7 +149,8 @@ def train(options: o.Train) -> int:
         _console.out(f"{options.out} holds no run yet: it is begun there")
     settings = run.settings if run else settings
     # what cannot be used is refused before anything is written
-    require_initial(settings)
+    if run is None:  # one that has begun may need its first weights no more
+        require_initial(settings)
     require_photos(settings.data)
     world = World(settings)
     require_visible(world)
