@@ -166,7 +166,7 @@ def _difference(networks: Networks, settings: Settings, image: Tensor) -> float:
     joint: Any = networks.joint.network
     peer: Any = networks.torchvision
     with autocast(settings, image.device):
-        ours = joint.heads.propose(joint.encoder(image), image).boxes[0]
+        ours = joint.heads.proposals(joint.encoder(image), image)[0]
         normalised, _ = peer.transform(list(image))
         theirs = peer.rpn(normalised, {"0": peer.backbone(normalised.tensors)})[0][0]
     return float((ours - theirs).abs().max()) if ours.shape == theirs.shape else float("inf")

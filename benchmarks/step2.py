@@ -22,7 +22,7 @@ from codepose.networks.vgg import Encoder
 from codepose.synthesis.batches import SceneBatch
 from codepose.synthesis.world import World
 from codepose.training.plan import Stage
-from codepose.training.stages import boxes_of, detector_stage, step2_stage
+from codepose.training.stages import detector_stage, step2_stage, targets_of
 
 _CPU_BATCH = 2
 """The paper's 12 images of 512 px take a CPU most of a minute."""
@@ -48,7 +48,7 @@ def torchvision_stage(joint: Stage, settings: Settings) -> Stage:
     network = torchvision_detector(settings, _encoder_like(joint, settings))
 
     def loss(net: nn.Module, batch: SceneBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        terms = net(list(batch.images), boxes_of(batch))
+        terms = net(list(batch.images), targets_of(batch).split())
         return torch.stack(list(terms.values())).sum(), terms
 
     return dataclasses.replace(

@@ -28,6 +28,7 @@ from codepose.estimation.methods import load_pipeline
 from codepose.estimation.refine import Photos, Refiner, Seen
 from codepose.evaluation.vsd import vsd
 from codepose.networks.build import build_detector, build_extended, build_joint
+from codepose.networks.detector_training import pool
 from codepose.networks.losses import angle_loss, mse
 from codepose.synthesis.renderer import Instances
 from codepose.synthesis.scenes import SceneSource
@@ -146,12 +147,12 @@ def test_networks_agree(device: str, tiny_settings: Settings) -> None:
 def test_roi_pooling_agrees_with_its_gradient(device: str, tiny_settings: Settings) -> None:
     """A GPU takes torchvision's RoIAlign, the CPU one ``grid_sample``: the same to 1e-4."""
     torch.manual_seed(0)
-    pool = build_joint(tiny_settings).heads.roi_heads.box_roi_pool
+    pooler = build_joint(tiny_settings).heads.roi_heads.box_roi_pool
     features, found = torch.rand(2, 8, 8, 8), []
     boxes = torch.tensor([[8.0, 8.0, 60.0, 90.0], [30.0, 10.0, 100.0, 70.0]])
     for where in ("cpu", device):
         x = features.to(where).requires_grad_()
-        pooled = pool({"0": x}, [boxes.to(where)] * 2, [(128, 128)] * 2)
+        pooled = pool(x, boxes.expand(2, 2, 4).to(where), (128, 128), pooler)
         pooled.square().sum().backward()
         assert x.grad is not None
         found.append((pooled.detach(), x.grad))

@@ -1,7 +1,8 @@
 """Nothing is made on the CPU that meets a GPU's tensors: shown without a GPU, on fake tensors, which have a device and
 a shape but no values. Mixing devices raises, as it does on a GPU.
 
-What depends on values (nonzero, masks, tolist) cannot run like this: ``test_cuda.py`` covers it where there is a GPU.
+What depends on values (nonzero, masks, tolist) cannot run like this, because it makes the program wait for the GPU:
+that a training step's losses run shows that they never wait. ``test_cuda.py`` covers the rest where there is a GPU.
 """
 
 from __future__ import annotations
@@ -14,8 +15,14 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorDeviceMismatchError, FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorDeviceMismatchError,
+    FakeTensorMode,
+)
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 from torchvision.models.detection.image_list import ImageList
 
 from codepose import geometry
@@ -26,9 +33,10 @@ from codepose.estimation.confidence import Confidence, evidence
 from codepose.estimation.contours import contours, edge_field
 from codepose.evaluation import pose_errors, vsd
 from codepose.networks.autoencoder import crop_squares
-from codepose.networks.build import build_extended, build_joint, build_original
+from codepose.networks.build import build_detector, build_extended, build_joint, build_original
 from codepose.networks.detector import AlignedRoIPool
-from codepose.networks.joint import best_proposals, pool_features, sample_features
+from codepose.networks.detector_training import best_proposals, pool
+from codepose.networks.joint import pool_features, sample_features
 from codepose.networks.losses import angle_loss, cos_loss, match_loss, mse
 from codepose.synthesis import batches, scenes
 from codepose.synthesis.appearance import Lights, Room
@@ -173,6 +181,66 @@ def test_autoencoders(build: Any, tiny_settings: Settings) -> None:
     assert_on_gpu([latents, reconstructions, mse(reconstructions, on_gpu(2, 3, 32, 32), 4)])
 
 
+class NoUploads(TorchFunctionMode):
+    """Refuses to copy numbers to the GPU, which waits for it unless told not to."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor) and result.device == GPU:
+            name = getattr(func, "__name__", "")
+            assert name not in ("tensor", "as_tensor", "new_tensor", "asarray"), name
+            if name in ("to", "cuda") and args[0].device != GPU:
+                assert (kwargs or {}).get("non_blocking"), "a copy that waits"
+        return result
+
+
+def test_uploads_and_values_are_refused() -> None:
+    with NoUploads():
+        on_gpu(3).new_full((), 2.0)
+        torch.zeros(2).to(GPU, non_blocking=True)
+        for copy_numbers in (lambda: torch.tensor(2.0, device=GPU), lambda: on_gpu(3).new_tensor([1.0])):
+            with pytest.raises(AssertionError, match="tensor"):
+                copy_numbers()
+        with pytest.raises(AssertionError, match="waits"):
+            torch.zeros(2).to(GPU)
+    for ask in (lambda: on_gpu(3).nonzero(), lambda: on_gpu(3)[on_gpu(3) > 0.5], lambda: bool(on_gpu(3).any())):
+        with pytest.raises((DynamicOutputShapeException, DataDependentOutputException)):
+            ask()
+
+
+def iteration(stage: stages.Stage, batch: Any) -> dict[str, Tensor]:
+    """A training step's forward pass: to go back, autograd wants a real GPU. Returns the loss's terms."""
+    with NoUploads():
+        total, terms = stage.loss(stage.network.train(), batch)
+    assert_on_gpu([total, terms])
+    return terms
+
+
+@pytest.mark.parametrize("gradient", ["features", "boxes"])
+@pytest.mark.parametrize("codes", [0.0, 0.5])
+def test_a_step_on_scenes_never_waits_for_the_gpu(
+    world: World, gpu_world: World, make_settings: Any, monkeypatch: pytest.MonkeyPatch, gradient: str, codes: float
+) -> None:
+    """The joint network's, and the detector's."""
+    weights = {f"losses.step2_lambda_{name}": codes for name in ("cos", "match")}
+    settings = make_settings(**weights, **{"network.box_gradient": gradient})
+    monkeypatch.setattr(stages, "SceneSource", lambda *_, **__: scenes.SceneSource.__new__(scenes.SceneSource))
+    with GPU:
+        joint, detector = build_joint(settings), build_detector(settings)
+    for network in (joint, detector):  # at first torchvision makes its anchors on the CPU
+        network.heads.rpn.anchor_generator(ImageList(on_gpu(1, 3, 128, 128), [(128, 128)]), [on_gpu(1, 8, 8, 8)])
+    gpu_world.objects = [copy.copy(o) for o in world.objects]
+    for model in gpu_world.objects:
+        model.__dict__["symmetries"] = Symmetries.none()
+    scene: dict[str, Any] = {name: on_gpu(4, 4) for name in batches.SceneBatch.__dataclass_fields__}
+    scene |= {name: None for name in scene if name.startswith("other_")}
+    scene |= {"images": on_gpu(4, 3, 128, 128), "targets": on_gpu(4, 3, 32, 32), "objects": which(4)}
+    batch = batches.SceneBatch(**scene | {"R_view": on_gpu(4, 3, 3)})
+    terms = iteration(stages.step2_stage(settings, gpu_world, joint), batch)
+    assert ("match" in terms) == (codes > 0)
+    assert set(iteration(stages.detector_stage(settings, gpu_world, detector), batch)) < set(terms)
+
+
 def test_step1s_loss(world: World, gpu_world: World, tiny_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         stages, "SceneSource", lambda *_, **__: scenes.SceneSource.__new__(scenes.SceneSource)
@@ -186,10 +254,10 @@ def test_step1s_loss(world: World, gpu_world: World, tiny_settings: Settings, mo
     stage = stages.step1_stage(tiny_settings.model_copy(update={"losses": losses}), gpu_world, network)
     crops = on_gpu(4, 3, 32, 32)
     batch = scenes.CropBatch(torch.arange(4), crops, crops, which(4), on_gpu(4, 3, 3), on_gpu(4))
-    total, terms = stage.loss(network, batch)
-    assert_on_gpu([total, terms])
+    terms = iteration(stage, batch)
     meter = Meter(4, GPU)
-    meter.add(terms, 0.0)
+    with NoUploads():
+        meter.add(terms, 0.0)
     assert_on_gpu(meter._sums)
 
 
@@ -200,8 +268,8 @@ def test_joint_network(tiny_settings: Settings) -> None:
     features = network.encoder(images)
     anchors = network.heads.rpn.anchor_generator(ImageList(images, [(128, 128)] * 2), [features])
     assert_on_gpu([anchors, network.heads.rpn.head([features])])
-    best, found = best_proposals([on_gpu(5, 4), on_gpu(0, 4)], list(boxes.split(1)))
-    assert_on_gpu([best, found, network.heads.refine(features, best, order, (128, 128))])
+    best, found = best_proposals(on_gpu(2, 5, 4), on_gpu(2, 5) > 0.5, boxes[:, None])
+    assert_on_gpu([best, found, network.heads.refine(features, best, order[:, None], (128, 128))])
     assert_on_gpu([network.latents(features, boxes, order), network.view_latents(on_gpu(2, 3, 32, 32), 64)])
     assert_on_gpu([pool_features(features, boxes, order, 2), sample_features(features, boxes, order, 2)])
     assert_on_gpu([crop_squares(images, boxes, order, 32)])
@@ -210,15 +278,15 @@ def test_joint_network(tiny_settings: Settings) -> None:
 @pytest.mark.parametrize("gradient", [True, False])
 def test_roi_pooling(gradient: bool) -> None:
     with torch.set_grad_enabled(gradient):
-        pooled = AlignedRoIPool(["0"], 7, 2)({"0": on_gpu(2, 8, 4, 4)}, [on_gpu(5, 4), on_gpu(3, 4)], [(64, 64)] * 2)
-    assert pooled.shape == (8, 8, 7, 7)
+        pooled = pool(on_gpu(2, 8, 4, 4), on_gpu(2, 5, 4), (64, 64), AlignedRoIPool(["0"], 7, 2))
+    assert pooled.shape == (10, 8, 7, 7)
     assert_on_gpu(pooled)
 
 
 def test_targets_of_the_detector() -> None:
     scene = {name: on_gpu(2, 4) for name in batches.SceneBatch.__dataclass_fields__}
     scene |= {"objects": which(2), "other_objects": None, "other_boxes": None}
-    assert_on_gpu(stages.boxes_of(batches.SceneBatch(**scene)))
+    assert_on_gpu(stages.targets_of(batches.SceneBatch(**scene)))
 
 
 def test_losses() -> None:
@@ -245,7 +313,8 @@ def test_optimisers(name: Any) -> None:
     for _ in range(2):
         for parameter in parameters:
             parameter.grad = torch.rand_like(parameter)
-        optimizer.step()
+        with NoUploads():
+            optimizer.step()
     state = [v for s in optimizer.state.values() for k, v in s.items() if k != "step"]  # counts, wherever it is
     assert_on_gpu([x for x in state if isinstance(x, Tensor)])
 

@@ -10,12 +10,14 @@ from torchvision.ops import box_iou
 
 from codepose.config import Settings
 from codepose.geometry import padded_square
+from codepose.networks import detector_training
 from codepose.networks.build import build_joint
-from codepose.networks.joint import JointNetwork, best_proposals, pool_features, sample_features
+from codepose.networks.detector_training import Proposals, best_proposals
+from codepose.networks.joint import JointNetwork, pool_features, sample_features
 from codepose.synthesis.batches import SceneBatch
 from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
-from codepose.training.stages import boxes_of
+from codepose.training.stages import targets_of
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +40,7 @@ def test_box_fed_back_is_a_detection_and_never_the_ground_truth(
 
     def spy_propose(*args):
         seen["proposals"] = propose(*args)
-        seen["copies"] = [b.clone() for b in seen["proposals"].boxes]
+        seen["copies"] = seen["proposals"].boxes.clone()
         return seen["proposals"]
 
     def spy_refine(features, boxes, labels, size):
@@ -47,52 +49,78 @@ def test_box_fed_back_is_a_detection_and_never_the_ground_truth(
 
     monkeypatch.setattr(net.heads, "propose", spy_propose)
     monkeypatch.setattr(net.heads, "refine", spy_refine)
-    out = net(scenes.images, boxes_of(scenes), scenes.poses(0.4))
-    for i, (proposals, before) in enumerate(zip(seen["proposals"].boxes, seen["copies"], strict=True)):
-        truth = scenes.boxes[i : i + 1]
-        assert torch.equal(proposals, before), "torchvision's sampling changed the proposals in place"
+    out = net(scenes.images, targets_of(scenes), scenes.poses(0.4))
+    assert torch.equal(seen["proposals"].boxes, seen["copies"]), "sampling changed the proposals in place"
+    assert seen["proposals"].valid.any(1).all()
+    for i, (valid, boxes) in enumerate(zip(seen["proposals"].valid, seen["copies"], strict=True)):
+        truth, before = scenes.boxes[i : i + 1], boxes[valid]
         overlaps = box_iou(before, truth)[:, 0]
         assert float(overlaps.max()) < 1.0, "the ground truth is among the proposals"
         assert torch.equal(seen["chosen"][i][0], before[overlaps.argmax()])
         assert float((out.boxes[i].detach() - truth[0]).abs().max()) > 1e-3, "the ground truth was fed back"
 
 
-def test_torchvisions_own_sampling_does_append_the_ground_truth(tiny_settings: Settings, scenes: SceneBatch) -> None:
-    """The trap that (15) is about: taken after this step, 'largest IoU' would always be the ground truth."""
-    net = network(tiny_settings)
-    proposals = [torch.tensor([[0.0, 0.0, 9.0, 9.0]])] * len(scenes.boxes)
-    sampled, *_ = net.heads.roi_heads.select_training_samples(proposals, boxes_of(scenes))
-    for boxes, truth in zip(sampled, scenes.boxes, strict=True):
+def test_the_box_heads_sample_does_hold_the_ground_truth(
+    tiny_settings: Settings, scenes: SceneBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trap that (15) is about: taken from there, 'largest IoU' would always be the ground truth."""
+    net, seen, pool = network(tiny_settings), [], detector_training.pool
+
+    def spy(features, boxes, size, pooler):
+        seen.append(boxes)
+        return pool(features, boxes, size, pooler)
+
+    monkeypatch.setattr(detector_training, "pool", spy)
+    far = torch.tensor([0.0, 0.0, 9.0, 9.0]).expand(len(scenes.boxes), 3, 4)
+    proposals = Proposals(far, torch.ones(far.shape[:2], dtype=torch.bool), {})
+    net.heads.head_losses(net.encoder(scenes.images), proposals, (128, 128), targets_of(scenes))
+    for boxes, truth in zip(seen[0], scenes.boxes, strict=True):
         assert (boxes == truth).all(1).any()
 
 
 def test_moving_the_ground_truth_cannot_move_the_box_fed_back(tiny_settings: Settings, scenes: SceneBatch) -> None:
     """With a single proposal to choose from, the box fed back does not depend on the ground truth at all."""
     net = network(tiny_settings)
-    only = [torch.tensor([[20.0, 30.0, 60.0, 70.0]])] * 2
+    only = torch.tensor([20.0, 30.0, 60.0, 70.0]).expand(2, 1, 4)
     features = net.encoder(scenes.images[:2])
     results = []
-    for truth in (scenes.boxes[:2], scenes.boxes[:2] + 3.0):
-        chosen, found = best_proposals(only, list(truth[:, None]))
+    for truth in (scenes.boxes[:2, None], scenes.boxes[:2, None] + 3.0):
+        chosen, found = best_proposals(only, torch.ones(2, 1, dtype=torch.bool), truth)
         assert found.all()
-        results.append(net.heads.refine(features, chosen, torch.ones(2, dtype=torch.long), (128, 128)))
+        results.append(net.heads.refine(features, chosen, torch.ones(2, 1, dtype=torch.long), (128, 128)))
     assert torch.equal(results[0], results[1])
 
 
-def test_an_image_without_proposals_is_left_out(tiny_settings: Settings) -> None:
-    chosen, found = best_proposals([torch.zeros(0, 4), torch.ones(1, 4)], [torch.rand(2, 4), torch.rand(1, 4)])
-    assert found.tolist() == [False, False, True]
-    assert [len(boxes) for boxes in chosen] == [2, 1]
+def test_an_image_without_proposals_is_left_out(
+    tiny_settings: Settings, scenes: SceneBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first image has none; its own are taken from it."""
+    net = network(tiny_settings)
+    propose = net.heads.propose
+
+    def without(*args):
+        found = propose(*args)
+        valid = found.valid.clone()
+        valid[0] = False
+        return found._replace(valid=valid)
+
+    monkeypatch.setattr(net.heads, "propose", without)
+    out = net(scenes.images, targets_of(scenes), scenes.poses(0.4))
+    assert out.used.tolist() == [False, True, True, True]
+    sum(out.losses.values()).backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in net.parameters())
 
 
 def test_each_object_of_an_image_gets_the_proposal_that_covers_it_best() -> None:
     truth = torch.tensor([[0.0, 0.0, 10.0, 10.0], [50.0, 50.0, 60.0, 60.0]])
     proposals = torch.tensor([[52.0, 50.0, 60.0, 60.0], [100.0, 100.0, 120.0, 120.0], [0.0, 0.0, 12.0, 10.0]])
-    nobody = torch.zeros(0, 4)
-    chosen, found = best_proposals([proposals, proposals], [truth, nobody])
+    valid = torch.tensor([[True, True, True], [True, True, False]])
+    chosen, found = best_proposals(proposals.expand(2, 3, 4), valid, truth.expand(2, 2, 4))
     assert torch.equal(chosen[0], proposals[[2, 0]])
-    assert chosen[1].shape == (0, 4)
-    assert found.tolist() == [True, True]
+    assert torch.equal(chosen[1, 1], proposals[0])
+    assert not torch.equal(chosen[1, 0], proposals[2]), "that one does not count"
+    assert found.all()
+    assert not best_proposals(proposals[None], torch.zeros(1, 3, dtype=torch.bool), truth[None])[1].any()
 
 
 @pytest.mark.parametrize("pool", [pool_features, sample_features])
@@ -170,7 +198,7 @@ def test_gradient_of_the_reconstruction_reaches_what_it_should(
     tiny_settings: Settings, scenes: SceneBatch, box_gradient: str
 ) -> None:
     net = network(tiny_settings, box_gradient=box_gradient)
-    net(scenes.images, boxes_of(scenes), scenes.poses(0.4)).losses["mse"].backward()
+    net(scenes.images, targets_of(scenes), scenes.poses(0.4)).losses["mse"].backward()
 
     def moved(module: torch.nn.Module) -> bool:
         return any(p.grad is not None and float(p.grad.abs().max()) > 0 for p in module.parameters())
@@ -186,7 +214,7 @@ def test_gradient_of_the_reconstruction_reaches_what_it_should(
 def test_poor_detections_are_left_out_of_the_reconstruction_loss(tiny_settings: Settings, scenes: SceneBatch) -> None:
     net = network(tiny_settings)
     net.min_iou = 1.1
-    out = net(scenes.images, boxes_of(scenes), scenes.poses(0.4))
+    out = net(scenes.images, targets_of(scenes), scenes.poses(0.4))
     assert not out.used.any()
     assert float(out.losses["mse"].detach()) == 0.0
     assert set(out.losses) == {"rpn_objectness", "rpn_box", "head_class", "head_box", "mse"}
@@ -212,7 +240,7 @@ def test_boxes_stay_float32_under_bf16(tiny_settings: Settings, scenes: SceneBat
     anchors: list[torch.Tensor] = []
     net.heads.rpn.anchor_generator.register_forward_hook(lambda *call: anchors.extend(call[-1]))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        out = net(scenes.images, boxes_of(scenes), scenes.poses(0.4))
+        out = net(scenes.images, targets_of(scenes), scenes.poses(0.4))
     assert out.boxes.dtype == torch.float32
     rounded = out.boxes.detach().bfloat16().float()
     assert (rounded != out.boxes.detach()).float().mean() > 0.5
@@ -225,7 +253,7 @@ def test_random_feedback_is_the_jittered_truth_and_no_detection(
     """The row that asks what the detections are worth: boxes around the truth, drawn anew at every step."""
     net = network(tiny_settings, feedback="random")
     monkeypatch.setattr(net.heads, "refine", lambda *_: pytest.fail("a detection was asked for"))
-    first, second = (net(scenes.images, boxes_of(scenes), scenes.poses(0.4)) for _ in range(2))
+    first, second = (net(scenes.images, targets_of(scenes), scenes.poses(0.4)) for _ in range(2))
     assert not torch.equal(first.boxes, second.boxes)
     assert first.used.all()
     side = (scenes.boxes[:, 2:] - scenes.boxes[:, :2]).amax(1)
@@ -241,9 +269,9 @@ def test_random_feedback_is_the_jittered_truth_and_no_detection(
 def test_clean_views_are_encoded_beside_the_scenes_when_asked(tiny_settings: Settings, scenes: SceneBatch) -> None:
     net = network(tiny_settings)
     net.view_canvas = 0
-    assert net(scenes.images, boxes_of(scenes), scenes.poses(0.4)).view_latents is None
+    assert net(scenes.images, targets_of(scenes), scenes.poses(0.4)).view_latents is None
     net.view_canvas = 64
-    out = net(scenes.images, boxes_of(scenes), scenes.poses(0.4))
+    out = net(scenes.images, targets_of(scenes), scenes.poses(0.4))
     assert out.view_latents is not None
     assert out.view_latents.shape == out.latents.shape
     # the crop itself, up to what its border sees: black on a canvas, nothing on its own

@@ -19,7 +19,7 @@ from codepose.synthesis.mesh import MeshError
 from codepose.synthesis.placement import draw_views, place, require_visible
 from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
-from codepose.training.stages import boxes_of
+from codepose.training.stages import targets_of
 
 BRACKET = Path(__file__).parents[1] / "data" / "bracket.ply"
 
@@ -70,7 +70,7 @@ def _with(crowd: World, **changes: float) -> World:
 
 def test_no_two_objects_share_a_place(crowd: World) -> None:
     scenes = SceneSource(crowd, "train").scenes(torch.arange(40))
-    for target in boxes_of(scenes):
+    for target in targets_of(scenes).split():
         boxes = target["boxes"]
         for i in range(len(boxes)):
             for j in range(i):
@@ -102,7 +102,7 @@ def test_views_of_the_opposite_side_are_half_of_all(crowd: World) -> None:
 
 def test_the_detectors_targets_hold_everybody_and_the_learned_one_first(crowd: World) -> None:
     scenes = SceneSource(crowd, "train").scenes(torch.arange(16))
-    targets = boxes_of(scenes)
+    targets = targets_of(scenes).split()
     for i, target in enumerate(targets):
         assert torch.equal(target["boxes"][0], scenes.boxes[i])
         assert int(target["labels"][0]) == int(scenes.objects[i]) + 1

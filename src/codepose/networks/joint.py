@@ -16,6 +16,7 @@ from torchvision.ops import box_iou, roi_align
 from codepose.geometry import jittered_boxes, padded_square, sampling_grid
 from codepose.networks.autoencoder import ExtendedAutoencoder
 from codepose.networks.detector import Boxes, DetectionHeads, faster_losses
+from codepose.networks.detector_training import Targets, best_proposals
 from codepose.networks.losses import mse
 from codepose.networks.vgg import STRIDE
 from codepose.synthesis.batches import ScenePoses
@@ -67,7 +68,7 @@ def sample_features(features: Tensor, squares: Tensor, images: Tensor, side: int
     grid = sampling_grid(squares, side, (STRIDE * width, STRIDE * height)).float()  # (N, s, s, 2)
     read = F.grid_sample(features[images].float(), grid, padding_mode="border", align_corners=False)
     # as in RoIAlign, the outermost features reach half a stride beyond the image, and then there are zeros
-    within = (grid.abs() <= 1.0 + 1.0 / grid.new_tensor([width, height])).all(-1)  # (N, s, s)
+    within = (grid[..., 0].abs() <= 1.0 + 1.0 / width) & (grid[..., 1].abs() <= 1.0 + 1.0 / height)  # (N, s, s)
     return read * within[:, None]
 
 
@@ -129,16 +130,17 @@ class JointNetwork(nn.Module):
         first = (canvas - clean.shape[-1]) // 2
         rest = canvas - clean.shape[-1] - first
         features = self.encoder(F.pad(clean, (first, rest, first, rest)))
-        square = features.new_tensor([first, first, canvas - rest, canvas - rest], dtype=torch.float32)
+        square = features.new_full((4,), first, dtype=torch.float32)
+        square[2:] = canvas - rest
         order = torch.arange(len(clean), device=clean.device)
         return self.autoencoder.head.encode(pool_features(features, square.expand(len(clean), 4), order, self.side))
 
-    def forward(self, images: Tensor, targets: list[Boxes], poses: ScenePoses) -> JointOutput:
+    def forward(self, images: Tensor, targets: Targets, poses: ScenePoses) -> JointOutput:
         """The losses of Step 2.
 
         Args:
             images: (B, 3, S, S) in [0, 1].
-            targets: Each image's objects: 'boxes' (n, 4), 'labels' (n,).
+            targets: Each image's objects.
             poses: Those of them whose poses are learned, M in all.
         """
         size = (int(images.shape[-2]), int(images.shape[-1]))
@@ -148,9 +150,9 @@ class JointNetwork(nn.Module):
         if self.feedback == "random":
             boxes, found = jittered_boxes(truth, *self.jitter), torch.ones_like(truth[:, 0], dtype=torch.bool)
         else:
-            counts = torch.bincount(poses.image, minlength=len(images)).tolist()
-            best, found = best_proposals(proposals, list(torch.split(truth, counts)))
-            boxes = self.heads.refine(features, best, poses.objects + 1, size)
+            best, any_found = best_proposals(proposals.boxes, proposals.valid, poses.spread(truth, len(images)))
+            decoded = self.heads.refine(features, best, poses.spread(poses.objects + 1, len(images)), size)
+            boxes, found = (values[poses.image, poses.slot] for values in (decoded, any_found))
         iou = box_iou(boxes.detach(), truth).diagonal()
         used = found & (iou >= self.min_iou)
         fed_back = boxes if self.box_gradient == "boxes" else boxes.detach()
@@ -165,26 +167,3 @@ class JointNetwork(nn.Module):
         """Returns the features, for ``latents``, and each image's detections: one encoder pass for both."""
         features = self.encoder(images)
         return features, self.heads.detect(features, images)
-
-
-def best_proposals(proposals: list[Tensor], truth: list[Tensor]) -> tuple[list[Tensor], Tensor]:
-    """Returns, of each image's proposals, that of largest IoU with each of its true boxes, and whether there was any.
-
-    The RPN's proposals never hold the ground truth itself: torchvision adds it later, to a copy, for its own
-    sampling (15).
-
-    Args:
-        proposals: Each image's (p, 4).
-        truth: Each image's (m, 4).
-
-    Returns:
-        Each image's (m, 4), and (M,) bool for all images' boxes.
-    """
-    best, found = [], []
-    for boxes, true in zip(proposals, truth, strict=True):
-        found += [len(boxes) > 0] * len(true)
-        if len(boxes) == 0:
-            best.append(true.new_tensor([[0.0, 0.0, 1.0, 1.0]]).expand_as(true))
-        else:
-            best.append(boxes[box_iou(boxes, true).argmax(0)].detach())
-    return best, torch.tensor(found, device=truth[0].device)

@@ -14,6 +14,8 @@ from codepose.geometry import geodesic_angle
 from codepose.synthesis.symmetry_group import Symmetries
 
 _EPS = 1e-12
+_NEVER = -1e4
+"""Logit of what is never chosen, finite: where there is nothing to choose from, gradients stay so."""
 
 
 def mse(reconstructions: Tensor, targets: Tensor, bootstrap_ratio: int = 1) -> Tensor:
@@ -93,6 +95,7 @@ def match_loss(
     rotations: Tensor,
     objects: Tensor,
     symmetries: Sequence[Symmetries] = (),
+    used: Tensor | None = None,
     *,
     width_deg: float = 15.0,
     temperature: float = 0.1,
@@ -109,6 +112,7 @@ def match_loss(
         rotations: (B, 3, 3).
         objects: (B,) which object; views of another one are never wanted.
         symmetries: Each object's: views that look the same are wanted alike; empty = none has any.
+        used: (B,) bool: the others count neither as images nor as views; None = all are.
         width_deg: Standard deviation of the Gaussian.
         temperature: Divides the cosines.
 
@@ -117,14 +121,29 @@ def match_loss(
     """
     with torch.autocast(latents.device.type, enabled=False):
         theta = pair_angles(rotations, objects, symmetries).rad2deg()  # (B, B)
-        wanted = (-0.5 * (theta / width_deg).square()).softmax(1)
-        cosines = F.normalize(latents, dim=1) @ F.normalize(target_latents, dim=1).T
-        return F.cross_entropy(cosines / temperature, wanted)
+        near = -0.5 * (theta / width_deg).square()
+        cosines = F.normalize(latents, dim=1) @ F.normalize(target_latents, dim=1).T / temperature
+        if used is None:
+            return F.cross_entropy(cosines, near.softmax(1))
+        near, cosines = (values.masked_fill(~used, _NEVER) for values in (near, cosines))
+        return _mean_of(F.cross_entropy(cosines, near.softmax(1), reduction="none"), used)
 
 
-def cos_loss(latents: Tensor, target_latents: Tensor) -> Tensor:
-    """Eq. 3: minus the mean cosine between z_i and z_t, both (B, D); -1 when they agree."""
-    return -F.cosine_similarity(latents, target_latents, dim=1, eps=1e-8).mean()
+def cos_loss(latents: Tensor, target_latents: Tensor, used: Tensor | None = None) -> Tensor:
+    """Eq. 3: minus the mean cosine between z_i and z_t, both (B, D); -1 when they agree.
+
+    Args:
+        latents: z_i.
+        target_latents: z_t.
+        used: (B,) bool, of which the mean is taken; None = of all. 0 where there are none.
+    """
+    cosines = F.cosine_similarity(latents, target_latents, dim=1, eps=1e-8)
+    return -(cosines.mean() if used is None else _mean_of(cosines, used))
+
+
+def _mean_of(values: Tensor, used: Tensor) -> Tensor:
+    """The mean of values (B,) over some of them, (B,) bool; 0 over none. To choose these, a GPU would be waited for."""
+    return torch.where(used, values, 0.0).sum() / used.sum().clamp_min(1)
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,10 @@ class SceneBatch:
             others = (self.other_objects, self.other_boxes, self.other_R_view, self.other_targets)
             columns = [torch.cat((a, b), 1) for a, b in zip(columns, others, strict=True)]
             shown = torch.cat((shown, (self.other_objects >= 0) & (self.other_visible >= min_visible)), 1)
-        image, slot = shown.nonzero().unbind(1)
+        if shown.shape[1] == 1:  # else a GPU must be asked how many can be seen
+            image, slot = torch.arange(len(shown), device=shown.device), torch.zeros_like(self.objects)
+        else:
+            image, slot = shown.nonzero().unbind(1)
         return ScenePoses(image, slot, shown.shape[1], *(column[image, slot] for column in columns))
 
 

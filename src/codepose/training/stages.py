@@ -19,6 +19,7 @@ from codepose.geometry import jittered_boxes, padded_square
 from codepose.networks.autoencoder import ExtendedAutoencoder, OriginalAutoencoder, crop_squares
 from codepose.networks.build import box_jitter, build_detector, build_extended, build_joint, build_original
 from codepose.networks.detector import Boxes, Detector
+from codepose.networks.detector_training import Targets
 from codepose.networks.joint import JointNetwork
 from codepose.networks.losses import angle_loss, cos_loss, match_loss, mse, reconstruction_health
 from codepose.networks.precision import autocast
@@ -138,20 +139,17 @@ def _health(net: nn.Module, val: SceneSource, settings: Settings) -> tuple[dict[
     return numbers, found.warnings()
 
 
-def boxes_of(batch: SceneBatch) -> list[Boxes]:
+def targets_of(batch: SceneBatch) -> Targets:
     """Returns the detector's targets: amodal boxes, labels from 1; each scene's target object comes first.
 
     Companions that are all but hidden are none: nothing in the image says that they are there.
     """
-    targets: list[Boxes] = []
-    for i in range(len(batch.boxes)):
-        boxes, labels = batch.boxes[i : i + 1], batch.objects[i : i + 1] + 1
-        if batch.other_boxes is not None and batch.other_objects is not None and batch.other_visible is not None:
-            there = (batch.other_objects[i] >= 0) & (batch.other_visible[i] >= _SEEN)
-            boxes = torch.cat((boxes, batch.other_boxes[i, there]))
-            labels = torch.cat((labels, batch.other_objects[i, there] + 1))
-        targets.append({"boxes": boxes, "labels": labels})
-    return targets
+    boxes, labels = batch.boxes[:, None], batch.objects[:, None] + 1
+    if batch.other_boxes is not None and batch.other_objects is not None and batch.other_visible is not None:
+        there = (batch.other_objects >= 0) & (batch.other_visible >= _SEEN)
+        boxes = torch.cat((boxes, batch.other_boxes), 1)
+        labels = torch.cat((labels, torch.where(there, batch.other_objects + 1, 0)), 1)
+    return Targets(boxes, labels)
 
 
 def _mean_iou(found: list[Boxes], batch: SceneBatch) -> float:
@@ -169,7 +167,7 @@ def detector_stage(settings: Settings, world: World, network: Detector) -> Stage
     shares = Shares(min(settings.detector.batch, settings.data.scene_images))
 
     def loss(net: nn.Module, batch: SceneBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        found = net(batch.images.contiguous(memory_format=torch.channels_last), boxes_of(batch))
+        found = net(batch.images.contiguous(memory_format=torch.channels_last), targets_of(batch))
         terms = {name: shares.mean(term) for name, term in found.items()}
         return torch.stack(list(terms.values())).sum(), terms
 
@@ -206,20 +204,20 @@ def step2_stage(settings: Settings, world: World, network: JointNetwork) -> Stag
     def loss(net: nn.Module, batch: SceneBatch) -> tuple[Tensor, dict[str, Tensor]]:
         images = batch.images.contiguous(memory_format=torch.channels_last)
         poses = batch.poses(settings.data.occlusion.min_visible)
-        out = net(images, boxes_of(batch), poses)
+        out = net(images, targets_of(batch), poses)
         terms = {name: shares.mean(term) for name, term in out.losses.items() if name != "mse"}
         terms["mse"] = mean_over(out.losses["mse"], out.used.sum())
         total = sum(value for name, value in terms.items() if name != "mse") + losses.lambda_pose * terms["mse"]
-        if out.view_latents is not None and bool((used := gathered(poses, out.used, len(images))).any()):
-            own = (out.latents.float(), out.view_latents.float(), poses.R_view, poses.objects)
-            seen, views, R_view, objects = (gathered(poses, value, len(images))[used] for value in own)
-            terms["cos"] = cos_loss(seen, views)
+        if out.view_latents is not None:
+            own = (out.latents.float(), out.view_latents.float(), poses.R_view, poses.objects, out.used)
+            seen, views, R_view, objects, used = (gathered(poses, value, len(images)) for value in own)
+            terms["cos"] = cos_loss(seen, views, used)
             total = total + losses.step2_lambda_cos * terms["cos"]
             if losses.step2_lambda_match > 0:
-                terms["match"] = match_loss(seen, views, R_view, objects, symmetries)
+                terms["match"] = match_loss(seen, views, R_view, objects, symmetries, used)
                 total = total + losses.step2_lambda_match * terms["match"]
         seen_well = {"fed_back_iou": out.iou.mean(), "skipped": 1.0 - out.used.float().mean()}
-        count = out.iou.new_tensor(len(out.iou))
+        count = out.iou.new_full((), len(out.iou))
         return total, terms | {name: mean_over(value, count) for name, value in seen_well.items()}
 
     groups = joint_groups(network)
@@ -279,7 +277,7 @@ def jitter_stage(settings: Settings, world: World, network: ExtendedAutoencoder)
         crops = crop_squares(batch.images, squares, poses.image, settings.network.crop)
         _, reconstructions = net(crops.contiguous(memory_format=torch.channels_last))
         errors = mse(reconstructions.float(), poses.targets, losses.bootstrap_ratio)
-        error = mean_over(errors.mean(), errors.new_tensor(len(errors)))
+        error = mean_over(errors.mean(), errors.new_full((), len(errors)))
         return losses.lambda_pose * error, {"mse": error}
 
     return Stage(
