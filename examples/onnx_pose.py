@@ -2,6 +2,8 @@
 
 codepose export runs/part part.onnx
 python examples/onnx_pose.py part.onnx photo.png 615.2,615.4,322.1,241.8
+
+The photo has eight bits a channel, and no lens distortion; K is that of the upright photo.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from PIL import Image
+from PIL import Image, ImageOps
 
 
 def letterbox(photo: Image.Image, K: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -28,13 +30,21 @@ def letterbox(photo: Image.Image, K: np.ndarray, size: int) -> tuple[np.ndarray,
     return image.transpose(2, 0, 1)[None], camera.astype(np.float32), scales
 
 
-def find(model: str, photo: str, intrinsics: str) -> list[dict[str, Any]]:
+def upright(path: str) -> Image.Image:
+    """The photo as RGB, turned as its EXIF data say."""
+    photo = ImageOps.exif_transpose(Image.open(path))
+    if photo.mode.startswith("I") or photo.mode == "F":
+        raise SystemExit(f"{path} has more than eight bits a channel: convert it first")
+    return photo.convert("RGB")
+
+
+def find(model: str, photo: str, intrinsics: str, min_score: float = 0.5) -> list[dict[str, Any]]:
     """The detections, best first: label, score, box in the photo's pixels, R_cam_obj, t_cam_obj in mm, confidence."""
     session = onnxruntime.InferenceSession(model)
     about = session.get_modelmeta().custom_metadata_map
     fx, fy, cx, cy = map(float, intrinsics.split(","))
     K = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
-    picture = Image.open(photo).convert("RGB")
+    picture = upright(photo)
     image, camera, scales = letterbox(picture, K, int(about["image_size"]))
     names = [one.name for one in session.get_outputs()]
     found = dict(zip(names, session.run(None, {"image": image, "camera": camera}), strict=True))
@@ -49,10 +59,13 @@ def find(model: str, photo: str, intrinsics: str) -> list[dict[str, Any]]:
             "confidence": float(found["confidence"][i]),
         }
         for i in range(len(found["labels"]))
+        if found["scores"][i] >= min_score
     ]
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 4:
+        raise SystemExit("usage: python onnx_pose.py MODEL.onnx PHOTO fx,fy,cx,cy")
     for one in find(*sys.argv[1:4]):
         print(
             {name: value.round(3).tolist() if isinstance(value, np.ndarray) else value for name, value in one.items()}

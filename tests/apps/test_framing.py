@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import trimesh
 
 from codepose.apps.framing import Framing, framing
 from codepose.apps.mesh_doctor import MeshDoctor, mesh
@@ -91,3 +92,13 @@ def test_the_doctor_types_it(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "--K 615,615,319.5,239.5 --tiles " in find
     with pytest.raises(ConfigError, match="go together"):
         mesh(MeshDoctor(BRACKET, out=out, K="fov=60"))
+
+
+def test_the_doctor_warns_of_what_the_network_will_hardly_see(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for radius, warned in ((4.0, True), (60.0, False)):
+        rod = tmp_path / "rod.ply"
+        trimesh.creation.cylinder(radius, 600.0).export(rod)
+        assert mesh(MeshDoctor(rod, out=tmp_path / "sheet.png", K="fov=60", distance=(1000.0, 1500.0))) == 0
+        assert ("pixels wide for the network" in capsys.readouterr().out) == warned

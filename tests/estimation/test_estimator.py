@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 
 from codepose import geometry
 from codepose.config_data import ConfigError
-from codepose.estimation.codebook import fingerprint
+from codepose.estimation.codebook import Codebook, fingerprint
 from codepose.estimation.detection import Detection
 from codepose.estimation.estimator import PoseEstimator, _device
 from codepose.estimation.methods import confidence_mark, load_codebooks, load_pipeline
@@ -175,3 +176,21 @@ def test_a_confidence_is_that_of_one_network(run: Run, tmp_path: Path) -> None:
         next(pipeline.network.heads.parameters()).add_(0.1)
     assert fingerprint(pipeline) == books[0].fingerprint
     assert confidence_mark(pipeline, books, refined=True) != mark
+
+
+def test_depth_in_metres_is_refused(estimator: PoseEstimator) -> None:
+    image = np.zeros((128, 128, 3), dtype=np.uint8)
+    with pytest.raises(ValueError, match=r"ends 0.6 mm from the camera: it must be in mm"):
+        estimator(image, camera(128), depth=np.full((128, 128), 0.6))
+
+
+def test_a_run_that_cannot_be_written_serves_all_the_same(run: Run, tmp_path: Path, monkeypatch) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run.path, copy, ignore=shutil.ignore_patterns("codebooks"))
+
+    def refuse(*_: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Codebook, "save", refuse)
+    with pytest.warns(UserWarning, match="cannot be kept"):
+        PoseEstimator.load(copy, device="cpu")

@@ -23,6 +23,7 @@ from codepose.estimation.export import OUTPUTS, BoxGraph, PoseGraph, largest_dif
 from codepose.estimation.methods import confidence_mark, confidence_path
 from codepose.estimation.windows import letterbox
 from codepose.networks.build import build_detector, build_joint, build_original
+from codepose.synthesis.photos import read_image
 from codepose.training.run import Run
 
 ROOT = Path(__file__).parents[2]
@@ -152,7 +153,8 @@ def test_the_example_finds_what_the_estimator_finds(
     photo.save(tmp_path / "photo.png")
     focal, middle = (90.0, 92.0), (size[0] / 2, size[1] / 2)
     intrinsics = ",".join(map(str, (*focal, *middle)))
-    found = names["find"](str(exported), str(tmp_path / "photo.png"), intrinsics)
+    found = names["find"](str(exported), str(tmp_path / "photo.png"), intrinsics, min_score=0.0)
+    assert names["find"](str(exported), str(tmp_path / "photo.png"), intrinsics, min_score=2.0) == []
     wanted = estimator(np.asarray(photo), np.array([[focal[0], 0, middle[0]], [0, focal[1], middle[1]], [0, 0, 1]]))
     assert wanted
     # Pillow resizes to whole grey values, torch to fractions of them
@@ -165,6 +167,20 @@ def test_the_example_finds_what_the_estimator_finds(
     assert same
     assert same[0]["score"] == pytest.approx(best.score, abs=0.02)
     np.testing.assert_allclose(same[0]["t_cam_obj"], best.t_cam_obj, rtol=0.05, atol=5.0)
+
+
+def test_the_example_turns_photos_upright_and_refuses_what_it_would_spoil(tmp_path: Path) -> None:
+    names: dict = {"__name__": "example"}
+    exec(compile((ROOT / "examples" / "onnx_pose.py").read_text(), "example", "exec"), names)
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (8, 16, 3), dtype=np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture.save(tmp_path / "turned.png", exif=exif)
+    np.testing.assert_array_equal(names["upright"](str(tmp_path / "turned.png")), read_image(tmp_path / "turned.png"))
+    assert names["upright"](str(tmp_path / "turned.png")).size == (8, 16)
+    Image.fromarray(np.full((8, 8), 4000, np.uint16)).save(tmp_path / "deep.png")
+    with pytest.raises(SystemExit, match="more than eight bits"):
+        names["upright"](str(tmp_path / "deep.png"))
 
 
 def test_metadata_say_what_a_caller_must_know(exported: Path) -> None:
@@ -180,10 +196,12 @@ def test_what_cannot_be_exported_is_said(run: Run, tmp_path: Path, capsys, monke
     two.save_weights("original", build_original(settings))
     with pytest.raises(ConfigError, match="only the joint network"):
         PoseGraph(PoseEstimator.load(two, "original", device="cpu"))
-    assert main(["export", str(run.path), str(tmp_path / "part.png")]) == 1
-    assert "part.onnx" in capsys.readouterr().err
+    for name, advice in (("part.png", "part.onnx"), ("folder.onnx", "is a folder")):
+        (tmp_path / "folder.onnx").mkdir(exist_ok=True)
+        assert main(["export", str(run.path), str(tmp_path / name)]) == 1
+        assert advice in capsys.readouterr().err
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxscript" else found(name))
     assert main(["export", str(run.path), str(tmp_path / "part.onnx")]) == 1
-    assert "pip install 'codepose[onnx]'" in capsys.readouterr().err
+    assert "type pip install onnxscript" in capsys.readouterr().err
     assert not (tmp_path / "part.onnx").exists()

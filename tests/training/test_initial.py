@@ -114,5 +114,4 @@ def test_training_begins_there_and_a_resumed_one_does_not_begin_again(
             torch.testing.assert_close(mine, theirs, rtol=0.0, atol=1e-6)
     (path / "step2" / "weights.safetensors").unlink()  # what is done needs no beginning
     assert same(train_step1(run, world, fabric), extended)
-    config = str(run.path / "config.yaml")
-    assert main(["train", "--out", str(run.path), "--preset", config, "--resume", "--device", "cpu"]) == 0
+    assert main(["train", "--out", str(run.path), "--resume", "--device", "cpu"]) == 0

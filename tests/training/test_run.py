@@ -127,5 +127,12 @@ def test_a_resumed_run_may_compute_in_another_way(make_settings, tmp_path: Path)
     assert again.settings == make_settings(**changes)
     assert Run.open(tmp_path / "run").settings == make_settings(**changes)
     for other in ({"step1.optimizer.lr": 1.0}, {"data.seed": 5}, {"step1.time_limit": 3.0}):
-        with pytest.raises(RunError, match="other settings"):
+        with pytest.raises(RunError, match=rf"other settings \({next(iter(other))} was .*, not "):
             Run.create(tmp_path / "run", make_settings(**changes, **other), resume=True)
+
+
+def test_an_empty_config_is_no_run_with_default_settings(tiny_settings: Settings, tmp_path: Path) -> None:
+    Run.create(tmp_path / "run", tiny_settings)
+    (tmp_path / "run" / "config.yaml").write_text("")
+    with pytest.raises(RunError, match="is empty"):
+        Run.open(tmp_path / "run")

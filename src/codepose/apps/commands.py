@@ -291,14 +291,21 @@ def predict(options: o.Predict) -> int:
 
 def report(options: o.Report) -> int:
     """Prints what ``evaluate`` found."""
-    from codepose.training.run import RunError
+    from codepose.apps.workflow import trained_methods
+    from codepose.training.run import Run, RunError
 
-    path = options.run / "evaluation" / "results.json"
+    run = Run.open(options.run)
+    path = run.path / "evaluation" / "results.json"
+    again = shlex.join(["codepose", "evaluate", str(options.run)])
     if not path.is_file():
-        raise RunError(
-            f"{options.run} has not been evaluated: type {shlex.join(['codepose', 'evaluate', str(options.run)])}"
-        )
-    _print_evaluation(json.loads(path.read_text()), options.run)
+        run.require_own()
+        if not trained_methods(run):
+            raise RunError(f"{options.run} is not trained to the end: type {run.resume_command}")
+        raise RunError(f"{options.run} has not been evaluated: type {again}")
+    try:
+        _print_evaluation(json.loads(path.read_text()), run.path)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{path} is damaged ({error}): type {again}") from None
     return 0
 
 

@@ -13,9 +13,6 @@ from codepose.apps.sources import Source, SourceError, Video
 from codepose.config_data import ConfigError
 from codepose.estimation import depth_images
 
-_NEAREST_MM = 50.0
-"""No depth camera sees a part nearer than this: such a depth image is in metres."""
-
 
 @dataclass(frozen=True)
 class Depths:
@@ -88,7 +85,7 @@ class Depths:
             depth = depth_images.read_depth(path, self.scale)
         except OSError as error:
             raise SourceError(f"its depth image {path}: {error}") from None
-        if 0.0 < depth.max() < _NEAREST_MM:
+        if 0.0 < depth.max() < depth_images.NEAREST_MM:
             raise SourceError(
                 f"its depth image {path} ends {depth.max():.3g} mm from the camera: if it is in metres, type "
                 f"--depth-scale {1000 * self.scale:g}"

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from codepose.synthesis.inspection import MeshReport
 
 _console = Console(highlight=False)
+_THIN = 3.0
+"""Pixels across that a rod has at least where the network can see it."""
 
 
 def mesh(options: MeshDoctor) -> int:
@@ -79,6 +81,13 @@ def _print_commands(options: MeshDoctor, report: MeshReport, seen: Framing | Non
     if seen is not None:
         small, large = (f"{share:.0%}" for share in seen.share)
         _console.out(f"with this camera its box takes {small} to {large} of the photo's longer side")
+        assert options.distance is not None
+        wide = sorted(report.size)[1] * seen.focal / options.distance[1]
+        if wide < _THIN:
+            _console.out(
+                f"- at {options.distance[1]:g} mm it is {wide:.1f} pixels wide for the network, which will hardly see "
+                f"it: go nearer, or raise image-size, focal and box-side below together"
+            )
     _console.out(f"look: {_line('preview', options, report, more)}")
     _console.out(f"train: {_line('train', options, report, [*more, '--out', out])}")
     if seen is not None:

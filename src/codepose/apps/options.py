@@ -277,11 +277,17 @@ class Export:
 def starting_settings(arguments: list[str]) -> Settings:
     """The preset, or file, that --preset names: its values are the options' defaults.
 
-    A file that names no ``base`` changes ``quick``; its relative paths start at its folder.
+    A file that names no ``base`` changes ``quick``; its relative paths start at its folder. Where neither is named and
+    a run is resumed, its own settings are the defaults.
     """
     peek = argparse.ArgumentParser(add_help=False)
-    peek.add_argument("--preset", default="quick")
-    name = peek.parse_known_args(arguments)[0].preset
+    peek.add_argument("--preset")
+    peek.add_argument("--resume", action="store_true")
+    peek.add_argument("--out", type=Path)
+    typed = peek.parse_known_args(arguments)[0]
+    if typed.preset is None and typed.resume and typed.out and (typed.out / "config.yaml").is_file():
+        return load_settings(typed.out / "config.yaml")
+    name = typed.preset or "quick"
     if name not in PRESETS and (Path(name).suffix in (".yaml", ".yml") or Path(name).exists()):
         return located(load_settings(name, base=load_preset("quick")), Path(name).parent)
     return load_preset(name)
@@ -347,7 +353,7 @@ def require_usable(options: object) -> None:
         value = getattr(options, name, None)
         if value is not None and value < 1:
             raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
-    if isinstance(options, Export) and options.out.suffix != ".onnx":
+    if isinstance(options, Export) and options.out.suffix.lower() != ".onnx":
         raise ConfigError(f"{options.out}: give a file's name, such as {options.out.stem}.onnx")
     if isinstance(options, Preview | MeshDoctor):
         from PIL import Image

@@ -11,6 +11,8 @@ from PIL import Image
 
 SUFFIXES = (".png", ".tif", ".tiff", ".npy")
 """Of the files that a folder of depth images is searched for, in this order."""
+NEAREST_MM = 50.0
+"""No depth camera sees a part nearer than this: such depth is in metres."""
 
 
 def read_depth(path: Path, scale: float = 1.0) -> NDArray[np.float32]:

@@ -19,6 +19,7 @@ from codepose.estimation.camera import checked_intrinsics, require_lens
 from codepose.estimation.codebook import Codebook
 from codepose.estimation.confidence import Confidence, evidence
 from codepose.estimation.depth import DepthRefiner
+from codepose.estimation.depth_images import NEAREST_MM
 from codepose.estimation.detection import Detection
 from codepose.estimation.doubles import without_doubles
 from codepose.estimation.methods import Method, load_codebooks, load_confidence, load_pipeline
@@ -341,6 +342,8 @@ def _checked_depth(depth: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.fl
     if not isinstance(depth, np.ndarray) or depth.shape != shape or depth.dtype.kind not in "uif":
         raise ValueError(f"the depth must be an (H, W) array of numbers in mm, of the image's size {shape}")
     values = np.nan_to_num(depth.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+    if 0.0 < values.max(initial=0.0) < NEAREST_MM:
+        raise ValueError(f"the depth ends {values.max():.3g} mm from the camera: it must be in mm, not in metres")
     return np.where(values > 0.0, values, np.float32(0.0))
 
 

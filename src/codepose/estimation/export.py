@@ -10,6 +10,8 @@ from __future__ import annotations
 import copy
 import importlib.util
 import json
+import os
+import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -202,7 +204,9 @@ def require_onnx() -> None:
     """
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
     if missing:
-        raise ConfigError(f"{', '.join(missing)} is not installed: pip install 'codepose[onnx]'")
+        raise ConfigError(
+            f"to export needs {', '.join(missing)}: type pip install {' '.join(missing)} (the extra onnx)"
+        )
 
 
 @torch.no_grad()
@@ -225,18 +229,22 @@ def export_onnx(estimator: PoseEstimator, path: Path) -> PoseGraph:
     import codepose
 
     require_onnx()
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder: give a file's name, such as {path / 'part.onnx'}")
+    path.parent.mkdir(parents=True, exist_ok=True)
     graph, size = PoseGraph(estimator).eval(), estimator.settings.data.camera.image_size
     example = (torch.rand(1, 3, size, size), geometry.camera_matrix(size, size / 2, size / 2))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torchvision's, of torch's own names
-        program = torch.onnx.export(
-            graph, example, input_names=INPUTS, output_names=OUTPUTS, opset_version=_OPSET, dynamo=True, verbose=False
-        )
-    assert program is not None
     names = json.dumps([book.label for book in estimator.codebooks])
-    program.model.metadata_props.update(names=names, image_size=str(size), version=codepose.__version__)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    program.save(str(path))
+    with tempfile.TemporaryDirectory(prefix=".codepose-", dir=path.parent) as folder:  # it can be written there
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # torchvision's, of torch's own names
+            program = torch.onnx.export(
+                graph, example, input_names=INPUTS, output_names=OUTPUTS, opset_version=_OPSET, verbose=False
+            )
+        assert program is not None
+        program.model.metadata_props.update(names=names, image_size=str(size), version=codepose.__version__)
+        program.save(str(Path(folder) / path.name))
+        os.replace(Path(folder) / path.name, path)
     return graph
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -63,7 +64,7 @@ def load_codebooks(run: Run, method: Method, pipeline: Pipeline, world: World | 
     mark = fingerprint(pipeline)
     books = []
     for index in range(len(run.settings.objects)):
-        path = run.stage("codebooks") / f"{method}-{index + 1}.safetensors"
+        path = run.path / "codebooks" / f"{method}-{index + 1}.safetensors"
         try:
             book = Codebook.load(path, mark) if path.exists() else None
         except CodebookError:
@@ -71,7 +72,11 @@ def load_codebooks(run: Run, method: Method, pipeline: Pipeline, world: World | 
         if book is None:
             world = world or World(run.settings, pipeline.device)
             book = build_codebook(pipeline, world, index)
-            book.save(path)
+            try:
+                path.parent.mkdir(exist_ok=True)
+                book.save(path)
+            except OSError as error:  # a run may lie where nothing can be written
+                warnings.warn(f"the codebook cannot be kept and is built anew every time: {error}", stacklevel=2)
         books.append(book.to(pipeline.device))
     return books
 

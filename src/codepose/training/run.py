@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,7 +92,14 @@ class Run:
         if not (path / "config.yaml").is_file():
             brought = f" (or use one that codepose brings: {', '.join(pretrained())})" if pretrained() else ""
             raise RunError(f"{path} is no run folder: it has no config.yaml; train one with `codepose train`{brought}")
+        if not (path / "config.yaml").stat().st_size:
+            raise RunError(f"{path / 'config.yaml'} is empty: what the run's settings were is lost")
         return cls(path, _with_own_meshes(path, load_settings(path / "config.yaml")))
+
+    @property
+    def resume_command(self) -> str:
+        """What to type to go on with its training."""
+        return shlex.join(["codepose", "train", "--out", str(self.path), "--resume"])
 
     def require_own(self) -> None:
         """Refuses to write results into the installed package.
@@ -132,7 +140,7 @@ class Run:
             RunError: The stage is not done, or its weights do not fit.
         """
         if not self.has(stage):
-            advice = "finish it with `codepose train ... --resume`"
+            advice = f"finish it with `{self.resume_command}`"
             if self.path in pretrained().values():
                 advice = "only the joint method comes with codepose"
             raise RunError(f"{self.path} has no finished {stage!r} stage; {advice}")
@@ -173,10 +181,10 @@ _RHYTHM = ("checkpoint_every", "log_every", "validations")
 
 def _resumed(path: Path, stored: Settings, wanted: Settings) -> Settings:
     """The settings to go on with: those wanted, of the objects that the run has."""
-    if _decisive(stored) != _decisive(wanted):
+    if changes := _changes(_decisive(stored), _decisive(wanted)):
         raise RunError(
-            f"{path} was made with other settings; --resume goes on with what it learns as it was (see "
-            f"{path / 'config.yaml'}): remove it, or choose another --out"
+            f"{path} was made with other settings ({'; '.join(changes[:3])}{'; ...' if changes[3:] else ''}): --resume "
+            f"without any goes on with it as it was; for these choose another --out"
         )
     objects = []
     for number, (old, new) in enumerate(zip(stored.objects, wanted.objects, strict=True), start=1):
@@ -197,6 +205,18 @@ def _decisive(settings: Settings) -> dict[str, Any]:
         one["mesh"] = one["mesh"] if one["mesh"] in BUILTIN else ""
         del one["unit"], one["label"]
     return values
+
+
+def _changes(old: Any, new: Any, name: str = "") -> list[str]:
+    """What differs between settings, in words."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = [*old, *(key for key in new if key not in old)]
+        found = [_changes(old.get(key), new.get(key), f"{name}.{key}".strip(".")) for key in keys]
+        return [change for changes in found for change in changes]
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        found = [_changes(a, b, f"{name}.{i}") for i, (a, b) in enumerate(zip(old, new, strict=True))]
+        return [change for changes in found for change in changes]
+    return [] if old == new else [f"{name} was {old}, not {new}"]
 
 
 def _same_part(own: Path, given: ObjectSettings) -> bool:
