@@ -61,6 +61,8 @@ class Estimates:
 class PoseEstimator:
     """Finds a run's objects in images and says how they lie.
 
+    Threads may share one. With refinement it cannot be pickled: load it in each process.
+
     Args:
         pipeline: The networks.
         codebooks: One an object, in the settings' order.
