@@ -126,22 +126,22 @@ def _case(settings: Settings, options: Options) -> Case:
 def _exported_case(settings: Settings, options: Options, report: Report) -> None:
     """Adds PyTorch against ONNX Runtime, from an image to poses and reconstructions."""
     try:
-        import onnxruntime
-
         require_onnx()
-    except (ImportError, ConfigError) as error:
+    except ConfigError as error:
         report.skipped.append(f"ONNX Runtime: {error}")
         return
+    import onnxruntime
+
     torch.manual_seed(0)
     estimator = _estimator(JointPipeline(build_joint(settings), settings, options.place), settings, options)
-    chosen_threads = onnxruntime.SessionOptions()
-    chosen_threads.intra_op_num_threads = options.cores
+    threads = onnxruntime.SessionOptions()
+    threads.intra_op_num_threads = options.cores
     size = settings.data.camera.image_size
     image, K = torch.rand(1, 3, size, size), estimator.codebooks[0].K
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "network.onnx"
         graph = export_onnx(estimator, path)
-        session = onnxruntime.InferenceSession(path, chosen_threads, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(path, threads, providers=["CPUExecutionProvider"])
         count, difference = largest_difference(graph, path, image, K)
     inputs = {"image": image.numpy(), "camera": geometry.to_opencv(K).numpy()}
     contestants = [

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.detection.image_list import ImageList
-from torchvision.ops import clip_boxes_to_image, nms, roi_align
+from torchvision.ops import clip_boxes_to_image, nms
 
 from codepose import geometry
 from codepose.config_data import ConfigError
@@ -29,6 +29,7 @@ from codepose.estimation.confidence import evidence
 from codepose.estimation.estimator import PoseEstimator
 from codepose.estimation.pipelines import JointPipeline
 from codepose.networks.detector import DetectionHeads
+from codepose.networks.detector_training import decode, rpn_outputs
 from codepose.networks.vgg import STRIDE
 from codepose.synthesis.lookalikes import thumbnails
 
@@ -59,9 +60,7 @@ class BoxGraph(nn.Module):
         """Features (1, C, h, w) -> boxes (n, 4), labels (n,) from 1 and scores (n,), best first."""
         heads = self.heads.roi_heads
         proposals = self._proposals(features)
-        rois = F.pad(proposals, (1, 0))  # of image 0
-        side, samples = heads.box_roi_pool.output_size[0], heads.box_roi_pool.sampling_ratio
-        pooled = roi_align(features, rois, side, 1.0 / STRIDE, sampling_ratio=samples, aligned=True)
+        pooled = heads.box_roi_pool({"0": features}, [proposals], [self.size])
         logits, regression = heads.box_predictor(heads.box_head(pooled))
         decoded = heads.box_coder.decode_single(regression, proposals).reshape(-1, logits.shape[1], 4)
         decoded = clip_boxes_to_image(decoded, self.size)  # (P, classes, 4)
@@ -81,11 +80,9 @@ class BoxGraph(nn.Module):
     def _proposals(self, features: Tensor) -> Tensor:
         """The RPN's boxes (P, 4), best first."""
         rpn = self.heads.rpn
-        (objectness,), (regression,) = rpn.head([features])  # (1, A, h, w), (1, 4 A, h, w)
-        objectness = objectness.permute(0, 2, 3, 1).flatten()
-        regression = regression.unflatten(1, (-1, 4)).permute(0, 3, 4, 1, 2).reshape(-1, 4)
+        (objectness,), (regression,) = rpn_outputs(rpn, features)  # (A,), (A, 4)
         best = objectness.topk(min(rpn.pre_nms_top_n(), len(self.anchors))).indices
-        decoded = rpn.box_coder.decode_single(regression[best], self.anchors[best])
+        decoded = decode(regression[best], self.anchors[best], rpn.box_coder)
         boxes: Tensor = clip_boxes_to_image(decoded, self.size)
         scores = torch.where((geometry.box_size(boxes) >= rpn.min_size).all(-1), objectness[best], -torch.inf)
         return boxes[nms(boxes, scores, rpn.nms_thresh)[: rpn.post_nms_top_n()]]

@@ -5,7 +5,6 @@ torchvision's own ``FasterRCNN`` resizes every image to 800-1333 px; ours keeps 
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
@@ -14,7 +13,7 @@ from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import MultiScaleRoIAlign, clip_boxes_to_image, roi_align
 
-from codepose.networks.detector_training import Proposals, Targets, decode, head_losses, pool, propose
+from codepose.networks.detector_training import Proposals, Targets, decode, head_losses, of_class, pool, propose
 from codepose.networks.vgg import Encoder
 
 Boxes = dict[str, Tensor]
@@ -131,8 +130,7 @@ class DetectionHeads(nn.Module):
         heads = self.roi_heads
         pooled = pool(features, boxes, size, heads.box_roi_pool)  # (B n, C, 7, 7)
         _, regression = heads.box_predictor(heads.box_head(pooled))
-        order = torch.arange(labels.numel(), device=labels.device)
-        mine = regression.reshape(labels.numel(), -1, 4)[order, labels.flatten()].view_as(boxes)
+        mine = of_class(regression, labels.flatten()).view_as(boxes)
         clipped: Tensor = clip_boxes_to_image(decode(mine, boxes, heads.box_coder), size)
         return clipped
 

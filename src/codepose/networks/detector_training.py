@@ -16,7 +16,7 @@ from torchvision.models.detection._utils import BalancedPositiveNegativeSampler,
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork
-from torchvision.ops import MultiScaleRoIAlign, box_iou, clip_boxes_to_image, nms, roi_align
+from torchvision.ops import MultiScaleRoIAlign, box_iou, clip_boxes_to_image, nms
 
 from codepose import geometry
 
@@ -66,11 +66,8 @@ def propose(rpn: RegionProposalNetwork, features: Tensor, images: Tensor, target
         targets: Theirs.
     """
     size = (int(images.shape[-2]), int(images.shape[-1]))
-    (objectness,), (regression,) = rpn.head([features])  # (B, a, h, w), (B, 4 a, h, w)
+    objectness, regression = rpn_outputs(rpn, features)
     anchors = rpn.anchor_generator(ImageList(images, [size] * len(images)), [features])[0]  # (A, 4), of every image
-    objectness = objectness.permute(0, 2, 3, 1).flatten(1)  # (B, A)
-    count, _, height, width = regression.shape
-    regression = regression.view(count, -1, 4, height, width).permute(0, 3, 4, 1, 2).flatten(1, 3)  # (B, A, 4)
     boxes, valid = _best_boxes(rpn, objectness.detach(), regression.detach(), anchors, size)
 
     matched, kind = match(box_iou(targets.boxes, anchors), targets.labels > 0, rpn.proposal_matcher)
@@ -80,6 +77,14 @@ def propose(rpn: RegionProposalNetwork, features: Tensor, images: Tensor, target
     wrong = F.binary_cross_entropy_with_logits(guess, positive.to(guess), reduction="none")
     off = _box_error(_pick(regression, chosen), truth, anchors[chosen], positive, rpn.box_coder)
     return Proposals(boxes, valid, {"rpn_objectness": (wrong * used).sum() / number, "rpn_box": off / number})
+
+
+def rpn_outputs(rpn: RegionProposalNetwork, features: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns objectness (B, A) and regressions (B, A, 4) of features (B, C, h, w), in the order of the anchors."""
+    (objectness,), (regression,) = rpn.head([features])  # (B, a, h, w), (B, 4 a, h, w)
+    count, _, height, width = regression.shape
+    regression = regression.view(count, -1, 4, height, width).permute(0, 3, 4, 1, 2).flatten(1, 3)
+    return objectness.permute(0, 2, 3, 1).flatten(1), regression
 
 
 def head_losses(
@@ -104,11 +109,17 @@ def head_losses(
     rois, matched = _pick(boxes, chosen), matched.gather(1, chosen)
     labels = (targets.labels.gather(1, matched) * positive).flatten()
     logits, regression = heads.box_predictor(heads.box_head(pool(features, rois, size, heads.box_roi_pool)))
-    number, order = used.sum().clamp_min(1), torch.arange(len(labels), device=labels.device)
+    number = used.sum().clamp_min(1)
     wrong = F.cross_entropy(logits, labels, reduction="none") * used.flatten()
-    guess = regression.reshape(len(labels), -1, 4)[order, labels].view_as(rois)
+    guess = of_class(regression, labels).view_as(rois)
     off = _box_error(guess, _pick(targets.boxes, matched), rois, positive, heads.box_coder)
     return {"head_class": wrong.sum() / number, "head_box": off / number}
+
+
+def of_class(regression: Tensor, labels: Tensor) -> Tensor:
+    """Of the box head's regressions (N, 4 classes), those of each box's class (N,): (N, 4)."""
+    order = torch.arange(len(labels), device=labels.device)
+    return regression.reshape(len(labels), -1, 4)[order, labels]
 
 
 def pool(features: Tensor, boxes: Tensor, size: tuple[int, int], pooler: MultiScaleRoIAlign) -> Tensor:
@@ -119,13 +130,11 @@ def pool(features: Tensor, boxes: Tensor, size: tuple[int, int], pooler: MultiSc
     it is fast, and keeps nothing of the samples.
     """
     features = features.float()
+    if features.device.type != "cpu" or not torch.is_grad_enabled():
+        pooled: Tensor = pooler({"0": features}, list(boxes.unbind()), [size] * len(boxes))
+        return pooled
     side, samples = int(pooler.output_size[0]), int(pooler.sampling_ratio)
     (count, channels), number = features.shape[:2], boxes.shape[1]
-    if features.device.type != "cpu" or not torch.is_grad_enabled():
-        pooled: Tensor = roi_align(
-            features, list(boxes.unbind()), side, features.shape[-1] / size[1], sampling_ratio=samples, aligned=True
-        )
-        return pooled
     grid = geometry.sampling_grid(boxes.flatten(0, 1), side * samples, (float(size[1]), float(size[0])))
     grid = grid.reshape(count, -1, side * samples, 2)  # an image's boxes, one below the other
     with torch.autocast(features.device.type, enabled=False):

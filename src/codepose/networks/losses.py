@@ -123,9 +123,8 @@ def match_loss(
         theta = pair_angles(rotations, objects, symmetries).rad2deg()  # (B, B)
         near = -0.5 * (theta / width_deg).square()
         cosines = F.normalize(latents, dim=1) @ F.normalize(target_latents, dim=1).T / temperature
-        if used is None:
-            return F.cross_entropy(cosines, near.softmax(1))
-        near, cosines = (values.masked_fill(~used, _NEVER) for values in (near, cosines))
+        if used is not None:
+            near, cosines = (values.masked_fill(~used, _NEVER) for values in (near, cosines))
         return _mean_of(F.cross_entropy(cosines, near.softmax(1), reduction="none"), used)
 
 
@@ -137,12 +136,13 @@ def cos_loss(latents: Tensor, target_latents: Tensor, used: Tensor | None = None
         target_latents: z_t.
         used: (B,) bool, of which the mean is taken; None = of all. 0 where there are none.
     """
-    cosines = F.cosine_similarity(latents, target_latents, dim=1, eps=1e-8)
-    return -(cosines.mean() if used is None else _mean_of(cosines, used))
+    return -_mean_of(F.cosine_similarity(latents, target_latents, dim=1, eps=1e-8), used)
 
 
-def _mean_of(values: Tensor, used: Tensor) -> Tensor:
-    """The mean of values (B,) over some of them, (B,) bool; 0 over none. To choose these, a GPU would be waited for."""
+def _mean_of(values: Tensor, used: Tensor | None) -> Tensor:
+    """The mean of values (B,), or of some, (B,) bool; 0 of none. To pick these out, a GPU would be waited for."""
+    if used is None:
+        return values.mean()
     return torch.where(used, values, 0.0).sum() / used.sum().clamp_min(1)
 
 
