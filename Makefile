@@ -4,7 +4,7 @@ BIN := .venv/bin
 # uv trusts the certificates of the system, as pip does: behind a company's proxy its own list fails
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: demo test lint slow clean
+.PHONY: demo test lint slow mutation clean
 
 .venv/runtime: pyproject.toml requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "codepose needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
@@ -31,5 +31,9 @@ lint: .venv/dev  ## formatting, lint and types
 slow: .venv/dev  ## trainings that take minutes
 	$(BIN)/python -m pytest -m slow
 
+mutation: .venv/dev  ## do the tests notice a changed line? (docs/testing.md; MODULE="networks/losses" for one, AGAIN=--again)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable '.[dev,mutation]'
+	$(BIN)/python tests/mutation.py $(AGAIN) $(MODULE)
+
 clean:
-	rm -rf .venv build dist
+	rm -rf .venv build dist .mutation
