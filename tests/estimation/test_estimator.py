@@ -17,6 +17,7 @@ from codepose.estimation.detection import Detection
 from codepose.estimation.estimator import PoseEstimator, _device
 from codepose.estimation.methods import confidence_mark, load_codebooks, load_pipeline
 from codepose.estimation.pipelines import JointPipeline
+from codepose.estimation.refine import Refined, Refiner, Seen
 from codepose.estimation.windows import letterbox
 from codepose.networks.build import build_joint
 from codepose.synthesis.scenes import SceneSource
@@ -108,6 +109,26 @@ def test_the_codebook_is_kept_and_rebuilt_for_new_weights(run: Run) -> None:
     run.save_weights("step2", build_joint(run.settings))
     PoseEstimator.load(run, device="cpu")
     assert path.stat().st_mtime_ns != before
+
+
+def test_a_refined_pose_is_given_out_in_the_cameras_frame(
+    estimator: PoseEstimator, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """(300, 0, 400) is 36.87 degrees right of the axis: R_cam_obj is R_view turned by so much about y."""
+    place, R_view = torch.tensor([[300.0, 0.0, 400.0]]), geometry.view_rotation(torch.eye(3)[:1], torch.tensor([0.5]))
+
+    class Refines(Refiner):
+        def __call__(self, seen: Seen, *_: object) -> Refined:
+            assert torch.equal(seen.extent, torch.tensor([128.0, 128.0]))
+            return Refined(R_view, place, torch.tensor([0.75]), torch.tensor([0.25]))
+
+    monkeypatch.setattr(estimator, "refiner", Refines(world, estimator.settings.refinement))
+    prepared, first = estimator.pipeline.prepare(torch.rand(1, 3, 128, 128)), torch.zeros(1, dtype=torch.long)
+    found = estimator.poses(prepared, torch.tensor([[70.0, 40.0, 100.0, 70.0]]), first, first, world.K)
+    turn = torch.tensor([[0.8, 0.0, 0.6], [0.0, 1.0, 0.0], [-0.6, 0.0, 0.8]])  # takes z to (0.6, 0, 0.8)
+    torch.testing.assert_close(found.R, turn @ R_view, atol=1e-6, rtol=0)
+    assert torch.equal(found.t, place)
+    assert (float(found.agreement), float(found.contour)) == (0.75, 0.25)
 
 
 def test_wrong_inputs_are_refused_in_words(estimator: PoseEstimator, run: Run, tmp_path: Path) -> None:
