@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 import torch
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 # the networks here are too small for two threads, and one is immune to whatever else the machine does
 torch.set_num_threads(1)
+# nor does a test fail because the machine is busy
+hypothesis.settings.register_profile("codepose", deadline=None)
+hypothesis.settings.load_profile("codepose")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

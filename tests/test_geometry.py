@@ -19,7 +19,7 @@ from codepose.synthesis.shapes import hammer
 DOUBLE = torch.float64
 Z = torch.tensor([0.0, 0.0, 1.0], dtype=DOUBLE)
 seeds = st.integers(0, 2**31)
-light = settings(max_examples=40, deadline=None)
+light = settings(max_examples=40)
 
 
 def generator(seed: int) -> torch.Generator:

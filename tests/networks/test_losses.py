@@ -42,7 +42,7 @@ def slow_angle(z: torch.Tensor, R: torch.Tensor, objects: torch.Tensor, pairing:
 
 
 @given(st.integers(1, 5), st.integers(1, 6))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_mse_is_the_mean_of_the_largest_errors(count: int, k: int) -> None:
     generator = torch.Generator().manual_seed(count * 7 + k)
     a, b = torch.rand(2, count, 3, 4, 5, generator=generator, dtype=torch.float64)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from codepose.synthesis.draws import Draws
 
-light = settings(max_examples=60, deadline=None)
+light = settings(max_examples=60)
 WORD = 2**64
 
 
