@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import fields
 from functools import cache
@@ -453,6 +454,16 @@ def test_damaged_photos_are_left_out(photos: Path) -> None:
         path.write_bytes(b"")
     with pytest.warns(UserWarning, match="left out"), pytest.raises(ConfigError, match=r"none of the \d+ photos"):
         bank(photos, "train")
+
+
+def test_names_that_are_no_text_are_names(photos: Path) -> None:
+    """As an old camera writes them; a photo keeps its split, whatever its name."""
+    before = bank(photos, "train")
+    for path in sorted(photos.rglob("*.png")):
+        os.rename(path, os.path.join(os.fsencode(path.parent), b"caf\xe9" + os.fsencode(path.name)))
+    together = [bank(photos, split) for split in ("train", "val", "test")]
+    assert sorted(k for mine in together for k in mine) == list(range(60))
+    assert len(before) > 35
 
 
 def test_photos_reach_the_images(photos: Path) -> None:

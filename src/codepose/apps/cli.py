@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
+import warnings
 
 COMMANDS = {
     "demo": "train the quick preset on the built-in hammer and report: the whole paper, small, in 25 minutes",
@@ -57,6 +59,25 @@ def _run(command: str, rest: list[str]) -> int:
     # waiting threads must not spin where two cores are shared; read when torch is imported
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("PYDANTIC_ERRORS_INCLUDE_URL", "0")  # tyro shows its messages as they are
+    _speak_plainly()
     from codepose.apps import commands
 
     return commands.run(command, rest, COMMANDS[command])
+
+
+def _speak_plainly() -> None:
+    """Lets any file name be printed, and shows our own warnings as one line each."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    warnings.formatwarning = _in_one_line
+
+
+_as_usual = warnings.formatwarning
+
+
+def _in_one_line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    own = category is UserWarning and filename.startswith(os.path.dirname(os.path.dirname(__file__)) + os.sep)
+    return f"codepose: {message}\n" if own else _as_usual(message, category, filename, lineno, line)
