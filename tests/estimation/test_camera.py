@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from codepose.estimation.calibration import CameraError
-from codepose.estimation.camera import Camera, FieldOfView, read_camera
+from codepose.estimation.camera import Camera, FieldOfView, read_camera, require_lens
 
 K = np.array([[500.0, 0, 320], [0, 510, 240], [0, 0, 1]])
 LENS = (-0.25, 0.08, 0.001, -0.002, 0.01)
@@ -269,6 +269,32 @@ def test_damaged_calibrations_are_told_in_words(tmp_path: Path, name: str, text:
     (tmp_path / name).write_text(text)
     with pytest.raises(CameraError, match=words):
         read_camera(str(tmp_path / name))
+
+
+def photo_K(fx: float, fy: float, cx: float, cy: float) -> np.ndarray:
+    return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
+
+
+@pytest.mark.parametrize(
+    ("K", "words"),
+    [
+        (photo_K(4, 4, 320, 240), "fx 4 on a photo of 640 x 480 pixels is a field of view of 179 degrees"),
+        (photo_K(500, 4, 320, 240), "fy 4 on a photo"),
+        (photo_K(1e6, 1e6, 320, 240), r"fx 1e\+06 on a photo of 640 x 480 pixels is a field of view of 0.0367 degrees"),
+        (photo_K(500, 500, 1e4, 240), "cx 10000 with fx 500 on a photo of 640 x 480 pixels: its edge would be seen 87"),
+        (photo_K(500, 500, 320, -1e4), "cy -10000 with fy 500"),
+    ],
+)
+def test_cameras_that_no_photo_can_be_of(K: np.ndarray, words: str) -> None:
+    with pytest.raises(CameraError, match=words):
+        require_lens(K, 640, 480)
+
+
+def test_cameras_that_photos_may_be_of() -> None:
+    require_lens(photo_K(90, 90, 320, 240), 640, 480)  # 148 degrees
+    require_lens(photo_K(7e5, 7e5, 320, 240), 640, 480)
+    require_lens(photo_K(500, 500, -1000, 2000), 640, 480)  # a corner cut out of a larger photo
+    require_lens(photo_K(500, 500, 320, 0), 640, 1)
 
 
 def test_scaling_moves_points_as_resizing_an_image_does() -> None:

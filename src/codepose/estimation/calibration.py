@@ -1,28 +1,15 @@
-"""Calibration files as people have them: JSON, OpenCV's and ROS's YAML, COLMAP's text."""
+"""What a calibration file says: its matrix, size and lens under the names that BOP, OpenCV, ROS and others use."""
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Hashable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from codepose.config_data import ConfigError
 
-_COLMAP = {
-    "SIMPLE_PINHOLE": ("f", "cx", "cy"),
-    "PINHOLE": ("fx", "fy", "cx", "cy"),
-    "SIMPLE_RADIAL": ("f", "cx", "cy", "k1"),
-    "RADIAL": ("f", "cx", "cy", "k1", "k2"),
-    "OPENCV": ("fx", "fy", "cx", "cy", "k1", "k2", "p1", "p2"),
-    "FULL_OPENCV": ("fx", "fy", "cx", "cy", "k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6"),
-}
-"""The parameters of COLMAP's models, in its order."""
 _LENS = ("k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6")
 _COEFFICIENTS = (
     *("distortioncoefficients", "distortioncoeffs", "distortioncoeff", "distortion"),
@@ -30,16 +17,25 @@ _COEFFICIENTS = (
     *("coefficients", "coeffs", "coefs", "distortionparameters", "distortionparams", "lensdistortion"),
 )
 """Names under which their list is found."""
+_MATRIX = ("cameramatrix", "k", "camk", "intrinsics", "intrinsicmatrix")
+_GROUPS = ("intrinsics", "intrinsic", "intrinsicparameters", "projectionparameters", *_COEFFICIENTS)
+"""Names of mappings whose entries might as well stand beside them."""
+_PRINCIPAL = {"ppx": "cx", "ppy": "cy"}
+"""RealSense's names, and the others'."""
 _POLYNOMIAL = ("plumbbob", "rationalpolynomial", "radtan", "brownconrady", "opencv", "fullopencv", "brown")
 """Names of OpenCV's own lens model, as letters; RealSense's is distortion.brown_conrady."""
 _NO_LENS = ("", "none", "pinhole", "perspective", "simplepinhole", "rectified")
 _RADIAL = ("simpleradial", "radial")
 """COLMAP's, of which OpenCV's is an extension."""
-_NO_PINHOLE = {"fisheye", "equidistant", "kannala", "ftheta", "theta", "omni", "omnidirectional", "mei", "unified"}
-_NO_PINHOLE |= {"scaramuzza", "spherical", "equirectangular", "division"}
-_LENS_NAMES = re.compile(r"(lens|camera)?(dist(?!ance)|coef|radial|tangential)|k\d+$")
+_NO_PINHOLE = {"theta", "omni", "mei", "unified", "spherical", "division", "ds", "ucm", "eucm", "kb", "scaramuzza"}
+_NO_PINHOLE_LETTERS = ("fisheye", "equidistant", "kannala", "ftheta", "omnidirectional", "equirectangular", "sphere")
+"""Other models by words of their names, and by what their names hold."""
+_MODEL_NAMES = re.compile("(distortion|camera|lens|model|projection|intrinsics?|physical)*(model|type)")
+_LENS_NAMES = re.compile(r"(lens|camera)?(dist(?!ance)|coef|radial|tangential)|k\d+$|xi$|fthetapoly")
 """How names begin that speak of a lens."""
-_UNSUPPORTED = "is not supported: undistort the photos first, and give the K of the result"
+UNSUPPORTED = "is not supported: undistort the photos first, and give the K of the result"
+_MOST_PIXELS = 1_000_000
+"""No image has longer sides."""
 
 
 class CameraError(ConfigError):
@@ -54,136 +50,172 @@ class Calibration(NamedTuple):
         width: Of the calibration's images in pixels, or None.
         height: The same.
         distortion: OpenCV's coefficients in its order; empty = none.
+        uncut: Width and height before a region of interest was cut out of them; None = it was not.
     """
 
     K: NDArray[np.float64]
     width: int | None
     height: int | None
     distortion: tuple[float, ...]
+    uncut: tuple[int, int] | None = None
 
 
-def read_calibration(path: Path) -> Calibration:
-    """Reads a file with one of ``SUFFIXES``.
+def named_camera(values: Any) -> Calibration:
+    """Reads the names that BOP, OpenCV, ROS and others use, in any spelling: camera_matrix, cameraMatrix, K, k.
+
+    Args:
+        values: A mapping, or what else stood in the file.
 
     Raises:
-        CameraError: The file cannot be read, or is none of the formats.
+        CameraError: It describes no camera, or one of a model that is not supported.
     """
-    try:
-        content = path.read_text()
-    except OSError as error:
-        raise CameraError(f"it cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise CameraError("it cannot be read: it is not text") from None
-    return _READERS[path.suffix.lower()](content)
-
-
-def _json(content: str) -> Calibration:
-    try:
-        values = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise CameraError(f"it is not valid JSON: {error}") from None
-    return _named(values)
-
-
-class _Loader(yaml.SafeLoader):
-    """Reads OpenCV's matrices as mappings of rows, cols, dt and data."""
-
-
-def _opencv_matrix(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Hashable, Any]:
-    return loader.construct_mapping(node, deep=True)
-
-
-_Loader.add_constructor("tag:yaml.org,2002:opencv-matrix", _opencv_matrix)
-
-
-def _yaml(content: str) -> Calibration:
-    body = re.sub(r"\A\s*%YAML.*\n", "", content)  # OpenCV writes "%YAML:1.0", which YAML itself does not allow
-    try:
-        values = next(iter(yaml.load_all(body, _Loader)), None)  # `rostopic echo` ends messages with ---
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: dates that there are not
-        raise CameraError(f"it is not valid YAML: {' '.join(str(error).split())}") from None
-    return _named(values)
-
-
-def _named(values: Any) -> Calibration:
-    """Reads the names that BOP, OpenCV and ROS use, in any spelling: camera_matrix, cameraMatrix, K, k."""
-    if not isinstance(values, dict):
-        values = {}
-    named = {re.sub(r"[^a-z0-9]", "", str(key).lower()): value for key, value in values.items()}
+    named = _named(values)
     lens = _lens(named)
     _check_model(named, lens)
-    matrix = _first(named, "cameramatrix", "k", "camk", "intrinsics", "intrinsicmatrix")
+    matrix = _first(named, *_MATRIX)
     if matrix is not None:
-        numbers = _numbers(matrix, "K")
-        if len(numbers) != 9:
-            raise CameraError(f"K must hold 3 x 3 numbers, row after row, not {len(numbers)}")
-        K = np.array(numbers).reshape(3, 3)
+        K = _matrix(matrix)
     elif {"fx", "fy", "cx", "cy"} <= named.keys():
-        fx, fy, cx, cy = (_number(named[name], name) for name in ("fx", "fy", "cx", "cy"))
+        fx, fy, cx, cy = (number(named[name], name) for name in ("fx", "fy", "cx", "cy"))
         K = np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
     else:
-        raise CameraError("it must hold fx, fy, cx, cy, or a 3 x 3 matrix named K or camera_matrix")
+        raise CameraError(f"it must hold fx, fy, cx, cy, or a 3 x 3 matrix named K or camera_matrix{_deeper(values)}")
     width, height = _first(named, "imagewidth", "width"), _first(named, "imageheight", "height")
-    return Calibration(K, _side(width, "width") if width else None, _side(height, "height") if height else None, lens)
+    resolution = _first(named, "resolution", "imagesize")
+    if width is None and height is None and isinstance(resolution, list) and len(resolution) == 2:
+        width, height = resolution
+    sides = [checked_side(side, name) if side else None for side, name in ((width, "width"), (height, "height"))]
+    return _seen(named, Calibration(K, sides[0], sides[1], lens))
+
+
+def _named(values: Any) -> dict[str, Any]:
+    """A file's entries by their names as letters and digits, those of groups among them."""
+    if isinstance(values, dict) and len(values) == 1 and re.fullmatch(r"cam\d+", str(next(iter(values)))):
+        values = next(iter(values.values()))  # Kalibr's chain of one camera
+    named: dict[str, Any] = {}
+    for key, value in values.items() if isinstance(values, dict) else ():
+        name = _letters(key)
+        if name in _GROUPS and isinstance(value, dict) and "data" not in value:
+            named |= {_letters(inner): part for inner, part in value.items()}
+        else:
+            named[name] = value
+    return {_PRINCIPAL.get(name, name): value for name, value in named.items()}
+
+
+def _letters(key: Any) -> str:
+    """A name as letters and digits; ORB-SLAM's begin with "Camera.", those of its first camera with "Camera1."."""
+    return re.sub(r"^camera1?\.|[^a-z0-9]", "", str(key).lower())
+
+
+def _deeper(values: Any) -> str:
+    """Where cameras lie deeper in a file, for a message."""
+    found: list[str] = []
+    level = [("", values)]
+    for _ in range(5):
+        level = [
+            (f"{path}.{key}".lstrip("."), value)
+            for path, inside in level[:100]
+            for key, value in (inside.items() if isinstance(inside, dict) else enumerate(inside))
+            if isinstance(value, dict | list)
+        ]
+        found += [path for path, value in level if isinstance(value, dict) and _is_camera(value)]
+    if not found:
+        return ""
+    places = ", ".join(path[:60] for path in found[:3]) + (" ..." if len(found) > 3 else "")
+    return f"; what lies in {places} looks like one: give a file with that alone"
+
+
+def _is_camera(values: dict[Any, Any]) -> bool:
+    names = {_PRINCIPAL.get(_letters(key), _letters(key)) for key in values}
+    return {"fx", "fy", "cx", "cy"} <= names or any(name in names for name in _MATRIX)
+
+
+def _matrix(value: Any) -> NDArray[np.float64]:
+    """K from 3 x 3 numbers, row after row or, as Open3D and MATLAB write it, column after column; or Kalibr's four."""
+    given = numbers(value, "K")
+    if len(given) == 4:
+        return np.array([[given[0], 0.0, given[2]], [0.0, given[1], given[3]], [0.0, 0.0, 1.0]])
+    if len(given) != 9:
+        raise CameraError(f"K must hold 3 x 3 numbers, row after row, not {len(given)}")
+    K = np.array(given).reshape(3, 3)
+    by_columns = tuple(K[:, 2]) == (0.0, 0.0, 1.0) and tuple(K[2]) != (0.0, 0.0, 1.0)
+    return K.T.copy() if by_columns else K
+
+
+def _seen(named: dict[str, Any], whole: Calibration) -> Calibration:
+    """The camera of the images themselves: ROS's camera_info (REP 104) describes the sensor, of which they show a
+    region of interest, whose pixels are binned."""
+    region = named.get("roi") if isinstance(named.get("roi"), dict) else {}
+    part = {_letters(key): value for key, value in (region or {}).items()}
+    left, top, across, down = (_whole(part.get(name), name) for name in ("xoffset", "yoffset", "width", "height"))
+    bins = [max(1, _whole(named.get(name), name)) for name in ("binningx", "binningy")]
+    width, height, K = whole.width, whole.height, whole.K.copy()
+    if left or top or across or down:
+        if not (across and down):
+            raise CameraError("its roi has an offset but no width and height: write those of the photos into it")
+        if width and height and (left + across > width or top + down > height):
+            raise CameraError(f"its roi reaches beyond the {width} x {height} pixels of the whole image")
+        K[:2, 2] -= left, top
+        width, height = across, down
+    if width and height:
+        width, height = width // bins[0], height // bins[1]
+    K[:2] /= np.array(bins)[:, None]
+    K[:2, 2] += 0.5 / np.array(bins) - 0.5  # pixels scale around the image's corner, not around the first one's centre
+    if whole.width and whole.height and width and height and (width, height) != (whole.width, whole.height):
+        off, as_it_is = (
+            np.abs(whole.K[:2, 2] / np.maximum(size, 1) - 0.5).sum()
+            for size in ((whole.width, whole.height), (width, height))
+        )
+        if as_it_is < off:
+            raise CameraError(
+                f"its K is not that of {whole.width} x {whole.height} pixels, as ROS's REP 104 wants it beside roi and "
+                f"binning, but seems to be that of the photos: leave both out, and write the photos' width and height"
+            )
+    cut = bool(across and (across, down) != (whole.width, whole.height))
+    uncut = (whole.width, whole.height) if cut and whole.width and whole.height else None
+    return Calibration(K, width, height, whole.distortion, uncut)
+
+
+def _whole(value: Any, name: str) -> int:
+    """A number of pixels that may be 0 or missing."""
+    return checked_side(value, name) if value else 0
 
 
 def _check_model(named: dict[str, Any], lens: tuple[float, ...]) -> None:
     """Refuses lenses that OpenCV's polynomials do not describe; without coefficients any pinhole's is one."""
-    for key in ("distortionmodel", "cameramodel", "projectiontype", "lensmodel", "model"):
-        words = re.findall("[a-z]+", str(named.get(key) or "").lower())
+    for key, value in named.items():
+        if not _MODEL_NAMES.fullmatch(key) or not isinstance(value, str):
+            continue
+        words = re.findall("[a-z]+", value.lower())
         letters = "".join(words).removeprefix("distortion")
-        other = key == "distortionmodel" and letters not in (*_POLYNOMIAL, *_NO_LENS, *_RADIAL)
+        other = key.startswith("distortion") and letters not in (*_POLYNOMIAL, *_NO_LENS, *_RADIAL)
         inverse = {"inverse", "modified"} & set(words)
-        if _NO_PINHOLE & set(words) or (any(lens) and (other or inverse)):
-            raise CameraError(f"the lens model {named[key]!r} {_UNSUPPORTED}")
+        foreign = _NO_PINHOLE & set(words) or any(name in letters for name in _NO_PINHOLE_LETTERS)
+        if foreign or (any(lens) and (other or inverse)):
+            raise CameraError(f"the lens model {value[:60]!r} {UNSUPPORTED}")
     if named.get("fisheyemodel"):
-        raise CameraError(f"the lens model 'fisheye' {_UNSUPPORTED}")
+        raise CameraError(f"the lens model 'fisheye' {UNSUPPORTED}")
 
 
 def _lens(named: dict[str, Any]) -> tuple[float, ...]:
     """OpenCV's coefficients, from one list of any usual name or from k1, k2, p1 and so on; empty = none."""
     listed = _first(named, *_COEFFICIENTS)
     if listed is not None:
-        return tuple(_numbers(listed, "distortion"))
+        return tuple(numbers(listed, "distortion"))
     for name in sorted(named.keys() - set(_LENS)):
-        if _LENS_NAMES.match(name) and _says_something(named[name]):
+        if _LENS_NAMES.match(name) and not _MODEL_NAMES.fullmatch(name) and _says_something(named[name]):
             raise CameraError(f"the lens is described by {name!r}, which is unknown: name it distortion_coefficients")
     if not any(named.get(name) for name in _LENS):
         return ()
-    return tuple(_number(named.get(name) or 0.0, name) for name in _LENS)
+    return tuple(number(named.get(name) or 0.0, name) for name in _LENS)
 
 
-def _says_something(value: Any) -> bool:
+def _says_something(value: Any, deep: int = 3) -> bool:
     """Whether a value holds a number other than 0."""
     if isinstance(value, dict | list):
-        return any(_says_something(item) for item in (value.values() if isinstance(value, dict) else value))
+        inside = value.values() if isinstance(value, dict) else value
+        return deep == 0 or any(_says_something(item, deep - 1) for item in inside)
     return isinstance(value, int | float) and not isinstance(value, bool) and value != 0
-
-
-def _colmap(content: str) -> Calibration:
-    """COLMAP puts the first pixel's centre at (0.5, 0.5): its principal point is 0.5 larger than OpenCV's."""
-    lines = [line.split() for line in content.splitlines() if line.strip() and not line.lstrip().startswith("#")]
-    if len(lines) != 1:
-        raise CameraError(f"it must hold one camera, not {len(lines)}: keep the line of the photo's camera in a copy")
-    if len(lines[0]) < 4:
-        raise CameraError("it must hold a line CAMERA_ID MODEL WIDTH HEIGHT PARAMS...")
-    _, model, width, height, *parameters = lines[0]
-    if model not in _COLMAP:
-        raise CameraError(f"the lens model {model!r} {_UNSUPPORTED}; supported are {', '.join(_COLMAP)}")
-    names = _COLMAP[model]
-    if len(parameters) != len(names):
-        raise CameraError(f"{model} has {len(names)} parameters ({', '.join(names)}), not {len(parameters)}")
-    given = dict(zip(names, _numbers(parameters, model), strict=True))
-    fx = given.get("f", given.get("fx", 0.0))
-    fy = given.get("f", given.get("fy", 0.0))
-    K = np.array([[fx, 0.0, given["cx"] - 0.5], [0.0, fy, given["cy"] - 0.5], [0.0, 0.0, 1.0]])
-    lens = tuple(given.get(name, 0.0) for name in _LENS)
-    return Calibration(K, _side(width, "WIDTH"), _side(height, "HEIGHT"), lens)
-
-
-_READERS: dict[str, Callable[[str], Calibration]] = {".json": _json, ".yaml": _yaml, ".yml": _yaml, ".txt": _colmap}
-SUFFIXES = tuple(_READERS)
-"""Of the files that ``read_calibration`` reads."""
 
 
 def _first(values: dict[str, Any], *names: str) -> Any:
@@ -191,28 +223,49 @@ def _first(values: dict[str, Any], *names: str) -> Any:
     return next((values[name] for name in names if values.get(name) is not None), None)
 
 
-def _side(value: Any, name: str) -> int:
-    """A number of pixels."""
-    number = _number(value, name)
-    if not (number > 0 and number.is_integer()):
-        raise CameraError(f"{name} must be a number of pixels, not {value!r}")
-    return int(number)
+def checked_side(value: Any, name: str) -> int:
+    """Returns a number of pixels.
+
+    Raises:
+        CameraError: It is none.
+    """
+    pixels = number(value, name)
+    if not (0 < pixels <= _MOST_PIXELS and pixels.is_integer()):
+        raise CameraError(f"{name} must be a number of pixels, not {_shown(value)}")
+    return int(pixels)
 
 
-def _number(value: Any, name: str) -> float:
+def number(value: Any, name: str) -> float:
+    """Returns a value as a number.
+
+    Raises:
+        CameraError: It is none.
+    """
     try:
         if isinstance(value, bool):
             raise TypeError
         return float(value)
-    except (TypeError, ValueError):
-        raise CameraError(f"{name} must be a number, not {value!r}") from None
+    except (TypeError, ValueError, OverflowError):
+        raise CameraError(f"{name} must be a number, not {_shown(value)}") from None
 
 
-def _numbers(value: Any, name: str) -> list[float]:
-    """Flattens a list, a list of rows, or a mapping that keeps them under "data"."""
+def numbers(value: Any, name: str) -> list[float]:
+    """Flattens a list, a list of rows, or a mapping that keeps them under "data".
+
+    Raises:
+        CameraError: There are others among them.
+    """
     if isinstance(value, dict):
         value = value.get("data")
     if not isinstance(value, list):
-        raise CameraError(f"{name} must be a list of numbers, not {value!r}")
+        raise CameraError(f"{name} must be a list of numbers, not {_shown(value)}")
     rows = [row if isinstance(row, list) else [row] for row in value]
-    return [_number(item, name) for row in rows for item in row]
+    return [number(item, name) for row in rows for item in row]
+
+
+def _shown(value: Any) -> str:
+    """A value for a message, shortened."""
+    if isinstance(value, int) and abs(value) >= 10**40:
+        return "one of more than forty digits"
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

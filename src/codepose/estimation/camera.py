@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,15 +15,24 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from codepose.estimation.calibration import SUFFIXES, CameraError, read_calibration
+from codepose.estimation.calibration import CameraError
+from codepose.estimation.calibration_files import SUFFIXES, read_calibration
 
 WIDEST_DEG = 150.0
 """Widest field of view of a photo without lens distortion; more is a focal length in mm, or a fisheye's photo."""
+NARROWEST_DEG = 0.05
+"""No lens on a robot is longer: a camera a metre away would see a millimetre."""
+_STEEPEST_DEG = 80.0
+"""Largest angle between the optical axis and what a photo's edge sees."""
+_MOST = 1e7
+"""No intrinsics of a photo have larger numbers, in pixels."""
+_ROWS = 256
+"""Rows of a photo whose distortion is computed at once: it takes ten times the memory of its result."""
 _LENGTHS = (4, 5, 8, 12, 14)
 """How many distortion coefficients OpenCV's models have."""
 _WAYS = (
     "type --K fx,fy,cx,cy in pixels, --K fov=60 (the horizontal field of view in degrees, a rough guess), or a "
-    "calibration file: camera.json, camera.yaml (OpenCV, ROS) or cameras.txt (COLMAP)"
+    "calibration file: camera.json, camera.yaml (OpenCV, ROS, Kalibr) or cameras.txt (COLMAP)"
 )
 
 
@@ -35,6 +45,10 @@ def checked_intrinsics(K: ArrayLike) -> NDArray[np.float64]:
     matrix = np.asarray(K, dtype=np.float64)
     if matrix.shape != (3, 3) or not np.isfinite(matrix).all() or matrix[0, 0] <= 0 or matrix[1, 1] <= 0:
         raise CameraError("K must be a 3 x 3 matrix [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] with fx, fy > 0 pixels")
+    if np.abs(matrix).max() > _MOST:
+        raise CameraError(
+            f"K holds {np.abs(matrix).max():.3g}: no camera has more than {_MOST:g} pixels of focal length"
+        )
     if np.abs(matrix[2] - (0, 0, 1)).max() > 1e-6 or np.abs(matrix[[0, 1], [1, 0]]).max() > 1e-6 * matrix[0, 0]:
         raise CameraError("K must have no skew and a last row of 0 0 1: give the intrinsics, not a projection")
     clean: NDArray[np.float64] = matrix * [[1, 0, 1], [0, 1, 1], [0, 0, 0]] + [[0, 0, 0], [0, 0, 0], [0, 0, 1]]
@@ -51,6 +65,7 @@ class Camera:
         width: Of the images it holds for, in pixels; None = whatever they are.
         height: The same; both or neither.
         distortion: k1, k2, p1, p2[, k3[, k4, k5, k6[, s1 ... s4[, tx, ty]]]]; empty = none.
+        uncut: Width and height of the sensor, of which the images show a region; None = they show it all.
 
     Raises:
         CameraError: K is no intrinsic matrix, or there are as many coefficients as no model of OpenCV has.
@@ -60,6 +75,7 @@ class Camera:
     width: int | None = None
     height: int | None = None
     distortion: tuple[float, ...] = ()
+    uncut: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         lens = tuple(np.asarray(self.distortion, dtype=np.float64).ravel().tolist())  # OpenCV gives (1, 5)
@@ -86,6 +102,11 @@ class Camera:
             return replace(self, width=width, height=height)
         if (self.width, self.height) == (width, height):
             return self
+        if self.uncut == (width, height):
+            raise CameraError(
+                f"the calibration's region of interest has {self.width} x {self.height} pixels, the photo {width} x "
+                f"{height} as the whole sensor has: leave roi out of the calibration"
+            )
         if not _same_shape(self.width, self.height, width, height):
             raise CameraError(_misfit(self.width, self.height, width, height))
         scale = np.array([width / self.width, height / self.height])
@@ -146,12 +167,13 @@ class Camera:
         """Where each undistorted pixel lies in the photo, (1, H, W, 2), -1 and 1 at the outermost pixels' centres."""
         assert self.width is not None
         assert self.height is not None
-        row, column = torch.arange(self.height), torch.arange(self.width)
-        points = torch.cartesian_prod(row, column).flip(1).float()  # (H * W, 2), x first
         K, lens = torch.from_numpy(self.K).float(), torch.tensor(self.distortion)
         size = torch.tensor([self.width - 1, self.height - 1]).clamp_min(1)
-        seen = distort_points(points, K, lens) / size * 2.0 - 1.0
-        grid: Tensor = seen.reshape(1, self.height, self.width, 2)
+        grid = torch.empty(1, self.height, self.width, 2)
+        for rows in torch.arange(self.height).split(_ROWS):
+            points = torch.cartesian_prod(rows, torch.arange(self.width)).flip(1).float()  # (rows * W, 2), x first
+            seen = distort_points(points, K, lens) / size * 2.0 - 1.0
+            grid[0, rows] = seen.reshape(len(rows), self.width, 2)
         return grid
 
 
@@ -163,14 +185,23 @@ def require_lens(K: ArrayLike, width: int, height: int) -> None:
         width, height: Of the photo.
 
     Raises:
-        CameraError: Its field of view is wider than ``WIDEST_DEG``.
+        CameraError: Its field of view is wider than ``WIDEST_DEG`` or narrower than ``NARROWEST_DEG``, or its axis lies
+            too far outside the photo.
     """
-    for name, focal, side in zip(("fx", "fy"), np.asarray(K).diagonal(), (width, height), strict=False):
+    matrix = np.asarray(K)
+    for axis, name, focal, side in zip((0, 1), ("fx", "fy"), matrix.diagonal(), (width, height), strict=False):
         angle = math.degrees(2.0 * math.atan2(side / 2.0, focal))
-        if angle > WIDEST_DEG:
+        if angle > WIDEST_DEG or (angle < NARROWEST_DEG and side == max(width, height)):
             raise CameraError(
-                f"{name} {focal:g} on a photo of {width} x {height} pixels is a field of view of {angle:.0f} degrees; "
+                f"{name} {focal:g} on a photo of {width} x {height} pixels is a field of view of {angle:.3g} degrees; "
                 "fx and fy are in pixels of this photo, not in mm: multiply mm by the photo's width over the sensor's"
+            )
+        middle = float(matrix[axis, 2])
+        steepest = max(math.degrees(math.atan2(abs(edge - middle), focal)) for edge in (-0.5, side - 0.5))
+        if steepest > _STEEPEST_DEG:
+            raise CameraError(
+                f"c{'xy'[axis]} {middle:g} with {name} {focal:g} on a photo of {width} x {height} pixels: its edge "
+                f"would be seen {steepest:.1f} degrees off the optical axis; give the K of this photo, in its pixels"
             )
 
 
@@ -205,8 +236,9 @@ def read_camera(text: str) -> Camera | FieldOfView:
 
     Args:
         text: "fx,fy,cx,cy" in pixels (OpenCV's convention), "fov=60" (horizontal, degrees), or a file: JSON (BOP's
-            camera.json, or {"K": ..., "distortion": [...], "width": ..., "height": ...}), OpenCV's FileStorage YAML,
-            ROS's camera_info YAML, COLMAP's cameras.txt.
+            camera.json, Open3D's, RealSense's, or {"K": ..., "distortion": [...], "width": ..., "height": ...}),
+            OpenCV's FileStorage as YAML or XML, ROS's camera_info YAML, Kalibr's chain of one pinhole camera, COLMAP's
+            cameras.txt or cameras.bin, the numbers of K as text.
 
     Raises:
         CameraError: It is none of these, or its lens model is not supported; the text says what to type.
@@ -214,7 +246,7 @@ def read_camera(text: str) -> Camera | FieldOfView:
     text = text.strip()
     if not text:
         raise CameraError(f"give the photo's camera: {_WAYS}")
-    if Path(text).suffix.lower() in SUFFIXES:
+    if Path(text).suffix.lower() in SUFFIXES or os.path.isfile(text):
         try:
             return Camera(*read_calibration(Path(text)))
         except CameraError as error:
@@ -226,7 +258,7 @@ def read_camera(text: str) -> Camera | FieldOfView:
     except CameraError:
         raise
     except ValueError:
-        raise CameraError(f"--K {text} is not four numbers fx,fy,cx,cy with commas: {_WAYS}") from None
+        raise CameraError(f"--K {text[:60]} is not four numbers fx,fy,cx,cy with commas: {_WAYS}") from None
     return Camera(np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]]))
 
 

@@ -52,12 +52,12 @@ def _array(path: Path) -> NDArray[Any]:
     """An NPY file's array, whose size is looked at before memory is taken."""
     try:
         values = np.load(path, mmap_mode="r", allow_pickle=False)
-        if not isinstance(values, np.ndarray):
-            raise ValueError("it is an archive (NPZ); save one array as NPY")
-        if values.size > MOST_PIXELS:
-            raise ValueError(f"it has the shape {values.shape}, far too large")
-        return np.array(values)
+        if isinstance(values, np.ndarray) and values.size <= MOST_PIXELS:
+            return np.array(values)
     except (FileNotFoundError, PermissionError, IsADirectoryError):
         raise
     except Exception as error:  # on damaged files NumPy raises whatever it runs into
-        raise OSError(f"it cannot be read as a depth image: {error or type(error).__name__}") from error
+        raise OSError("it cannot be read as a depth image: it is damaged, cut off or no array of numbers") from error
+    if isinstance(values, np.ndarray):
+        raise OSError(f"it cannot be read as a depth image: it has the shape {values.shape}, far too large")
+    raise OSError("it cannot be read as a depth image: it is an archive (NPZ); save one array as NPY")

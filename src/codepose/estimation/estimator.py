@@ -159,7 +159,7 @@ class PoseEstimator:
         if min_score is not None and not 0.0 <= min_score <= 1.0:
             raise ValueError(f"min_score must lie in [0, 1], not be {min_score}")
         measured = None if depth is None else _checked_depth(depth, image.shape[:2])
-        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255.0
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float().div_(255.0)
         threshold = self.settings.detection.score if min_score is None else min_score
         found = self._looked(pixels.to(self.device), K.to(self.device), tiles, threshold)
         if measured is not None:

@@ -129,7 +129,7 @@ def open_picture(
     except Image.DecompressionBombError:
         raise OSError(f"it has far too many pixels: {_REDUCE}") from None
     except Exception as error:  # on damaged files Pillow's decoders raise whatever they run into
-        raise OSError(f"it cannot be read as a {what}: {error or type(error).__name__}") from error
+        raise OSError(f"it cannot be read as a {what}: it is damaged, cut off or of a rare kind") from error
     for word in words:
         warnings.warn(f"{path}: {word}", stacklevel=1)
 
