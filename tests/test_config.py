@@ -15,7 +15,15 @@ from codepose import config
 from codepose.apps.options import starting_settings, with_meshes
 from codepose.config import OptimizerSettings, Phase, Settings
 from codepose.config_data import ConfigError
-from codepose.config_files import PRESETS, load_preset, load_settings, override, to_yaml
+from codepose.config_files import (
+    PRESETS,
+    load_preset,
+    load_run_settings,
+    load_settings,
+    override,
+    save_run_settings,
+    to_yaml,
+)
 
 FOUND = sorted(p.name[:-5] for p in resources.files("codepose").joinpath("presets").iterdir() if p.name[-5:] == ".yaml")
 SHIPPED = {"quick", "robust", "cpu", "smoke", "paper-128-t1", "paper-128-t2", "paper-4096-t1", "paper-4096-t2"}
@@ -217,7 +225,7 @@ def test_unknown_key_is_named(text: str, key: str, tmp_path: Path) -> None:
     path = write(tmp_path / "typo.yaml", text)
     with pytest.raises(ConfigError) as caught:
         load_settings(path)
-    assert f"  {key}: " in str(caught.value)
+    assert f" {key}: " in str(caught.value)
     assert str(path) in str(caught.value)
 
 
@@ -253,13 +261,26 @@ def test_bad_value_is_named(text: str, key: str, tmp_path: Path) -> None:
 def test_every_problem_of_a_file_is_listed_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load_settings(write(tmp_path / "bad.yaml", "step1: {batch: 0, bacth: 2}\nsead: 1\n"))
-    assert all(f"  {key}: " in str(caught.value) for key in ("step1.batch", "step1.bacth", "sead"))
+    assert all(f" {key}: " in str(caught.value) for key in ("step1.batch", "step1.bacth", "sead"))
 
 
-@pytest.mark.parametrize(("text", "words"), [("a: [1", "not valid YAML"), ("- 1\n- 2\n", "mapping")])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("a: 1\nb: [1", r"other.yaml, line 2: no YAML: expected"), ("a: \0", "not valid YAML"), ("- 1\n- 2\n", "mapping")],
+)
 def test_other_files_are_refused_in_words(text: str, words: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=words):
         load_settings(write(tmp_path / "other.yaml", text))
+
+
+def test_what_is_wrong_is_told_in_one_line(tmp_path: Path) -> None:
+    path = write(tmp_path / "bad.yaml", "step1: {bacth: 2, batch: many}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_settings(path)
+    assert str(caught.value) == (
+        f"{path} cannot be used: step1.batch: must be a valid integer, unable to parse string as an integer; "
+        "step1.bacth: there is no such setting"
+    )
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:
@@ -299,7 +320,7 @@ def test_override_names_a_key_that_does_not_exist(key: str) -> None:
 def test_override_names_the_key_of_a_bad_value(key: str, value: Any) -> None:
     with pytest.raises(ConfigError) as caught:
         override(Settings(), {key: value})
-    assert f"  {key}: " in str(caught.value)
+    assert f" {key}: " in str(caught.value)
 
 
 # frozen
@@ -388,3 +409,31 @@ def test_views_lie_on_the_encoders_grid(size: int, canvas: int) -> None:
     settings = override(Settings(), {"data.camera.image_size": size, "data.camera.box_side": [80, 120]})
     assert settings.view_canvas == canvas
     assert (settings.view_canvas - settings.network.crop) / 2 % 16 == 0
+
+
+# a run's own
+
+
+def test_a_runs_settings_are_read_whole_or_not_at_all(tmp_path: Path) -> None:
+    """With its checksum, and, cut off, also without one: nothing takes the place of what was lost."""
+    settings = override(load_preset("quick"), {"seed": 12})
+    path = tmp_path / "config.yaml"
+    save_run_settings(path, settings)
+    assert load_run_settings(path) == load_settings(path) == settings
+    marked, first = path.read_bytes(), path.read_text().index("\n") + 1
+    for whole, step in ((marked, 61), (marked[first:], 61)):
+        for offset in [*range(0, len(whole) - 12, step), *range(len(whole) - 12, len(whole))]:
+            path.write_bytes(whole[:offset])
+            with pytest.raises(ConfigError, match=r"config.yaml") as caught:
+                load_run_settings(path)
+            assert "\n" not in str(caught.value)
+    path.write_bytes(marked[first:])
+    assert load_run_settings(path) == settings, "a run of before"
+    path.write_bytes(marked.replace(b"seed: 12", b"seed: 13"))
+    with pytest.raises(ConfigError, match=r"config.yaml is damaged.*or, if you changed it, delete its first line"):
+        load_run_settings(path)
+    path.write_bytes(path.read_bytes()[first:])
+    assert load_run_settings(path).seed == 13
+    path.unlink()
+    with pytest.raises(ConfigError, match=r"config.yaml cannot be read: No such file"):
+        load_run_settings(path)

@@ -13,7 +13,7 @@ import pytest
 import codepose
 
 ROOT = Path(__file__).parents[1] / "src" / "codepose"
-LAYERS = ("config_data", "config", "config_files", "geometry", "synthesis", "networks")
+LAYERS = ("storage", "config_data", "config", "config_files", "geometry", "synthesis", "networks")
 LAYERS += ("training", "estimation", "evaluation", "apps")
 
 

@@ -13,13 +13,20 @@ import torch
 from codepose.config import Settings
 from codepose.config_files import override
 from codepose.estimation import nearest_codes
-from codepose.estimation.codebook import Codebook, CodebookError, build_codebook, fingerprint
+from codepose.estimation.codebook import (
+    Codebook,
+    CodebookError,
+    DamagedCodebookError,
+    build_codebook,
+    fingerprint,
+)
 from codepose.estimation.nearest_codes import RoundedCodes, nearest_in_chunks
 from codepose.estimation.pipelines import JointPipeline, Pipeline, TwoStagePipeline, crop_squares
 from codepose.geometry import geodesic_angle
 from codepose.networks.build import build_extended, build_joint
 from codepose.synthesis.lookalikes import thumbnails
 from codepose.synthesis.world import World
+from codepose.training.checkpoint import save_state
 
 
 @pytest.fixture(scope="module", params=["joint", "two-stage"])
@@ -225,3 +232,24 @@ def test_older_instructions_are_not_trusted_with_bytes(monkeypatch: pytest.Monke
     assert nearest_codes.multiplies_bytes()
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     assert not nearest_codes.multiplies_bytes()
+
+
+def test_a_damaged_codebook_is_told_from_a_stale_one(tmp_path: Path) -> None:
+    book, path = random_book(5, 16), tmp_path / "book"
+    book.save(path)
+    assert torch.equal(Codebook.load(path, "f").codes, book.codes)
+    with pytest.raises(CodebookError, match="made by other weights") as stale:
+        Codebook.load(path, "g")
+    assert not isinstance(stale.value, DamagedCodebookError)
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(DamagedCodebookError, match="is damaged"):
+        Codebook.load(path, "f")
+    state = {name: getattr(book, name) for name in book.__dataclass_fields__}
+    wrong = {"codes": book.codes[:3], "rotations": book.rotations[:, :2], "K": 3, "hull": book.hull[:, :2]}
+    for name, value in wrong.items():
+        save_state(path, state | {name: value})
+        with pytest.raises(DamagedCodebookError, match="is no codebook"):
+            Codebook.load(path, "f")
+    save_state(path, [1])
+    with pytest.raises(DamagedCodebookError, match="is no codebook"):
+        Codebook.load(path, "f")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from codepose.estimation.confidence import Confidence, evidence
+from codepose.storage.checksums import MARK, DamagedError
 
 COUNT = 4000
 
@@ -83,3 +85,21 @@ def test_it_survives_a_file_and_belongs_to_one_network(tmp_path: Path) -> None:
     assert Confidence.load(tmp_path / "none.json", "mark") is None
     (tmp_path / "c.json").write_text('{"mean": [1]}')
     assert Confidence.load(tmp_path / "c.json", "mark") is None
+
+
+def test_a_damaged_file_is_named_and_not_passed_over(tmp_path: Path) -> None:
+    x, right, _ = samples(60)
+    path = tmp_path / "joint.json"
+    Confidence.fit(x, right, "mark").save(path)
+    whole = path.read_bytes()
+    for offset in range(0, len(whole), 7):
+        for content in (whole[:offset], whole[:offset] + bytes([whole[offset] ^ 128]) + whole[offset + 1 :]):
+            path.write_bytes(content)
+            with pytest.raises(DamagedError, match=rf"{path} .*: delete it, and `codepose calibrate` makes it again$"):
+                Confidence.load(path, "mark")
+    old = json.loads(whole)
+    del old[MARK]
+    path.write_text(json.dumps(old))
+    assert Confidence.load(path, "mark") is not None, "one of before has no checksum"
+    path.write_text(json.dumps(old | {"bias": float("nan")}))
+    assert Confidence.load(path, "mark") is None

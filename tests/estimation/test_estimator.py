@@ -22,6 +22,7 @@ from codepose.estimation.windows import letterbox
 from codepose.networks.build import build_joint
 from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
+from codepose.training.checkpoint import load_state
 from codepose.training.run import Run, RunError
 
 
@@ -129,6 +130,16 @@ def test_a_refined_pose_is_given_out_in_the_cameras_frame(
     torch.testing.assert_close(found.R, turn @ R_view, atol=1e-6, rtol=0)
     assert torch.equal(found.t, place)
     assert (float(found.agreement), float(found.contour)) == (0.75, 0.25)
+
+
+def test_a_damaged_codebook_is_built_anew_with_a_word(run: Run) -> None:
+    path = run.path / "codebooks" / "joint-1.safetensors"
+    PoseEstimator.load(run, device="cpu")
+    whole, codes = path.read_bytes(), load_state(path)["codes"]
+    path.write_bytes(whole[:-1] + b"x")
+    with pytest.warns(UserWarning, match=r"joint-1.safetensors is damaged.*; it is built anew"):
+        PoseEstimator.load(run, device="cpu")
+    assert torch.equal(load_state(path)["codes"], codes)
 
 
 def test_wrong_inputs_are_refused_in_words(estimator: PoseEstimator, run: Run, tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def test_an_axis_gets_unit_length_and_the_identity_is_left_out() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "cannot be read"),
+        ("{", "no JSON"),
         ("[]", "not a list"),
         ('{"2": {}}', 'no entry "1"'),
         ('{"symetries": []}', "neither numbered entries"),
@@ -133,11 +133,12 @@ def test_an_axis_gets_unit_length_and_the_identity_is_left_out() -> None:
         ('{"1": {"symmetries_continuous": [{"axis": [0, 0, 0], "offset": [0, 0, 0]}]}}', "an axis and an offset"),
         ('{"1": {"symmetries_continuous": [{"axis": [0, 0, 1]}]}}', "offset"),
         ('{"1": []}', "object 1"),
+        ("\xff\xd8\xff\xe0", "no text in UTF-8"),
     ],
 )
 def test_what_is_no_symmetry_is_refused(content: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "infos.json"
-    path.write_text(content)
+    path.write_text(content, encoding="latin-1")
     with pytest.raises(ConfigError, match=message) as caught:
         read_symmetries(path, 1)
     assert str(path) in str(caught.value)

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from codepose.storage.checksums import MARK
+from codepose.storage.replace import StorageError
 from codepose.training.checkpoint import CheckpointError, load_state, save_state
 
 
@@ -62,3 +65,44 @@ def test_wrong_files_are_refused_in_words(tmp_path: Path) -> None:
     (tmp_path / "cut").write_bytes((tmp_path / "good").read_bytes()[:-100])
     with pytest.raises(CheckpointError, match="damaged"):
         load_state(tmp_path / "cut")
+
+
+def test_every_byte_is_checked(tmp_path: Path) -> None:
+    """One bit of the header, of the tree, of a tensor: refused, never read as something else."""
+    path = tmp_path / "s"
+    state = {"x": torch.arange(8.0), "step": 17}
+    save_state(path, state)
+    whole = path.read_bytes()
+    mark = whole.index(MARK.encode())
+    for offset in range(len(whole)):
+        path.write_bytes(whole[:offset] + bytes([whole[offset] ^ 1 << offset % 8]) + whole[offset + 1 :])
+        try:
+            back = load_state(path)
+        except CheckpointError:
+            continue
+        assert mark <= offset < mark + len(MARK) + 3 + 64, "it was the checksum itself"
+        assert torch.equal(back["x"], state["x"])
+        assert back["step"] == 17
+
+
+@pytest.mark.parametrize(
+    "tree",
+    ["{", "[1]", '{"dict": 3}', '{"tensor": "y"}', '{"what": 1}', '{"dict": [[1]]}', '{"dict": [[[], 1]]}', "1 2"],
+)
+def test_a_tree_that_makes_no_sense_is_refused(tree: str, tmp_path: Path) -> None:
+    """Of a codepose before checksums."""
+    save_file({"x": torch.ones(2)}, tmp_path / "s", metadata={"codepose": tree})
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_state(tmp_path / "s")
+
+
+def test_a_full_disk_is_told_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    save_state(tmp_path / "s", {"x": 1})
+    monkeypatch.setattr("codepose.training.checkpoint.save_file", full)
+    with pytest.raises(StorageError, match=r"/s cannot be written: No space left on device$"):
+        save_state(tmp_path / "s", {"x": 2})
+    assert load_state(tmp_path / "s") == {"x": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["s"]

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import trimesh
 
+from codepose.apps import workflow
 from codepose.apps.cli import main
 from codepose.apps.options import Train, with_meshes
+from codepose.apps.pack import pack
 from codepose.config import Settings
 from codepose.config_data import ConfigError
 from codepose.config_files import load_settings, to_yaml
 from codepose.networks.build import build_joint
+from codepose.storage.checksums import MARK
 from codepose.synthesis.mesh import MeshError
 from codepose.synthesis.world import World
+from codepose.training.checkpoint import save_state
 from codepose.training.run import Run, RunError
 
 BRACKET = Path(__file__).parents[1] / "data" / "bracket.ply"
@@ -134,5 +141,92 @@ def test_a_resumed_run_may_compute_in_another_way(make_settings, tmp_path: Path)
 def test_an_empty_config_is_no_run_with_default_settings(tiny_settings: Settings, tmp_path: Path) -> None:
     Run.create(tmp_path / "run", tiny_settings)
     (tmp_path / "run" / "config.yaml").write_text("")
-    with pytest.raises(RunError, match="is empty"):
+    with pytest.raises(ConfigError, match="is empty"):
         Run.open(tmp_path / "run")
+
+
+def damage(path: Path, offset: int = -10) -> None:
+    """Changes one bit."""
+    content = bytearray(path.read_bytes())
+    content[offset] ^= 1
+    path.write_bytes(content)
+
+
+def test_what_a_run_keeps_is_checked_and_named(declared: Settings, tmp_path: Path) -> None:
+    """Meshes, symmetries, weights, checkpoints: one bit, and the file is refused; moved and packed, too."""
+    run = Run.create(tmp_path / "run", declared)
+    network = build_joint(run.settings)
+    run.save_weights("step2", network)
+    run.save_checkpoint("step1", {"step": 1})
+    pack(run, tmp_path / "packed", methods=())
+    for folder, name in itertools.product(("run", "packed"), ("1.ply", "1.symmetries.json", "2.symmetries.json")):
+        path = tmp_path / folder / "meshes" / name
+        damage(path)
+        with pytest.raises(RunError, match=rf"{path} is damaged.*restore it from a copy, or delete it"):
+            Run.open(tmp_path / folder)
+        damage(path)
+    damage(run.path / "step2" / "weights.safetensors")
+    with pytest.raises(RunError, match=r"step2/weights.safetensors is damaged.*or delete it and train it again with `"):
+        run.load_weights("step2", network)
+    damage(run.path / "step1" / "checkpoint.safetensors", 60)
+    with pytest.raises(RunError, match=r"step1/checkpoint.safetensors is damaged.*or delete it: the stage then begins"):
+        run.load_checkpoint("step1")
+    assert run.load_checkpoint("step2") is None
+
+
+def test_weights_of_another_size_are_refused_in_one_line(tiny_settings: Settings, tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", tiny_settings)
+    for state in ({"a": torch.ones(1)}, [1], {"encoder": 3}):
+        save_state(run.stage("step2") / "weights.safetensors", state)
+        with pytest.raises(RunError, match=r"^\S*weights.safetensors does not fit its config.yaml: restore[^\n]*$"):
+            run.load_weights("step2", build_joint(tiny_settings))
+
+
+def test_a_run_of_before_has_no_checksums(tmp_path: Path, tiny_settings: Settings) -> None:
+    hammer = Run.open("hammer")
+    assert MARK.encode() not in (hammer.path / "step2" / "weights.safetensors").read_bytes()
+    hammer.load_weights("step2", build_joint(hammer.settings))
+
+
+def test_one_process_trains_a_run(tiny_settings: Settings, tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", tiny_settings)
+    words = rf"run is being trained by process {os.getpid()} on .*: let it finish or stop it, or choose another --out$"
+    with run.training():
+        with pytest.raises(RunError, match=words), run.training():
+            pass
+        with pytest.raises(RunError, match=words):
+            Run.create(run.path, tiny_settings, resume=True)
+        assert Run.open(run.path).settings == run.settings, "others may read it"
+    assert sorted(path.name for path in run.path.iterdir()) == ["config.yaml"]
+    assert Run.create(run.path, tiny_settings, resume=True).settings == run.settings
+
+
+def test_training_holds_the_lock(tiny_settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run.create(tmp_path / "run", tiny_settings)
+    seen = []
+    monkeypatch.setattr(workflow, "train_step1", lambda *_: seen.append((run.path / "train.lock").exists()))
+    monkeypatch.setattr(workflow, "train_step2", lambda *_: None)
+    workflow.train(run, ["joint"], device="cpu")
+    assert seen == [True]
+
+
+def test_what_killed_processes_left_goes_at_the_next_start(tiny_settings: Settings, tmp_path: Path) -> None:
+    """Also what was killed when nothing else had been written yet."""
+    for folder in (".", "step1", "codebooks"):
+        (tmp_path / "run" / folder / ".codepose-killed").mkdir(parents=True)
+    (tmp_path / "run" / "train.lock").write_text("process 1 on elsewhere\n")
+    (tmp_path / "run" / "step1" / ".codepose-killed" / "checkpoint.safetensors").write_text("x")
+    for folder in ("step1", "codebooks"):
+        shutil.move(tmp_path / "run" / folder, tmp_path / folder)
+    run = Run.create(tmp_path / "run", tiny_settings)
+    for folder in ("step1", "codebooks"):
+        shutil.move(tmp_path / folder, run.path / folder)
+    Run.create(run.path, tiny_settings, resume=True)
+    assert not [path for path in run.path.rglob("*") if "killed" in path.name]
+    assert not (run.path / "train.lock").exists()
+
+
+def test_metrics_that_are_damaged_are_passed_over(tiny_settings: Settings, tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", tiny_settings)
+    (run.stage("step1") / "metrics.jsonl").write_bytes(b'{"step": 1}\n\xff\xfe\n[1]\n{"stop": 2}\n3\n{"step": 2}\n{"st')
+    assert list(run.metrics("step1")) == [{"step": 1}, {"step": 2}]

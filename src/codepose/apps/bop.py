@@ -146,7 +146,7 @@ def evaluate_bop(
 
 def _write(results: BopResults, summary: dict[str, Any], folder: Path, file_name: str) -> None:
     from codepose.evaluation.bop_results import write_boxes, write_results
-    from codepose.training.run import write_atomically
+    from codepose.storage.replace import write_atomically
 
     folder.mkdir(exist_ok=True)
     (folder / "results.json").unlink(missing_ok=True)  # where it is, all the rest is there

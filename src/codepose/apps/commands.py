@@ -19,7 +19,7 @@ from rich.text import Text
 from codepose.apps import options as o
 from codepose.apps.options import require_usable, starting_settings, with_meshes
 from codepose.config_data import ConfigError
-from codepose.config_files import load_preset, override
+from codepose.config_files import load_preset, override, told
 
 if TYPE_CHECKING:
     from codepose.estimation.methods import Method
@@ -50,7 +50,7 @@ def run(command: str, arguments: list[str], description: str) -> int:
         if not isinstance(error, _user_errors()):
             raise
         if isinstance(error, ValidationError):  # settings that do not go together
-            error = ConfigError("; ".join(one["msg"].removeprefix("Value error, ") for one in error.errors()))
+            error = ConfigError(told(error))
         if _is_first():
             print(f"codepose {command}: {error}", file=sys.stderr)
         elif isinstance(error, OSError):  # all refuse wrong options alike, but a disk may be full on one machine alone
@@ -67,6 +67,7 @@ def _is_first() -> bool:
 
 def _user_errors() -> tuple[type[Exception], ...]:
     from codepose.evaluation.bop import BopError
+    from codepose.storage.checksums import DamagedError
     from codepose.synthesis.mesh import MeshError
     from codepose.training.checkpoint import CheckpointError
     from codepose.training.meter import NonFiniteLossError
@@ -76,6 +77,7 @@ def _user_errors() -> tuple[type[Exception], ...]:
         ConfigError,
         ValidationError,
         BopError,
+        DamagedError,
         MeshError,
         RunError,
         CheckpointError,

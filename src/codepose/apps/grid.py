@@ -14,6 +14,7 @@ from codepose.config import Phase, Settings
 from codepose.config_data import ConfigError
 from codepose.config_files import load_preset, override
 from codepose.estimation.methods import PAPER_METHODS, STAGES, Method
+from codepose.storage.replace import replacing
 from codepose.training.run import Run
 
 SCHEDULES = ("t1", "t2")
@@ -110,15 +111,13 @@ def share(stage: str, source: Run, target: Run) -> None:
         return
     folder = target.stage(stage)
     for name in ("metrics.jsonl", "weights.safetensors"):  # the weights last: they say that the stage is done
-        there, temporary = source.path / stage / name, folder / f".{name}.{os.getpid()}"
-        if not there.exists():
-            continue
-        _link(there, temporary)
-        os.replace(temporary, folder / name)
+        there = source.path / stage / name
+        if there.exists():
+            with replacing(folder / name) as new:
+                _link(there, new)
 
 
 def _link(source: Path, target: Path) -> None:
-    target.unlink(missing_ok=True)  # left behind by a process of this number that was killed
     try:
         os.link(source, target)
     except OSError:

@@ -12,7 +12,7 @@ import tyro
 
 from codepose.config import Settings
 from codepose.config_data import ConfigError, Unit
-from codepose.config_files import PRESETS, load_preset, load_settings
+from codepose.config_files import PRESETS, load_preset, load_run_settings, load_settings
 
 Method = Literal["joint", "extended", "original", "jitter"]
 Scale = Literal["smoke", "cpu", "paper"]
@@ -286,7 +286,7 @@ def starting_settings(arguments: list[str]) -> Settings:
     peek.add_argument("--out", type=Path)
     typed = peek.parse_known_args(arguments)[0]
     if typed.preset is None and typed.resume and typed.out and (typed.out / "config.yaml").is_file():
-        return load_settings(typed.out / "config.yaml")
+        return load_run_settings(typed.out / "config.yaml")
     name = typed.preset or "quick"
     if name not in PRESETS and (Path(name).suffix in (".yaml", ".yml") or Path(name).exists()):
         return located(load_settings(name, base=load_preset("quick")), Path(name).parent)

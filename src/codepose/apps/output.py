@@ -19,8 +19,8 @@ from codepose.apps.sources import Source, Video, import_cv2
 from codepose.config_data import ConfigError
 from codepose.estimation.camera import Camera
 from codepose.estimation.detection import Detection
+from codepose.storage.replace import replacing, write_atomically
 from codepose.training.ranks import everyones, rank
-from codepose.training.run import write_atomically
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,8 +106,9 @@ class Output:
                 self._film = Film(self.folder, name, prediction.source.rate)
             self._film.add(picture)
             return
-        write_atomically(self.folder / f"{name}.json", json.dumps(values, indent=2) + "\n")
-        Image.fromarray(picture).save(self.folder / f"{name}.overlay.png", compress_level=1)
+        write_atomically(self.folder / f"{name}.json", json.dumps(values, indent=2) + "\n", durable=False)
+        with replacing(self.folder / f"{name}.overlay.png", durable=False) as new:
+            Image.fromarray(picture).save(new, compress_level=1)
 
     def merge(self) -> None:
         """Puts the other ranks' lines behind the first one's; every rank calls it when it is done."""

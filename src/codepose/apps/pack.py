@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 
-from codepose.config_files import load_settings, override, to_yaml
+from codepose.config_files import load_run_settings, override, save_run_settings
 from codepose.estimation.methods import STAGES, Method, load_codebooks, load_pipeline
 from codepose.training.checkpoint import load_state, save_state
-from codepose.training.run import Run, RunError, write_atomically
+from codepose.training.run import Run, RunError
 
 
 def pack(run: Run, out: Path, methods: Sequence[Method] = ("joint",), *, codebook_level: int | None = None) -> Run:
@@ -39,11 +39,11 @@ def pack(run: Run, out: Path, methods: Sequence[Method] = ("joint",), *, codeboo
     missing = sorted({s for m in methods for s in STAGES[m] if not run.has(s)})
     if missing:
         raise RunError(f"{run.path} has no finished {', '.join(missing)}: finish it with `codepose train ... --resume`")
-    settings = load_settings(run.path / "config.yaml")
+    settings = load_run_settings(run.path / "config.yaml")
     if codebook_level is not None:
         settings = override(settings, {"codebook.level": codebook_level})
     out.mkdir(parents=True)
-    write_atomically(out / "config.yaml", to_yaml(settings))
+    save_run_settings(out / "config.yaml", settings)
     if (run.path / "meshes").is_dir():
         shutil.copytree(run.path / "meshes", out / "meshes")
     packed = Run.open(out)

@@ -15,7 +15,7 @@ from codepose.apps.grid import DEFAULT_SEEDS, Cell, cells, share, stage_key, tra
 from codepose.apps.options import Reproduce, Scale
 from codepose.apps.workflow import evaluate_run, train
 from codepose.config import Settings
-from codepose.config_files import load_settings
+from codepose.config_files import load_run_settings
 from codepose.estimation.methods import STAGES
 from codepose.evaluation.grid_report import write_grid_report
 from codepose.networks.build import build_detector, build_extended, build_joint, build_original
@@ -72,7 +72,7 @@ def _finished(folder: Path, scale: Scale, seed: int) -> dict[str, Run]:
     homes: dict[str, Run] = {}
     for cell in cells(scale, seed):
         config = folder / cell.group / "config.yaml"
-        if not config.is_file() or load_settings(config) != cell.settings:
+        if not config.is_file() or load_run_settings(config) != cell.settings:
             continue
         run = Run.open(config.parent)
         for stage in training_stages(cell):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
 import time
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning_fabric import Fabric
 
 from codepose.config import Settings
 from codepose.estimation.confidence import Confidence
@@ -33,11 +35,13 @@ from codepose.evaluation.benchmark import evaluate
 from codepose.evaluation.pictures import write_run_report
 from codepose.evaluation.reliability import calibrate
 from codepose.evaluation.results import Results
+from codepose.storage.checksums import DamagedError
+from codepose.storage.replace import write_atomically
 from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
 from codepose.training.progress import Display
 from codepose.training.ranks import first_before_others, from_first, world_size
-from codepose.training.run import Run, RunError, write_atomically
+from codepose.training.run import Run, RunError
 from codepose.training.stages import (
     make_fabric,
     train_detector,
@@ -58,10 +62,18 @@ def train(
         methods: Which of "joint", "extended", "original", "jitter".
         device: "auto", "cpu", "cuda" or "cuda:N".
         devices, nodes: See ``make_fabric``; call that before ``Run.create`` where there are several.
+
+    Raises:
+        RunError: Another process trains the run.
+        StorageError: The disk is full; the run can be resumed.
     """
     fabric = make_fabric(device, devices, nodes)
+    with run.training():
+        _train(run, {stage for method in methods for stage in STAGES[method]}, fabric)
+
+
+def _train(run: Run, needed: set[str], fabric: Fabric) -> None:
     world = World(run.settings, fabric.device)
-    needed = {stage for method in methods for stage in STAGES[method]}
     if needed & {"step1", "step2", "jitter"}:
         extended = train_step1(run, world, fabric)
         if "step2" in needed:
@@ -188,7 +200,10 @@ def calibrate_run(
     for refined in (False, True):
         path = confidence_path(run, method, refined=refined)
         mark = confidence_mark(plain.pipeline, plain.codebooks, refined=refined)
-        known = None if again else Confidence.load(path, mark)
+        known = None
+        if not again:
+            with contextlib.suppress(DamagedError):
+                known = Confidence.load(path, mark)
         if known is not None:
             fitted[refined] = known
             continue

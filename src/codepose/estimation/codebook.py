@@ -32,6 +32,10 @@ class CodebookError(ValueError):
     """A codebook that belongs to another network; the text says what to type."""
 
 
+class DamagedCodebookError(CodebookError):
+    """A file that is no codebook, or no longer."""
+
+
 @dataclass(frozen=True, eq=False)
 class Codebook:
     """One object's views.
@@ -137,8 +141,16 @@ class Codebook:
         }
         return dataclasses.replace(self, **where)
 
+    def _require_shapes(self) -> None:
+        views, shapes = len(self.codes), {"thumbnails": (64,), "rotations": (3, 3), "boxes": (4,)}
+        wanted = {name: (views, *rest) for name, rest in shapes.items()} | {"K": (3, 3), "offset": (3,)}
+        wanted |= {"codes": (views, self.codes.shape[-1]), "hull": (len(self.hull), 3)}
+        wrong = [name for name, shape in wanted.items() if tuple(getattr(self, name).shape) != shape]
+        if wrong or not views:
+            raise ValueError(f"{', '.join(wrong) or 'codes'} of a wrong shape")
+
     def save(self, path: str | Path) -> None:
-        """Writes the codebook as safetensors, atomically."""
+        """Writes the codebook as safetensors, in one step, with a checksum."""
         save_state(path, {name: getattr(self, name) for name in self.__dataclass_fields__})
 
     @classmethod
@@ -146,12 +158,14 @@ class Codebook:
         """Reads a codebook.
 
         Raises:
-            CodebookError: It was made by other weights or settings, or is no codebook.
+            CodebookError: It was made by other weights or settings.
+            DamagedCodebookError: It is damaged, or no codebook.
         """
         try:
             book = cls(**load_state(path))
-        except (CheckpointError, TypeError) as error:
-            raise CodebookError(f"{path} is no codebook: {error}") from None
+            book._require_shapes()
+        except (CheckpointError, TypeError, AttributeError, ValueError) as error:
+            raise DamagedCodebookError(f"{path} is no codebook: {error}") from None
         if book.fingerprint != fingerprint:
             raise CodebookError(
                 f"{path} was made by other weights or settings than this network's: delete it, and it is built anew"

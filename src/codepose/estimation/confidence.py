@@ -13,15 +13,15 @@ from typing import Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 from scipy.optimize import minimize
 from torch import Tensor
 
-from codepose.training.run import write_atomically
+from codepose.storage.checksums import DamagedError, read_json, write_json
 
 CORRECT = 0.2
 """A pose is right if no point of the part's surface is off by more of its diameter (MSSD)."""
-Columns = tuple[float, float, float, float]
+Columns = tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat]
 _PENALTY = 1.0
 """Of the squared weights: with few scenes, evidence that says little gets little weight."""
 
@@ -43,7 +43,7 @@ class Confidence(BaseModel):
     mean: Columns
     scale: Columns
     weights: Columns
-    bias: float
+    bias: FiniteFloat
     detections: int
     correct: int
     fingerprint: str = ""
@@ -91,16 +91,22 @@ class Confidence(BaseModel):
         return torch.sigmoid(((evidence - mean) / scale) @ weights + self.bias)
 
     def save(self, path: Path) -> None:
-        """Writes it as JSON, atomically."""
-        write_atomically(path, self.model_dump_json(indent=2) + "\n")
+        """Writes it as JSON, in one step, with a checksum."""
+        write_json(path, self.model_dump(mode="json"))
 
     @classmethod
     def load(cls, path: Path, fingerprint: str) -> Self | None:
-        """Reads what ``save`` wrote; None if there is nothing, or it is another network's."""
+        """Reads what ``save`` wrote; None if there is nothing, or it is another network's.
+
+        Raises:
+            DamagedError: It is damaged.
+        """
         try:
-            read = cls.model_validate_json(path.read_text())
+            read = cls.model_validate(read_json(path))
         except (FileNotFoundError, ValidationError):
             return None
+        except DamagedError as error:
+            raise DamagedError(f"{error}: delete it, and `codepose calibrate` makes it again") from None
         return read if read.fingerprint == fingerprint else None
 
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 import copy
 import importlib.util
 import json
-import os
-import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +29,7 @@ from codepose.estimation.pipelines import JointPipeline
 from codepose.networks.detector import DetectionHeads
 from codepose.networks.detector_training import decode, rpn_outputs
 from codepose.networks.vgg import STRIDE
+from codepose.storage.replace import replacing
 from codepose.synthesis.lookalikes import thumbnails
 
 INPUTS = ("image", "camera")
@@ -232,7 +231,7 @@ def export_onnx(estimator: PoseEstimator, path: Path) -> PoseGraph:
     graph, size = PoseGraph(estimator).eval(), estimator.settings.data.camera.image_size
     example = (torch.rand(1, 3, size, size), geometry.camera_matrix(size, size / 2, size / 2))
     names = json.dumps([book.label for book in estimator.codebooks])
-    with tempfile.TemporaryDirectory(prefix=".codepose-", dir=path.parent) as folder:  # it can be written there
+    with replacing(path) as new:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # torchvision's, of torch's own names
             program = torch.onnx.export(
@@ -240,8 +239,7 @@ def export_onnx(estimator: PoseEstimator, path: Path) -> PoseGraph:
             )
         assert program is not None
         program.model.metadata_props.update(names=names, image_size=str(size), version=codepose.__version__)
-        program.save(str(Path(folder) / path.name))
-        os.replace(Path(folder) / path.name, path)
+        program.save(str(new))
     return graph
 
 

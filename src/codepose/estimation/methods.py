@@ -9,7 +9,14 @@ from typing import Literal, get_args
 
 import torch
 
-from codepose.estimation.codebook import Codebook, CodebookError, add_weights, build_codebook, fingerprint
+from codepose.estimation.codebook import (
+    Codebook,
+    CodebookError,
+    DamagedCodebookError,
+    add_weights,
+    build_codebook,
+    fingerprint,
+)
 from codepose.estimation.confidence import Confidence
 from codepose.estimation.pipelines import JointPipeline, Pipeline, TwoStagePipeline
 from codepose.networks.build import build_detector, build_extended, build_joint, build_original
@@ -67,6 +74,9 @@ def load_codebooks(run: Run, method: Method, pipeline: Pipeline, world: World | 
         path = run.path / "codebooks" / f"{method}-{index + 1}.safetensors"
         try:
             book = Codebook.load(path, mark) if path.exists() else None
+        except DamagedCodebookError as error:
+            warnings.warn(f"{error}; it is built anew", stacklevel=2)
+            book = None
         except CodebookError:
             book = None  # of earlier weights
         if book is None:

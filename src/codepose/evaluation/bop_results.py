@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from codepose.evaluation.bop import Array, BopError, to_bop_box
-from codepose.training.run import write_atomically
+from codepose.storage.replace import write_atomically
 
 RESULTS_HEADER = "scene_id,im_id,obj_id,score,R,t,time"
 

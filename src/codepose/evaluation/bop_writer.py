@@ -24,13 +24,13 @@ from torch import Tensor
 from codepose import geometry
 from codepose.evaluation.bop import MIN_VISIBLE, TARGETS_FILE, BopError, numbered, to_bop_box
 from codepose.evaluation.bop_results import json_lines
+from codepose.storage.replace import write_atomically
 from codepose.synthesis.batches import SceneBatch
 from codepose.synthesis.mesh import Mesh, save_mesh
 from codepose.synthesis.placement import Companions
 from codepose.synthesis.renderer import Instances
 from codepose.synthesis.scenes import SceneSource, Split
 from codepose.synthesis.world import ObjectModel, World
-from codepose.training.run import write_atomically
 
 _DEPTH_SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 """mm a stored step: 16 bits reach to 6,553.5 mm, ..., 655 m; what lies further is stored as 0, not measured."""

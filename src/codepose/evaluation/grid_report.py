@@ -19,7 +19,7 @@ from codepose.evaluation import draw, plots
 from codepose.evaluation.comparison import Errors, Spread, auc_difference, read_errors, spread
 from codepose.evaluation.metrics import VISIBLE_WORDS
 from codepose.evaluation.report import Section, Table, write_report
-from codepose.training.run import write_atomically
+from codepose.storage.replace import write_atomically
 
 _PANELS = (("t1-128", "T1, 128"), ("t2-128", "T2, 128"), ("t1-4096", "T1, 4,096"), ("t2-4096", "T2, 4,096"))
 _COLUMNS = (
@@ -226,8 +226,8 @@ def _figure3(out: Path, groups: Mapping[str, Group]) -> list[Section]:
     figure = plots.figure3_grid(panels)
     png, svg = draw.to_png(figure), io.BytesIO()
     figure.savefig(svg, format="svg")
-    (out / "figure-3.png").write_bytes(png)
-    (out / "figure-3.svg").write_bytes(svg.getvalue())
+    write_atomically(out / "figure-3.png", png)
+    write_atomically(out / "figure-3.svg", svg.getvalue())
     text = (
         "The number of images whose VSD lies below the threshold; the area under a curve is the sum of 1 − VSD. With "
         "several seeds, the mean of their sorted errors, whose area is the mean of theirs. Broken lines, where there "
@@ -259,8 +259,8 @@ def _figure4(out: Path, results: Iterable[Path], groups: Mapping[str, Group]) ->
         if not picture.is_file():
             continue
         png = picture.read_bytes()
-        (out / "figure-4.png").write_bytes(png)
-        (out / "figure-4.svg").write_text(_svg(png))
+        write_atomically(out / "figure-4.png", png)
+        write_atomically(out / "figure-4.svg", _svg(png))
         means = [
             f"{group} {m}: {np.mean([np.nan_to_num(e.columns['iou']).mean() for e in errors]):.3f}"
             for group in groups

@@ -23,6 +23,7 @@ from codepose.evaluation.metrics import (
 )
 from codepose.evaluation.report import Section, Table, method_table, write_report
 from codepose.evaluation.results import Example, Results
+from codepose.storage.replace import write_atomically
 from codepose.synthesis.inspection import symmetry_words
 from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.symmetry_group import Symmetries
@@ -56,7 +57,7 @@ def write_run_report(run: Run, world: World, results: Results, summary: Mapping[
     for section in sections:
         for k, (_, png) in enumerate(section.pictures):
             name = section.title.lower().split(":")[0].replace(" ", "-")
-            (folder / f"{name}-{k + 1}.png").write_bytes(png)
+            write_atomically(folder / f"{name}-{k + 1}.png", png)
     joint = summary["methods"].get("joint") or next(iter(summary["methods"].values()))
     headline = {
         "AUC fraction": f"{joint['auc_fraction']:.3f}",

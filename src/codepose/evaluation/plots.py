@@ -18,6 +18,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from codepose.evaluation.draw import METHOD_COLORS, Color, method_colors, to_png
 from codepose.evaluation.metrics import auc
 from codepose.evaluation.reliability import expected_calibration_error, reliability
+from codepose.storage.replace import write_atomically
 
 THETAS = np.linspace(0.0, 1.0, 1001)
 _IN_PANEL = 4
@@ -37,7 +38,7 @@ def figure3(curves: Mapping[str, npt.ArrayLike], path: Path | None = None, title
     """
     figure = figure3_grid({title: curves})
     if path is not None:
-        path.write_bytes(to_png(figure))
+        write_atomically(path, to_png(figure))
     return figure
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from codepose.training.run import write_atomically
+from codepose.storage.replace import write_atomically
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 

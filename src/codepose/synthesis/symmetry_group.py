@@ -5,7 +5,6 @@ Wherever an object's pose is R_cam_obj, t_cam_obj and g one of its symmetries, t
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from codepose import geometry
 from codepose.config_data import ConfigError, ObjectSettings
+from codepose.storage.checksums import DamagedError, read_json
 
 _DISCRETE, _CONTINUOUS = "symmetries_discrete", "symmetries_continuous"  # as BOP's models_info.json calls them
 _ROUNDED = 1e-2  # how far a matrix in a file may be from a rotation
@@ -191,11 +191,11 @@ def read_symmetries(path: str | Path, number: int) -> Symmetries:
         ConfigError: The file cannot be read, has no such entry, or what is no symmetry.
     """
     try:
-        found: Any = json.loads(Path(path).read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise ConfigError(f"symmetries: {path} cannot be read: {error}") from None
-    if not isinstance(found, dict):
-        raise ConfigError(f"symmetries: {path} must hold a models_info.json's entries, not a {type(found).__name__}")
+        found: Any = read_json(Path(path))
+    except OSError as error:
+        raise ConfigError(f"symmetries: {path} cannot be read: {error.strerror}") from None
+    except DamagedError as error:
+        raise ConfigError(f"symmetries: {error}; it must hold a models_info.json's entries") from None
     if any(key.isdigit() for key in found):
         if str(number) not in found:
             raise ConfigError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,28 +11,30 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from codepose.storage.checksums import EMPTY, MARK, DamagedError, require_whole, seal
+from codepose.storage.replace import StorageError, replacing
+
 
 class CheckpointError(ValueError):
     """A file that is not one of our checkpoints, or not the one that was asked for."""
 
 
 def save_state(path: str | Path, state: Any) -> None:
-    """Writes nested dicts and lists of tensors, numbers, strings, booleans and None, atomically.
+    """Writes nested dicts and lists of tensors, numbers, strings, booleans and None, in one step, with a checksum.
 
     Raises:
         TypeError: The state holds something else.
+        StorageError: The disk is full, or the file cannot be written.
     """
-    path = Path(path)
     tensors: dict[str, torch.Tensor] = {}
     tree = _pack(state, tensors, "")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.touch()
-    mode = temporary.stat().st_mode  # as the user's umask has it: safetensors' own files are readable by nobody else
-    save_file(tensors, temporary, metadata={"codepose": json.dumps(tree)})
-    temporary.chmod(mode)
-    with open(temporary, "r+b") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    with replacing(path) as new:
+        try:
+            save_file(tensors, new, metadata={"codepose": json.dumps(tree), MARK: EMPTY})
+        except SafetensorError as error:  # such as "... I/O error: No space left on device (os error 28)"
+            why = re.sub(r".*error: | \(os error \d+\)", "", str(error))
+            raise StorageError(f"{path} cannot be written: {why}") from None
+        seal(new)
 
 
 def load_state(path: str | Path) -> Any:
@@ -44,14 +46,20 @@ def load_state(path: str | Path) -> Any:
     if not Path(path).is_file():
         raise CheckpointError(f"{path} does not exist")
     try:
+        require_whole(Path(path))
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
+    except DamagedError as error:
+        raise CheckpointError(str(error)) from None
+    except (SafetensorError, OSError, RuntimeError, ValueError) as error:  # a damaged header may claim any shape
         raise CheckpointError(f"{path} is damaged or is no safetensors file: {error}") from None
     if "codepose" not in metadata:
         raise CheckpointError(f"{path} is a safetensors file, but not one that codepose wrote")
-    return _unpack(json.loads(metadata["codepose"]), tensors)
+    try:
+        return _unpack(json.loads(metadata["codepose"]), tensors)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"{path} is damaged: what its tensors are cannot be read: {error!r}") from None
 
 
 def _pack(value: Any, tensors: dict[str, torch.Tensor], name: str) -> Any:
@@ -73,6 +81,8 @@ def _pack(value: Any, tensors: dict[str, torch.Tensor], name: str) -> Any:
 
 
 def _unpack(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    if isinstance(value, list):
+        raise TypeError("a list by itself")
     if not isinstance(value, dict):
         return value
     if "tensor" in value:

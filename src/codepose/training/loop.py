@@ -220,16 +220,19 @@ def _resume(stage: Stage, run: Run, optimizer: torch.optim.Optimizer, clock: Clo
     try:
         stage.network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
-    except (RuntimeError, ValueError) as error:
-        raise RunError(f"the checkpoint of {stage.name!r} in {run.path} is another codepose's: {error}") from None
+        clock.used, step = float(state["used"]), int(state["step"])
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError):
+        raise RunError(
+            f"the checkpoint of {stage.name!r} in {run.path} does not fit its config.yaml, or is another codepose's: "
+            "restore both, or delete it: the stage then begins again"
+        ) from None
     if state.get("train"):  # what stood still when it was written may move now
         freeze(stage, Phase(epochs=1.0, train=tuple(state["train"])))
     for parameter, values in optimizer.state.items():  # in the parameter's memory layout, which fused kernels assume
         for name, value in values.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:
                 values[name] = torch.empty_like(parameter).copy_(value)
-    clock.used = state["used"]
-    return int(state["step"])
+    return step
 
 
 def _validated(stage: Stage) -> tuple[dict[str, float], list[str]]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import shlex
 import shutil
 from collections.abc import Iterator
@@ -15,7 +15,10 @@ from torch import nn
 
 from codepose.config import Settings
 from codepose.config_data import ObjectSettings
-from codepose.config_files import load_settings, to_yaml
+from codepose.config_files import load_run_settings, save_run_settings
+from codepose.storage.checksums import EMPTY, MARK, DamagedError, require_whole, seal, write_json
+from codepose.storage.locks import LockedError, holding
+from codepose.storage.replace import remove_leftovers, replacing, write_atomically
 from codepose.synthesis.mesh import load_mesh, save_mesh
 from codepose.synthesis.shapes import BUILTIN
 from codepose.synthesis.symmetry_group import Symmetries, declared_symmetries
@@ -38,7 +41,8 @@ class Run:
 
     ``config.yaml``; ``meshes/``, the CAD models in mm with the symmetries that were declared, so that the folder can
     be moved; and per stage ``STAGE/metrics.jsonl``, ``STAGE/tensorboard/``, ``STAGE/checkpoint.safetensors`` (while it
-    trains) and ``STAGE/weights.safetensors`` (when it is done).
+    trains) and ``STAGE/weights.safetensors`` (when it is done). Settings, meshes, checkpoints and weights carry
+    checksums (``storage/checksums.py``). Who trains it holds ``train.lock``.
     """
 
     def __init__(self, path: Path, settings: Settings) -> None:
@@ -62,22 +66,28 @@ class Run:
         if path.exists() and not path.is_dir():
             raise RunError(f"{path} is a file: choose another --out")
         config = path / "config.yaml"
-        fresh = not config.exists()
-        if not fresh:
-            if not resume:
-                raise RunError(f"{path} already holds a run: type --resume to go on with it, or choose another --out")
-            settings = _resumed(path, load_settings(config), settings)
-        elif path.is_dir() and any(path.iterdir()):
-            raise RunError(f"{path} exists, is not empty, and holds no run: choose another --out")
+        if path.is_dir():
+            for folder in (path, *(inner for inner in path.iterdir() if inner.is_dir())):
+                remove_leftovers(folder)
+            if not config.exists() and any(inner.name != _LOCK for inner in path.iterdir()):
+                raise RunError(f"{path} exists, is not empty, and holds no run: choose another --out")
         path.mkdir(parents=True, exist_ok=True)
-        write_atomically(config, to_yaml(settings))  # first: what is interrupted from here on can be resumed
-        try:
-            return cls(path, _with_own_meshes(path, settings))
-        except (ValueError, OSError):
-            if fresh:  # the folder was empty
-                config.unlink()
-                shutil.rmtree(path / "meshes", ignore_errors=True)
-            raise
+        with _lock(path):
+            fresh = not config.exists()
+            if not fresh:
+                if not resume:
+                    raise RunError(
+                        f"{path} already holds a run: type --resume to go on with it, or choose another --out"
+                    )
+                settings = _resumed(path, load_run_settings(config), settings)
+            save_run_settings(config, settings)  # first: what is interrupted from here on can be resumed
+            try:
+                return cls(path, _with_own_meshes(path, settings))
+            except (ValueError, OSError):
+                if fresh:  # the folder was empty
+                    config.unlink()
+                    shutil.rmtree(path / "meshes", ignore_errors=True)
+                raise
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
@@ -92,9 +102,18 @@ class Run:
         if not (path / "config.yaml").is_file():
             brought = f" (or use one that codepose brings: {', '.join(pretrained())})" if pretrained() else ""
             raise RunError(f"{path} is no run folder: it has no config.yaml; train one with `codepose train`{brought}")
-        if not (path / "config.yaml").stat().st_size:
-            raise RunError(f"{path / 'config.yaml'} is empty: what the run's settings were is lost")
-        return cls(path, _with_own_meshes(path, load_settings(path / "config.yaml")))
+        return cls(path, _with_own_meshes(path, load_run_settings(path / "config.yaml")))
+
+    @contextlib.contextmanager
+    def training(self) -> Iterator[None]:
+        """Keeps other trainings away from the run; of several ranks the first one does.
+
+        Raises:
+            RunError: Another process trains it; the text says which.
+        """
+        with contextlib.ExitStack() as held:
+            from_first(lambda: held.enter_context(_lock(self.path)))
+            yield
 
     @property
     def resume_command(self) -> str:
@@ -144,21 +163,31 @@ class Run:
             if self.path in pretrained().values():
                 advice = "only the joint method comes with codepose"
             raise RunError(f"{self.path} has no finished {stage!r} stage; {advice}")
+        path, again = self.path / stage / "weights.safetensors", f"train it again with `{self.resume_command}`"
         try:
-            network.load_state_dict(load_state(self.path / stage / "weights.safetensors"))
-        except (RuntimeError, CheckpointError) as error:
-            raise RunError(f"the {stage!r} weights of {self.path} cannot be used: {error}") from None
+            network.load_state_dict(load_state(path))
+        except CheckpointError as error:
+            raise RunError(f"{error}: restore it from a copy, or delete it and {again}") from None
+        except (RuntimeError, TypeError, AttributeError):
+            raise RunError(f"{path} does not fit its config.yaml: restore both, or delete it and {again}") from None
 
     def save_checkpoint(self, stage: str, state: dict[str, Any]) -> None:
         """Writes a stage's whole training state, atomically."""
         save_state(self.stage(stage) / "checkpoint.safetensors", state)
 
     def load_checkpoint(self, stage: str) -> dict[str, Any] | None:
-        """Returns the last saved state of a stage, or None."""
+        """Returns the last saved state of a stage, or None.
+
+        Raises:
+            RunError: It is damaged.
+        """
         path = self.path / stage / "checkpoint.safetensors"
         if not path.is_file():
             return None
-        state: dict[str, Any] = load_state(path)
+        try:
+            state: dict[str, Any] = load_state(path)
+        except CheckpointError as error:
+            raise RunError(f"{error}; restore it from a copy, or delete it: the stage then begins again") from None
         return state
 
     def metrics(self, stage: str) -> Iterator[dict[str, Any]]:
@@ -166,11 +195,27 @@ class Run:
         path = self.path / stage / "metrics.jsonl"
         if not path.is_file():
             return
-        for line in path.read_text().splitlines():
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError:
-                continue
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            with contextlib.suppress(json.JSONDecodeError):
+                record = json.loads(line)
+                if isinstance(record, dict) and isinstance(record.get("step"), int):
+                    yield record
+
+
+_LOCK = "train.lock"
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Holds a run's lock."""
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(holding(path / _LOCK))
+        except LockedError as error:
+            raise RunError(
+                f"{path} is being trained by {error}: let it finish or stop it, or choose another --out"
+            ) from None
+        yield
 
 
 _CHANGEABLE = ("precision", "compile", "detection", "refinement", "codebook")
@@ -244,14 +289,31 @@ def _with_own_meshes(path: Path, settings: Settings) -> Settings:
             objects.append(item)
             continue
         own = _own_mesh(path, number)
-        if not own.exists():
+        if own.exists():
+            _require_whole(own, item.mesh)
+        else:
             mesh = load_mesh(item.mesh, unit=item.unit, center=False)
             own.parent.mkdir(exist_ok=True)
-            temporary = own.with_name(f".{os.getpid()}.{own.name}")
-            save_mesh(mesh, temporary)
-            os.replace(temporary, own)
+            with replacing(own) as new:
+                save_mesh(mesh, new)
+                _give_place(new)
+                seal(new)
         objects.append(item.model_copy(update={"mesh": str(own), "unit": "mm", "label": item.name}))
     return settings.model_copy(update={"objects": tuple(objects)})
+
+
+def _give_place(ply: Path) -> None:
+    """Puts a place for its checksum into a PLY file's header, behind the line that names the format."""
+    magic, form, rest = ply.read_bytes().split(b"\n", 2)
+    ply.write_bytes(b"\n".join((magic, form, f"comment {MARK} {EMPTY}".encode(), rest)))
+
+
+def _require_whole(own: Path, source: str) -> None:
+    """Checks the run's copy of a file that its settings named."""
+    try:
+        require_whole(own)
+    except DamagedError as error:
+        raise RunError(f"{error}; restore it from a copy, or delete it: it is then made again from {source}") from None
 
 
 def _own_mesh(path: Path, number: int) -> Path:
@@ -261,10 +323,12 @@ def _own_mesh(path: Path, number: int) -> Path:
 def _own_symmetries(path: Path, item: ObjectSettings, number: int) -> Path:
     """The run's copy of an object's declared symmetries, written if it is missing."""
     own = path / "meshes" / f"{number}.symmetries.json"
-    if not own.exists():
+    if own.exists():
+        _require_whole(own, item.symmetries)
+    else:
         declared = declared_symmetries(item, number) or Symmetries.none()
         own.parent.mkdir(exist_ok=True)
-        write_atomically(own, json.dumps(declared.to_bop(), indent=2) + "\n")
+        write_json(own, declared.to_bop())
     return own
 
 
@@ -292,10 +356,3 @@ class MetricsLog:
         """Closes both files."""
         self._file.close()
         self._board.close()
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replaces a text file in one step: a reader sees the old one or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
