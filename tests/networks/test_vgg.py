@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torchvision.models import vgg16
 
+from codepose.config_data import ConfigError
 from codepose.networks.autoencoder import LatentHead, OriginalAutoencoder
 from codepose.networks.vgg import Decoder, Encoder, load_imagenet
 
@@ -63,6 +64,22 @@ def test_imagenet_weights_are_loaded_from_a_file(tmp_path: Path) -> None:
 def test_missing_imagenet_file_says_where_to_put_it(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nowhere\.pth.*--network\.weights none"):
         load_imagenet(Encoder(0.125), tmp_path / "nowhere.pth")
+
+
+def test_a_damaged_imagenet_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "vgg16.pth"
+    whole = small_imagenet_file(tmp_path).read_bytes()
+    number, text, names = (tmp_path / name for name in ("number", "text", "names"))
+    torch.save(3, number)
+    torch.save(["features.0.weight"], names)
+    text.write_text("<html>")
+    for content in (b"", whole[:100], whole[: len(whole) // 2], *(p.read_bytes() for p in (number, text, names))):
+        path.write_bytes(content)
+        with pytest.raises(ConfigError, match=r"vgg16.pth is damaged or holds no weights: delete it and download"):
+            load_imagenet(Encoder(0.125), path)
+    torch.save({"features.0.weight": 3}, path)
+    with pytest.raises(ConfigError, match="does not fit"):
+        load_imagenet(Encoder(0.125), path)
 
 
 def test_imagenet_weights_need_full_width(tmp_path: Path) -> None:

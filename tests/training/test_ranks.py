@@ -284,7 +284,7 @@ def test_launchers_say_how_many_there_are(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_one_device_cannot_be_several() -> None:
     with pytest.raises(ConfigError, match="one device, not 2"):
-        make_fabric("cuda:1", devices=2)
+        make_fabric("cpu:0", devices=2)
     with pytest.raises(ConfigError, match="CUDA"):
         make_fabric("cuda", devices=2)
 
@@ -292,5 +292,5 @@ def test_one_device_cannot_be_several() -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 @pytest.mark.parametrize("device", ["cuda", "cuda:1"])
 def test_a_gpu_that_is_not_there_is_named(device: str) -> None:
-    with pytest.raises(ConfigError, match="CUDA"):
+    with pytest.raises(ConfigError, match=rf"^there is no device {device}: PyTorch sees 0 GPUs"):
         make_fabric(device)

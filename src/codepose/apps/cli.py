@@ -60,6 +60,9 @@ def _run(command: str, rest: list[str]) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("PYDANTIC_ERRORS_INCLUDE_URL", "0")  # tyro shows its messages as they are
     _speak_plainly()
+    from codepose.storage.caches import use_writable_caches
+
+    use_writable_caches()
     from codepose.apps import commands
 
     return commands.run(command, rest, COMMANDS[command])

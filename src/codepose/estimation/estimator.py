@@ -14,7 +14,6 @@ from torch import Tensor
 
 from codepose import geometry
 from codepose.config import Settings
-from codepose.config_data import ConfigError
 from codepose.estimation.camera import checked_intrinsics, require_lens
 from codepose.estimation.codebook import Codebook
 from codepose.estimation.confidence import Confidence, evidence
@@ -332,11 +331,8 @@ class PoseEstimator:
 def _device(name: str) -> torch.device:
     """A device by its name; a GPU becomes torch's current one."""
     device = named_device(name)
-    if device.type == "cuda":
-        if (device.index or 0) >= torch.cuda.device_count():
-            raise ConfigError(f"there is no device {name}: PyTorch sees {torch.cuda.device_count()} GPUs")
-        if device.index is not None:
-            torch.cuda.set_device(device)
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
     return device
 
 

@@ -145,7 +145,7 @@ def load_imagenet(encoder: Encoder, path: str | Path | None = None) -> None:
 
     Raises:
         FileNotFoundError: The file is not there; the text says where to put it.
-        ConfigError: The encoder has another width or norm.
+        ConfigError: The encoder has another width or norm, or the file is damaged.
     """
     name = Path(VGG16_Weights.IMAGENET1K_V1.url).name
     if path is None:
@@ -156,9 +156,12 @@ def load_imagenet(encoder: Encoder, path: str | Path | None = None) -> None:
             f"python -c \"import torchvision; torchvision.models.vgg16(weights='IMAGENET1K_V1')\" and copy "
             f"{name} there, or train without them: --network.weights none"
         )
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        state: dict[str, Tensor] = dict(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception:  # a damaged pickle may raise anything
+        raise ConfigError(f"{path} is damaged or holds no weights: delete it and download it again") from None
     wanted = encoder.state_dict()
-    found = OrderedDict((key, state[key]) for key in wanted if key in state)
+    found = OrderedDict((key, state[key]) for key in wanted if isinstance(state.get(key), Tensor))
     wrong = [key for key in wanted if key not in found or found[key].shape != wanted[key].shape]
     if wrong:
         raise ConfigError(

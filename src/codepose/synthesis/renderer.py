@@ -17,12 +17,14 @@ import warp as wp
 from torch import Tensor
 
 from codepose import geometry
+from codepose.storage.caches import use_writable_caches
 from codepose.synthesis.mesh import Mesh
 from codepose.synthesis.raycast import cast_rays
 
 
 def _start_warp() -> None:
     """Starts Warp without its greeting, and without its complaint on machines that have no CUDA driver."""
+    use_writable_caches()
     wp.config.log_level = wp.LOG_ERROR
     if torch.cuda.is_available():
         wp.init()

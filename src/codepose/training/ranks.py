@@ -6,7 +6,6 @@ files and speaks. In a single process every function here gives back what it was
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import threading
@@ -182,14 +181,19 @@ def named_device(name: str) -> torch.device:
     """Returns the device called "auto", "cpu", "cuda" or "cuda:N"; "auto" is a GPU where there is one.
 
     Raises:
-        ConfigError: No device that codepose runs on is called so.
+        ConfigError: No device that codepose runs on is called so, or this machine has none such.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.partition(":")[0] in ("cpu", "cuda"):
-        with contextlib.suppress(RuntimeError):
-            return torch.device(name)
-    raise ConfigError(f"device must be auto, cpu, cuda or cuda:N, not {name}")
+    if name.partition(":")[0] not in ("cpu", "cuda"):
+        raise ConfigError(f"device must be auto, cpu, cuda or cuda:N, not {name}")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"device must be auto, cpu, cuda or cuda:N, not {name}") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"there is no device {name}: PyTorch sees {torch.cuda.device_count()} GPUs (CUDA)")
+    return device
 
 
 def reseed(seed: int, step: int) -> None:
