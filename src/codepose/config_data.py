@@ -43,7 +43,7 @@ class ObjectSettings(Frozen):
     """One CAD model the network learns."""
 
     mesh: str = "hammer"
-    """Path of a PLY, OBJ, STL or GLB file, or the name of a built-in mesh."""
+    """Path of a PLY, OBJ, STL, GLB or 3MF file, or the name of a built-in mesh."""
     unit: Unit = "mm"
     """Unit of the file's coordinates."""
     label: str = ""

@@ -48,8 +48,11 @@ def test_a_report_a_sheet_and_the_command_to_train(tmp_path: Path, capsys: pytes
 
 def test_a_wrong_unit_draws_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "sheet.png"
-    assert mesh(MeshDoctor(file_in_metres(tmp_path / "part.ply"), out=out)) == 1
-    assert "if the file is in metres type --unit m (307 mm across)" in capsys.readouterr().out
+    with pytest.raises(MeshError, match=r"part\.ply: .* if the file is in metres type --unit m \(307 mm across\)"):
+        mesh(MeshDoctor(file_in_metres(tmp_path / "part.ply"), out=out))
+    shown = capsys.readouterr().out
+    assert "plausible: m (307 mm across)" in shown
+    assert "if the file" not in shown, "said once"
     assert not out.exists()
 
 

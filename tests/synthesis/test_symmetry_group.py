@@ -134,11 +134,15 @@ def test_an_axis_gets_unit_length_and_the_identity_is_left_out() -> None:
         ('{"1": {"symmetries_continuous": [{"axis": [0, 0, 1]}]}}', "offset"),
         ('{"1": []}', "object 1"),
         ("\xff\xd8\xff\xe0", "no text in UTF-8"),
+        ('{"1": {"symmetries_discrete": [["a"]]}}', "numbers should stand where"),
+        ('{"1": {"symmetries_discrete": [[1e300,0,0,0, 0,1,0,0, 0,0,1,0, 0,0,0,1]]}}', "must hold rotations"),
+        ('{"1": {"symmetries_continuous": 7}}', "not as in a models_info.json"),
     ],
 )
 def test_what_is_no_symmetry_is_refused(content: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "infos.json"
     path.write_text(content, encoding="latin-1")
+    path.write_bytes(content.encode("latin-1"))
     with pytest.raises(ConfigError, match=message) as caught:
         read_symmetries(path, 1)
     assert str(path) in str(caught.value)

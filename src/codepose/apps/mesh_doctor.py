@@ -22,10 +22,11 @@ _THIN = 3.0
 
 
 def mesh(options: MeshDoctor) -> int:
-    """Prints what is to know about a CAD file and draws it; returns 1 where its unit cannot be right.
+    """Prints what is to know about a CAD file and draws it.
 
     Raises:
-        MeshError: The file cannot be read, holds no surface, or --save names no PLY file, or the file itself.
+        MeshError: The file cannot be read, holds no surface, its unit cannot be right, or --save names no PLY file, or
+            the file itself.
         ConfigError: --K and --distance do not go together, or make no sense for this part.
         CameraError: --K cannot be read.
     """
@@ -46,7 +47,7 @@ def mesh(options: MeshDoctor) -> int:
     report = inspect(options.mesh, options.unit)
     _print_report(report)
     if not report.usable:
-        return 1
+        raise MeshError(f"{options.mesh}: {report.findings[0]}")
     seen = _framing(options, report)
     centered = options.center or options.save is None  # the sheet shows it in the middle, wherever it lies
     part = decimate(resolve(options.mesh, unit=report.unit, center=centered), options.faces)
@@ -123,7 +124,7 @@ def _print_report(report: MeshReport) -> None:
     for name, value in rows.items():
         table.add_row(name, value)
     _console.print(table)
-    for finding in report.findings:
+    for finding in report.findings[not report.usable :]:  # the gravest is said at the end
         _console.out(f"- {finding}")
 
 

@@ -37,7 +37,7 @@ class Preview:
     """Draw a contact sheet of the training data: look at it before you train."""
 
     meshes: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
-    """CAD files (PLY, OBJ, STL, GLB); none = the preset's."""
+    """CAD files (PLY, OBJ, STL, GLB, 3MF); none = the preset's."""
     unit: Unit | None = None
     """Unit of the files' coordinates; None = the preset's, mm."""
     out: Path = Path("preview.png")
@@ -56,7 +56,8 @@ class Train:
     """Train a network on your CAD model."""
 
     meshes: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
-    """CAD files (PLY, OBJ, STL, GLB); none = the preset's. The first object's settings (--objects.0.view-cone-deg 180)
+    """CAD files (PLY, OBJ, STL, GLB, 3MF); none = the preset's.
+    The first object's settings (--objects.0.view-cone-deg 180)
     hold for all of them."""
     unit: Unit | None = None
     """Unit of the files' coordinates; None = the preset's, mm."""
@@ -191,7 +192,7 @@ class MeshDoctor:
     """Look a CAD file over before training: size, unit, surface, colours, symmetries, and a sheet of six views."""
 
     mesh: Annotated[Path, tyro.conf.Positional]
-    """CAD file (PLY, OBJ, STL, GLB), or the name of a built-in mesh."""
+    """CAD file (PLY, OBJ, STL, GLB, 3MF), or the name of a built-in mesh."""
     unit: Unit = "mm"
     """Unit of the file's coordinates."""
     center: bool = False
@@ -216,7 +217,8 @@ class Render:
     bop: Path
     """Folder of the BOP dataset: a new one, or one of the same objects to which a split is added."""
     meshes: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
-    """CAD files (PLY, OBJ, STL, GLB), or one run folder: its objects and its settings, whatever options say of these;
+    """CAD files (PLY, OBJ, STL, GLB, 3MF), or one run folder:
+    its objects and its settings, whatever options say of these;
     none = the preset's."""
     unit: Unit | None = None
     """Unit of the files' coordinates; None = the preset's, mm."""

@@ -13,22 +13,24 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from codepose.config_data import ObjectSettings, Unit
+from codepose.synthesis.cad.files import read_cad
+from codepose.synthesis.cad.surface import ColorSource, Surface
 from codepose.synthesis.mesh import (
     MILLIMETRES,
     TYPICAL_MM,
-    join_parts,
-    mesh_from_trimesh,
+    file_unit,
+    mesh_from_surface,
     plain,
     plausible_units,
-    read_parts,
     signed_volume,
+    surface_from_trimesh,
     to_trimesh,
     unit_advice,
 )
 from codepose.synthesis.shapes import BUILTIN
 from codepose.synthesis.symmetry import find_symmetries
 from codepose.synthesis.symmetry_group import Symmetries
-from codepose.synthesis.textures import ColorSource, color_source
+from codepose.synthesis.textures import painted
 
 Winding = Literal["outward", "inward", "mixed"]
 
@@ -82,22 +84,22 @@ def inspect(path: str | Path, unit: Unit = "mm") -> MeshReport:
     """Look a CAD file over. An implausible size is a finding, no error.
 
     Args:
-        path: A PLY, OBJ, STL or GLB file, or the name of a built-in mesh.
+        path: A PLY, OBJ, STL, GLB or 3MF file, or the name of a built-in mesh.
         unit: What one unit of the file is; a built-in is in mm.
 
     Raises:
         MeshError: The file cannot be read, or holds no surface.
     """
     if str(path) in BUILTIN:
-        unit, parts = "mm", [to_trimesh(BUILTIN[str(path)]())]
+        unit, parts = "mm", [surface_from_trimesh(to_trimesh(BUILTIN[str(path)]()))]
     else:
-        parts = read_parts(path)
-    soup = join_parts(parts, str(path))
-    low, high = soup.bounds
+        unit, parts = file_unit(Path(path), unit), read_cad(Path(path))
+    soup = painted(parts)
+    low, high = soup.triangles.min(axis=(0, 1)), soup.triangles.max(axis=(0, 1))
     scale = TYPICAL_MM / max(float(np.linalg.norm(high - low)), 1e-300)  # any unit will do for a look at it
     middle = (low + high) / 2
-    soup.vertices = (soup.vertices - middle) * scale  # in double precision: it may be far away
-    mesh = mesh_from_trimesh(soup, Path(path).stem)
+    soup = replace(soup, triangles=(soup.triangles - middle) * scale)  # in double precision: it may be far away
+    mesh = mesh_from_surface(soup, Path(path).stem, source=str(path))
     mm = MILLIMETRES[unit]
     body = _welded(parts)
     report = MeshReport(
@@ -106,14 +108,14 @@ def inspect(path: str | Path, unit: Unit = "mm") -> MeshReport:
         plausible=plausible_units(mesh.diameter / scale),
         size=_triple((high - low) * mm),
         diameter=mesh.diameter / scale * mm,
-        faces=sum(len(part.faces) for part in parts),
+        faces=sum(len(part.triangles) for part in parts),
         vertices=len(body.vertices),
         bodies=int(body.body_count),
         watertight=bool((np.bincount(body.edges_unique_inverse) > 1).all()),
         winding=_winding(body),
         origin_offset=_triple(middle * mm),
-        colors=tuple(dict.fromkeys(color_source(part) for part in parts)),
-        missing=tuple(_missing(Path(path))),
+        colors=tuple(dict.fromkeys(part.source for part in parts)),
+        missing=tuple(dict.fromkeys(name for part in parts for name in part.missing)),
         symmetries=find_symmetries(mesh).moved(middle * scale).scaled(mm / scale),
         findings=(),
     )
@@ -187,31 +189,9 @@ def _findings(report: MeshReport) -> Iterator[str]:
         )
 
 
-def _missing(path: Path) -> Iterator[str]:
-    """Material libraries that an OBJ file names, and pictures that these name, where they are not there."""
-    if path.suffix.lower() != ".obj":
-        return
-    for library in _named(path, "mtllib"):
-        if not (path.parent / library).is_file():
-            yield library
-            continue
-        for picture in _named(path.parent / library, "map_Kd"):
-            if not (path.parent / picture).is_file():
-                yield picture
-
-
-def _named(path: Path, keyword: str) -> Iterator[str]:
-    """The file names after a keyword in a text file; of a picture with options, the last word."""
-    with open(path, encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            word, _, rest = line.strip().partition(" ")
-            if word == keyword and rest.strip():
-                yield rest.split()[-1] if rest.strip().startswith("-") else rest.strip()
-
-
-def _welded(parts: Sequence[trimesh.Trimesh]) -> trimesh.Trimesh:
+def _welded(parts: Sequence[Surface]) -> trimesh.Trimesh:
     """All faces with area, their corners joined where they meet, in units of the part's size."""
-    corners = np.concatenate([part.vertices[part.faces].reshape(-1, 3) for part in parts])
+    corners = np.concatenate([part.triangles.reshape(-1, 3) for part in parts])
     corners = (corners - corners.mean(axis=0)) / np.ptp(corners, axis=0).max()
     body = trimesh.Trimesh(corners, np.arange(len(corners)).reshape(-1, 3), process=False)
     body.merge_vertices(digits_vertex=6)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import trimesh
@@ -16,7 +16,10 @@ from scipy.spatial.distance import cdist
 
 from codepose import geometry
 from codepose.config_data import Unit
-from codepose.synthesis.textures import colored_triangles
+from codepose.synthesis.cad.files import IN_MILLIMETRES, read_cad
+from codepose.synthesis.cad.surface import MeshError as MeshError
+from codepose.synthesis.cad.surface import Surface
+from codepose.synthesis.textures import NEUTRAL, painted
 
 CREASE_DEG = 35.0  # faces that meet at a larger angle keep a sharp edge between them
 SMALLEST_MM, LARGEST_MM = 5.0, 5000.0
@@ -26,10 +29,6 @@ TYPICAL_MM = 150.0  # the likeliest unit is the one that brings a part nearest t
 
 MILLIMETRES: dict[Unit, float] = {"mm": 1.0, "cm": 10.0, "m": 1000.0, "inch": 25.4}
 _PLURAL: dict[Unit, str] = {"mm": "millimetres", "cm": "centimetres", "m": "metres", "inch": "inches"}
-
-
-class MeshError(ValueError):
-    """A CAD model that cannot be used; the text says what to do instead."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,14 +88,14 @@ def save_mesh(mesh: Mesh, path: str | Path, *, normals: bool = False) -> None:
 
 
 def load_mesh(path: str | Path, *, unit: Unit = "mm", center: bool = True, name: str | None = None) -> Mesh:
-    """Read a CAD file: PLY, OBJ, STL, GLB or whatever else trimesh reads.
+    """Read a CAD file: PLY, OBJ, STL, GLB, glTF, 3MF or OFF.
 
     A file with several parts becomes one mesh, each part at its place. Vertex, face and material colours are
     kept, a texture becomes colours of finer faces (``textures.py``), and a part without colour is neutral grey (0.6).
 
     Args:
         path: The file.
-        unit: What one unit of the file is; GLB files are usually in metres.
+        unit: What one unit of the file is; GLB files are usually in metres. A 3MF file says it itself.
         center: Move the middle of the bounding box to the origin. Without it the file's own origin stays,
             which is what a benchmark with published poses needs.
         name: The part's name; default the file's name without its suffix.
@@ -105,30 +104,33 @@ def load_mesh(path: str | Path, *, unit: Unit = "mm", center: bool = True, name:
         The part in mm.
 
     Raises:
-        MeshError: The file is missing, of an unknown kind, damaged, empty or without faces, or the part has
-            no surface or no plausible size, or it is too far from its origin.
+        MeshError: The file is missing, of an unknown kind, damaged, empty or without faces, needs what is not read, or
+            the part has no surface or no plausible size, or it is too far from its origin.
     """
     path = Path(path)
-    soup = join_parts(read_parts(path), str(path))
-    if len(soup.vertices) and np.isfinite(soup.vertices).all():
-        low, high = soup.bounds
-        if center:
-            soup.vertices = soup.vertices - (low + high) / 2
-        elif np.linalg.norm(low + high) / 2 > _FARTHEST * np.linalg.norm(high - low) > 0:
-            raise MeshError(
-                f"{path}: the part is so far from the file's origin that single precision blurs it; type codepose mesh "
-                f"{path} --center --save {path.stem}-centered.ply and use that copy"
-            )
-    return mesh_from_trimesh(soup, name or path.stem, unit=unit)
+    _check_unit(unit)
+    soup = painted(read_cad(path))
+    low, high = soup.triangles.min(axis=(0, 1)), soup.triangles.max(axis=(0, 1))
+    if center:
+        soup = replace(soup, triangles=soup.triangles - (low + high) / 2)
+    elif np.linalg.norm(low + high) / 2 > _FARTHEST * np.linalg.norm(high - low) > 0:
+        raise MeshError(
+            f"{path}: the part is so far from the file's origin that single precision blurs it; type codepose mesh "
+            f"{path} --center --save {path.stem}-centered.ply and use that copy"
+        )
+    return mesh_from_surface(soup, name or path.stem, unit=file_unit(path, unit), source=str(path))
+
+
+def file_unit(path: Path, unit: Unit) -> Unit:
+    """What one unit of a file is once it is read: mm where the file says its unit itself, else the one given."""
+    return "mm" if path.suffix.lower() in IN_MILLIMETRES else unit
 
 
 def mesh_from_trimesh(mesh: trimesh.Trimesh, name: str, *, grip: ArrayLike | None = None, unit: Unit = "mm") -> Mesh:
-    """Check a trimesh, split it at its creases and freeze it.
-
-    Degenerate faces and unused vertices are dropped, and faces that are wound inside out are turned.
+    """Check a trimesh, split it at its creases and freeze it; see `mesh_from_surface`.
 
     Args:
-        mesh: The part; left unchanged.
+        mesh: The part, with colours of faces or vertices; left unchanged.
         name: The part's name.
         grip: (2, 3) mm, object frame; default the middle 70 % of the bounding box's longest axis.
         unit: What one unit of `mesh.vertices` is.
@@ -140,68 +142,56 @@ def mesh_from_trimesh(mesh: trimesh.Trimesh, name: str, *, grip: ArrayLike | Non
         MeshError: No vertices, no faces, a vertex that is not finite, no surface, or no plausible size.
     """
     _check_content(mesh, name)
+    return mesh_from_surface(surface_from_trimesh(mesh), name, grip=grip, unit=unit)
+
+
+def surface_from_trimesh(mesh: trimesh.Trimesh) -> Surface:
+    """The triangles of a trimesh with its colours of faces or vertices."""
+    visual: Any = mesh.visual
+    triangles = np.asarray(mesh.vertices, np.float64)[mesh.faces]
+    if visual.kind == "face":
+        return Surface(triangles, "face", np.repeat(np.asarray(visual.face_colors, np.uint8)[:, None, :3], 3, axis=1))
+    if visual.kind == "vertex":
+        return Surface(triangles, "vertex", np.asarray(visual.vertex_colors, np.uint8)[:, :3][mesh.faces])
+    return Surface(triangles)
+
+
+def mesh_from_surface(
+    surface: Surface, name: str, *, grip: ArrayLike | None = None, unit: Unit = "mm", source: str = ""
+) -> Mesh:
+    """Split a surface at its creases and freeze it.
+
+    Degenerate faces are dropped, and faces that are wound inside out are turned.
+
+    Args:
+        surface: The part, its corners finite; a picture is not looked at.
+        name: The part's name.
+        grip: (2, 3) mm, object frame; default the middle 70 % of the bounding box's longest axis.
+        unit: What one unit of the surface is.
+        source: What to call the part in errors; default its name.
+
+    Returns:
+        The part in mm, in the frame of the surface.
+
+    Raises:
+        MeshError: No surface, or no plausible size.
+    """
     scale = MILLIMETRES[_check_unit(unit)]
-    corners, corner_colors = colored_triangles([mesh])
-    vertices, faces, corner_colors = _weld(corners * scale, corner_colors)
+    colors = np.broadcast_to(np.uint8(NEUTRAL) if surface.colors is None else surface.colors, surface.triangles.shape)
+    vertices, faces, corner_colors = _weld(surface.triangles * scale, colors)
     if len(faces) == 0:
-        raise MeshError(f"{name}: all faces have zero area; export the part again as a triangulated surface")
+        raise MeshError(f"{source or name}: all faces have zero area; export the part again as a triangulated surface")
     hull = _convex_hull(vertices[np.unique(faces)].astype(np.float32))
     outermost = _outermost(hull)
     diameter = _diameter(hull, outermost)
-    _check_size(diameter, name, unit)
+    _check_size(diameter, source or name, unit)
     faces, corner_colors = _wind_outward(vertices, faces, corner_colors)
     return _split_at_creases(name, vertices, faces, corner_colors, diameter, outermost, grip)
 
 
-def read_parts(path: str | Path) -> list[trimesh.Trimesh]:
-    """The surfaces in a CAD file, each at its place, in the file's own unit and otherwise as they are.
-
-    Raises:
-        MeshError: The file is missing, of an unknown kind, damaged, empty or without faces.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise MeshError(f"there is no file {path}; give the path of a PLY, OBJ, STL or GLB file")
-    known = trimesh.available_formats()
-    if path.suffix.lower().lstrip(".") not in known:
-        kind = f"a {path.suffix} file" if path.suffix else "a file without a suffix"
-        raise MeshError(f"{path}: {kind} cannot be read; export the part as PLY, OBJ, STL or GLB")
-    if path.stat().st_size == 0:
-        raise MeshError(f"{path}: the file is empty; export the part again as PLY, OBJ, STL or GLB")
-    try:
-        found = trimesh.load_scene(str(path), process=False).dump()
-    except Exception as error:  # the parsers raise whatever a damaged file makes them raise
-        raise _unreadable(str(path), error) from error
-    parts = [part for part in found if isinstance(part, trimesh.Trimesh) and len(part.faces)]
-    if not parts:
-        raise MeshError(f"{path}: the file has no faces; export the part as a surface, not as points")
-    return parts
-
-
-def join_parts(parts: Sequence[trimesh.Trimesh], name: str) -> trimesh.Trimesh:
-    """Each triangle of all parts as three coloured vertices of its own; textured ones divided (see `textures`).
-
-    Raises:
-        MeshError: Faces name no vertex, or a picture is damaged.
-    """
-    try:
-        triangles, colors = colored_triangles(parts)
-    except Exception as error:
-        raise _unreadable(name, error) from error
-    index = np.arange(3 * len(triangles)).reshape(-1, 3)
-    return trimesh.Trimesh(triangles.reshape(-1, 3), index, vertex_colors=colors.reshape(-1, 3), process=False)
-
-
-def _unreadable(name: str, error: Exception) -> MeshError:
-    # a parser that finds no header tries to guess the text's encoding, with a module that need not be there
-    guessing = isinstance(error, ImportError)
-    reason = "it is damaged, or of another kind" if guessing else f"{type(error).__name__}: {error}"
-    return MeshError(f"{name}: the file cannot be read ({reason}); export the part again")
-
-
 def _check_content(mesh: trimesh.Trimesh, name: str) -> None:
     if len(mesh.vertices) == 0:
-        raise MeshError(f"{name}: the model is empty; export the part again as PLY, OBJ, STL or GLB")
+        raise MeshError(f"{name}: the model is empty; export the part again as PLY, OBJ, STL, GLB or 3MF")
     if len(mesh.faces) == 0:
         raise MeshError(f"{name}: the model has no faces; export the part as a surface, not as points")
     if not np.isfinite(mesh.vertices).all():

@@ -70,7 +70,7 @@ def find_symmetries(mesh: Mesh) -> Symmetries:
             round_axes.append(axis)
             if len(round_axes) > 1:
                 return Symmetries(np.zeros((0, 4, 4)), tuple(ContinuousSymmetry(e, looks.middle) for e in np.eye(3)))
-        elif (order := next((n for n in ORDERS if _turns_by(looks, axis, n)), 1)) > 1:
+        elif (order := _order(looks, axis)) > 1:
             orders.append((axis, order))
     if round_axes:
         turns = [_turn(axis, 180.0) for axis, order in orders if order % 2 == 0]
@@ -125,6 +125,16 @@ def _first_run(fits: Sequence[bool]) -> tuple[int, int] | None:
 def _near(axis: NDArray[np.float64], others: Sequence[NDArray[np.float64]], degrees: float) -> bool:
     """Whether an axis is one of the others, either way round."""
     return any(abs(float(axis @ other)) > np.cos(np.radians(degrees)) for other in others)
+
+
+def _order(looks: _Looks, axis: NDArray[np.float64]) -> int:
+    """The largest n for which turns of 360/n degrees about an axis are symmetries, 1 = none.
+
+    Such turns hold those of n's prime factors, which are tried first: most axes have none.
+    """
+    lost = [p for p in (2, 3, 5, 7, 11) if not looks.same(_turn(axis, 360.0 / p))]
+    left = (n for n in ORDERS if all(n % p for p in lost))
+    return next((n for n in left if _turns_by(looks, axis, n)), 1)
 
 
 def _turns_by(looks: _Looks, axis: NDArray[np.float64], order: int) -> bool:

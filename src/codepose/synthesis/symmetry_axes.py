@@ -12,7 +12,7 @@ from codepose.synthesis.mesh import Mesh
 
 _FLATS = 16  # largest flat sides: an icosahedron has ten that are not parallel
 _ONE_SIDE_DEG = 2.0  # faces whose normals are nearer belong to one flat side
-_CORNERS = 200  # a hull with more has flat sides or a round shape
+_CORNERS = 60  # a hull with more has flat sides or a round shape: no group takes a corner to more places
 _ALIKE = 0.1  # second moments that differ by less may belong to directions of one kind
 
 

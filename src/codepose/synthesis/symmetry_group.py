@@ -207,13 +207,15 @@ def read_symmetries(path: str | Path, number: int) -> Symmetries:
         raise ConfigError(f"symmetries: {path} has neither numbered entries nor {_DISCRETE} nor {_CONTINUOUS}")
     try:
         return Symmetries.from_bop(found)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except ValueError as error:
         raise ConfigError(f"symmetries: {path}, object {number}: {error}") from None
+    except (AttributeError, KeyError, TypeError):
+        raise ConfigError(f"symmetries: {path}, object {number}: its entry is not as in a models_info.json") from None
 
 
 def _rigid(values: ArrayLike) -> NDArray[np.float64]:
     """(4, 4) from 16 numbers, row by row."""
-    matrix = np.asarray(values, dtype=np.float64)
+    matrix = _numbers(values)
     if matrix.size != 16:
         raise ValueError(f"{_DISCRETE} must hold 4 x 4 matrices of 16 numbers, not of {matrix.size}")
     matrix = matrix.reshape(4, 4)
@@ -225,11 +227,21 @@ def _rigid(values: ArrayLike) -> NDArray[np.float64]:
 
 
 def _axis(values: Mapping[str, Any]) -> ContinuousSymmetry:
-    axis, offset = (np.asarray(values[key], dtype=np.float64) for key in ("axis", "offset"))
+    if not {"axis", "offset"} <= values.keys():
+        raise ValueError(f"{_CONTINUOUS} must hold an axis and an offset of three numbers, not {str(values)[:60]}")
+    axis, offset = (_numbers(values[key]) for key in ("axis", "offset"))
     length = float(np.linalg.norm(axis))
     if axis.shape != (3,) or offset.shape != (3,) or not 0.0 < length < np.inf or not np.isfinite(offset).all():
         raise ValueError(f"{_CONTINUOUS} must hold an axis and an offset of three numbers, not {dict(values)}")
     return ContinuousSymmetry(axis / length, offset)
+
+
+def _numbers(values: ArrayLike) -> NDArray[np.float64]:
+    try:
+        found = np.asarray(values, dtype=np.float64)
+        return np.where(np.abs(found) < 1e12, found, np.nan)  # what is absurd is refused like what is no number
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"numbers should stand where {str(values)[:60]} is") from None
 
 
 def _plain(values: NDArray[np.float64]) -> Any:

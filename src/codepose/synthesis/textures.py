@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import trimesh
 from numpy.typing import NDArray
 from trimesh.remesh import subdivide_to_size
-from trimesh.visual.color import uv_to_interpolated_color
-from trimesh.visual.material import PBRMaterial
 
-ColorSource = Literal["none", "vertex", "face", "material", "texture"]
+from codepose.synthesis.cad.surface import Picture, Surface, Wrap
 
 NEUTRAL = 153  # grey 0.6 of 255, where a file has no colour
 TEXTURED_EDGE = 0.01  # longest edge of a textured face as a fraction of the part's size
@@ -30,36 +27,27 @@ _AROUND = np.array(  # barycentric: the third of a face that is nearest to its f
 )
 
 
-def color_source(part: trimesh.Trimesh) -> ColorSource:
-    """Where a part's colours come from; "none" = it is shown in neutral grey."""
-    visual: Any = part.visual
-    if visual.kind in ("face", "vertex"):
-        return "face" if visual.kind == "face" else "vertex"
-    if visual.kind != "texture":
-        return "none"
-    if _picture(visual) is not None:
-        return "texture"
-    return "none" if _plain_color(visual) is None else "material"
-
-
-def colored_triangles(parts: Sequence[trimesh.Trimesh]) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
-    """The faces of all parts with a colour at each corner; textured ones are divided until they carry the picture.
+def painted(surfaces: Sequence[Surface]) -> Surface:
+    """All surfaces as one with a colour at each corner; textured ones are divided until they carry the picture.
 
     Args:
-        parts: In one frame, each with at least one face.
+        surfaces: In one frame, with at least one triangle.
 
     Returns:
-        (F, 3, 3) corners in the parts' own unit and (F, 3, 3) RGB.
+        Triangles in the surfaces' own unit, with colours and without a picture.
     """
-    area = sum(float(part.area) for part in parts if color_source(part) == "texture")
-    edge = _longest_edge(parts, area) if area > 0 else 0.0
+    area = sum(_area(one.triangles) for one in surfaces if one.picture is not None)
+    edge = _longest_edge(surfaces, area) if area > 0 else 0.0
     pieces = []
-    for part in parts:
-        if edge and color_source(part) == "texture":
-            pieces.append(_textured(part, edge, math.ceil(TEXTURED_FACES * float(part.area) / area)))
+    for one in surfaces:
+        if edge and one.picture is not None and one.uv is not None:
+            most = math.ceil(TEXTURED_FACES * _area(one.triangles) / area)
+            pieces.append(_textured(one, one.picture, one.uv, edge, most))
         else:
-            pieces.append(_plain(part))
-    return np.concatenate([corners for corners, _ in pieces]), np.concatenate([colors for _, colors in pieces])
+            plain = np.uint8(NEUTRAL) if one.colors is None else one.colors
+            pieces.append((one.triangles, np.broadcast_to(plain, one.triangles.shape)))
+    triangles, colors = (np.concatenate([piece[k] for piece in pieces]) for k in (0, 1))
+    return Surface(triangles, "vertex", colors)
 
 
 def edge_length(area: float, faces: int) -> float:
@@ -89,73 +77,63 @@ def divided(
         edge *= 1.15
 
 
-def _longest_edge(parts: Sequence[trimesh.Trimesh], area: float) -> float:
-    """How long an edge may be where ``area`` of the parts' surface is textured, in their unit; 0 = do not divide."""
-    bounds = np.stack([np.asarray(part.bounds) for part in parts])  # (N, 2, 3)
-    size = float(np.linalg.norm(bounds[:, 1].max(axis=0) - bounds[:, 0].min(axis=0)))
-    edge = max(TEXTURED_EDGE * size, edge_length(area, TEXTURED_FACES))
-    return edge if np.isfinite(edge) else 0.0  # a vertex that is no number is refused later, with a message
+def _area(triangles: NDArray[np.float64]) -> float:
+    sides = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
+    return float(np.linalg.norm(sides, axis=1).sum()) / 2
 
 
-def _plain(part: trimesh.Trimesh) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
-    """(F, 3, 3) corners and RGB of a part without a texture."""
-    visual: Any = part.visual
-    corners = np.asarray(part.vertices, np.float64)[part.faces]
-    if visual.kind == "face":
-        return corners, np.repeat(np.asarray(visual.face_colors, np.uint8)[:, None, :3], 3, axis=1)
-    if visual.kind == "vertex":
-        return corners, np.asarray(visual.vertex_colors, np.uint8)[:, :3][part.faces]
-    color = _plain_color(visual) if visual.kind == "texture" else None
-    return corners, np.broadcast_to(np.uint8(NEUTRAL) if color is None else color, corners.shape)
+def _longest_edge(surfaces: Sequence[Surface], area: float) -> float:
+    """How long an edge may be where ``area`` of the surfaces is textured, in their unit."""
+    low = np.min([one.triangles.min(axis=(0, 1)) for one in surfaces], axis=0)
+    high = np.max([one.triangles.max(axis=(0, 1)) for one in surfaces], axis=0)
+    return max(TEXTURED_EDGE * float(np.linalg.norm(high - low)), edge_length(area, TEXTURED_FACES))
 
 
-def _textured(part: trimesh.Trimesh, edge: float, most: int) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
-    """(G, 3, 3) corners and RGB of a textured part whose longer edges were halved until none exceeds ``edge``."""
-    visual: Any = part.visual
-    image, tint = _picture(visual), _tint(visual)
-    places, faces = divided(np.hstack([part.vertices, visual.uv]), part.faces, edge, most)
-    corners = places[faces]  # (G, 3, 5)
+def _textured(
+    surface: Surface, picture: Picture, uv: NDArray[np.float64], edge: float, most: int
+) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
+    """(G, 3, 3) corners and RGB of a textured surface, longer edges halved until none exceeds ``edge``."""
+    tint = np.broadcast_to(np.uint8(255) if surface.colors is None else surface.colors, surface.triangles.shape)
+    rows = np.concatenate([surface.triangles, uv, tint / 255.0], axis=2).reshape(-1, 8)
+    places, index = np.unique(rows, axis=0, return_inverse=True)
+    places, faces = divided(places, index.reshape(-1, 3), edge, most)
+    corners = places[faces]  # (G, 3, 8)
     total, count = np.zeros((len(places), 3)), np.bincount(faces.reshape(-1), minlength=len(places))
     for weights in _AROUND:
         for corner in range(3):
-            uv = np.einsum("k,gkc->gc", np.roll(weights, corner), corners[..., 3:])
-            seen = uv_to_interpolated_color(uv, image)[:, :3] * tint
-            total += np.stack([np.bincount(faces[:, corner], c, len(places)) for c in seen.T], axis=1)
+            seen = np.einsum("k,gkc->gc", np.roll(weights, corner), corners[..., 3:])
+            shown = _sampled(picture, seen[:, :2]) * seen[:, 2:]
+            total += np.stack([np.bincount(faces[:, corner], c, len(places)) for c in shown.T], axis=1)
     mean = np.round(total / (len(_AROUND) * np.maximum(count, 1))[:, None]).astype(np.uint8)
     return corners[..., :3], mean[faces]
 
 
-def _picture(visual: Any) -> Any | None:
-    """The PIL image of a textured part, None where a file has coordinates but no picture, or a picture of nothing."""
-    image = getattr(visual.material, "image", None)
-    if image is None:
-        image = getattr(visual.material, "baseColorTexture", None)
-    if image is None or visual.uv is None or len(visual.uv) == 0:
-        return None
-    if image.size == (2, 2) and (np.asarray(image.convert("RGB")) == 100).all():
-        return None  # what trimesh puts in where a file has texture coordinates but no texture
-    return image
+def _sampled(picture: Picture, uv: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(N, 3) in [0, 255] of the picture at places (N, 2), between its pixels' middles."""
+    height, width = picture.pixels.shape[:2]
+    uv = np.nan_to_num(uv)
+    x, y = _unwrapped(uv[:, 0], picture.wrap[0]) * width - 0.5, _unwrapped(1 - uv[:, 1], picture.wrap[1]) * height - 0.5
+    left, top = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
+    right, below = x - left, y - top
+    seen = np.zeros((len(uv), 3))
+    for dx, across in ((0, 1 - right), (1, right)):
+        for dy, down in ((0, 1 - below), (1, below)):
+            column, row = _inside(left + dx, width, picture.wrap[0]), _inside(top + dy, height, picture.wrap[1])
+            seen += (across * down)[:, None] * picture.pixels[row, column]
+    return seen
 
 
-def _tint(visual: Any) -> NDArray[np.float64]:
-    """(3,) what a texture's colours are multiplied with: glTF's factor, to the eye."""
-    factor = getattr(visual.material, "baseColorFactor", None)
-    if factor is None or np.array_equal(factor, trimesh.visual.color.DEFAULT_COLOR):  # what trimesh writes for "none"
-        return np.ones(3)
-    return _displayed(factor) / 255.0
+def _unwrapped(places: NDArray[np.float64], wrap: Wrap) -> NDArray[np.float64]:
+    """Places along one side of a picture, brought to [0, 1] without the edge between two copies being lost."""
+    if wrap == "repeat":
+        return places - np.floor(places)
+    if wrap == "mirror":
+        folded = np.abs(places) % 2.0
+        return np.where(folded > 1.0, 2.0 - folded, folded)
+    return np.clip(places, 0.0, 1.0)
 
 
-def _plain_color(visual: Any) -> NDArray[np.uint8] | None:
-    """(3,) RGB of a material without a picture, None where it names no colour."""
-    of_light = isinstance(visual.material, PBRMaterial)
-    plain = getattr(visual.material, "baseColorFactor" if of_light else "main_color", None)
-    if plain is None or np.array_equal(plain, trimesh.visual.color.DEFAULT_COLOR):
-        return None
-    return _displayed(plain).round().astype(np.uint8) if of_light else np.asarray(plain, np.uint8)[:3]
-
-
-def _displayed(factor: Any) -> NDArray[np.float64]:
-    """(3,) sRGB in [0, 255] of glTF's base colour factor, which counts light (linear, in [0, 255])."""
-    light = np.asarray(factor, np.float64)[:3] / 255.0
-    shown: NDArray[np.float64] = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
-    return 255.0 * shown
+def _inside(pixels: NDArray[np.int64], count: int, wrap: Wrap) -> NDArray[np.int64]:
+    """Pixels, of which the first may be -1 and the last ``count``, in [0, count)."""
+    inside: NDArray[np.int64] = pixels % count if wrap == "repeat" else np.clip(pixels, 0, count - 1)
+    return inside
