@@ -70,12 +70,12 @@ class DetectionHeads(nn.Module):
         anchor_sizes: tuple[float, ...],
         aspect_ratios: tuple[float, ...],
         box_head: int,
-        proposals: int = 1000,
-        roi_samples: int = 128,
-        roi_sampling: int = 2,
-        score: float = 0.05,
-        nms: float = 0.5,
-        per_object: int = 10,
+        proposals: int,
+        roi_samples: int,
+        roi_sampling: int,
+        score: float,
+        nms: float,
+        per_object: int,
     ) -> None:
         super().__init__()
         anchors = AnchorGenerator((anchor_sizes,), (aspect_ratios,))
@@ -136,13 +136,13 @@ class DetectionHeads(nn.Module):
 
     def proposals(self, features: Tensor, images: Tensor) -> list[Tensor]:
         """Returns each image's proposals (n, 4), best first; the module must be in eval mode."""
-        sizes = [(int(images.shape[-2]), int(images.shape[-1]))] * len(images)
+        sizes = [(int(images.shape[2]), int(images.shape[3]))] * len(images)
         boxes, _ = self.rpn(ImageList(images, sizes), {"0": features.float()})
         return list(boxes)
 
     def detect(self, features: Tensor, images: Tensor) -> list[Boxes]:
         """Returns each image's detections, best first; the module must be in eval mode."""
-        size = (int(images.shape[-2]), int(images.shape[-1]))
+        size = (int(images.shape[2]), int(images.shape[3]))
         found, _ = self.roi_heads({"0": features}, self.proposals(features, images), [size] * len(images))
         return [self._best_of_each(one) for one in found]
 
@@ -179,5 +179,5 @@ def faster_losses(
 ) -> tuple[dict[str, Tensor], Proposals]:
     """Returns the four terms of L_faster and the RPN's proposals."""
     proposals = heads.propose(features, images, targets)
-    size = (int(images.shape[-2]), int(images.shape[-1]))
+    size = (int(images.shape[2]), int(images.shape[3]))
     return proposals.losses | heads.head_losses(features, proposals, size, targets), proposals

@@ -65,7 +65,7 @@ def propose(rpn: RegionProposalNetwork, features: Tensor, images: Tensor, target
         images: (B, 3, H, W), for their size.
         targets: Theirs.
     """
-    size = (int(images.shape[-2]), int(images.shape[-1]))
+    size = (int(images.shape[2]), int(images.shape[3]))
     objectness, regression = rpn_outputs(rpn, features)
     anchors = rpn.anchor_generator(ImageList(images, [size] * len(images)), [features])[0]  # (A, 4), of every image
     boxes, valid = _best_boxes(rpn, objectness.detach(), regression.detach(), anchors, size)

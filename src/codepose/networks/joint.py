@@ -95,12 +95,12 @@ class JointNetwork(nn.Module):
         *,
         crop: int,
         pad: float,
-        box_gradient: str = "features",
-        feedback: str = "detection",
-        jitter: tuple[float, tuple[float, float]] = (0.15, (0.8, 1.2)),
-        min_iou: float = 0.3,
-        bootstrap_ratio: int = 1,
-        view_canvas: int = 0,
+        box_gradient: str,
+        feedback: str,
+        jitter: tuple[float, tuple[float, float]],
+        min_iou: float,
+        bootstrap_ratio: int,
+        view_canvas: int,
     ) -> None:
         super().__init__()
         self.autoencoder = autoencoder
@@ -143,20 +143,19 @@ class JointNetwork(nn.Module):
             targets: Each image's objects.
             poses: Those of them whose poses are learned, M in all.
         """
-        size = (int(images.shape[-2]), int(images.shape[-1]))
+        size = (int(images.shape[2]), int(images.shape[3]))
         features = self.encoder(images)  # (B, C, S/16, S/16)
         losses, proposals = faster_losses(self.heads, features, images, targets)
         truth = poses.boxes
         if self.feedback == "random":
-            boxes, found = jittered_boxes(truth, *self.jitter), torch.ones_like(truth[:, 0], dtype=torch.bool)
+            boxes, found = jittered_boxes(truth, *self.jitter), torch.ones_like(poses.slot, dtype=torch.bool)
         else:
             best, any_found = best_proposals(proposals.boxes, proposals.valid, poses.spread(truth, len(images)))
             decoded = self.heads.refine(features, best, poses.spread(poses.objects + 1, len(images)), size)
             boxes, found = (values[poses.image, poses.slot] for values in (decoded, any_found))
         iou = box_iou(boxes.detach(), truth).diagonal()
         used = found & (iou >= self.min_iou)
-        fed_back = boxes if self.box_gradient == "boxes" else boxes.detach()
-        latents = self.latents(features, fed_back, poses.image)
+        latents = self.latents(features, boxes, poses.image)
         reconstructions = self.autoencoder.decode(latents)  # (M, 3, c, c)
         errors = mse(reconstructions.float(), poses.targets, self.bootstrap_ratio)
         losses["mse"] = torch.where(used, errors, 0.0).sum() / used.sum().clamp_min(1)

@@ -80,7 +80,7 @@ class SceneBatch:
 
     def poses(self, min_visible: float) -> ScenePoses:
         """Returns what poses there are to learn: the target objects', and those of companions that can be seen."""
-        shown = torch.ones_like(self.objects, dtype=torch.bool)[:, None]  # (B, 1 + n)
+        shown = self.objects[:, None] >= 0  # (B, 1 + n): every scene shows its target object
         own = (self.objects, self.boxes, self.R_view, self.targets)
         columns = [value[:, None] for value in own]
         if self.other_objects is not None:
