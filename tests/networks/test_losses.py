@@ -11,7 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codepose.geometry import geodesic_angle, view_rotation
-from codepose.networks.losses import angle_loss, cos_loss, match_loss, mse, pair_angles, reconstruction_health
+from codepose.networks.losses import (
+    ReconstructionHealth,
+    angle_loss,
+    cos_loss,
+    match_loss,
+    mse,
+    pair_angles,
+    reconstruction_health,
+)
 from codepose.synthesis.symmetry_group import ContinuousSymmetry, Symmetries
 
 
@@ -48,6 +56,11 @@ def test_mse_is_the_mean_of_the_largest_errors(count: int, k: int) -> None:
     a, b = torch.rand(2, count, 3, 4, 5, generator=generator, dtype=torch.float64)
     expected = [slow_mse(x, y, k) for x, y in zip(a, b, strict=True)]
     torch.testing.assert_close(mse(a, b, k), torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=0)
+
+
+def test_mse_of_at_least_one_pixel_whatever_the_ratio() -> None:
+    a = torch.tensor([[[[1.0, 0.5, 0.0]]]])
+    assert mse(a, torch.zeros_like(a), 10).tolist() == [1.0]
 
 
 def test_mse_with_ratio_one_is_equation_1() -> None:
@@ -102,6 +115,26 @@ def test_cos_loss_is_minus_the_mean_cosine() -> None:
     assert float(cos_loss(z, 3.0 * z)) == pytest.approx(-1.0)
 
 
+BLACK = (
+    "the reconstructions are black where the object should be: raise losses.bootstrap_ratio to 4, "
+    "or turn on data.curriculum"
+)
+COLLAPSED = "the latents have collapsed: all images get nearly the same code; lower the learning rate"
+
+
+def test_health_by_hand() -> None:
+    """One pixel of an object, off by 0.5, 0 and 0.1; codes (3, 4) and (3, 2): variances 0 and 1, mean square 9.5."""
+    targets, reconstructions = torch.zeros(2, 3, 1, 2), torch.ones(2, 3, 1, 2)
+    targets[0, :, 0, 0] = torch.tensor([0.5, 0.0, 0.3])
+    reconstructions[0, :, 0, 0] = torch.tensor([1.0, 0.0, 0.2])
+    health = reconstruction_health(reconstructions, targets, torch.tensor([[3.0, 4.0], [3.0, 2.0]]))
+    assert health.object_mse == pytest.approx((0.25 + 0.01) / 3)
+    assert health.target_energy == pytest.approx((0.25 + 0.09) / 3)
+    assert health.latent_spread == pytest.approx(0.5 / 9.5)
+    small = reconstruction_health(targets, targets, torch.tensor([[0.003, 0.004], [0.003, 0.002]]))
+    assert small.latent_spread == pytest.approx(0.5 / 9.5)
+
+
 def test_warnings_name_black_outputs_and_collapsed_latents() -> None:
     targets = torch.zeros(4, 3, 8, 8)
     targets[:, :, 2:5, 2:5] = 0.7
@@ -114,6 +147,11 @@ def test_warnings_name_black_outputs_and_collapsed_latents() -> None:
     nothing = reconstruction_health(targets, torch.zeros_like(targets), torch.randn(4, 8))
     assert (nothing.object_mse, nothing.target_energy, nothing.warnings()) == (0.0, 0.0, []), "nothing to see"
     assert reconstruction_health(targets[:1], targets[:1], torch.randn(1, 8)).warnings() == [], "one code says nothing"
+    assert ReconstructionHealth(0.5, 0.5, 1.0).warnings() == [BLACK]
+    assert ReconstructionHealth(0.5, 0.625, 1.0).warnings() == [], "not above 0.8 of it"
+    assert ReconstructionHealth(1.0, 0.0, 1.0).warnings() == [], "there is no object"
+    assert ReconstructionHealth(0.0, 0.5, 1e-4).warnings() == [], "not below 1e-4"
+    assert ReconstructionHealth(0.0, 0.5, 0.9e-4).warnings() == [COLLAPSED]
     collapsed = reconstruction_health(targets, targets, torch.ones(4, 8) + 1e-5 * torch.randn(4, 8))
     assert len(collapsed.warnings()) == 1
     assert "collapsed" in collapsed.warnings()[0]
@@ -142,13 +180,38 @@ def test_match_loss_equals_its_slow_twin(objects: list[int]) -> None:
     assert torch.autograd.gradcheck(lambda x: match_loss(x, y, R, torch.tensor(objects)), z)
 
 
+@pytest.mark.parametrize("used", [None, [True, False, True, True, False, True], [False] * 6])
+def test_match_loss_of_near_views_of_some_of_the_batch(used: list[bool] | None) -> None:
+    """A few degrees apart, the width of the Gaussian counts; what is not used counts neither way."""
+    generator = torch.Generator().manual_seed(4)
+    z, y = torch.randn(2, 6, 4, generator=generator, dtype=torch.float64)
+    axes = torch.randn(6, 3, generator=generator, dtype=torch.float64) * 0.3
+    R = torch.linalg.matrix_exp(torch.linalg.cross(axes[:, None], -torch.eye(3, dtype=torch.float64)[None]))
+    objects = [0, 1, 0, 0, 0, 0]
+    chosen = None if used is None else torch.tensor(used)
+    value = match_loss(z, y, R, torch.tensor(objects), used=chosen)
+    rows = [i for i in range(6) if used is None or used[i]]
+    expected = slow_match(z[rows], y[rows], R[rows], [objects[i] for i in rows]) if rows else 0.0
+    assert float(value) == pytest.approx(expected, rel=1e-6)
+    cosines = torch.nn.functional.cosine_similarity(z, y)[rows]
+    assert float(cos_loss(z, y, chosen)) == pytest.approx(-float(cosines.mean()) if rows else 0.0, rel=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_losses_have_the_type_of_the_codes(dtype: torch.dtype) -> None:
+    z, R, objects = torch.randn(2, 4, dtype=dtype), rotations(2), torch.zeros(2)
+    assert angle_loss(z, R, objects).dtype == dtype
+    assert pair_angles(R.to(dtype), objects, (TWO_SIDED,)).dtype == dtype
+
+
 def test_match_loss_stays_float32_under_autocast() -> None:
     generator = torch.Generator().manual_seed(1)
     z, y = torch.randn(2, 16, 128, generator=generator)
     R, objects = rotations(16).float(), torch.zeros(16, dtype=torch.long)
-    exact = match_loss(z, y, R, objects)
+    exact = match_loss(z.double(), y.double(), R.double(), objects).float()
+    torch.testing.assert_close(match_loss(z, y, R, objects), exact, rtol=1e-5, atol=1e-5)
     with torch.autocast("cpu", torch.bfloat16):
-        torch.testing.assert_close(match_loss(z, y, R, objects), exact, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(match_loss(z, y, R, objects), exact, rtol=1e-5, atol=1e-5)
 
 
 def test_match_loss_prefers_the_right_clean_view() -> None:

@@ -32,7 +32,7 @@ def mse(reconstructions: Tensor, targets: Tensor, bootstrap_ratio: int = 1) -> T
     squared = (reconstructions - targets).square().flatten(1)
     if bootstrap_ratio == 1:
         return squared.mean(1)
-    return squared.topk(max(1, squared.shape[1] // bootstrap_ratio), dim=1, sorted=False).values.mean(1)
+    return squared.topk(max(1, squared.shape[1] // bootstrap_ratio)).values.mean(1)
 
 
 def pair_angles(rotations: Tensor, objects: Tensor, symmetries: Sequence[Symmetries] = ()) -> Tensor:
@@ -122,7 +122,7 @@ def match_loss(
     with torch.autocast(latents.device.type, enabled=False):
         theta = pair_angles(rotations, objects, symmetries).rad2deg()  # (B, B)
         near = -0.5 * (theta / width_deg).square()
-        cosines = F.normalize(latents, dim=1) @ F.normalize(target_latents, dim=1).T / temperature
+        cosines = F.normalize(latents) @ F.normalize(target_latents).T / temperature
         if used is not None:
             near, cosines = (values.masked_fill(~used, _NEVER) for values in (near, cosines))
         return _mean_of(F.cross_entropy(cosines, near.softmax(1), reduction="none"), used)
@@ -136,7 +136,7 @@ def cos_loss(latents: Tensor, target_latents: Tensor, used: Tensor | None = None
         target_latents: z_t.
         used: (B,) bool, of which the mean is taken; None = of all. 0 where there are none.
     """
-    return -_mean_of(F.cosine_similarity(latents, target_latents, dim=1, eps=1e-8), used)
+    return -_mean_of(F.cosine_similarity(latents, target_latents), used)
 
 
 def _mean_of(values: Tensor, used: Tensor | None) -> Tensor:
