@@ -133,6 +133,25 @@ def test_splits_share_no_view_and_no_texture(kind: str) -> None:
     assert not any(torch.equal(a, b) for a, b in zip(banks, banks[1:] + banks[:1], strict=True))
 
 
+@pytest.mark.parametrize("kind", ["scenes", "crops"])
+def test_splits_share_no_place_no_light_and_no_occluder(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the view: here it is the same in both splits, and so are the textures."""
+    index, draw, lights = torch.arange(24), Lights.draw, []
+    views, bank = source()._views(kind, index), source().backgrounds(SIZE)  # type: ignore[arg-type]
+    sources = [SceneSource(source().world, split, bank) for split in ("train", "test")]
+    monkeypatch.setattr(SceneSource, "_views", lambda *_: views)
+    monkeypatch.setattr(Lights, "draw", lambda *args: (lights.append(draw(*args)), lights[-1])[1])
+    train, test = (getattr(one, kind)(index) for one in sources)
+    assert torch.equal(train.R_view, test.R_view)
+    whole = [light.direction for light in lights if len(light.direction) == len(index)]
+    assert (whole[0] - whole[-1]).norm(dim=1).min() > 1e-3
+    occluded = torch.minimum(train.visible_fraction, test.visible_fraction) < 0.99
+    assert occluded.sum() > 8
+    assert (train.visible_fraction - test.visible_fraction)[occluded].abs().min() > 1e-4
+    if kind == "scenes":
+        assert (train.t_cam_obj - test.t_cam_obj).norm(dim=1).min() > 0.1
+
+
 def test_another_seed_makes_other_images() -> None:
     other = source(data__seed=1).scenes(torch.arange(4))
     assert (other.R_view - scenes().R_view[:4]).flatten(1).norm(dim=1).min() > 1e-3
