@@ -16,6 +16,8 @@ from codepose.config import Settings
 from codepose.config_data import ConfigError
 from codepose.config_files import load_preset, override
 from codepose.estimation.camera import Camera, FieldOfView
+from codepose.synthesis.draws import Draws
+from codepose.synthesis.placement import place
 from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
 
@@ -35,18 +37,25 @@ def settings_of(found: Framing) -> Settings:
     return override(QUICK, changes)
 
 
+def placed(world: World, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Boxes and distances of test scenes, which need not be rendered for that."""
+    index = torch.arange(count)
+    objects, R_view = SceneSource(world, "test")._views("scenes", index)
+    R, t = place(world, Draws(world.settings.data.seed, "scenes/test", index, world.device), objects, R_view)
+    return world.boxes(objects, R, t).clamp(0, world.settings.data.camera.image_size), t.norm(dim=1)
+
+
 @pytest.mark.parametrize("distance", [(300.0, 700.0), (160.0, 200.0), (3000.0, 5000.0)])
 def test_scenes_are_seen_from_the_distances_that_were_given(distance: tuple[float, float]) -> None:
     diameter = World(override(QUICK, {"objects.0.mesh": str(BRACKET)})).objects[0].mesh.diameter
     found = framing(camera(615.0), diameter, distance, QUICK)
-    scenes = SceneSource(World(settings_of(found)), "test").scenes(torch.arange(150))
-    away = scenes.t_cam_obj.norm(dim=1)
+    boxes, away = placed(World(settings_of(found)), 150)
     near, far = distance
     assert float(away.quantile(0.1)) == pytest.approx(near, rel=0.2)
     assert float(((away > 0.75 * near) & (away < 1.7 * far)).float().mean()) > 0.97
     assert float(away.max()) > far
     # as many pixels as the network knows
-    sides = (scenes.boxes[:, 2:] - scenes.boxes[:, :2]).amax(1)
+    sides = (boxes[:, 2:] - boxes[:, :2]).amax(1)
     assert 45.0 < float(sides.mean()) < 85.0
 
 
