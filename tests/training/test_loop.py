@@ -198,8 +198,7 @@ def test_kill_9_loses_at_most_the_last_interval(make_settings, tmp_path: Path) -
     def steps() -> int:
         return sum('"mse"' in line for line in log.read_text().splitlines()) if log.exists() else 0
 
-    deadline = time.monotonic() + 90
-    while steps() < 7 and time.monotonic() < deadline:
+    while steps() < 7 and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -218,14 +217,16 @@ def test_four_images_can_be_overfitted(make_settings) -> None:
     network = build_extended(settings)
     crops = SceneSource(World(settings), "train").crops(torch.arange(4), difficulty=0.0)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
+    enough = 0.25 * float(crops.targets.square().mean())
     for _ in range(200):
         _, out = network(crops.inputs)
+        if float(mse(out.detach(), crops.targets).mean()) < enough:
+            return
         loss = mse(out, crops.targets, 4).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    final = float(mse(network(crops.inputs)[1], crops.targets).mean().detach())
-    assert final < 0.25 * float(crops.targets.square().mean())
+    pytest.fail("four images were not learned")
 
 
 def test_a_non_finite_loss_stops_and_names_its_term(tiny_settings: Settings, world: World, tmp_path: Path) -> None:
