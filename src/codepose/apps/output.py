@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -129,8 +130,8 @@ class Output:
     def _name(self, source: Source) -> str:
         """The source's name, with its suffix or a number where another source took that name."""
         if source not in self._names:
-            stem, number = source.name, 2
-            name = stem if stem not in self._taken else Path(_file(source)).name
+            stem, number = _short(source.name), 2
+            name = stem if stem not in self._taken else _short(Path(_file(source)).name)
             while name in self._taken:
                 name, number = f"{stem}-{number}", number + 1
             self._names[source] = name
@@ -160,7 +161,8 @@ class Film:
         if self._count == 0:
             cv2 = import_cv2()
             self._size = (picture.shape[1] // 2 * 2, picture.shape[0] // 2 * 2)  # the codec wants even numbers
-            self._writer = cv2.VideoWriter(str(self._path), cv2.VideoWriter_fourcc(*"mp4v"), self._rate, self._size)
+            codec = cv2.VideoWriter_fourcc(*"mp4v")
+            self._writer = cv2.VideoWriter(os.fsencode(self._path), codec, self._rate, self._size)
         width, height = self._size
         if self._writer.isOpened():
             self._writer.write(np.ascontiguousarray(picture[:height, :width, ::-1]))
@@ -174,6 +176,11 @@ class Film:
         """Finishes the file."""
         if self._writer is not None:
             self._writer.release()
+
+
+def _short(name: str) -> str:
+    """As much of a name as leaves room for what is hung on it: file systems have 255 bytes for all."""
+    return os.fsdecode(os.fsencode(name)[:220])
 
 
 def _file(source: Source) -> str:

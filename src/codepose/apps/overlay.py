@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from codepose import geometry
 from codepose.estimation.detection import Detection
 from codepose.evaluation import draw
 from codepose.synthesis.renderer import Instances
 from codepose.synthesis.world import World
+
+_LONGEST = 2560
+"""Pixels of the longer side beyond which a photo is drawn on at a half, a third and so on of its size."""
 
 
 class Overlay:
@@ -34,9 +40,13 @@ class Overlay:
             found: Best first; the best is drawn last, over the others.
 
         Returns:
-            A drawn copy, (H, W, 3) uint8.
+            A drawn copy, (H, W, 3) uint8; where a side has more than ``_LONGEST`` pixels, a smaller one.
         """
         K = geometry.from_opencv(torch.from_numpy(camera).float())
+        factor = math.ceil(max(image.shape[:2]) / _LONGEST)
+        if factor > 1:
+            image = np.asarray(Image.fromarray(image).reduce(factor))
+            K = geometry.scaled_camera(K, 1.0 / factor)
         picture = image
         for place, detection in reversed(list(enumerate(found))):
             model = self.world.objects[detection.object_index]
@@ -49,7 +59,7 @@ class Overlay:
                 detection.R_cam_obj,
                 t,
                 self._mask(detection.object_index, R, t, K, (image.shape[0], image.shape[1])),
-                detection.box,
+                detection.box / factor,
                 0.3 * model.mesh.diameter,
                 inset=torch.from_numpy(detection.reconstruction)
                 if best and detection.reconstruction is not None

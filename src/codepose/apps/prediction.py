@@ -192,6 +192,12 @@ class Predictor:
             self.say(f"{width} x {height}: {focal} from a field of view of {given.horizontal_deg:g} degrees")
         elif given.width is not None and given is not fitted:
             self.say(f"{width} x {height}: the calibration for {given.width} x {given.height} is scaled: {focal}")
+        column, row = fitted.K[:2, 2]
+        if not (0 <= column < width and 0 <= row < height):
+            self.say(
+                f"{width} x {height}: the principal point {column:.0f}, {row:.0f} lies outside the photo; is K that of "
+                "photos of this size?"
+            )
         return fitted
 
 

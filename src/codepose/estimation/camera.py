@@ -170,7 +170,7 @@ class Camera:
         K, lens = torch.from_numpy(self.K).float(), torch.tensor(self.distortion)
         size = torch.tensor([self.width - 1, self.height - 1]).clamp_min(1)
         grid = torch.empty(1, self.height, self.width, 2)
-        for rows in torch.arange(self.height).split(_ROWS):
+        for rows in torch.split(torch.arange(self.height), _ROWS):
             points = torch.cartesian_prod(rows, torch.arange(self.width)).flip(1).float()  # (rows * W, 2), x first
             seen = distort_points(points, K, lens) / size * 2.0 - 1.0
             grid[0, rows] = seen.reshape(len(rows), self.width, 2)
