@@ -18,14 +18,18 @@ from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from codepose import geometry
+from codepose.apps import bop_file
 from codepose.apps.bop import Render, evaluate_bop, render
+from codepose.apps.cli import main
+from codepose.apps.sources import Photo
 from codepose.config import Settings
 from codepose.config_data import ConfigError
 from codepose.config_files import override
 from codepose.estimation.detection import Detection
 from codepose.estimation.estimator import PoseEstimator
-from codepose.evaluation.bop import BopDataset, BopError
+from codepose.evaluation.bop import BopDataset
 from codepose.evaluation.bop_benchmark import evaluate_images
+from codepose.evaluation.bop_entries import BopError
 from codepose.evaluation.bop_results import read_results
 from codepose.evaluation.pose_errors import add_s
 from codepose.networks.build import build_joint
@@ -371,6 +375,45 @@ def test_the_datasets_depth_reaches_the_estimator_if_asked_for(
     assert evaluate_bop(run, rendered, device="cpu", depth=True)["depth"] is True
     for depth, image in zip(oracle.depths[4:], dataset.images("test"), strict=True):
         np.testing.assert_array_equal(depth, image.depth())
+
+
+def test_one_of_several_cameras_is_measured_and_named(
+    run: Run, rendered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    """IPD's layout, by the command: the results say which camera, and stand beside another one's."""
+    copy = tmp_path / "ipd"
+    shutil.copytree(rendered, copy)
+    for path in list((copy / "test" / "000001").iterdir()):
+        path.rename(path.with_name(f"{path.stem}_cam1{path.suffix}"))
+        if path.stem == "scene_camera":
+            shutil.copy(path.with_name("scene_camera_cam1.json"), path.with_name("scene_camera_cam2.json"))
+    oracle = Oracle(BopDataset.open(copy, camera="cam1"), "test")
+    monkeypatch.setattr(PoseEstimator, "load", lambda *_, **__: oracle)
+    assert main(["evaluate", str(run.path), "--bop", str(copy), "--device", "cpu"]) == 1
+    assert "cam1, cam2: name one (--camera)" in capsys.readouterr().err
+    assert main(["evaluate", str(run.path), "--bop", str(copy), "--camera", "cam1", "--device", "cpu"]) == 0
+    folder = run.path / "evaluation" / "ipd-test-cam1"
+    said = capsys.readouterr().out
+    assert "ar: 1.000" in said
+    assert str(folder) in said
+    summary = json.loads((folder / "results.json").read_text())
+    assert (summary["ar"], summary["camera"]) == (1.0, "cam1")
+    assert (folder / "codepose-joint_ipd-test.csv").is_file()
+
+
+@pytest.mark.parametrize(
+    ("photo", "place"),
+    [
+        ("lmo/test/000002/rgb/000003.png", (2, 3)),
+        ("itodd/val/000001/gray/000004.tif", (1, 4)),
+        ("ipd/test/3/rgb_cam1/000005.png", (3, 5)),
+        ("hot3d/test/001288/gray1/000006.jpg", (1288, 6)),
+        ("ipd/test/3/aolp_cam1/000005.png", None),
+        ("photos/rgb/000005.png", None),
+    ],
+)
+def test_a_photos_place_in_a_dataset(photo: str, place: tuple[int, int] | None) -> None:
+    assert bop_file._place(Photo(Path(photo))) == place
 
 
 def test_objects_are_mapped_by_their_place(

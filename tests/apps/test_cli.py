@@ -173,6 +173,7 @@ def test_preview_draws_before_training(preset: Path, tmp_path: Path) -> None:
         (["preview", "--out", "sheet.psd"], "give a picture's name, such as sheet.png"),
         (["evaluate", "nowhere", "--split", "train"], "--split is test or val"),
         (["evaluate", "nowhere", "--obj-ids", "5"], "--obj-ids goes with --bop"),
+        (["evaluate", "nowhere", "--camera", "cam1"], "--camera goes with --bop"),
         (["predict", "nowhere", "photo.png", "--K", "fov=60", "--min-score", "50"], "--min-score is a share from 0 to"),
         (
             ["predict", "nowhere", "photo.png", "--K", "fov=60", "--min-confidence", "nan"],

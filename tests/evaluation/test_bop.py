@@ -21,8 +21,10 @@ from scipy.spatial.distance import pdist
 
 from codepose import geometry
 from codepose.config import Settings
-from codepose.evaluation import bop, bop_writer
-from codepose.evaluation.bop import BopDataset, BopError, BopTarget, from_bop_box, to_bop_box
+from codepose.evaluation import bop_writer
+from codepose.evaluation.bop import BopDataset, BopTarget
+from codepose.evaluation.bop_entries import BopError, from_bop_box, to_bop_box
+from codepose.evaluation.bop_models import numbered
 from codepose.evaluation.bop_results import (
     BoxResult,
     PoseResult,
@@ -604,10 +606,10 @@ def test_boxes_there_and_back() -> None:
 
 
 def test_objects_are_numbered_by_their_names() -> None:
-    assert bop.numbered(["obj_000005", "obj_12"]) == [5, 12]
-    assert bop.numbered(["can", "bracket"]) == [1, 2]
-    assert bop.numbered(["obj_000005", "can"]) == [1, 2]  # which is the can?
-    assert bop.numbered(["obj_000002", "obj_000002"]) == [1, 2]
+    assert numbered(["obj_000005", "obj_12"]) == [5, 12]
+    assert numbered(["can", "bracket"]) == [1, 2]
+    assert numbered(["obj_000005", "can"]) == [1, 2]  # which is the can?
+    assert numbered(["obj_000002", "obj_000002"]) == [1, 2]
 
 
 def test_written_objects_keep_the_numbers_of_their_names(
@@ -634,12 +636,12 @@ def test_results_of_numpy_numbers_can_be_read_again(tmp_path: Path) -> None:
     ("file", "text", "says"),
     [
         ("models/models_info.json", "[]", "must hold a dict"),
-        ("models/models_info.json", '{"x": {"diameter": 1}}', "object x"),
+        ("models/models_info.json", '{"x": {"diameter": 1}}', "keys must be numbers, not 'x'"),
         ("models/models_info.json", '{"1": {}}', "there is no 'diameter'"),
         ("test_targets_bop19.json", '[{"scene_id": 1, "im_id": 0, "obj_id": 1}]', "there is no 'inst_count'"),
         ("test_targets_bop19.json", "{}", "must hold a list"),
-        ("test/000001/scene_gt.json", '{"0": [{}]}', "image 0: there is no 'obj_id'"),
-        ("test/000001/scene_camera.json", '{"0": {"cam_K": [1, 2]}}', "image 0: cannot reshape"),
+        ("test/000001/scene_gt.json", '{"0": [{}]}', "image 0, label 0: there is no 'obj_id'"),
+        ("test/000001/scene_camera.json", '{"0": {"cam_K": [1, 2]}}', "image 0: cam_K: it must hold 3 x 3 numbers"),
     ],
 )
 def test_damaged_datasets_are_named(written: Path, tmp_path: Path, file: str, text: str, says: str) -> None:

@@ -11,8 +11,10 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from codepose.estimation.detection import Detection
-from codepose.evaluation.bop import BopDataset, BopError, BopImage, BopInstance
+from codepose.evaluation.bop import BopDataset
+from codepose.evaluation.bop_entries import BopError
 from codepose.evaluation.bop_judge import Judge
+from codepose.evaluation.bop_scenes import BopImage, BopInstance
 from codepose.synthesis.mesh import save_mesh
 from codepose.synthesis.shapes import hammer
 

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from codepose.apps.options import Render, with_meshes
+from codepose.apps.options import Evaluate, Render, with_meshes
 from codepose.config import Settings
+from codepose.config_data import ConfigError
 
 if TYPE_CHECKING:
     from codepose.estimation.methods import Method
@@ -28,7 +29,7 @@ def render(options: Render) -> int:
     """
     from rich.console import Console
 
-    from codepose.evaluation.bop import numbered
+    from codepose.evaluation.bop_models import numbered
     from codepose.evaluation.bop_writer import write_dataset
     from codepose.synthesis.symmetry_group import read_symmetries
     from codepose.synthesis.world import World
@@ -61,6 +62,43 @@ def _settings(options: Render) -> Settings:
     return with_meshes(options.settings, options.meshes, options.unit)
 
 
+def evaluate(options: Evaluate, dataset: Path) -> int:
+    """Measures a run on a BOP dataset and prints its scores; returns the exit status.
+
+    Raises:
+        ConfigError: Options do not go together.
+    """
+    from rich.console import Console
+
+    from codepose.estimation.windows import require_tiles
+    from codepose.training.ranks import layout
+
+    if layout(options.devices, options.nodes) != (1, 1):
+        raise ConfigError("--bop measures on one device: leave out --devices and --nodes, and torchrun")
+    if len(options.methods) > 1:
+        raise ConfigError("--bop measures one method at a time: --methods joint")
+    require_tiles(options.tiles)
+    summary = evaluate_bop(
+        options.run,
+        dataset,
+        options.split,
+        method=(*options.methods, "joint")[0],
+        obj_ids=options.obj_ids or None,
+        camera=options.camera or None,
+        images=options.images,
+        refine=options.refine,
+        depth=options.depth,
+        tiles=options.tiles,
+        device=options.device,
+    )
+    console = Console(highlight=False)
+    for name in ("ar", "ar_vsd", "ar_mssd", "ar_mspd", "add_recall_10", "box_iou_mean"):
+        value = summary[name]
+        console.out(f"{name}: {'not measured' if value is None else f'{value:.3f}'}")
+    console.out(f"results: {options.run / 'evaluation' / _folder_name(summary)}")
+    return 0
+
+
 def evaluate_bop(
     run: str | Path | Run,
     dataset_path: str | Path,
@@ -68,6 +106,7 @@ def evaluate_bop(
     *,
     method: Method = "joint",
     obj_ids: Sequence[int] | None = None,
+    camera: str | None = None,
     images: int | None = None,
     min_score: float | None = None,
     refine: bool = False,
@@ -78,8 +117,9 @@ def evaluate_bop(
     """Measures a trained run on a BOP split, by BOP19's rules for localisation.
 
     The run must have been trained on the dataset's own models, or on CAD files in the same frame. Writes
-    ``RUN/evaluation/DATASET-SPLIT/``: ``results.json``, ``per_image.csv`` (a line an instance), BOP's results file
-    ``METHOD_DATASET-SPLIT.csv`` and its 2-D detections ``METHOD_DATASET-SPLIT.json``.
+    ``RUN/evaluation/DATASET-SPLIT/``, of a camera with a name ``DATASET-SPLIT-CAMERA/``: ``results.json``,
+    ``per_image.csv`` (a line an instance), BOP's results file ``METHOD_DATASET-SPLIT.csv`` and its 2-D detections
+    ``METHOD_DATASET-SPLIT.json``.
 
     Args:
         run: A trained run or its folder.
@@ -88,6 +128,7 @@ def evaluate_bop(
         method: "joint", "extended" or "original".
         obj_ids: The dataset's numbers of the run's objects, in the order of its settings; None = those in their names
             (obj_000005), else 1, 2, ... where the dataset has as many objects.
+        camera: Which of the scenes' cameras, where they have several; None = the only one.
         images: Only the first so many target images; None = all.
         min_score: Leave out detections below; None = the run's own threshold.
         refine: Refine poses by render-and-compare.
@@ -101,7 +142,7 @@ def evaluate_bop(
 
     Raises:
         RunError: The folder is no run, or one that codepose brings, or the method's training is not finished.
-        BopError: The dataset has no such split or objects, or its labels are not public.
+        BopError: The dataset has no such split, camera or objects, it is damaged, or its labels are not public.
     """
     from codepose.apps.workflow import provenance
     from codepose.estimation.estimator import PoseEstimator
@@ -113,7 +154,7 @@ def evaluate_bop(
 
     run = run if isinstance(run, Run) else Run.open(run)
     run.require_own()
-    dataset = BopDataset.open(dataset_path)
+    dataset = BopDataset.open(dataset_path, camera=camera)
     dataset_name = re.sub(r"[^A-Za-z0-9]", "", Path(dataset_path).resolve().name) or "dataset"
     file_name = results_name(f"codepose-{method}", dataset_name, split)
     obj_ids = _own_ids(run, dataset) if obj_ids is None else _checked_ids(run, obj_ids)
@@ -138,10 +179,15 @@ def evaluate_bop(
         "tiles": tiles,
         "dataset": dataset_name,
         "split": split,
+        "camera": dataset.split_camera(split),
         **provenance(run, estimator.device),
     }
-    _write(results, summary, run.stage("evaluation") / f"{dataset_name}-{split}", file_name)
+    _write(results, summary, run.stage("evaluation") / _folder_name(summary), file_name)
     return summary
+
+
+def _folder_name(summary: dict[str, Any]) -> str:
+    return "-".join(filter(None, (summary["dataset"], summary["split"], summary["camera"])))
 
 
 def _write(results: BopResults, summary: dict[str, Any], folder: Path, file_name: str) -> None:
@@ -158,7 +204,8 @@ def _write(results: BopResults, summary: dict[str, Any], folder: Path, file_name
 
 def _own_ids(run: Run, dataset: BopDataset) -> list[int]:
     """The obj_ids in the objects' names; without any, 1, 2, ..., if these can only be the run's."""
-    from codepose.evaluation.bop import BopError, numbered
+    from codepose.evaluation.bop_entries import BopError
+    from codepose.evaluation.bop_models import numbered
 
     names = [one.name for one in run.settings.objects]
     ids = numbered(names)
@@ -173,7 +220,7 @@ def _own_ids(run: Run, dataset: BopDataset) -> list[int]:
 
 def _checked_ids(run: Run, obj_ids: Sequence[int]) -> Sequence[int]:
     """One obj_id an object of the run."""
-    from codepose.evaluation.bop import BopError
+    from codepose.evaluation.bop_entries import BopError
 
     if len(obj_ids) != len(run.settings.objects):
         names = ", ".join(o.name for o in run.settings.objects)

@@ -12,7 +12,7 @@ from pathlib import Path
 from codepose.apps.sources import Photo, Source
 from codepose.config_data import ConfigError
 from codepose.estimation.detection import Detection
-from codepose.evaluation.bop import numbered
+from codepose.evaluation.bop_models import numbered
 from codepose.evaluation.bop_results import PoseResult, write_results
 from codepose.training.ranks import everyones
 from codepose.training.run import Run
@@ -103,8 +103,9 @@ class BopFile:
 
 
 def _place(source: Source) -> tuple[int, int] | None:
-    """Scene and image of a photo in a BOP dataset."""
+    """Scene and image of a photo in a BOP dataset, of whichever camera."""
     if not isinstance(source, Photo):
         return None
-    found = re.search(r"/(\d+)/(?:rgb|gray)/(\d+)\.\w+$", Path(os.path.abspath(source.path)).as_posix())  # links stay
+    path = Path(os.path.abspath(source.path)).as_posix()  # links stay
+    found = re.search(r"/(\d+)/(?:rgb|gray)\w*/(\d+)\.\w+$", path)
     return None if found is None else (int(found[1]), int(found[2]))

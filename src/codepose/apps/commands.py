@@ -66,7 +66,7 @@ def _is_first() -> bool:
 
 
 def _user_errors() -> tuple[type[Exception], ...]:
-    from codepose.evaluation.bop import BopError
+    from codepose.evaluation.bop_entries import BopError
     from codepose.storage.checksums import DamagedError
     from codepose.synthesis.mesh import MeshError
     from codepose.training.checkpoint import CheckpointError
@@ -217,7 +217,11 @@ def evaluate(options: o.Evaluate) -> int:
     from codepose.training.run import Run
 
     if options.bop is not None:
-        return _evaluate_bop(options, options.bop)
+        from codepose.apps.bop import evaluate as evaluate_bop
+
+        return evaluate_bop(options, options.bop)
+    if options.camera:
+        raise ConfigError("--camera goes with --bop: it is the settings' own camera that sees the synthetic scenes")
     if options.tiles != 1:
         raise ConfigError("--tiles goes with --bop: the synthetic scenes have the network's own scale")
     if options.obj_ids:
@@ -237,36 +241,6 @@ def evaluate(options: o.Evaluate) -> int:
     )
     if _is_first():
         _print_evaluation(done.summary, options.run)
-    return 0
-
-
-def _evaluate_bop(options: o.Evaluate, dataset: Path) -> int:
-    from codepose.apps.bop import evaluate_bop
-    from codepose.estimation.windows import require_tiles
-    from codepose.training.ranks import layout
-
-    if layout(options.devices, options.nodes) != (1, 1):
-        raise ConfigError("--bop measures on one device: leave out --devices and --nodes, and torchrun")
-    if len(options.methods) > 1:
-        raise ConfigError("--bop measures one method at a time: --methods joint")
-    require_tiles(options.tiles)
-    summary = evaluate_bop(
-        options.run,
-        dataset,
-        options.split,
-        method=(*options.methods, "joint")[0],
-        obj_ids=options.obj_ids or None,
-        images=options.images,
-        refine=options.refine,
-        depth=options.depth,
-        tiles=options.tiles,
-        device=options.device,
-    )
-    for name in ("ar", "ar_vsd", "ar_mssd", "ar_mspd", "add_recall_10", "box_iou_mean"):
-        value = summary[name]
-        _console.out(f"{name}: {'not measured' if value is None else f'{value:.3f}'}")
-    folder = options.run / "evaluation" / f"{summary['dataset']}-{summary['split']}"
-    _console.out(f"results: {folder}")
     return 0
 
 

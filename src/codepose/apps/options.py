@@ -117,6 +117,8 @@ class Evaluate:
     """With --bop: besides each whole image, look at overlapping squares of 1/TILES of its longer side."""
     obj_ids: tuple[int, ...] = ()
     """The BOP dataset's numbers of the run's objects; none = those in their names (obj_000005), else 1, 2, ..."""
+    camera: str = ""
+    """With --bop: which of the cameras, where scenes have several (scene_camera_photoneo.json: photoneo)."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     devices: int = 1

@@ -16,9 +16,12 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from codepose.estimation.detection import Detection
-from codepose.evaluation.bop import BopDataset, BopError, BopImage, BopInstance, BopTarget
+from codepose.evaluation.bop import TARGETS_FILE, BopDataset, BopTarget
+from codepose.evaluation.bop_entries import BopError
 from codepose.evaluation.bop_judge import BopRow, Judge, View
+from codepose.evaluation.bop_layout import scene_file
 from codepose.evaluation.bop_results import BoxResult, PoseResult
+from codepose.evaluation.bop_scenes import BopImage, BopInstance
 from codepose.evaluation.pose_errors import (
     ADD_THRESHOLD,
     TargetErrors,
@@ -144,7 +147,8 @@ def evaluate_images(
             scene = dataset.scene(split, targets[0].scene_id)
         image = scene.image(targets[0].im_id)
         if image.instances is None:
-            raise BopError(f"{image.folder} has no scene_gt.json: the labels of this split are not public")
+            missing = scene_file(image.folder, "scene_gt", image.camera)
+            raise BopError(f"there is no {missing}: the labels of this split are not public; measure on another one")
         pixels = image.rgb()
         view = judge.view(image, pixels)
         measured = view.measured.cpu().numpy() if depth and view.measured is not None else None
@@ -193,13 +197,18 @@ def _record(
         mine = [d for d in ranked if obj_ids[d.object_index] == obj_id][: target.inst_count]
         results.poses += [PoseResult(scene_id, im_id, obj_id, d.score, d.R_cam_obj, d.t_cam_obj, seconds) for d in mine]
         instances = _most_visible(view.image, target)
-        if instances:
-            errors = judge.errors(view, instances, mine)
-            results.errors[obj_id].append(errors)
-            results.rows += judge.rows(view, instances, mine, errors)
+        judge.require_before_camera(view, instances)
+        errors = judge.errors(view, instances, mine)
+        results.errors[obj_id].append(errors)
+        results.rows += judge.rows(view, instances, mine, errors)
 
 
 def _most_visible(image: BopImage, target: BopTarget) -> list[BopInstance]:
     """The instances that count: BOP takes the target's number of them, the most visible first."""
     same = [instance for instance in image.instances or () if instance.obj_id == target.obj_id]
+    if len(same) < target.inst_count:
+        raise BopError(
+            f"{TARGETS_FILE} asks for {target.inst_count} of object {target.obj_id} in image {image.im_id}, but "
+            f"{scene_file(image.folder, 'scene_gt', image.camera)} has {len(same)}: fetch both files again"
+        )
     return sorted(same, key=lambda instance: -instance.visible_fraction)[: target.inst_count]

@@ -14,8 +14,13 @@ from torch import Tensor
 from torchvision.ops import box_iou, clip_boxes_to_image
 
 from codepose import geometry
+from codepose.estimation.calibration import CameraError
+from codepose.estimation.camera import require_lens
 from codepose.estimation.detection import Detection
-from codepose.evaluation.bop import BopDataset, BopError, BopImage, BopInstance
+from codepose.evaluation.bop import BopDataset
+from codepose.evaluation.bop_entries import BopError
+from codepose.evaluation.bop_layout import scene_file
+from codepose.evaluation.bop_scenes import BopImage, BopInstance
 from codepose.evaluation.pose_errors import (
     MSPD_WIDTH,
     TAU_10,
@@ -32,8 +37,11 @@ from codepose.evaluation.pose_errors import (
     symmetric_distance,
 )
 from codepose.evaluation.vsd import vsd
+from codepose.synthesis.mesh import plain
 from codepose.synthesis.renderer import Renderer
 
+_TOUCHES = 0.02
+"""No camera is nearer to a part's bounding box than this share of its diameter."""
 _POINTS = 2**22
 """Vertices of all pairs that are compared at a time."""
 
@@ -97,6 +105,7 @@ class Judge:
         self.models = {obj_id: dataset.models[obj_id] for obj_id in obj_ids}
         self._place = {obj_id: place for place, obj_id in enumerate(obj_ids)}
         self._vertices = {i: torch.from_numpy(model.vertices()).to(device) for i, model in self.models.items()}
+        self._bounds = {i: (v.amin(0).cpu().numpy(), v.amax(0).cpu().numpy()) for i, v in self._vertices.items()}
         meshes = [model.mesh() for model in self.models.values()]
         self._hulls = {
             i: torch.from_numpy(m.hull).to(device).double() for i, m in zip(self.models, meshes, strict=True)
@@ -106,6 +115,16 @@ class Judge:
         self._renderer = Renderer([mesh.moved(-mesh.center) for mesh in meshes], device)
 
     def view(self, image: BopImage, pixels: NDArray[np.uint8]) -> View:
+        """Returns an image's camera and depth.
+
+        Raises:
+            BopError: Its camera or its depth does not fit its pixels, or cannot be read.
+        """
+        try:
+            require_lens(image.K, pixels.shape[1], pixels.shape[0])
+        except CameraError as error:
+            file = scene_file(image.folder, "scene_camera", image.camera)
+            raise BopError(f"{file}, image {image.im_id}: cam_K: {error}") from None
         depth = image.depth()
         if depth is not None and depth.shape != pixels.shape[:2]:
             raise BopError(
@@ -114,6 +133,24 @@ class Judge:
             )
         measured = None if depth is None else torch.from_numpy(depth).to(self.device)
         return View(image, torch.from_numpy(image.K).to(self.device), pixels.shape[:2], measured)
+
+    def require_before_camera(self, view: View, instances: Sequence[BopInstance]) -> None:
+        """Refuses poses at which the camera would be inside the part: they are in metres.
+
+        Raises:
+            BopError: There is one.
+        """
+        for one in instances:
+            low, high = self._bounds[one.obj_id]
+            camera = -one.t_cam_obj @ one.R_cam_obj  # in the part's own frame
+            outside = np.linalg.norm(np.maximum(0.0, np.maximum(low - camera, camera - high)))
+            if outside < _TOUCHES * self.models[one.obj_id].diameter:
+                raise BopError(
+                    f"{scene_file(view.image.folder, 'scene_gt', view.image.camera)}, image {view.image.im_id}: the "
+                    f"camera would be inside object {one.obj_id}, which is {plain(self.models[one.obj_id].diameter)} "
+                    f"mm across and at a distance of {np.linalg.norm(one.t_cam_obj):.2g} mm: BOP's translations are "
+                    "in mm; if these are in metres, multiply every cam_t_m2c by 1000"
+                )
 
     def errors(self, view: View, instances: Sequence[BopInstance], estimates: Sequence[Detection]) -> TargetErrors:
         """Returns every error of every estimate against every instance."""

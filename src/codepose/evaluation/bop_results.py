@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from codepose.evaluation.bop import Array, BopError, to_bop_box
+from codepose.evaluation.bop_entries import Array, BopError, to_bop_box
 from codepose.storage.replace import write_atomically
 
 RESULTS_HEADER = "scene_id,im_id,obj_id,score,R,t,time"

@@ -22,7 +22,9 @@ from PIL import Image
 from torch import Tensor
 
 from codepose import geometry
-from codepose.evaluation.bop import MIN_VISIBLE, TARGETS_FILE, BopError, numbered, to_bop_box
+from codepose.evaluation.bop import MIN_VISIBLE, TARGETS_FILE
+from codepose.evaluation.bop_entries import BopError, to_bop_box
+from codepose.evaluation.bop_models import numbered
 from codepose.evaluation.bop_results import json_lines
 from codepose.storage.replace import write_atomically
 from codepose.synthesis.batches import SceneBatch

@@ -57,9 +57,9 @@ class Symmetries:
         Raises:
             ValueError: A matrix is no rotation with a translation, or an axis has no direction.
         """
-        rigid = [_rigid(values) for values in entry.get(_DISCRETE, ())]
+        rigid = [_rigid(values) for values in entry.get(_DISCRETE) or ()]
         turns = [matrix for matrix in rigid if not np.allclose(matrix, np.eye(4), atol=1e-6)]
-        axes = [_axis(values) for values in entry.get(_CONTINUOUS, ())]
+        axes = [_axis(values) for values in entry.get(_CONTINUOUS) or ()]
         return cls(np.stack(turns) if turns else np.zeros((0, 4, 4)), tuple(axes))
 
     def to_bop(self) -> dict[str, list[list[float]] | list[dict[str, list[float]]]]:
