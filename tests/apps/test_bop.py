@@ -340,6 +340,8 @@ def test_a_run_on_a_bop_dataset(run: Run, rendered: Path) -> None:
     assert (summary["images"], summary["split"], summary["method"]) == (3, "test", "joint")
     assert all(0.0 <= summary[name] <= 1.0 for name in SCORES)
     assert summary["seconds_median"] > 0
+    assert {"codepose", "torch", "torchvision", "processor"} <= summary.keys()
+    assert list(summary["run"]["sha256"]) == ["config.yaml", "step2/weights.safetensors"]
     with open(folder / "per_image.csv") as file:
         rows = list(csv.DictReader(file))
     assert [row["im_id"] for row in rows] == ["0", "1", "2"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import hashlib
 import json
 import re
 import shutil
@@ -14,8 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image
 
+import codepose
 from codepose import geometry
 from codepose.apps.cli import main
 from codepose.apps.options import with_meshes
@@ -68,6 +71,16 @@ def test_results_hold_every_method_on_the_same_images(run: Path) -> None:
     by_method = {n: [float(r["vsd"] or 1.0) for r in rows if r["method"] == n] for n in results["methods"]}
     for name, errors in by_method.items():
         assert sum(1.0 - e for e in errors) == pytest.approx(results["methods"][name]["auc"], abs=1e-4)
+
+
+def test_results_say_by_what_and_of_which_run_they_are(run: Path) -> None:
+    results = json.loads((run / "evaluation" / "results.json").read_text())
+    assert results["codepose"] == codepose.__version__
+    assert (results["torch"], results["torchvision"]) == (str(torch.__version__), str(torchvision.__version__))
+    assert torch.backends.cpu.get_cpu_capability() in results["processor"].split(", ")
+    files = ["config.yaml", *(f"{stage}/weights.safetensors" for stage in ("detector", "original", "step1", "step2"))]
+    digests = {name: hashlib.sha256((run / name).read_bytes()).hexdigest() for name in files}
+    assert results["run"] == {"folder": run.name, "sha256": digests}
 
 
 def test_report_is_self_contained_and_its_pictures_open(run: Path) -> None:

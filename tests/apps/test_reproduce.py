@@ -15,6 +15,7 @@ import pytest
 import torch
 from rich.console import Console
 
+import codepose
 from codepose.apps import grid, reproduce
 from codepose.apps.cli import main
 from codepose.apps.grid import cells, share, stage_key, training_stages
@@ -107,6 +108,13 @@ def test_the_report_agrees_with_the_images_csv(out: Path) -> None:
         assert cell["values"][seed] == pytest.approx(value, abs=1e-6)
         assert cell["mean"] == pytest.approx(np.mean(cell["values"]))
         assert cell["deviation"] == pytest.approx(np.std(cell["values"], ddof=1))
+    assert summary["codepose"] == codepose.__version__
+    runs = {f"seed-{seed}/{group}" for seed in (0, 1) for group in ("t1-128", "t2-128")}
+    assert runs <= summary["evaluated"].keys()
+    for name, run in summary["evaluated"].items():
+        results = json.loads((out / name / "evaluation" / "results.json").read_text())
+        assert run == results["run"]
+        assert run["folder"] == name.split("/")[1]
     rows = {f"t1-128/{m}" for m in ("joint + refinement", "joint + GT box", "jitter", "oracle")} | {"t2-128/joint"}
     assert rows <= set(summary["cells"])
     difference = summary["differences"]["t1-128: joint - extended"]
@@ -215,7 +223,7 @@ def test_only_seeds_that_both_have_are_paired(out: Path) -> None:
     assert "t1-128: joint - original" not in found
 
 
-@pytest.mark.parametrize("change", [{"split": "val"}, {"images": 3}, {"methods": {"joint": {}}}])
+@pytest.mark.parametrize("change", [{"split": "val"}, {"images": 3}, {"methods": {"joint": {}}}, {"methods": []}])
 def test_results_of_other_scenes_are_not_taken_for_the_tests(out: Path, change: dict[str, object], monkeypatch) -> None:
     run = Run.open(out / "seed-0" / "t1-128")
     path = run.path / "evaluation" / "results.json"

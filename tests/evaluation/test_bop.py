@@ -522,7 +522,7 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     with pytest.raises(BopError, match="pinhole"):
         dataset.scene("test_kinect", 48).image(5)
     (scene / "scene_camera.json").write_text("{")
-    with pytest.raises(BopError, match="cannot be read"):
+    with pytest.raises(BopError, match="is no valid JSON"):
         dataset.scene("test_kinect", 48)
     (tmp_path / "models" / "models_info.json").write_text('{"1": {"size_x": 3}}')
     with pytest.raises(BopError, match="object 1: there is no 'diameter'"):

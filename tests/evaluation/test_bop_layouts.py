@@ -29,8 +29,8 @@ from codepose.synthesis.renderer import Instances, Renderer
 BRACKET = Path(__file__).parents[1] / "data" / "bracket.ply"
 K = np.array([[90.0, 0, 31.5], [0, 92, 23.5], [0, 0, 1]])
 HEIGHT, WIDTH = 48, 64
-IMAGES = (3, 12)
-"""Numbers with a gap before and between them."""
+IMAGES = (3, 13)
+"""Numbers with a gap before and between them, of which one ends as the other does."""
 SHIFT = np.array([0.0, 0.0, 7.0])
 """Of every estimate, so that scores are neither 0 nor 1."""
 Change = Callable[[Path], None]
@@ -178,7 +178,7 @@ def unpadded_files(root: Path) -> None:
 def nulls(root: Path) -> None:
     """What is not known said as null; symmetries too."""
     path = scene_of(root) / "scene_gt_info.json"
-    write(path, {"3": [None], "12": [{"visib_fract": None, "bbox_obj": None, "bbox_visib": None}]})
+    write(path, {"3": [None], "13": [{"visib_fract": None, "bbox_obj": None, "bbox_visib": None}]})
     info = root / "models" / "models_info.json"
     write(info, {"1": read(info)["1"] | {"symmetries_discrete": None, "symmetries_continuous": None}})
 
@@ -210,8 +210,8 @@ def detection_targets(root: Path) -> None:
     write(root / "test_targets_bop24.json", [{"im_id": im_id, "scene_id": 1} for im_id in IMAGES])
     scene = scene_of(root)
     for path in scene.glob("*.json"):
-        write(path, read(path) | {"20": read(path)["12"]})
-    shutil.copy(scene / "rgb" / "000012.png", scene / "rgb" / "000020.png")
+        write(path, read(path) | {"20": read(path)["13"]})
+    shutil.copy(scene / "rgb" / "000013.png", scene / "rgb" / "000020.png")
 
 
 def nested_matrices(root: Path) -> None:
@@ -398,6 +398,9 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "infinite R": (label(cam_R_m2c=[1e308] * 9), r"cam_R_m2c: .* is no rotation"),
     "scaled R": (label(cam_R_m2c=[1.02 * x for x in EYE]), r"cam_R_m2c: .* is no rotation"),
     "mirrored R": (label(cam_R_m2c=[-1, *EYE[1:]]), r"cam_R_m2c: .* is no rotation"),
+    "a number that is false": (label(cam_R_m2c=[1, False, *EYE[2:]]), r"cam_R_m2c: it must hold 3 x 3 numbers"),
+    "a number in words": (label(cam_t_m2c=["0", "0", "700"]), r"cam_t_m2c: it must hold 3 numbers"),
+    "null in a pose": (label(cam_t_m2c=[0, None, 700]), r"cam_t_m2c: it must hold 3 numbers"),
     "null pose": (label(cam_R_m2c=None), r"scene_gt.json, image 3, label 0: cam_R_m2c: it must hold 3 x 3 numbers"),
     "obj_id": (label(obj_id=1.5), r"label 0: obj_id: .*mend the file, or fetch it again"),
     "infinite obj_id": (label(obj_id=float("inf")), r"label 0: obj_id: "),
@@ -405,13 +408,13 @@ REFUSED: dict[str, tuple[Change, str]] = {
         edited(GT, lambda gt: gt | {"3": gt["3"][0]}),
         r"image 3: it must hold a list of labels, not a d",
     ),
-    "a label no mapping": (edited(GT, lambda gt: gt | {"3": [7]}), r"image 3, label 0: .*dictionary"),
+    "a label no mapping": (edited(GT, lambda gt: gt | {"3": [7]}), r"image 3, label 0: it must hold names and values"),
     "no label": (
         edited(GT, lambda gt: gt | {"3": []}),
         r"scene_gt_info.json does not belong to scene_gt.json: image 3",
     ),
     "no image in gt": (
-        edited(GT, lambda gt: {"12": gt["12"]}),
+        edited(GT, lambda gt: {"13": gt["13"]}),
         r"does not belong to scene_gt.json: image 3 has 1 entr",
     ),
     "info": (
@@ -426,31 +429,47 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "negative depth_scale": (camera(depth_scale=-1), r"image 3: depth_scale: .* greater than 0"),
     "NaN depth_scale": (camera(depth_scale=float("nan")), r"image 3: depth_scale: "),
     "image not there": (edited(TARGETS, lambda t: [t[0] | {"im_id": 4}]), r"scene_camera.json has no image 4"),
-    "target twice": (edited(TARGETS, lambda t: [*t, t[1]]), r"lists object 1 of scene 1, image 12, twice"),
+    "target twice": (edited(TARGETS, lambda t: [*t, t[1]]), r"lists object 1 of scene 1, image 13, twice"),
     "too many wanted": (
         edited(TARGETS, lambda t: [t[0] | {"inst_count": 2}]),
         r"asks for 2 of object 1 in image 3, but",
     ),
     "negative count": (edited(TARGETS, lambda t: [t[0] | {"inst_count": -1}]), r"row 1: inst_count: .* greater than 0"),
-    "names in targets": (edited(TARGETS, lambda t: ["x"]), r"test_targets_bop19.json, row 1: .*dictionary"),
-    "cut JSON": (cut(GT), r"scene_gt.json cannot be read: "),
-    "binary JSON": (text(CAMERA, b"\x89PNG\xff\xfe"), r"scene_camera.json cannot be read: "),
-    "empty JSON": (text(CAMERA, ""), r"scene_camera.json cannot be read: "),
-    "deep JSON": (text(MODELS, "[" * 100_000), r"models_info.json cannot be read: "),
-    "a key twice": (text(GT, '{"3": [], "3": []}'), r"scene_gt.json cannot be read: it holds '3' twice"),
+    "names in targets": (
+        edited(TARGETS, lambda t: ["x"]),
+        r"test_targets_bop19.json, row 1: it must hold names",
+    ),
+    "cut JSON": (cut(GT), r"scene_gt.json is no valid JSON \("),
+    "binary JSON": (text(CAMERA, b"\x89PNG\xff\xfe"), r"scene_camera.json is no text: fetch it again"),
+    "empty JSON": (text(CAMERA, ""), r"scene_camera.json is no valid JSON \("),
+    "deep JSON": (text(MODELS, "[" * 100_000), r"models_info.json is no valid JSON \(it is nested too deeply\)"),
+    "a key twice": (text(GT, '{"3": [], "3": []}'), r"scene_gt.json is no valid JSON \(it holds '3' twice"),
     "a number twice": (edited(GT, lambda gt: gt | {"03": gt["3"]}), r"scene_gt.json holds number 3 twice"),
     "names for numbers": (edited(GT, lambda gt: {"²": gt["3"]}), r"its keys must be numbers, not '²'"),
     "no models_info": (lambda root: (root / MODELS).unlink(), r"there is no models_eval or models or models_cad with"),
     "no diameter": (edited(MODELS, lambda m: {"1": {}}), r"models_info.json, object 1: there is no 'diameter'"),
-    "null model": (edited(MODELS, lambda m: {"1": None}), r"models_info.json, object 1: .*dictionary"),
+    "null model": (edited(MODELS, lambda m: {"1": None}), r"models_info.json, object 1: it must hold names and values"),
+    "infinite visib_fract": (
+        edited(INFO, lambda i: i | {"3": [{"visib_fract": float("inf")}]}),
+        r"label 0: visib_fract",
+    ),
+    "visib_fract in words": (edited(INFO, lambda i: i | {"3": [{"visib_fract": "1"}]}), r"label 0: visib_fract"),
     "NaN diameter": (edited(MODELS, lambda m: {"1": {"diameter": float("nan")}}), r"object 1: diameter: "),
     "wrong symmetry": (
         edited(MODELS, lambda m: {"1": m["1"] | {"symmetries_discrete": [[1] * 16]}}),
         r"object 1: symmetries_discrete must hold rotations",
     ),
+    "symmetries no list": (
+        edited(MODELS, lambda m: {"1": m["1"] | {"symmetries_discrete": 5}}),
+        r"object 1: symmetries_discrete: .*list",
+    ),
+    "an axis without direction": (
+        edited(MODELS, lambda m: {"1": m["1"] | {"symmetries_continuous": [{"axis": [0] * 3, "offset": [0] * 3}]}}),
+        r"object 1: symmetries_continuous must hold an axis and an offset",
+    ),
     "symmetry's axis": (
         edited(MODELS, lambda m: {"1": m["1"] | {"symmetries_continuous": [{"axis": None, "offset": [0, 0, 0]}]}}),
-        r"models_info.json, object 1: ",
+        r"models_info.json, object 1: symmetries_continuous.0.axis: it must hold 3 numbers",
     ),
     "no PLY": (lambda root: (root / "models" / "obj_000001.ply").unlink(), r"obj_000001.ply is missing"),
     "NaN in the PLY": (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from collections.abc import Callable
@@ -268,20 +267,18 @@ def predict(options: o.Predict) -> int:
 def report(options: o.Report) -> int:
     """Prints what ``evaluate`` found."""
     from codepose.apps.workflow import trained_methods
+    from codepose.evaluation.results import read_summary
     from codepose.training.run import Run, RunError
 
     run = Run.open(options.run)
     path = run.path / "evaluation" / "results.json"
-    again = shlex.join(["codepose", "evaluate", str(options.run)])
     if not path.is_file():
         run.require_own()
         if not trained_methods(run):
             raise RunError(f"{options.run} is not trained to the end: type {run.resume_command}")
+        again = shlex.join(["codepose", "evaluate", str(options.run)])
         raise RunError(f"{options.run} has not been evaluated: type {again}")
-    try:
-        _print_evaluation(json.loads(path.read_text()), run.path)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunError(f"{path} is damaged ({error}): type {again}") from None
+    _print_evaluation(read_summary(path), run.path)
     return 0
 
 
@@ -308,7 +305,7 @@ def _print_evaluation(summary: dict[str, Any], run: Path) -> None:
         for name, (key, form) in columns.items():
             value = numbers.get(key)  # an older evaluation lacks some
             cells.append("-" if value is None else f"{value:{form}}{units.get(name, '')}")
-        table.add_row(method, *cells)
+        table.add_row(Text(method), *cells)
     _console.print(table, highlight=True)
     _console.out(f"report: {run / 'report.html'}")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from codepose.config import Settings
 from codepose.config_files import load_run_settings
 from codepose.estimation.methods import STAGES
 from codepose.evaluation.grid_report import write_grid_report
+from codepose.evaluation.results import read_summary
 from codepose.networks.build import build_detector, build_extended, build_joint, build_original
 from codepose.networks.detector import Detector
 from codepose.networks.joint import JointNetwork
@@ -25,7 +25,7 @@ from codepose.synthesis.world import World
 from codepose.training.cost import Cost, measure
 from codepose.training.plan import Stage
 from codepose.training.ranks import from_first, rank
-from codepose.training.run import Run
+from codepose.training.run import Run, RunError
 from codepose.training.stages import detector_stage, jitter_stage, make_fabric, step1_stage, step2_stage
 
 
@@ -90,11 +90,14 @@ def _evaluate(run: Run, members: Sequence[Cell], device: str) -> None:
 
 
 def _evaluated(run: Run) -> set[str]:
-    """The rows of a run's results; none where these are of other scenes, such as validation's."""
+    """The rows of a run's results; none where these are damaged, or of other scenes, such as validation's."""
     path = run.path / "evaluation" / "results.json"
     if not path.is_file():
         return set()
-    results = json.loads(path.read_text())
+    try:
+        results = read_summary(path)
+    except RunError:
+        return set()
     whole = results["split"] == "test" and results["images"] == run.settings.data.test_images
     return set(results["methods"]) if whole else set()
 

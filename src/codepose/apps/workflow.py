@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import platform
 import time
@@ -13,8 +14,10 @@ from typing import Any
 
 import numpy as np
 import torch
+import torchvision
 from lightning_fabric import Fabric
 
+from codepose import __version__
 from codepose.config import Settings
 from codepose.estimation.confidence import Confidence
 from codepose.estimation.estimator import PoseEstimator
@@ -236,9 +239,29 @@ def _estimator(run: Run, method: Method, world: World) -> PoseEstimator:
     return PoseEstimator(pipeline, books, confidence=load_confidence(run, method, pipeline, books, refined=False))
 
 
-def provenance(run: Run, device: torch.device) -> dict[str, str]:
-    """Returns what every results.json says of itself: preset, hardware, date."""
-    return {"preset": run.settings.name, "hardware": hardware(device), "date": time.strftime("%Y-%m-%d")}
+def provenance(run: Run, device: torch.device) -> dict[str, Any]:
+    """Returns what every results.json says of itself: of which run, by which versions, on what, when."""
+    cpu = (torch.cpu.get_capabilities().get("cpu_name"), torch.backends.cpu.get_cpu_capability())
+    return {
+        "preset": run.settings.name,
+        "run": identity(run),
+        "codepose": __version__,
+        "torch": str(torch.__version__),
+        "torchvision": str(torchvision.__version__),
+        "hardware": hardware(device),
+        "processor": ", ".join(filter(None, (*cpu, platform.machine()))),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def identity(run: Run) -> dict[str, Any]:
+    """Returns a run's folder's name and the SHA-256 of its settings and of every stage's weights, by file."""
+    paths = [run.path / "config.yaml", *sorted(run.path.glob("*/weights.safetensors"))]
+    digests = {}
+    for path in paths:
+        with open(path, "rb") as file:
+            digests[path.relative_to(run.path).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"folder": run.path.resolve().name, "sha256": digests}
 
 
 def hardware(device: torch.device) -> str:

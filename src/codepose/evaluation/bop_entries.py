@@ -27,8 +27,10 @@ class BopError(ValueError):
 
 def _numbers(values: Any, *shape: int) -> Array:
     try:
+        if any(type(value) not in (int, float) for value in np.asarray(values, dtype=object).flat):
+            raise ValueError
         array: Array = np.asarray(values, dtype=np.float64).reshape(shape)
-    except (TypeError, ValueError, OverflowError):
+    except (ValueError, OverflowError):
         raise ValueError(f"it must hold {' x '.join(map(str, shape))} numbers") from None
     if not np.isfinite(array).all():
         raise ValueError("it holds numbers that are not finite")
@@ -48,10 +50,14 @@ def _box(values: Any) -> Array | None:
     return None if values is None else _numbers(values, 4)
 
 
+Number = Annotated[int, Field(strict=False)]
+"""Also 1.0."""
+
+
 class _Entry(BaseModel):
     """What a file says beyond these names is not looked at."""
 
-    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False, strict=True)
 
 
 class CameraEntry(_Entry):
@@ -64,7 +70,7 @@ class CameraEntry(_Entry):
 class Label(_Entry):
     """An instance's entry of scene_gt.json: (3, 3) and (3,) mm."""
 
-    obj_id: int
+    obj_id: Number
     cam_R_m2c: Annotated[Array, PlainValidator(_rotation)]
     cam_t_m2c: Annotated[Array, PlainValidator(lambda values: _numbers(values, 3))]
 
@@ -77,26 +83,35 @@ class LabelInfo(_Entry):
     bbox_visib: Annotated[Array | None, PlainValidator(_box)] = None
 
 
+class Turn(_Entry):
+    """A continuous symmetry: any turn about the axis (3,) through the offset (3,), mm."""
+
+    axis: Annotated[Array, PlainValidator(lambda values: _numbers(values, 3))]
+    offset: Annotated[Array, PlainValidator(lambda values: _numbers(values, 3))]
+
+
 class ModelEntry(_Entry):
-    """An object's entry of models_info.json, without its symmetries; the diameter in mm."""
+    """An object's entry of models_info.json: its diameter in mm, and its symmetries, of which (4, 4) are discrete."""
 
     diameter: Positive
+    symmetries_discrete: list[Annotated[Array, PlainValidator(lambda values: _numbers(values, 4, 4))]] | None = None
+    symmetries_continuous: list[Turn] | None = None
 
 
 class TargetEntry(_Entry):
     """A row of test_targets_bop19.json."""
 
-    scene_id: int
-    im_id: int
-    obj_id: int
-    inst_count: Annotated[int, Field(gt=0)]
+    scene_id: Number
+    im_id: Number
+    obj_id: Number
+    inst_count: Annotated[Number, Field(gt=0)]
 
 
 class ImageEntry(_Entry):
     """A row of test_targets_bop24.json, the detection task's: it names images alone."""
 
-    scene_id: int
-    im_id: int
+    scene_id: Number
+    im_id: Number
 
 
 class SensorEntry(_Entry):
@@ -125,7 +140,12 @@ def checked(kind: type[E], values: Any, where: str) -> E:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
         message = first["msg"].removeprefix("Value error, ")
-        words = f"there is no {name!r}" if first["type"] == "missing" else f"{name}: {message}".removeprefix(": ")
+        if first["type"] == "missing":
+            words = f"there is no {name!r}"
+        elif not name:
+            words = f"it must hold names and values, not a {type(values).__name__}"
+        else:
+            words = f"{name}: {message}"
         raise BopError(f"{where}: {words}; mend the file, or fetch it again") from None
 
 
@@ -153,8 +173,13 @@ def read_json(path: Path, kind: type = dict) -> Any:
     """
     try:
         values = json.loads(path.read_bytes(), object_pairs_hook=_unique)
-    except (OSError, ValueError, RecursionError) as error:
-        raise BopError(f"{path} cannot be read: {error}; fetch it again") from None
+    except OSError as error:
+        raise BopError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise BopError(f"{path} is no text: fetch it again") from None
+    except (ValueError, RecursionError) as error:
+        reason = str(error) if isinstance(error, ValueError) else "it is nested too deeply"
+        raise BopError(f"{path} is no valid JSON ({reason}): mend it, or fetch it again") from None
     if not isinstance(values, kind):
         raise BopError(f"{path} must hold a {kind.__name__}, not a {type(values).__name__}; fetch it again")
     return values

@@ -64,10 +64,8 @@ class BopModel:
         try:
             loaded: Any = trimesh.load(str(self.path), process=False, fix_texture=False, skip_materials=True)
             vertices = np.asarray(loaded.vertices, dtype=np.float64).reshape(-1, 3)
-        except Exception as error:  # the parser raises whatever a damaged file makes it raise
-            raise BopError(
-                f"{self.path} cannot be read ({type(error).__name__}): fetch the dataset's models again"
-            ) from None
+        except Exception:  # the parser raises whatever a damaged file makes it raise
+            raise BopError(f"{self.path} is damaged: fetch the dataset's models again") from None
         if len(vertices) == 0 or not np.isfinite(vertices).all():
             what = "holds no vertices" if len(vertices) == 0 else "holds vertices that are not finite"
             raise BopError(f"{self.path} {what}: fetch the dataset's models again")
@@ -104,13 +102,13 @@ def read_models(path: Path, models: str | None = None) -> dict[int, BopModel]:
     found = {}
     for number, values in by_number(file).items():
         where = f"{file}, object {number}"
-        diameter = checked(ModelEntry, values, where).diameter
+        entry = checked(ModelEntry, values, where)
         try:
-            symmetries = symmetry_transforms(values)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            symmetries = symmetry_transforms(entry.model_dump())
+        except ValueError as error:
             raise BopError(f"{where}: {error}; mend the file, or fetch it again") from None
         ply = plys.get(number, file.with_name(f"obj_{number:06d}.ply"))
-        found[number] = BopModel(number, ply, diameter, symmetries)
+        found[number] = BopModel(number, ply, entry.diameter, symmetries)
     return dict(sorted(found.items()))
 
 

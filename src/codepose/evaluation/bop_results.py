@@ -80,20 +80,26 @@ def read_results(path: str | Path) -> list[PoseResult]:
     """Reads a results CSV, with or without its header.
 
     Raises:
-        BopError: A line has not the seven fields; the text names it.
+        BopError: It is no text, or a line has not the seven fields or holds what is not finite; the text names it.
+        OSError: It cannot be read.
     """
     results = []
-    with open(path, newline="") as file:
-        for number, row in enumerate(csv.reader(file), start=1):
-            if not row or (number == 1 and row[0].strip() == "scene_id"):
-                continue
-            try:
-                scene_id, im_id, obj_id, score, R, t, time = row
-                numbers = [np.array(text.split(), dtype=np.float64) for text in (R, t)]
-                pose = numbers[0].reshape(3, 3), numbers[1].reshape(3)
-                results.append(PoseResult(int(scene_id), int(im_id), int(obj_id), float(score), *pose, float(time)))
-            except ValueError as error:
-                raise BopError(f"{path}, line {number} is not {RESULTS_HEADER}: {error}") from None
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise BopError(f"{path} is no text in UTF-8: {error}; write it again as {RESULTS_HEADER}") from None
+    for number, line in enumerate(lines, start=1):
+        if not line.strip() or (number == 1 and line.strip().startswith("scene_id")):
+            continue
+        try:
+            scene_id, im_id, obj_id, score, R, t, time = next(csv.reader([line]))
+            numbers = [np.array(text.split(), dtype=np.float64) for text in (R, t)]
+            pose = numbers[0].reshape(3, 3), numbers[1].reshape(3)
+            if not all(np.isfinite(values).all() for values in (*pose, float(score), float(time))):
+                raise ValueError("a number is not finite")
+            results.append(PoseResult(int(scene_id), int(im_id), int(obj_id), float(score), *pose, float(time)))
+        except (ValueError, csv.Error) as error:
+            raise BopError(f"{path}, line {number} is not {RESULTS_HEADER}: {error}") from None
     return results
 
 

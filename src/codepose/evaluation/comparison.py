@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from codepose.evaluation.metrics import (
     by_visibility,
     summarise_columns,
 )
+from codepose.evaluation.results import damaged
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -51,20 +53,33 @@ class Errors:
 
 
 def read_errors(path: Path) -> dict[str, Errors]:
-    """Reads a per_image.csv: errors by method, in the file's order."""
+    """Reads a per_image.csv: errors by method, in the file's order.
+
+    Raises:
+        RunError: It cannot be read, is cut off, or has not a line for each method and image.
+    """
     rows: dict[str, list[dict[str, str]]] = {}
-    with open(path, newline="") as file:
-        for row in csv.DictReader(file):
+    try:
+        text = path.read_text(encoding="utf-8")
+        for row in csv.DictReader(io.StringIO(text), strict=True):
+            if None in row or None in row.values():
+                raise ValueError("a line is too long or too short")
             rows.setdefault(row["method"], []).append(row)
-    named = {"index", "object", "method", "visible_fraction"}
-    return {
-        method: Errors(
-            {name: np.array([float(r[name] or "nan") for r in own]) for name in own[0] if name not in named},
-            np.array([int(r["index"]) for r in own]),
-            np.array([float(r["visible_fraction"]) for r in own]),
-        )
-        for method, own in rows.items()
-    }
+        named = {"index", "object", "method", "visible_fraction"}
+        found = {
+            method: Errors(
+                {name: np.array([float(r[name] or "nan") for r in own]) for name in own[0] if name not in named},
+                np.array([int(r["index"]) for r in own]),
+                np.array([float(r["visible_fraction"]) for r in own]),
+            )
+            for method, own in rows.items()
+        }
+    except (OSError, KeyError, ValueError, OverflowError, csv.Error) as error:
+        raise damaged(path, str(error)) from None
+    first = next(iter(found.values()), None)
+    if not text.endswith("\n") or any(not np.array_equal(one.index, first.index) for one in found.values() if first):
+        raise damaged(path, "lines are missing")
+    return found
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from codepose.evaluation import draw, plots
 from codepose.evaluation.comparison import Errors, Spread, auc_difference, read_errors, spread
 from codepose.evaluation.metrics import VISIBLE_WORDS
 from codepose.evaluation.report import Section, Table, write_report
+from codepose.evaluation.results import damaged, read_summary
 from codepose.storage.replace import write_atomically
 
 _PANELS = (("t1-128", "T1, 128"), ("t2-128", "T2, 128"), ("t1-4096", "T1, 4,096"), ("t2-4096", "T2, 4,096"))
@@ -37,6 +38,8 @@ Group = dict[str, dict[int, Errors]]
 """A run group's errors by method and seed."""
 
 
+_PROVENANCE = ("preset", "weights", "hardware", "processor", "codepose", "torch", "torchvision")
+"""What runs say of themselves; those evaluated before 2026-11-28 do not know the last four."""
 _SAME = ("split", "images", "data_seed", "photo_scale", "backgrounds")
 """What says of which scenes a run's results are."""
 
@@ -47,10 +50,13 @@ def read_results(out: Path) -> tuple[dict[Path, dict[str, Any]], list[str]]:
     Returns:
         What those say that were evaluated on the same scenes as most, of equally many on the test split, by path; and
         the names of the other runs.
+
+    Raises:
+        RunError: One is damaged.
     """
     every = out.glob("seed-*/*/evaluation/results.json")
     paths = sorted((path for path in every if re.fullmatch(r"seed-\d+", path.parts[-4])), key=_order)
-    found = {path: json.loads(path.read_text()) for path in paths}
+    found = {path: read_summary(path) for path in paths}
     scenes = {path: tuple(values.get(key) for key in _SAME) for path, values in found.items()}
     counts = Counter(scenes.values())
     usual = max(counts, key=lambda one: (counts[one], one[0] == "test"), default=None)
@@ -58,12 +64,23 @@ def read_results(out: Path) -> tuple[dict[Path, dict[str, Any]], list[str]]:
     return {path: values for path, values in found.items() if scenes[path] == usual}, left_out
 
 
-def read_groups(paths: Iterable[Path]) -> dict[str, Group]:
-    """Reads the per-image errors beside results.json files: by group, method, seed."""
+def read_groups(results: Mapping[Path, Mapping[str, Any]]) -> dict[str, Group]:
+    """Reads the per-image errors beside results.json files: by group, method, seed.
+
+    Args:
+        results: Of ``read_results``.
+
+    Raises:
+        RunError: A per_image.csv is damaged, or not of the images of its results.json.
+    """
     groups: dict[str, Group] = {}
-    for path in paths:
+    for path, values in results.items():
         seed, _, name = _order(path)
-        for method, errors in read_errors(path.with_name("per_image.csv")).items():
+        table = path.with_name("per_image.csv")
+        every = read_errors(table)
+        if every.keys() != values["methods"].keys() or any(len(e.index) != values["images"] for e in every.values()):
+            raise damaged(table, f"it does not belong to {path.name}")
+        for method, errors in every.items():
             groups.setdefault(name, {}).setdefault(method, {})[seed] = errors
     return groups
 
@@ -79,6 +96,7 @@ def write_grid_report(out: Path) -> Path:
 
     Raises:
         FileNotFoundError: Nothing in the folder has been evaluated.
+        RunError: What a run's evaluation wrote is damaged.
     """
     results, left_out = read_results(out)
     if not results:
@@ -86,7 +104,8 @@ def write_grid_report(out: Path) -> Path:
     groups, facts = read_groups(results), _facts(list(results.values())) | {"left_out": left_out}
     rows = {f"{g}/{m}": _statistics(list(e.values())) for g, methods in groups.items() for m, e in methods.items()}
     differences = _differences(groups)
-    summary = {"cells": rows, "differences": differences, **facts}
+    runs = {"/".join(path.parts[-4:-2]): values.get("run") for path, values in results.items()}
+    summary = {"cells": rows, "differences": differences, **facts, "evaluated": runs}
     write_atomically(out / "results.json", json.dumps(summary, indent=2) + "\n")
     table = _table(groups)
     write_atomically(out / "table.md", f"{_markdown(table)}\n\n{_markdown(_difference_table(differences))}\n")
@@ -113,9 +132,9 @@ _NOISE = (
 def _facts(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What a reader must know to believe the numbers, from the runs' own results."""
     return {
-        **{k: results[0][k] for k in ("images", "split", "backgrounds")},
-        **{k: ", ".join(dict.fromkeys(one[k] for one in results)) for k in ("preset", "weights", "hardware")},
-        "date": max(one["date"] for one in results),
+        **{k: results[0].get(k, "not said") for k in ("images", "split", "backgrounds")},
+        **{k: ", ".join(dict.fromkeys(str(one.get(k, "not said")) for one in results)) for k in _PROVENANCE},
+        "date": max(str(one.get("date", "")) for one in results),
         "runs": len(results),
     }
 

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+import shlex
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
 from codepose.evaluation.metrics import summarise_columns
+from codepose.training.run import RunError
 
 
 @dataclass
@@ -151,6 +156,38 @@ class Results:
                 cells = ["" if np.isnan(v) else f"{v:.6g}" for v in table[i]]
                 writer.writerow([index, self.object_index[i] + 1, f"{visible:.6g}", name, *cells])
         return text.getvalue()
+
+
+class _Summary(BaseModel):
+    """What every results.json holds, of whichever version; the rest is not looked at."""
+
+    images: int
+    preset: str
+    split: str
+    methods: dict[str, dict[str, float | None]]
+
+
+def read_summary(path: Path) -> dict[str, Any]:
+    """Reads RUN/evaluation/results.json, also one that an older version wrote.
+
+    Raises:
+        RunError: It cannot be read, or is damaged.
+    """
+    try:
+        values: dict[str, Any] = json.loads(path.read_bytes())
+        _Summary.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise damaged(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise damaged(path, str(error)) from None
+    return values
+
+
+def damaged(path: Path, reason: str) -> RunError:
+    """Returns the error that names a damaged file of RUN/evaluation/ and says how to make it anew."""
+    again = shlex.join(["codepose", "evaluate", str(path.parents[1])])
+    return RunError(f"{path} is damaged ({' '.join(reason.split())}): type {again}")
 
 
 def _summary(row: Row, chosen: NDArray[np.bool_]) -> dict[str, float | None]:
