@@ -17,8 +17,8 @@ from codepose.apps.cli import COMMANDS
 from codepose.apps.commands import COMMAND_OPTIONS
 from codepose.apps.options import starting_settings, with_meshes
 from codepose.config import Settings
-from codepose.config_files import load_preset, load_settings
-from codepose.networks.build import build_joint
+from codepose.config_files import PRESETS, load_preset, load_settings, override
+from codepose.networks.build import build_detector, build_joint
 from codepose.training.run import Run
 
 ROOT = Path(__file__).parents[1]
@@ -93,6 +93,33 @@ def test_the_method_page_names_functions_that_exist() -> None:
         source = (ROOT / "src" / "codepose" / file).read_text()
         for part in name.split("."):
             assert re.search(rf"(def|class) {part}\b", source), f"{file}: {part}"
+
+
+def test_the_method_page_states_the_papers_settings() -> None:
+    text = (ROOT / "docs" / "method.md").read_text()
+    for name in (name for name in PRESETS if name.startswith("paper-")):
+        settings = load_preset(name)
+        assert (settings.data.textures, settings.precision, settings.data.seed) == (192, "auto", 0)
+        network, detection = settings.network, settings.detection
+        assert (network.proposals, network.box_head, network.roi_samples) == (1000, 1024, 128)
+        assert (detection.score, detection.nms, detection.per_object) == (0.05, 0.5, 10)
+        heads = build_detector(override(settings, {"network.width": 0.125})).heads
+        rpn = heads.rpn
+        assert (rpn.proposal_matcher.high_threshold, rpn.proposal_matcher.low_threshold) == (0.7, 0.3)
+        assert (rpn.fg_bg_sampler.batch_size_per_image, rpn.fg_bg_sampler.positive_fraction) == (256, 0.5)
+        assert heads.roi_heads.fg_bg_sampler.positive_fraction == 0.25
+        assert heads.roi_heads.proposal_matcher.high_threshold == 0.5
+        assert (rpn._pre_nms_top_n, rpn.nms_thresh) == ({"training": 2000, "testing": 1000}, 0.7)
+        assert rpn._post_nms_top_n == {"training": 1000, "testing": 500}
+    for words in (
+        "192 pictures",
+        "256 anchors an image",
+        "2,000 best",
+        "500 of 1,000",
+        "128 RoIs",
+        "`precision: auto`",
+    ):
+        assert words in text
 
 
 def test_the_example_runs(tiny_settings: Settings, tmp_path: Path, capsys) -> None:
