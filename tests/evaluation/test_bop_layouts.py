@@ -381,6 +381,8 @@ def cut(file: str) -> Change:
 
 GT, CAMERA, INFO = (f"test/000001/scene_{kind}.json" for kind in ("gt", "camera", "gt_info"))
 MODELS, TARGETS = "models/models_info.json", "test_targets_bop19.json"
+POINTS = "ply\nformat ascii 1.0\nelement vertex 2\n" + "".join(f"property float {axis}\n" for axis in "xyz")
+POINTS += "end_header\n0 0 0\n0 0 128\n"
 EYE = [1, 0, 0, 0, 1, 0, 0, 0, 1]
 REFUSED: dict[str, tuple[Change, str]] = {
     "71: no depth_scale": (no_depth_scale_at_all, r"scene_camera.json, image 3: there is no 'depth_scale', nor in"),
@@ -472,9 +474,14 @@ REFUSED: dict[str, tuple[Change, str]] = {
         r"models_info.json, object 1: symmetries_continuous.0.axis: it must hold 3 numbers",
     ),
     "no PLY": (lambda root: (root / "models" / "obj_000001.ply").unlink(), r"obj_000001.ply is missing"),
+    "a cut PLY": (text("models/obj_000001.ply", BRACKET.read_bytes()[:-4000]), r"models again|export the part again"),
     "NaN in the PLY": (
-        text("models/obj_000001.ply", BRACKET.read_bytes()[:-4000]),
-        r"models again|export the part again",
+        text("models/obj_000001.ply", POINTS.replace("0 0 128", "0 0 nan")),
+        r"obj_000001.ply holds vertices that are not finite",
+    ),
+    "a PLY of points": (
+        text("models/obj_000001.ply", POINTS),
+        r"obj_000001.ply: .* \(BOP's models are in mm\)",
     ),
     "cut depth": (cut("test/000001/depth/000003.png"), r"depth/000003.png cannot be read: "),
     "cut rgb": (cut("test/000001/rgb/000003.png"), r"rgb/000003.png cannot be read: "),

@@ -14,7 +14,7 @@ from codepose.config import Settings
 from codepose.evaluation.bop_entries import BopError
 from codepose.evaluation.bop_results import read_results
 from codepose.evaluation.comparison import read_errors
-from codepose.evaluation.grid_report import _facts, read_groups
+from codepose.evaluation.grid_report import _facts, _figure4, read_groups
 from codepose.evaluation.results import read_summary
 from codepose.training.run import Run, RunError
 
@@ -136,6 +136,12 @@ def test_a_table_of_other_images_is_refused(results: Path, table: str) -> None:
     results.with_name("per_image.csv").write_text(table)
     with pytest.raises(RunError, match=r"per_image\.csv is damaged"):
         read_groups({results: OLD})
+
+
+def test_a_damaged_picture_is_named(results: Path) -> None:
+    results.with_name("figure-4-1.png").write_bytes(b"\x89PNG\r\n")
+    with pytest.raises(RunError, match=r"figure-4-1\.png is damaged \(it is no picture\): type codepose evaluate"):
+        _figure4(results.parents[3], [results], {})
 
 
 def test_a_table_that_is_gone_is_named(results: Path) -> None:

@@ -278,8 +278,12 @@ def _figure4(out: Path, results: Iterable[Path], groups: Mapping[str, Group]) ->
         if not picture.is_file():
             continue
         png = picture.read_bytes()
+        try:
+            svg = _svg(png)
+        except OSError:
+            raise damaged(picture, "it is no picture") from None
         write_atomically(out / "figure-4.png", png)
-        write_atomically(out / "figure-4.svg", _svg(png))
+        write_atomically(out / "figure-4.svg", svg)
         means = [
             f"{group} {m}: {np.mean([np.nan_to_num(e.columns['iou']).mean() for e in errors]):.3f}"
             for group in groups
