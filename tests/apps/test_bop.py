@@ -145,7 +145,7 @@ def test_render_takes_cad_files_and_symmetries(settings: Settings, tmp_path: Pat
     assert BopDataset.open(tmp_path / "declared").models[1].symmetric
     render(Render(bop=tmp_path / "found", meshes=(BRACKET,), images=1, device="cpu", settings=settings))
     assert not BopDataset.open(tmp_path / "found").models[1].symmetric
-    for text, problem in (("{", "cannot be read"), ('{"1": {}}', "no entry"), ('{"symmetries_discrete": [[1]]}', "16")):
+    for text, problem in (("{", "is no JSON"), ('{"1": {}}', "no entry"), ('{"symmetries_discrete": [[1]]}', "16")):
         infos.write_text(text)
         with pytest.raises(ConfigError, match=problem):
             render(Render(bop=out, meshes=meshes, split="val", symmetries=infos, device="cpu", settings=settings))
