@@ -95,6 +95,4 @@ def _ears(polygon: NDArray[np.float64], number: int) -> NDArray[np.int64]:
     drawn = flat[:, 0] * np.roll(flat[:, 1], -1) - flat[:, 1] * np.roll(flat[:, 0], -1)
     if abs(np.abs(doubled).sum() - abs(drawn.sum())) > _CROSSING * size**2:
         refuse(f"polygon {number + 1} crosses itself", "export the part again as triangles")
-    turned = doubled < 0  # ears come in one orientation, whatever the polygon's
-    cut[turned] = cut[turned][:, ::-1]
     return cut

@@ -29,7 +29,7 @@ _UNDERSTOOD = {
 }
 _LARGEST = 512 * 2**20  # bytes of one file in the archive, unpacked
 _MOST_ELEMENTS = 4_000_000  # of XML; each takes some 300 bytes
-_MOST_PLACES = 100_000  # of objects in each other
+_MOST_PLACES = 10_000  # of objects in each other
 _NO_SUPPORT = ("support", "solidsupport")  # types of objects that are no part of the part
 
 
