@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -437,3 +438,39 @@ def test_a_runs_settings_are_read_whole_or_not_at_all(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(ConfigError, match=r"config.yaml cannot be read: No such file"):
         load_run_settings(path)
+
+
+# bounds
+
+
+def numbers(values: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Every number of the settings, by its dotted key, with the list that it is in, if any."""
+    for name, value in values.items() if isinstance(values, dict) else []:
+        path = f"{key}.{name}".strip(".")
+        if isinstance(value, dict):
+            yield from numbers(value, path)
+        elif isinstance(value, list):
+            for place, item in enumerate(value):
+                yield from numbers(item, f"{path}.{place}") if isinstance(item, dict) else ()
+                if isinstance(item, int | float):
+                    yield path, value
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield path, value
+
+
+FULL = override(
+    Settings(),
+    {"step2.phases": [{"epochs": 1.0}], "objects.0.view_direction": [0.0, 0.0, 1.0]},
+)
+
+
+@pytest.mark.parametrize(("key", "value"), dict(numbers(FULL.model_dump(mode="json"))).items())
+def test_every_number_has_bounds(key: str, value: Any) -> None:
+    """What is absurd is refused in one line that names the setting, not tried."""
+    for absurd in (99_999_999_999, 1e300, -1e300, float("inf"), float("nan"), 10**400):
+        given = [absurd] * len(value) if isinstance(value, list) else absurd
+        change = {"step2.phases": [{"epochs": given}]} if key.startswith("step2.phases") else {key: given}
+        with pytest.raises(ConfigError) as caught:
+            override(FULL, change)
+        assert key in str(caught.value)
+        assert "\n" not in str(caught.value)

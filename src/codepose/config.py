@@ -15,11 +15,13 @@ from codepose.config_data import (
     NEAREST,
     Count,
     DataSettings,
+    Few,
     Fraction,
     Frozen,
     NonNegative,
     ObjectSettings,
     Positive,
+    Size,
     Whole,
 )
 
@@ -30,10 +32,10 @@ _VIEW_STEP = 32
 class NetworkSettings(Frozen):
     """Sizes of the networks (8-13)."""
 
-    crop: Annotated[int, Field(ge=32, multiple_of=16)] = 128
+    crop: Annotated[int, Field(ge=32, le=4096, multiple_of=16)] = 128
     """Side of Step 1's images in pixels; the RoI is crop/16 on a side."""
-    latent: Count = 4096
-    width: Positive = 1.0
+    latent: Size = 4096
+    width: Annotated[float, Field(gt=0.0, le=16.0)] = 1.0
     """Factor on VGG16's channel counts, and on the original AAE's."""
     norm: Literal["none", "group", "block"] = "none"
     """'group': GroupNorm after every convolution. 'block': GroupNorm once a block, which learns as well at a tenth
@@ -47,19 +49,19 @@ class NetworkSettings(Frozen):
     stages begin."""
     anchor_sizes: Annotated[tuple[Positive, ...], Field(min_length=1)] = (64.0, 128.0, 256.0)
     aspect_ratios: Annotated[tuple[Positive, ...], Field(min_length=1)] = (0.5, 1.0, 2.0)
-    box_head: Count = 1024
-    proposals: Count = 1000
+    box_head: Size = 1024
+    proposals: Size = 1000
     """RPN boxes kept after NMS in training; twice as many go in; half as many at inference."""
-    roi_sampling: Count = 2
+    roi_sampling: Annotated[int, Field(gt=0, le=32)] = 2
     """Bilinear samples along each axis of a bin of the box head's RoIAlign; torchvision's default is 2."""
-    roi_samples: Annotated[int, Field(ge=4)] = 128
+    roi_samples: Annotated[int, Field(ge=4, le=65_536)] = 128
     """RoIs an image on which the box head is trained, a quarter of them positive."""
     box_gradient: Literal["features", "boxes"] = "features"
     """Whether L_mse reaches the detector through the features alone, or also moves the box (18)."""
     feedback: Literal["detection", "random"] = "detection"
     """Which box is fed back in Step 2: the detector's own (15), or, to see what that is worth, the true one scaled
     and shifted at random within Step 1's ranges, always."""
-    original_latent: Count = 128
+    original_latent: Size = 128
     """Latent size of the original AAE baseline."""
 
 
@@ -70,7 +72,7 @@ class LossSettings(Frozen):
     lambda_cos: NonNegative = 1e-2
     lambda_match: NonNegative = 0.0
     """Weight of ``match_loss``; not in the paper."""
-    look_alikes: Whole = 0
+    look_alikes: Few = 0
     """How many views that are easily taken for it follow each training view in a batch, for ``match_loss`` to tell them
     apart: hard negatives. 0 = none; every view is drawn by itself."""
     step2_lambda_cos: NonNegative = 0.0
@@ -133,7 +135,7 @@ class Phase(Frozen):
 class StageSettings(Frozen):
     """One training loop."""
 
-    batch: Count = 128
+    batch: Size = 128
     epochs: Positive = 27.0
     optimizer: OptimizerSettings = OptimizerSettings()
     phases: tuple[Phase, ...] = ()
@@ -152,11 +154,11 @@ class CodebookSettings(Frozen):
 
     level: Annotated[int, Field(ge=0, le=6)] = 4
     """Icosphere subdivisions: 4 = 2,562 view directions."""
-    in_plane: Count = 36
-    batch: Count = 64
+    in_plane: Annotated[int, Field(gt=0, le=3600)] = 36
+    batch: Size = 64
     translation: Literal["exact", "aae"] = "exact"
     """'aae': the original's formula; 'exact': that, then corrected for the perspective off the axis (29)."""
-    canvas: Whole = 0
+    canvas: Annotated[int, Field(ge=0, le=8192)] = 0
     """Side in pixels of the black canvas of the joint network's views; 0 = the scene's size (27). A little less
     is taken where the view in its middle would not lie on the encoder's grid."""
 
@@ -164,10 +166,10 @@ class CodebookSettings(Frozen):
 class RefinementSettings(Frozen):
     """Render-and-compare against the network's own reconstruction and the photo's edges."""
 
-    candidates: Count = 1024
+    candidates: Size = 1024
     """The codebook's nearest views that are ranked anew, by their codes and, coarsely, by their agreement with the
     reconstruction."""
-    hypotheses: Count = 8
+    hypotheses: Size = 8
     """How many of these, ``apart_deg`` or more from each other, are laid over the photo."""
     apart_deg: NonNegative = 12.0
     similarity: NonNegative = 0.5
@@ -175,9 +177,9 @@ class RefinementSettings(Frozen):
     agreement: NonNegative = 0.2
     """Weight of the agreement with the reconstruction beside the match of the edges; large = the reconstruction alone
     decides how the part lies."""
-    rounds: Whole = 4
+    rounds: Few = 4
     """How often poses are tried around the best, ever nearer. 0 = not at all."""
-    keep: Count = 4
+    keep: Size = 4
     """Around how many in the third round, and half as many in each after it; in the first two around all."""
     step_deg: Positive = 8.0
     """How far around them in the first round: the standard deviation of the turns."""
@@ -189,7 +191,7 @@ class DetectionSettings(Frozen):
     score: Fraction = 0.05
     nms: Fraction = 0.5
     """Of two boxes of one object whose IoU is larger, the one with the better score is kept."""
-    per_object: Count = 10
+    per_object: Size = 10
     """At most so many detections of each object in an image."""
 
 

@@ -8,11 +8,17 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
+_MUCH = 1_000_000_000
+"""No setting is larger: what comes near it is a slip of the hand, and would overflow somewhere else."""
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
-Count = Annotated[int, Field(gt=0)]
-Whole = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(ge=1e-9, le=_MUCH)]
+NonNegative = Annotated[float, Field(ge=0.0, le=_MUCH)]
+Count = Annotated[int, Field(gt=0, le=_MUCH)]
+Whole = Annotated[int, Field(ge=0, le=_MUCH)]
+Size = Annotated[int, Field(gt=0, le=65_536)]
+"""One dimension of a tensor."""
+Few = Annotated[int, Field(ge=0, le=1000)]
+"""Things in an image, and what is done for each of them."""
 Unit = Literal["mm", "cm", "m", "inch"]
 
 NEAREST = 0.75
@@ -26,6 +32,7 @@ def ascending(pair: tuple[float, float]) -> tuple[float, float]:
     return pair
 
 
+_Scale = Annotated[float, Field(ge=0.1, le=10.0)]
 Range = Annotated[tuple[NonNegative, NonNegative], AfterValidator(ascending)]
 
 
@@ -66,7 +73,7 @@ class ObjectSettings(Frozen):
     @field_validator("view_direction")
     @classmethod
     def _points_somewhere(cls, value: tuple[float, float, float] | None) -> tuple[float, float, float] | None:
-        if value is not None and not 0.0 < math.hypot(*value) < math.inf:
+        if value is not None and not 1e-9 <= math.hypot(*value) <= _MUCH:
             raise ValueError("a direction has a length above 0")
         return value
 
@@ -79,7 +86,7 @@ class ObjectSettings(Frozen):
 class CameraSettings(Frozen):
     """The pinhole camera of the training scenes (34); the network's scale, to which any photo is brought."""
 
-    image_size: Count = 512
+    image_size: Annotated[int, Field(gt=0, le=8192)] = 512
     """Side of the square scene in pixels."""
     focal: Positive = 300.0
     """Focal length in pixels; the principal point is the image centre."""
@@ -102,7 +109,7 @@ class AugmentationSettings(Frozen):
     per_channel: Fraction = 0.3
     invert_channel: Fraction = 0.2
     """Probability of inverting each channel, within images chosen with ``probability``."""
-    blur_sigma: NonNegative = 1.2
+    blur_sigma: Annotated[float, Field(ge=0.0, le=100.0)] = 1.2
     noise: NonNegative = 0.0
     """Largest standard deviation of the pixel noise, in units of [0, 1]; the paper has none."""
     sharpen: NonNegative = 0.0
@@ -110,9 +117,9 @@ class AugmentationSettings(Frozen):
     takes away."""
     jpeg: Fraction = 0.0
     """Share of images compressed as JPEG, with a quality of 30 to 95."""
-    scale: Annotated[tuple[Positive, Positive], AfterValidator(ascending)] = (0.8, 1.2)
+    scale: Annotated[tuple[_Scale, _Scale], AfterValidator(ascending)] = (0.8, 1.2)
     """Scale of the Step-1 crop window around the padded square."""
-    shift: NonNegative = 0.15
+    shift: Annotated[float, Field(ge=0.0, le=10.0)] = 0.15
     """Largest shift of the Step-1 crop window, as a fraction of its side."""
     ambient: Range = (0.4, 0.4)
     diffuse: Range = (0.7, 0.9)
@@ -133,15 +140,15 @@ class OcclusionSettings(Frozen):
     """Share of images without any occluder."""
     hand: Fraction = 0.6
     """Probability of the gripping hand, among occluded images."""
-    others: Whole = 2
+    others: Few = 2
     """Largest number of further occluders, each smaller than the object."""
     large: Fraction = 0.0
     """Probability of something larger than the object that hides one side of it, among occluded images."""
-    clutter: Whole = 3
+    clutter: Few = 3
     """Largest number of other things in a scene, mostly beside or behind the object."""
     overlap: Fraction = 0.1
     """Largest share of a companion's box that may lie in another's, or the other's in its: 0.8 and more = heaps."""
-    companions: Whole = 0
+    companions: Few = 0
     """Largest number of further instances of the trained objects in a scene, beside its target object; where enough of
     them is seen, their poses are learned, too. In validation and test scenes they are of other objects only."""
     min_visible: Fraction = 0.4
@@ -155,14 +162,14 @@ class DataSettings(Frozen):
     seed: Whole = 0
     backgrounds: str | None = None
     """Folder of photos; None = procedural textures (33). Kept a quarter larger than the images, at least 320 px."""
-    photo_scale: Count = 1
+    photo_scale: Annotated[int, Field(gt=0, le=16)] = 1
     """Resolution of the scenes of evaluation and calibration over the network's: a camera's photos show more than the
     network sees, and refinement looks at them. Blur and noise are then in the photos' pixels."""
-    textures: Count = 192
+    textures: Size = 192
     """How many procedural textures, or photos, are kept in memory for each split."""
-    pad: Positive = 1.2
+    pad: Annotated[float, Field(ge=0.1, le=10.0)] = 1.2
     """Side of the square RoI over max(w, h) of the box (19)."""
-    antialias: Count = 2
+    antialias: Annotated[int, Field(gt=0, le=16)] = 2
     """Rays a pixel along each axis."""
     curriculum: Fraction = 0.0
     """Share of a stage during which difficulty rises from 0 to 1; 0 = full difficulty from the start."""

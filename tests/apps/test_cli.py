@@ -196,6 +196,12 @@ def test_preview_draws_before_training(preset: Path, tmp_path: Path) -> None:
         (["preview", "--out", "sheet.foo"], "sheet.png"),
         (["mesh", "hammer", "--out", "sheet"], "sheet.png"),
         (["train", "--device", "mps"], "cpu, cuda"),
+        (["train", "--device", "cuda:99"], "there is no device cuda:99"),
+        (["train", "--objects.0.symmetries", __file__], "test_cli.py is no JSON"),
+        (
+            ["train", "--preset", "smoke", "--data.textures", "65536", "--data.camera.image-size", "8192"],
+            "lower --data.textures",
+        ),
         (["train", "--device", "cuda:x"], "cpu, cuda"),
     ],
 )

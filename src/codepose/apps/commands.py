@@ -50,6 +50,8 @@ def run(command: str, arguments: list[str], description: str) -> int:
             raise
         if isinstance(error, ValidationError):  # settings that do not go together
             error = ConfigError(told(error))
+        if isinstance(error, OSError) and error.filename is not None and error.strerror:
+            error = OSError(f"{error.filename}: {error.strerror}")  # without its number
         if _is_first():
             print(f"codepose {command}: {error}", file=sys.stderr)
         elif isinstance(error, OSError):  # all refuse wrong options alike, but a disk may be full on one machine alone
@@ -138,6 +140,7 @@ def train(options: o.Train) -> int:
     from codepose.synthesis.placement import require_visible
     from codepose.synthesis.world import World
     from codepose.training.initial import require_initial
+    from codepose.training.memory import require_memory
     from codepose.training.run import Run
     from codepose.training.stages import make_fabric
 
@@ -150,6 +153,7 @@ def train(options: o.Train) -> int:
         _console.out(f"{options.out} holds no run yet: it is begun there")
     settings = run.settings if run else settings
     # what cannot be used is refused before anything is written
+    require_memory(settings, options.nodes)
     if run is None:  # one that has begun may need its first weights no more
         require_initial(settings)
     require_photos(settings.data)
