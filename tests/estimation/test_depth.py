@@ -197,8 +197,14 @@ def test_where_nothing_of_the_part_is_measured_the_pose_is_kept(refiner: DepthRe
     assert refiner.fit(HAMMER, R, t + np.array([5000.0, 0.0, 0.0]), K, depth) is None, "beside the image"
 
 
-def detection(index: int, R: Array, t: Array) -> Detection:
-    return Detection("part", index, 0.8, 0.9, np.array([1.0, 2.0, 30.0, 40.0]), R, t)
+def box_of(refiner: DepthRefiner, index: int, R: Array, t: Array) -> Array:
+    """Where the detector finds it."""
+    place = torch.from_numpy(R)[None].float(), torch.from_numpy(t)[None].float()
+    return refiner.world.boxes(torch.tensor([index]), *place, K)[0].double().numpy()
+
+
+def detection(index: int, R: Array, t: Array, box: Array) -> Detection:
+    return Detection("part", index, 0.8, 0.9, box, R, t)
 
 
 def test_detections_keep_the_cad_files_own_frame(refiner: DepthRefiner):
@@ -207,8 +213,8 @@ def test_detections_keep_the_cad_files_own_frame(refiner: DepthRefiner):
     assert np.linalg.norm(origin) > 30.0
     start = perturbed(R, t, 0)
     given = [
-        detection(PART, start[0], start[1] - start[0] @ origin),
-        detection(HAMMER, R, t + np.array([5000.0, 0.0, 0.0])),
+        detection(PART, start[0], start[1] - start[0] @ origin, box_of(refiner, PART, R, t)),
+        detection(HAMMER, R, t + np.array([5000.0, 0.0, 0.0]), np.array([1.0, 2.0, 30.0, 40.0])),
     ]
     found = refiner(given, K, seen(refiner, PART, R, t, wall=5000.0))
     assert np.array_equal(found[1].t_cam_obj, given[1].t_cam_obj)
@@ -217,6 +223,21 @@ def test_detections_keep_the_cad_files_own_frame(refiner: DepthRefiner):
     assert np.linalg.norm(found[0].t_cam_obj - (t - R @ origin)) < 1.0
     assert (found[0].label, found[0].score, found[0].object_index) == ("part", 0.8, PART)
     assert np.array_equal(found[0].box, given[0].box)
+
+
+def test_depth_beside_the_photos_part_moves_no_pose(refiner: DepthRefiner):
+    """Not registered, it would draw the pose off the part's own outline in the photo."""
+    R, t = posed(0, HAMMER)
+    offset = refiner.world.objects[HAMMER].offset.double().numpy()
+    box = box_of(refiner, HAMMER, R, t)
+    given = detection(HAMMER, R, t - R @ offset, box)
+    depth = seen(refiner, HAMMER, R, t, wall=2000.0)
+    for share, fitted in ((0.0, True), (0.08, True), (0.25, False)):
+        by = round(share * (box[2:] - box[:2]).max())
+        found = refiner([given], K, np.roll(depth, by, 1))[0]
+        assert found.depth_fitted == fitted, share
+        moved = np.linalg.norm(found.t_cam_obj - given.t_cam_obj)
+        assert moved > 5.0 if share and fitted else moved < 1.0
 
 
 @pytest.fixture(scope="module")
@@ -234,7 +255,7 @@ def test_the_estimator_fits_to_depth_of_the_photos_own_size(
     start = perturbed(R, t, 0)
     offset = refiner.world.objects[HAMMER].offset.double().numpy()
     true = t - R @ offset
-    given = detection(HAMMER, start[0], start[1] - start[0] @ offset)
+    given = detection(HAMMER, start[0], start[1] - start[0] @ offset, box_of(refiner, HAMMER, R, t))
     monkeypatch.setattr(estimator, "_looked", lambda *_: [given])
     photo, camera = np.zeros((480, 640, 3), np.uint8), geometry.to_opencv(K).numpy()
     depth = seen(refiner, HAMMER, R, t, wall=5000.0)
