@@ -20,7 +20,7 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -115,11 +115,12 @@ def depths() -> Tensor:
 
 
 def batch_of(index: Tensor) -> SceneBatch:
-    """What a ``SceneSource`` would give; an image's values are its number."""
+    """What a ``SceneSource`` would give, again from the ninth scene on; an image's values are its number."""
+    index, known = index % len(SCENES), index
     chosen = [SCENES[i] for i in index.tolist()]
     numbers = index.float()[:, None, None, None] / 10
     return SceneBatch(
-        index=index,
+        index=known,
         images=numbers.expand(-1, 3, SIZE, SIZE),
         targets=numbers.expand(-1, 3, CROP, CROP),
         objects=torch.tensor([scene[0] for scene in chosen]),
@@ -136,11 +137,13 @@ def batch_of(index: Tensor) -> SceneBatch:
 
 
 class Source:
-    """Stands in for ``SceneSource``."""
+    """Stands in for ``SceneSource``, and remembers what it was asked for."""
+
+    asked: ClassVar[list[tuple[str, int]]] = []
 
     def __init__(self, world: Any, split: str) -> None:
-        assert split == "val"
-        self.world = world
+        assert len(world.objects) == 2
+        self.split = split
 
     def backgrounds(self, pixels: int) -> SimpleNamespace:
         return SimpleNamespace(source=f"walls of {pixels} px")
@@ -148,6 +151,7 @@ class Source:
     def scenes(self, index: Tensor, *, depth: bool, photos: bool) -> SceneBatch:
         assert depth
         assert photos
+        self.asked.append((self.split, len(index)))
         return batch_of(index)
 
 
@@ -234,7 +238,7 @@ class Fit:
     clock: Clock
 
     def __init__(self, world: Any) -> None:
-        self.world = world
+        assert len(world.objects) == 2
 
     def fit(self, index: int, R: Any, t: Any, K_: Tensor, depth: Any) -> tuple[Any, Any] | None:
         self.clock.now += 100.0
@@ -603,6 +607,17 @@ def test_nothing_but_what_is_asked_for(patched: Clock, world: SimpleNamespace) -
     fitted = evaluate(world, plain, images=2, split="val", depth=True, examples=0)  # type: ignore[arg-type]
     assert list(fitted.methods) == ["joint", "joint + depth", "joint + GT box", "oracle"]
     assert fitted.methods["joint + depth"].translation_mm[1] == 0.0
+
+
+def test_unless_asked_otherwise_the_test_split_eight_at_a_time(patched: Clock, world: SimpleNamespace) -> None:
+    Source.asked.clear()
+    plain: Any = {"joint": Told(Pipeline(patched), codebooks())}
+    found = evaluate(world, plain, images=14)  # type: ignore[arg-type]
+    assert Source.asked == [("test", 8), ("test", 6)]
+    assert list(found.methods) == ["joint", "joint + GT box", "oracle"]
+    assert found.split == "test"
+    assert len(found.examples) == 12
+    assert found.index == list(range(14))
 
 
 def test_the_note_names_the_protocol(make_settings: Any) -> None:
