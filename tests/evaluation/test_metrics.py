@@ -50,7 +50,8 @@ def test_auc_is_the_area_under_the_step_curve(errors: list[float]) -> None:
 
 def test_auc_counts_missed_as_nothing_and_takes_tensors() -> None:
     assert auc([0.25, NAN, 1.0]) == 0.75
-    assert auc(torch.tensor([0.25, NAN])) == 0.75
+    assert auc(torch.tensor([0.25, NAN], requires_grad=True)) == 0.75
+    assert auc(torch.tensor([0.1])) == 1.0 - float(np.float32(0.1))  # summed in double precision
 
 
 def refused(call: Callable[[], object]) -> str:
@@ -195,6 +196,7 @@ def test_a_bin_holds_its_lower_end_and_not_its_upper_one() -> None:
         ([1.0], [0.5, 0.6], [0, 1], "values must be paired with visible_fraction: 1, 2"),
         ([1.0], [0.5], [0.6, 1], "visible_fraction leaves [0.6, 1.0]: widen the edges"),
         ([1.0], [0.5], [0.1, 0.4], "visible_fraction leaves [0.1, 0.4]: widen the edges"),
+        ([1.0], [1.5], [0, 1], "visible_fraction leaves [0.0, 1.0]: widen the edges"),
         ([1.0, 1.0], [0.7, NAN], [0.6, 1], "visible_fraction leaves [0.6, 1.0]: widen the edges"),
         ([1.0], [0.5], [1, 0], "edges must be two or more ascending numbers, got [1, 0]"),
         ([1.0], [0.5], [0, 0.5, 0.5, 1], "edges must be two or more ascending numbers, got [0, 0.5, 0.5, 1]"),
@@ -238,6 +240,12 @@ def test_summary_by_hand() -> None:
     )
     assert set(row) == KEYS
     assert all(type(value) is float for value in row.values())
+
+
+def test_shares_of_the_diameter_are_in_percent() -> None:
+    good = dict.fromkeys(["vsd", "iou", "rotation_deg", "translation_mm", "score"], [0.5] * 4)
+    row = summarise(**good, mssd_share=[0.0995, 0.1005, 0.1995, 0.2005])  # type: ignore[arg-type]
+    assert (row["mssd_recall_10"], row["mssd_recall_20"]) == (0.25, 0.75)
 
 
 def test_summary_of_a_blind_method_is_json() -> None:
