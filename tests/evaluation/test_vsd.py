@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -277,3 +278,16 @@ def test_two_images_have_two_cameras() -> None:
     cameras = torch.stack((torch.diag(torch.tensor([4.0, 4.0, 1.0])), K_UNIT))
     est, gt = row(0, 0, 0, 517).expand(2, 1, 4), row(0, 0, 0, 500).expand(2, 1, 4)
     assert vsd(est, gt, gt, cameras, delta=100.0).tolist() == [[1.0], [0.0]]
+
+
+def test_arrays_as_they_come(golden: dict[str, npt.NDArray[Any]]) -> None:
+    """Upside down, read-only, and a camera in single precision: no copy to make first, no warning, no digit lost."""
+    est, gt, test = (np.ascontiguousarray(golden[name][:2, ::-1]) for name in ("depth_est", "depth_gt", "depth_test"))
+    camera = golden["K"].astype(np.float32)
+    expected = vsd(est, gt, test, camera.astype(np.float64), taus=(20.0,), cost="tlinear")
+    flipped = [golden[name][:2, ::-1] for name in ("depth_est", "depth_gt", "depth_test")]
+    for array in (*flipped, camera):
+        array.setflags(write=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.equal(vsd(*flipped, camera, taus=(20.0,), cost="tlinear"), expected)
