@@ -312,7 +312,7 @@ def world() -> SimpleNamespace:
     )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture  # not shared: mutmut would take what it calls for the first test's alone
 def results(patched: Clock, world: SimpleNamespace) -> Results:
     pipeline, told = Pipeline(patched), []
     estimators: Any = {
