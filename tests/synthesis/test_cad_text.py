@@ -214,6 +214,16 @@ def test_ply_pictures_by_vertex_or_by_corner(tmp_path: Path) -> None:
     assert colors(read(tmp_path / "part.ply", f"{head}{corners}end_header\n{rows}{face}\n")) == {BLUE}
 
 
+def test_a_ply_face_keeps_its_color_when_it_is_cut(tmp_path: Path) -> None:
+    data = ply("ascii", [[0, 1, 2, 3], [0, 1, 2], [0, 1, 2, 3]]).decode().replace("flags", "red")
+    data = data.replace("uchar red\n", "uchar red\nproperty uchar green\nproperty uchar blue\n")
+    for color in ("1 2 3", "4 5 6", "7 8 9"):
+        data = data.replace(" 7\n", f" {color}\n", 1)
+    (surface,) = read(tmp_path / "part.ply", data)
+    assert surface.colors is not None
+    assert surface.colors[:, 0].tolist() == [[1, 2, 3], [1, 2, 3], [4, 5, 6], [7, 8, 9], [7, 8, 9]]
+
+
 # OBJ
 
 
