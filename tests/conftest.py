@@ -22,6 +22,9 @@ torch.set_num_threads(1)
 hypothesis.settings.register_profile("codepose", deadline=None)
 hypothesis.settings.load_profile("codepose")
 
+LONGEST = ("apps/test_reproduce.py", "apps/test_pretrained.py", "training/test_ranks.py", "apps/test_cli.py")
+"""Files that are begun first, so that no worker is left alone with one of them at the end."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
@@ -32,6 +35,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--device") == "cpu":  # "auto" then means the CPU; Warp reads it when it is imported
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+    os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get("/".join(item.path.parts[-2:]), len(order)))
 
 
 @pytest.fixture(scope="session", name="device")
@@ -73,6 +82,10 @@ def tiny(**changes: object) -> Settings:
     return override(load_preset("quick"), base | changes)
 
 
+LITTLE_REFINEMENT = {"refinement.candidates": 16, "refinement.keep": 1, "refinement.rounds": 1}
+"""For those to whom it matters that a pose is refined, not how well."""
+
+
 @pytest.fixture(scope="session")
 def tiny_settings() -> Settings:
     return tiny()
@@ -91,11 +104,16 @@ def random_run(tmp_path_factory: pytest.TempPathFactory, tiny_settings: Settings
     from codepose.networks.build import build_joint
     from codepose.training.run import Run
 
-    settings = override(tiny_settings, {"detection.score": 0.0, "detection.per_object": 3})
+    settings = override(tiny_settings, {"detection.score": 0.0, "detection.per_object": 3} | LITTLE_REFINEMENT)
     run = Run.create(tmp_path_factory.mktemp("random") / "run", settings)
     torch.manual_seed(0)
     run.save_weights("step2", build_joint(settings))
     return run
+
+
+@pytest.fixture(scope="session")
+def little_refinement() -> dict[str, int]:
+    return LITTLE_REFINEMENT
 
 
 @pytest.fixture(scope="session", name="make_settings")

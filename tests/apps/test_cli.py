@@ -32,9 +32,10 @@ BRACKET = Path(__file__).parents[1] / "data" / "bracket.ply"
 
 
 @pytest.fixture(scope="module")
-def preset(tmp_path_factory: pytest.TempPathFactory, make_settings) -> Path:
+def preset(tmp_path_factory: pytest.TempPathFactory, make_settings, little_refinement: dict[str, int]) -> Path:
     path = tmp_path_factory.mktemp("preset") / "tiny.yaml"
-    settings = make_settings(**{"name": "tiny", "detection.score": 0.0, "detection.per_object": 2})
+    changes = {"name": "tiny", "detection.score": 0.0, "detection.per_object": 2}
+    settings = make_settings(**changes, **little_refinement)
     path.write_text(to_yaml(settings))
     return path
 
@@ -106,7 +107,7 @@ def test_a_network_that_finds_nothing_has_a_report(run: Path, tmp_path: Path, mo
         )
     copy = shutil.copytree(run, tmp_path / "part")
     (copy / "report.html").unlink()
-    assert main(["evaluate", str(copy), "--refine"]) == 0
+    assert main(["evaluate", str(copy), "--refine", "--images", "3"]) == 0
     page = (copy / "report.html").read_text()
     assert "Figure 4" in page
     assert "Poses: estimated" not in page, "there is none"
@@ -259,7 +260,7 @@ def test_several_parts_in_one_network(preset: Path, tmp_path: Path) -> None:
     assert [o.label for o in settings.objects] == ["bracket", "hammer"]
     scenes = SceneSource(World(settings), "train").scenes(torch.arange(12))
     assert set(scenes.objects.tolist()) == {0, 1}
-    assert main(["evaluate", str(out)]) == 0
+    assert main(["evaluate", str(out), "--images", "2"]) == 0
     assert sorted(p.name for p in (out / "codebooks").iterdir()) == ["joint-1.safetensors", "joint-2.safetensors"]
 
 

@@ -22,6 +22,7 @@ from codepose.estimation.estimator import PoseEstimator
 from codepose.estimation.refine import Photos, useful_size
 from codepose.evaluation.metrics import box_iou_pairs
 from codepose.synthesis.appearance import Lights, render_shaded
+from codepose.synthesis.batches import SceneBatch
 from codepose.synthesis.renderer import Instances
 from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
@@ -30,13 +31,18 @@ from codepose.training.run import Run, pretrained
 SCENES = 16
 
 
+@pytest.fixture(scope="module")
+def scenes() -> SceneBatch:
+    return SceneSource(World(Run.open("hammer").settings), "val").scenes(torch.arange(SCENES), photos=True)
+
+
 def test_it_is_small_and_has_a_card() -> None:
     folder = pretrained()["hammer"]
     assert sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) <= 12_000_000
     assert "codepose reproduce" in (folder / "README.md").read_text()
 
 
-def test_it_finds_the_hammer_in_scenes_it_has_never_seen() -> None:
+def test_it_finds_the_hammer_in_scenes_it_has_never_seen(scenes: SceneBatch) -> None:
     folder = pretrained()["hammer"]
     before = {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
     run = Run.open("hammer")
@@ -44,7 +50,6 @@ def test_it_finds_the_hammer_in_scenes_it_has_never_seen() -> None:
     refined = PoseEstimator.load(run, device="cpu", refine=True)
     for estimator in (plain, refined):
         assert estimator.confidence is not None, "calibrated with other settings"
-    scenes = SceneSource(World(run.settings), "val").scenes(torch.arange(SCENES), photos=True)
     photos = Photos.of(scenes, useful_size(run.settings.data.camera))
     prepared = plain.pipeline.prepare(scenes.images)
     found = plain.pipeline.detect(prepared)
@@ -90,11 +95,9 @@ def test_it_gives_one_pose_at_480p_720p_1080p_and_upright() -> None:
             assert np.linalg.norm(found.t_cam_obj - expected.numpy()) < 7.5, size
 
 
-def test_the_wheel_brings_it_and_predicts_right_away(tmp_path: Path) -> None:
+def test_the_wheel_brings_it_and_predicts_right_away(tmp_path: Path, scenes: SceneBatch) -> None:
     """What pip installs, away from the repository: ``codepose predict hammer photo.png --K ...``."""
     run = Run.open("hammer")
-    world = World(run.settings)
-    scenes = SceneSource(world, "val").scenes(torch.arange(SCENES), photos=True)
     best = int(scenes.visible_fraction.argmax())
     assert scenes.photos is not None
     pixels = (scenes.photos[best].permute(1, 2, 0) * 255).round().byte().numpy()

@@ -1,6 +1,7 @@
 """What test_ranks.py runs on two processes, started as torchrun does; each leaves what it saw in rank-N.json.
 
-They are forked from one that has imported everything: imports would take most of the time.
+A third one trains the same alone. They are forked from one that has imported everything: imports would take most of the
+time.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import os
 import signal
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +19,14 @@ import pytorch_optimizer  # noqa: F401 - imported once, before the fork
 import torch
 import torch.utils.tensorboard
 from lightning_fabric.plugins.environments.lightning import find_free_network_port
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from conftest import tiny  # its settings; GPUs are hidden by the environment that pytest hands on
 
 from codepose.apps.cli import main
-from codepose.apps.workflow import evaluate_run
+from codepose.apps.workflow import evaluate_run, train
 from codepose.config_files import load_settings
 from codepose.networks.build import build_extended
 from codepose.synthesis.world import World
@@ -34,6 +37,8 @@ from codepose.training.plan import Stage
 from codepose.training.ranks import Shares, everyones, rank, total, world_size
 from codepose.training.run import Run, RunError
 from codepose.training.stages import make_fabric, step1_stage, train_step1
+
+METHODS = ("joint", "extended", "original", "jitter")
 
 
 def watch_writing(folder: Path) -> list[str]:
@@ -129,8 +134,42 @@ def time_limit(out: Path, world: World) -> int:
     return len(calls)
 
 
-def digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def watch_gradients() -> list[list[torch.Tensor]]:
+    """Notes the gradient of each step of any optimiser: of each group of parameters, those that learn in a row."""
+    seen: list[list[torch.Tensor]] = []
+
+    def note(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        groups = [[p.grad.flatten() for p in g["params"] if p.grad is not None] for g in optimizer.param_groups]
+        seen.append([torch.cat(gradients) if gradients else torch.zeros(0) for gradients in groups])
+
+    register_optimizer_step_pre_hook(note)
+    return seen
+
+
+def large_step(out: Path, name: str) -> None:
+    settings = load_settings(out / "step.yaml")
+    train_step1(Run.create(out / f"{name}-step", settings), World(settings), make_fabric("cpu"))
+
+
+def train_both(out: Path) -> list[int]:
+    """Every stage, by two ranks."""
+    seen = watch_gradients()
+    arguments = ["train", "--preset", str(out / "plain.yaml"), "--out", str(out / "two"), "--device", "cpu"]
+    arguments += ["--methods", *METHODS]
+    codes = [main(arguments)]
+    if rank() == 0:
+        torch.save(seen, out / "two" / "gradients.pt")
+    return [*codes, main(arguments)]  # the folder holds a run: refused, on both
+
+
+def train_alone(out: Path) -> None:
+    """The same by one process."""
+    seen = watch_gradients()
+    run = Run.create(out / "one", load_settings(out / "plain.yaml"))
+    with open(os.devnull, "w") as nobody, redirect_stdout(nobody), redirect_stderr(nobody):
+        train(run, METHODS, device="cpu")
+        torch.save(seen, run.path / "gradients.pt")
+        large_step(out, "one")
 
 
 def work(out: Path) -> dict[str, Any]:
@@ -146,10 +185,8 @@ def work(out: Path) -> dict[str, Any]:
         kept[f"{self.run.path.name}/{self.stage.name}"] = hashlib.sha256(values).hexdigest()
 
     loop._Trainer.finish = noted  # type: ignore[method-assign]
-    arguments = ["train", "--preset", str(out / "plain.yaml"), "--out", str(out / "two"), "--device", "cpu"]
-    arguments += ["--methods", "joint", "extended", "original", "jitter"]
-    saw["train"] = main(arguments)
-    saw["again"] = main(arguments)  # the folder holds a run: refused, on both
+    saw["train"], saw["again"] = train_both(out)
+    large_step(out, "two")
     world = World(load_settings(out / "muon.yaml"))
     saw["stop"] = stop_by_one(out, world)
     saw["nan"] = not_finite_on_one(out, world)
@@ -174,7 +211,10 @@ def work(out: Path) -> dict[str, Any]:
 
 
 def start(number: int, out: Path, port: int) -> None:
-    """One of the two, with the environment that torchrun gives it."""
+    """One of the two, with the environment that torchrun gives it; or the one that is alone."""
+    if number == 2:
+        train_alone(out)
+        return
     names = {"WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "GROUP_WORLD_SIZE": 1, "RANK": number, "LOCAL_RANK": number}
     names |= {"GROUP_RANK": 0, "MASTER_PORT": port}
     os.environ |= {name: str(value) for name, value in names.items()}
@@ -184,5 +224,5 @@ def start(number: int, out: Path, port: int) -> None:
 
 if __name__ == "__main__":
     torch.multiprocessing.start_processes(
-        start, args=(Path(sys.argv[1]), find_free_network_port()), nprocs=2, start_method="fork"
+        start, args=(Path(sys.argv[1]), find_free_network_port()), nprocs=3, start_method="fork"
     )
