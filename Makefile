@@ -1,6 +1,10 @@
 # `make demo` needs Python >= 3.11 and make, nothing else.
 PYTHON ?= python3
 BIN := .venv/bin
+# processes that run tests, each on one thread, a file each at a time; which tests: make test TESTS=tests/networks
+WORKERS ?= 2
+TESTS ?= tests
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 # uv trusts the certificates of the system, as pip does: behind a company's proxy its own list fails
 export UV_SYSTEM_CERTS := 1
 
@@ -21,7 +25,7 @@ demo: .venv/runtime  ## train the quick preset on the built-in hammer and report
 	$(BIN)/codepose demo $(DEMO)
 
 test: .venv/dev  ## the test suite, on the CPU
-	$(BIN)/python -m pytest
+	$(PYTEST) $(TESTS)
 
 lint: .venv/dev  ## formatting, lint and types
 	$(BIN)/ruff check .
@@ -29,7 +33,7 @@ lint: .venv/dev  ## formatting, lint and types
 	$(BIN)/mypy
 
 slow: .venv/dev  ## trainings that take minutes
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow $(TESTS)
 
 mutation: .venv/dev  ## do the tests notice a changed line? (docs/testing.md; MODULE="networks/losses" for one, AGAIN=--again)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable '.[dev,mutation]'
