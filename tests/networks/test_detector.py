@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from torchvision.ops import roi_align
 
 from codepose.networks.detector import AlignedRoIPool, DetectionHeads, Detector
+from codepose.networks.detector_training import Targets
 from codepose.networks.vgg import Encoder
 
 
@@ -57,7 +59,7 @@ def test_the_numbers_are_faster_rcnns() -> None:
     assert least.roi_heads.detections_per_img == 3
 
 
-def test_images_need_not_be_square() -> None:
+def test_images_need_not_be_square(monkeypatch: pytest.MonkeyPatch) -> None:
     """Proposals and detections reach all four sides, and go no further."""
     heads = random_heads(8, 3, per_object=1000)
     with torch.no_grad():
@@ -71,6 +73,10 @@ def test_images_need_not_be_square() -> None:
         assert proposals.amin(0).tolist()[:2] == [0.0, 0.0]
         assert proposals.amax(0).tolist()[2:] == [160.0, 64.0]
         found, direct = detector.detect(images), heads.detect(features, images)
+    sizes: list[tuple[int, int]] = []
+    monkeypatch.setattr(heads, "head_losses", lambda _, __, size, ___: (sizes.append(size), {})[1])
+    detector.train().losses(images, Targets(torch.rand(2, 1, 4), torch.ones(2, 1, dtype=torch.long)))
+    assert sizes == [(64, 160)]
     for one, same in zip(found, direct, strict=True):
         assert all(torch.equal(one[name], same[name]) for name in ("boxes", "labels", "scores"))
     boxes = torch.cat([one["boxes"] for one in found])
