@@ -123,16 +123,16 @@ COLLAPSED = "the latents have collapsed: all images get nearly the same code; lo
 
 
 def test_health_by_hand() -> None:
-    """One pixel of an object, off by 0.5, 0 and 0.1; codes (3, 4) and (3, 2): variances 0 and 1, mean square 9.5."""
+    """One pixel of an object, off by 0.5, 0 and 0.1; codes (5, 4) and (5, 2): variances 0 and 1, mean square 17.5."""
     targets, reconstructions = torch.zeros(2, 3, 1, 2), torch.ones(2, 3, 1, 2)
     targets[0, :, 0, 0] = torch.tensor([0.5, 0.0, 0.3])
     reconstructions[0, :, 0, 0] = torch.tensor([1.0, 0.0, 0.2])
-    health = reconstruction_health(reconstructions, targets, torch.tensor([[3.0, 4.0], [3.0, 2.0]]))
+    health = reconstruction_health(reconstructions, targets, torch.tensor([[5.0, 4.0], [5.0, 2.0]]))
     assert health.object_mse == pytest.approx((0.25 + 0.01) / 3)
     assert health.target_energy == pytest.approx((0.25 + 0.09) / 3)
-    assert health.latent_spread == pytest.approx(0.5 / 9.5)
-    small = reconstruction_health(targets, targets, torch.tensor([[0.003, 0.004], [0.003, 0.002]]))
-    assert small.latent_spread == pytest.approx(0.5 / 9.5)
+    assert health.latent_spread == pytest.approx(0.5 / 17.5)
+    small = reconstruction_health(targets, targets, torch.tensor([[0.005, 0.004], [0.005, 0.002]]))
+    assert small.latent_spread == pytest.approx(0.5 / 17.5)
 
 
 def test_warnings_name_black_outputs_and_collapsed_latents() -> None:
@@ -180,7 +180,7 @@ def test_match_loss_equals_its_slow_twin(objects: list[int]) -> None:
     assert torch.autograd.gradcheck(lambda x: match_loss(x, y, R, torch.tensor(objects)), z)
 
 
-@pytest.mark.parametrize("used", [None, [True, False, True, True, False, True], [False] * 6])
+@pytest.mark.parametrize("used", [None, [True, False, True, True, False, True], [True] + [False] * 5, [False] * 6])
 def test_match_loss_of_near_views_of_some_of_the_batch(used: list[bool] | None) -> None:
     """A few degrees apart, the width of the Gaussian counts; what is not used counts neither way."""
     generator = torch.Generator().manual_seed(4)

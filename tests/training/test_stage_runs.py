@@ -133,6 +133,7 @@ def _fabrics(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
             self.launched = True
 
     monkeypatch.setattr(stages, "Fabric", FakeFabric)
+    monkeypatch.setattr(stages, "named_device", torch.device)  # whatever this machine has
     monkeypatch.setattr(stages, "DDPStrategy", lambda **settings: SimpleNamespace(**settings))
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: asked.append(device))
     return asked

@@ -79,11 +79,7 @@ def angle_loss(
         theta = pair_angles(rotations.double(), objects, symmetries)  # (B, B)
         theta.fill_diagonal_(torch.inf)
         angle, partner = theta.min(1)
-        if pairing == "closest_pair":
-            first = angle.argmin()
-            mine = first[None]
-        else:
-            mine = torch.arange(len(theta), device=theta.device)
+        mine = angle.argmin()[None] if pairing == "closest_pair" else slice(None)
         weight = torch.exp(-angle[mine]).to(latents.dtype)  # exp(-inf) = 0 for those without a partner
     difference = latents[mine] - latents[partner[mine]]
     return ((difference.square().sum(1) + _EPS).sqrt() * weight).mean()
