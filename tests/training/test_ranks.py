@@ -63,7 +63,8 @@ ONE_STEP = {"data.step1_images": 5, "step1.epochs": 1.0, "step1.optimizer.lr": 0
 
 
 def optimised(make_settings, name: str) -> Settings:
-    return make_settings(**LOSSES, **{"step1.optimizer.name": name, "step1.epochs": 1.5, "step1.optimizer.warmup": 0})
+    slow = {"step1.optimizer.name": name, "step1.optimizer.lr": 1e-5, "step1.optimizer.warmup": 0}
+    return make_settings(**LOSSES, **slow, **{"step1.epochs": 1.5})
 
 
 def interrupted(run: Run, world: World, after: int) -> None:
@@ -179,8 +180,10 @@ def test_step_2_has_the_gradients_of_one_process(two: Path, one: Run, gradients)
     whole = ("mse", "cos", "match", "fed_back_iou", "skipped", "rpn_objectness", "lr")
     assert largest_difference(one, run, "step2", *whole) < 1e-3
     assert largest_difference(one, run, "step2", "rpn_box", "head_class", "head_box") < 0.15
-    _, decoder, latent = (furthest(gradients["step2"], group) for group in range(3))
-    assert max(decoder, latent) < 1e-3
+    for group in (1, 2):  # decoder and FC; a pixel more or less among the worst, or above zero, makes a thousandth
+        learning = [pair for pair in gradients["step2"] if len(pair[0][group])]
+        assert furthest(learning[:1], group) < 1e-4, "before anything has moved"
+        assert furthest(learning, group) < 0.01
 
 
 def test_the_detector_has_the_losses_of_one_process(two: Path, one: Run) -> None:
@@ -269,8 +272,12 @@ def test_resuming_with_another_number_of_ranks(
     train_step1(run, world, make_fabric("cpu"))  # finished already if it was resumed there
     assert run.has("step1")
     assert len(curve(run, "step1")) == 6
-    tolerance = 5e-3 if optimizer == "muon" else 1e-3  # its orthogonal steps amplify what is rounded
-    assert largest_difference(whole, run, "step1", "mse", "cos", "lr") < tolerance
+    assert largest_difference(whole, run, "step1", "mse", "cos", "lr") < 1e-4
+    stages._seed(whole, "step1")
+    begun = build_extended(whole.settings).state_dict()
+    mine, theirs = (load_state(one.path / "step1" / "weights.safetensors") for one in (whole, run))
+    moved, apart = (torch.cat([(mine[k] - other[k]).flatten() for k in begun]).norm() for other in (begun, theirs))
+    assert float(apart / moved) < 0.05, "the optimiser went on with what it knew"
 
 
 def test_evaluation_is_that_of_one_process(two: Path, saw: list[dict[str, Any]]) -> None:
