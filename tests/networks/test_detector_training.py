@@ -46,9 +46,8 @@ def heads(seed: int = 0, everything: bool = True) -> DetectionHeads:
 
 
 def targets() -> Targets:
-    """Of three images, with two objects, one and none."""
-    labels = torch.tensor([[1, 2], [0, 2], [0, 0]])
-    return Targets(boxes(3, 2, least=20.0) * (labels > 0)[..., None], labels)
+    """Of three images, with two objects, one and none; whatever box stands where there is none does not count."""
+    return Targets(boxes(3, 2, least=20.0), torch.tensor([[1, 2], [0, 2], [0, 0]]))
 
 
 def scene() -> tuple[Tensor, Tensor, Targets]:
@@ -123,6 +122,42 @@ def test_matches_are_torchvisions(low_quality: bool) -> None:
         assert torch.equal(mine[theirs >= 0], theirs[theirs >= 0])
     _, nobody = match(iou, torch.zeros(5, 3, dtype=torch.bool), matcher)
     assert (nobody == 0).all()
+
+
+def test_matches_at_the_thresholds() -> None:
+    """0.75 is enough to belong to an object, and 0.25 is too much for the background."""
+    iou = torch.tensor([[[0.75, 0.74, 0.25, 0.24, 0.0], [0.0, 0.0, 0.0, 0.0, 0.0]]])
+    for low_quality in (True, False):  # the second object overlaps nothing: no box is its best one
+        index, kind = match(iou, torch.ones(1, 2, dtype=torch.bool), Matcher(0.75, 0.25, low_quality))
+        assert kind.tolist() == [[1, -1, -1, 0, 0]]
+        assert index[0, 0] == 0
+
+
+def test_boxes_that_overlap_by_just_the_threshold_are_kept() -> None:
+    pair = torch.tensor([[[0.0, 0.0, 4.0, 4.0], [0.0, 0.0, 4.0, 2.0]]])
+    there, scores = torch.ones(1, 2, dtype=torch.bool), torch.tensor([[0.9, 0.8]])
+    for iou, both in ((0.5, True), (0.49, False)):
+        assert suppress_together(pair, there, iou).tolist() == [[True, both]]
+        assert suppress(pair, scores, there, iou).tolist() == [[True, both]]
+
+
+@pytest.mark.parametrize("gradient", [True, False])
+def test_torchvisions_pooling_is_taken_where_it_is_faster(gradient: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its backward pass runs on one core of a CPU; without gradient it is the faster one."""
+    pooler, calls = AlignedRoIPool(["0"], 7, 2), []
+    forward = pooler.forward
+    monkeypatch.setattr(pooler, "forward", lambda *args: (calls.append(1), forward(*args))[1])
+    with torch.set_grad_enabled(gradient):
+        pool(torch.rand(1, 3, 8, 8), boxes(1, 2), (SIZE, SIZE), pooler)
+    assert len(calls) == (not gradient)
+
+
+def test_pooling_stays_float32_under_autocast() -> None:
+    torch.manual_seed(0)
+    features, rois, pooler = torch.randn(1, 3, 8, 8), boxes(1, 2), AlignedRoIPool(["0"], 7, 2)
+    exact = pool(features, rois, (SIZE, SIZE), pooler)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(pool(features, rois, (SIZE, SIZE), pooler), exact)
 
 
 def test_samples_are_balanced_and_even() -> None:

@@ -77,6 +77,9 @@ def test_the_boxes_fed_back_are_detections_of_their_own_class_inside_the_image(
 ) -> None:
     out, proposals, images, _ = step(net, monkeypatch)
     features = net.encoder(images)
+    right, bottom = proposals.boxes[proposals.valid].amax(0).tolist()[2:]
+    assert bottom == HEIGHT, "proposals reach the image's edge and go no further"
+    assert WIDTH - 1 < right <= WIDTH
     clipped = 0
     for i, (image, truth, number) in enumerate(zip(IMAGES, BOXES, OBJECTS, strict=True)):
         mine = proposals.boxes[image][proposals.valid[image]]

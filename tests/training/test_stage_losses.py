@@ -21,6 +21,7 @@ from codepose.networks.losses import ReconstructionHealth, angle_loss, match_los
 from codepose.synthesis.batches import CropBatch, SceneBatch, ScenePoses
 from codepose.synthesis.symmetry_group import Symmetries
 from codepose.training import stages
+from codepose.training.ranks import Shares
 from codepose.training.stages import detector_stage, jitter_stage, step1_stage, step2_stage, targets_of
 
 SYMMETRIES = (Symmetries.none(), Symmetries(np.diag([-1.0, -1.0, 1.0, 1.0])[None]))
@@ -43,6 +44,7 @@ CHANGES = {
     "data.curriculum": 0.25,
     "data.val_images": 6,
     "step2.batch": 4,
+    "original.epochs": 3.0,
 }
 
 
@@ -121,6 +123,34 @@ def slow_mse(reconstructions: Tensor, targets: Tensor, ratio: int) -> Tensor:
 
 def slow_cos(a: Tensor, b: Tensor) -> Tensor:
     return -((a * b).sum(1) / a.norm(dim=1) / b.norm(dim=1)).mean()
+
+
+@pytest.fixture(name="counted")
+def _counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[float]]:
+    """Images of a stage's batches, and things of its means: with several ranks these numbers matter."""
+    seen: dict[str, list[float]] = {"images": [], "means": []}
+
+    def mean(value: Tensor, count: Tensor) -> Tensor:
+        seen["means"].append(float(count))
+        return value
+
+    monkeypatch.setattr(stages, "Shares", lambda images: (seen["images"].append(images), Shares(images))[1])
+    monkeypatch.setattr(stages, "mean_over", mean)
+    return seen
+
+
+def test_shares_are_those_of_whole_batches(
+    make_settings: Callable[..., Settings], sources: list[Source], counted: dict[str, list[float]]
+) -> None:
+    """Of seven items, groups of two or three: six; the detector's come one by one."""
+    few = {"data.step1_images": 7, "data.scene_images": 7, "step1.batch": 98, "step2.batch": 6, "detector.batch": 5}
+    settings = make_settings(**CHANGES | few | {"original.batch": 99, "losses.look_alikes": 1})
+    step1_stage(settings, WORLD, build_extended(settings))
+    step1_stage(settings, WORLD, build_original(settings), original=True)
+    detector_stage(settings, WORLD, build_detector(settings))
+    settings = make_settings(**CHANGES | few | {"data.scene_images": 5, "step2.batch": 4})
+    step2_stage(settings, WORLD, build_joint(settings))
+    assert counted["images"] == [6, 7, 5, 4]
 
 
 def differ(*values: Tensor) -> None:
@@ -274,6 +304,7 @@ class FixedDetector(nn.Module):
 
     def detect(self, images: Tensor) -> list[dict[str, Tensor]]:
         """Only the second object where the image is the last one."""
+        assert torch.equal(images, self.batch.images)
         boxes = self.batch.boxes[:, None] + torch.tensor([[20.0], [6.0], [0.0]])
         labels = torch.tensor([2, 1, 1])
         found = [{"boxes": one, "labels": labels, "scores": torch.tensor([0.9, 0.8, 0.7])} for one in boxes]
@@ -334,7 +365,9 @@ def joint_output(poses: ScenePoses, views: bool) -> JointOutput:
 
 
 @pytest.mark.parametrize(("cos", "match"), [(0.0, 0.0), (0.6, 0.0), (0.6, 0.4)])
-def test_step_2_minimises_equation_5(settings: Settings, sources: list[Source], cos: float, match: float) -> None:
+def test_step_2_minimises_equation_5(
+    settings: Settings, sources: list[Source], counted: dict[str, list[float]], cos: float, match: float
+) -> None:
     """And the losses on codes, over those instances that were detected well enough."""
     losses = settings.losses.model_copy(update={"step2_lambda_cos": cos, "step2_lambda_match": match})
     settings = settings.model_copy(update={"losses": losses})
@@ -362,6 +395,7 @@ def test_step_2_minimises_equation_5(settings: Settings, sources: list[Source], 
             expected["match"] = match_loss(z, views, R, objects, SYMMETRIES)
             weighted = weighted + 0.4 * expected["match"]
             differ(expected["match"], match_loss(z, views, R, objects))
+    assert counted["means"] == [float(out.used.sum()), 8.0, 8.0]
     expected |= {"fed_back_iou": out.iou.mean(), "skipped": 1.0 - out.used.float().mean()}
     assert terms.keys() == expected.keys()
     for name, value in expected.items():
@@ -404,7 +438,9 @@ def test_step_2_is_looked_at_on_validation_scenes(
     assert warnings == []
 
 
-def test_the_jitter_row_learns_from_true_boxes_moved_and_resized(settings: Settings, sources: list[Source]) -> None:
+def test_the_jitter_row_learns_from_true_boxes_moved_and_resized(
+    settings: Settings, sources: list[Source], counted: dict[str, list[float]]
+) -> None:
     """As far as Step 1's windows are, and never from the boxes as they are."""
     batch = scene_batch(4)
     torch.manual_seed(0)
@@ -419,6 +455,7 @@ def test_the_jitter_row_learns_from_true_boxes_moved_and_resized(settings: Setti
     torch.manual_seed(7)
     total, terms = stage.loss(watched, batch)
     assert watched.given == [True]
+    assert counted["means"] == [8.0]
     poses, augmentation = batch.poses(settings.data.occlusion.min_visible), settings.data.augmentation
     torch.manual_seed(7)
     moved = jittered_boxes(poses.boxes, augmentation.shift, augmentation.scale)

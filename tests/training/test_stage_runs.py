@@ -149,7 +149,7 @@ def test_one_device(fabrics: list[Any], name: str, kind: str, devices: Any) -> N
     assert not fabrics[0].launched
 
 
-@pytest.mark.parametrize(("devices", "nodes"), [(2, 1), (1, 2), (4, 3)])
+@pytest.mark.parametrize(("devices", "nodes"), [(2, 1), (1, 2), (4, 3), (2, 2)])
 def test_several_devices_wait_a_day_for_each_other(fabrics: list[Any], devices: int, nodes: int) -> None:
     fabric = make_fabric("cpu", devices, nodes)
     assert fabrics == [fabric]

@@ -104,7 +104,7 @@ def head_losses(
     matched, kind = match(box_iou(targets.boxes, boxes), there, heads.proposal_matcher)
     sampled = sample(kind.masked_fill(~torch.cat((proposals.valid, there), 1), -1), heads.fg_bg_sampler)
     most = min(heads.fg_bg_sampler.batch_size_per_image, sampled[0].shape[1])
-    kept = sampled[1].float().topk(most, dim=1).indices  # those that are used come first
+    kept = sampled[1].float().topk(most).indices  # those that are used come first
     chosen, used, positive = (values.gather(1, kept) for values in sampled)  # (B, S)
     rois, matched = _pick(boxes, chosen), matched.gather(1, chosen)
     labels = (targets.labels.gather(1, matched) * positive).flatten()
@@ -137,8 +137,7 @@ def pool(features: Tensor, boxes: Tensor, size: tuple[int, int], pooler: MultiSc
     (count, channels), number = features.shape[:2], boxes.shape[1]
     grid = geometry.sampling_grid(boxes.flatten(0, 1), side * samples, (float(size[1]), float(size[0])))
     grid = grid.reshape(count, -1, side * samples, 2)  # an image's boxes, one below the other
-    with torch.autocast(features.device.type, enabled=False):
-        sampled = F.grid_sample(features, grid, padding_mode="border", align_corners=False)
+    sampled = F.grid_sample(features, grid, padding_mode="border", align_corners=False)
     bins = F.avg_pool2d(sampled, samples) if samples > 1 else sampled  # (B, C, n * side, side)
     return bins.reshape(count, channels, number, side, side).transpose(1, 2).flatten(0, 1)
 
@@ -176,8 +175,8 @@ def sample(kind: Tensor, sampler: BalancedPositiveNegativeSampler) -> tuple[Tens
     count = sampler.batch_size_per_image
     draws = torch.rand(kind.shape, device=kind.device)
     most = min(int(count * sampler.positive_fraction), kind.shape[1])
-    good = torch.where(kind == 1, draws, -1.0).topk(most, dim=1)
-    bad = torch.where(kind == 0, draws, -1.0).topk(min(count, kind.shape[1]), dim=1)
+    good = torch.where(kind == 1, draws, -1.0).topk(most)
+    bad = torch.where(kind == 0, draws, -1.0).topk(min(count, kind.shape[1]))
     positive = good.values >= 0.0
     room = count - positive.sum(1, keepdim=True)
     place = torch.arange(bad.values.shape[1], device=kind.device)
@@ -242,11 +241,11 @@ def _best_boxes(
     rpn: RegionProposalNetwork, objectness: Tensor, regression: Tensor, anchors: Tensor, size: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
     """The RPN's boxes (B, P, 4), best first, and (B, P) which of them there are."""
-    best = objectness.topk(min(rpn.pre_nms_top_n(), len(anchors)), dim=1)
+    best = objectness.topk(min(rpn.pre_nms_top_n(), len(anchors)))
     boxes = clip_boxes_to_image(decode(_pick(regression, best.indices), anchors[best.indices], rpn.box_coder), size)
     wide = (geometry.box_size(boxes) >= rpn.min_size).all(-1)
     kept = suppress(boxes, best.values, wide, rpn.nms_thresh)
-    left = torch.where(kept, best.values, -torch.inf).topk(min(rpn.post_nms_top_n(), boxes.shape[1]), dim=1).indices
+    left = torch.where(kept, best.values, -torch.inf).topk(min(rpn.post_nms_top_n(), boxes.shape[1])).indices
     return _pick(boxes, left), kept.gather(1, left)
 
 

@@ -310,7 +310,7 @@ _Network = TypeVar("_Network", bound=nn.Module)
 
 def _seed(run: Run, stage: str) -> None:
     """No two stages of any seeds begin with the same weights."""
-    torch.manual_seed((len(_STAGES) * run.settings.seed + _STAGES.index(stage)) % 2**63)
+    torch.manual_seed(len(_STAGES) * run.settings.seed + _STAGES.index(stage))
 
 
 def train_step1(run: Run, world: World, fabric: Fabric) -> ExtendedAutoencoder:
