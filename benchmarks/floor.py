@@ -5,7 +5,7 @@ the same type, in which a machine comes nearest to its peak; the second as many 
 with which the paper's network spends most of its own; the third copies as many bytes as the operations read and write
 in all, as if no cache kept anything. The larger time of the first and the third is the floor.
 
-Images are made, and poses refined, by other work: there the floor is the larger time of the rays that are cast, cast
+Images are made, and poses refined, by other work: there the floor is the larger time of the renders, made
 again by themselves, and of as many bytes copied.
 """
 
@@ -97,20 +97,20 @@ def _refinement(settings: Settings, world: World, options: Options) -> Case:
 
 
 def _made(name: str, call: Callable[[], object], images: int, world: World, options: Options) -> Case:
-    """Something whose work is rays and bytes, not multiplications."""
+    """Something whose work is renders and bytes, not multiplications."""
     with mock.patch.object(world.renderer, "render", wraps=world.renderer.render) as watched:
         call()
     renders = [one.args for one in watched.call_args_list]  # (instances, K, (height, width)) each
     work = count_work(call)
     contestants = [
         Contestant("codepose", call, images),
-        Contestant("its rays alone", lambda: [world.renderer.render(*one) for one in renders], images),
+        Contestant("its renders alone", lambda: [world.renderer.render(*one) for one in renders], images),
         _copying(work, images, options),
     ]
     timings = interleaved(contestants, options, rounds=7)
     facts: dict[str, float | str] = {
         "MB an image": work.bytes / images / 1e6,
-        "calls of the ray caster": str(len(renders)),
+        "calls of the renderer": str(len(renders)),
         "pixels an image, in thousands": sum(len(K) * size[0] * size[1] for _, K, size in renders) / images / 1e3,
     }
     return Case(name, "images/s", timings, facts=facts)

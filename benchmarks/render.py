@@ -25,7 +25,7 @@ _PAD = 1.2
 
 
 def run(options: Options) -> Report:
-    """Times the ray caster on spheres of few and of many faces, which fill half of the frame, and on the hammer."""
+    """Times the rasteriser on spheres of few and of many faces, which fill half of the frame, and on the hammer."""
     report = Report("render")
     size, views = (32, 4) if options.quick else (128, 64)
     spheres = [

@@ -1,4 +1,4 @@
-"""The ray caster's peers: moderngl (OpenGL on EGL; llvmpipe where there is no GPU) and Embree, as trimesh uses it.
+"""The rasteriser's peers: moderngl (OpenGL on EGL; llvmpipe where there is no GPU) and Embree, as trimesh uses it.
 
 Both give what ours does: depth in mm along the optical axis and smooth unit normals in the camera frame, in main
 memory, 0 where nothing was hit.
@@ -104,7 +104,7 @@ def _projection(K: Array, size: int, near: float = 10.0, far: float = 10_000.0) 
 def embree_peer(mesh: Mesh) -> tuple[Peer, str]:
     """Returns a ray caster on Embree's bindings; they use one thread.
 
-    Rays are cast inside the object's projected box alone, as ours are.
+    Rays are cast inside the object's projected box alone, where ours draws.
 
     Raises:
         ImportError: embreex is not installed.

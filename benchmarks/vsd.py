@@ -1,6 +1,6 @@
 """VSD with its renders, batched, against plain numpy over the full frame, one image at a time.
 
-With renders there are two peers: numpy's VSD of our ray caster's renders, and numpy alone, with a z-buffer of its own.
+With renders there are two peers: numpy's VSD of our renders, and numpy alone, with a z-buffer of its own.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class _Poses:
         """Renders the object alone in some of the scenes."""
         size = self.scenes.images.shape[-1]
         instances = Instances.single(self.scenes.objects[which], R[which], t[which])
-        return self.world.renderer.render(instances, self.scenes.K.expand(len(R[which]), 3, 3), (size, size)).depth
+        return self.world.renderer.depth(instances, self.scenes.K.expand(len(R[which]), 3, 3), (size, size))
 
     def both(self, which: slice) -> tuple[Tensor, Tensor]:
         """Depth at the estimated and at the true pose."""

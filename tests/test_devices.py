@@ -45,7 +45,8 @@ from codepose.synthesis.draws import Draws
 from codepose.synthesis.lookalikes import spread_views, thumbnails
 from codepose.synthesis.occluders import Occluders, merge
 from codepose.synthesis.placement import Companions, _shared, place
-from codepose.synthesis.renderer import Buffers, Instances, Renderer, _image_windows
+from codepose.synthesis.rasteriser import Rasteriser
+from codepose.synthesis.renderer import Buffers, Instances, Renderer
 from codepose.synthesis.symmetry_group import ContinuousSymmetry, Symmetries
 from codepose.synthesis.world import World
 from codepose.training import stages
@@ -76,6 +77,7 @@ def _gpu_world(world: World) -> World:
     moved.renderer = copy.copy(world.renderer)
     moved.renderer.device = GPU
     moved.renderer.render = _rendered  # type: ignore[method-assign]
+    moved.renderer.depth = lambda *scene: _rendered(*scene).depth  # type: ignore[method-assign]
     moved.renderer.projected_boxes = lambda instances, K: _boxes(instances, K)  # type: ignore[method-assign]
     return moved
 
@@ -165,7 +167,15 @@ def test_images(draws: Draws, gpu_world: World, tiny_settings: Settings) -> None
     source.world, source.split, source.settings = gpu_world, "train", tiny_settings
     assert_on_gpu([source._jittered(on_gpu(ITEMS, 4), draws, 1.0), source._clean(draws)])
     assert_on_gpu(scenes._mask_boxes(on_gpu(ITEMS, 16, 16) > 0.5))
-    assert_on_gpu(_image_windows(on_gpu(ITEMS, 4), which(ITEMS), ITEMS))
+
+
+def test_windows_of_a_render() -> None:
+    rasteriser = Rasteriser.__new__(Rasteriser)
+    rasteriser.device, rasteriser._corners = GPU, on_gpu(2, 8, 3)
+    instances = Instances.single(which(ITEMS), on_gpu(ITEMS, 3, 3), on_gpu(ITEMS, 3))
+    windows, before = rasteriser._windows(instances, on_gpu(ITEMS, 3, 3), (16, 12))
+    assert windows.device == before.device == torch.device("cpu")  # whoever launches the kernels counts them
+    assert windows.shape == (ITEMS, 4)
 
 
 def test_depth_alone(gpu_world: World) -> None:

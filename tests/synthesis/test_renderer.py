@@ -1,4 +1,4 @@
-"""The ray caster against closed forms and a plain Moeller-Trumbore twin in double precision."""
+"""The renderer against closed forms and a plain Moeller-Trumbore twin in double precision."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ class Overlay:
         if float(t[2]) <= 0.5 * self.world.objects[index].mesh.diameter:
             return torch.zeros(size, dtype=torch.bool)
         instances = Instances.single(torch.tensor([index]), R[None], t[None])
-        return self.world.renderer.render(instances, K[None], size).depth[0] > 0
+        return self.world.renderer.depth(instances, K[None], size)[0] > 0
 
 
 def shown(found: Detection) -> str:

@@ -241,7 +241,7 @@ def _masks(world: World, scenes: SceneBatch, standing: Instances) -> tuple[NDArr
     K[:2, 2] += margin
     instances = Instances.single(standing.mesh, standing.R, standing.t)  # each in an image of its own
     whole = size + 2 * margin
-    alone = world.renderer.render(instances, K.expand(len(standing.mesh), 3, 3), (whole, whole)).depth
+    alone = world.renderer.depth(instances, K.expand(len(standing.mesh), 3, 3), (whole, whole))
     inside = alone[:, margin : margin + size, margin : margin + size]
     visible = (inside > 0) & (inside <= scenes.depth[standing.image] + _SAME_MM)
     return (alone > 0).cpu().numpy(), margin, visible.cpu().numpy()

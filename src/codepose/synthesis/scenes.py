@@ -291,7 +291,7 @@ class SceneSource:
         }
 
     def _depth(self, instances: Instances, K: Tensor, size: int) -> Tensor:
-        depth = self.world.renderer.render(instances, K, (size, size)).depth
+        depth = self.world.renderer.depth(instances, K, (size, size))
         return torch.where(depth > 0, depth, self.world.far)
 
 

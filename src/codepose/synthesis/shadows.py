@@ -101,7 +101,7 @@ def _map(world: World, instances: Instances, to_light: Tensor, t: Tensor, diamet
     moved[:, 2] += _FAR * diameter[image]
     seen = replace(instances, R=to_light[image] @ instances.R, t=moved, layer=torch.full_like(image, -1))
     K = geometry.camera_matrix(_SIDE * _FAR / _SPAN, _SIDE / 2, _SIDE / 2).to(t).expand(len(t), 3, 3)
-    hit = (world.renderer.render(seen, K, (_SIDE, _SIDE)).depth > 0).float()[:, None]
+    hit = (world.renderer.depth(seen, K, (_SIDE, _SIDE)) > 0).float()[:, None]
     soft = draws.uniform("shadow softness", low=0.3, high=_SOFTEST)
     blurred: Tensor = gaussian_blur2d(hit, (17, 17), soft[:, None].expand(-1, 2))
     return blurred
