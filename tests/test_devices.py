@@ -352,7 +352,19 @@ def test_codebook() -> None:
         assert_on_gpu(book.poses(found[:, 0], on_gpu(queries, 4), on_gpu(3, 3)))
 
 
+class FakeField:
+    """An edge field whose votes have no values: Warp's arrays need a real GPU."""
+
+    def __init__(self, directions: Tensor) -> None:
+        assert_on_gpu(directions)
+
+    def votes(self, *given: Tensor) -> Tensor:
+        assert_on_gpu(given)
+        return on_gpu(*given[-1].shape)
+
+
 def test_contours_and_refinement(gpu_world: World, tiny_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("codepose.estimation.contours.EdgeField", FakeField)
     monkeypatch.setattr("codepose.estimation.contours.gaussian_blur2d", lambda images, *_: images)  # reads its sigma
     depth, normal, color = on_gpu(2, 32, 32), on_gpu(2, 32, 32, 3), on_gpu(2, 32, 32, 3)
     assert_on_gpu([edge_field(on_gpu(2, 3, 32, 32), 1.0), contours(depth, normal, color, depth)])

@@ -112,7 +112,7 @@ def test_a_letterbox_is_no_edge(clean: tuple[World, SceneBatch]):
     boxes, zeros = torch.tensor([[80.0, 130.0, 150.0, 190.0], [200.0, 130.0, 255.0, 191.0]]), torch.zeros(2).long()
     where = (images, zeros, boxes, scenes.objects[zeros], scenes.K)
     edges = [
-        ContourMatcher(world, *where, side=96, extent=extent).field.norm(dim=1).amax((1, 2))
+        ContourMatcher(world, *where, side=96, extent=extent).field.directions.norm(dim=1).amax((1, 2))
         for extent in (None, torch.tensor([256.0, 192.0]))
     ]
     assert edges[0].min() > 0.5

@@ -12,7 +12,6 @@ ones, which always cross some edge of a clutter (docs/experiments.md).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
@@ -22,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from codepose import geometry
+from codepose.estimation.edge_votes import EdgeField
 from codepose.synthesis.renderer import Instances
 from codepose.synthesis.world import World
 
@@ -229,7 +229,8 @@ class ContourMatcher:
         windows = geometry.padded_square(boxes, PAD)
         self._K = geometry.crop_camera(K, windows, side)  # (N, 3, 3)
         size = K.new_tensor([images.shape[3], images.shape[2]])
-        self.field = edge_field(_windows(images, which, windows, side, size if extent is None else extent), _BLUR)
+        shown = _windows(images, which, windows, side, size if extent is None else extent)
+        self.field = EdgeField(edge_field(shown, _BLUR))
         # the same points whenever a view is rendered again: a fixed shuffle of the window's pixels says which
         self._order = torch.rand(side, side, generator=torch.Generator().manual_seed(0)).to(boxes)
         self._length: Tensor | None = None  # (N,) of the contours first drawn, in the mean: what scores are shares of
@@ -311,45 +312,14 @@ def _grid(reach: Reach) -> Tensor:
     return grid * torch.tensor([reach.shift, reach.shift, reach.scale])
 
 
-def _match(field: Tensor, posed: Posed, shifts: Tensor, scales: Tensor) -> Tensor:
+def _match(field: EdgeField, posed: Posed, shifts: Tensor, scales: Tensor) -> Tensor:
     """Mean agreement of direction (M, G) of every contour with its photo's edges, under every shift and scale."""
-    pixel = 2.0 / field.shape[3]
-    around = (posed.edges.points - posed.center[:, None]) * pixel  # (M, P, 2)
-    middle = (posed.center[:, None] + shifts) * pixel - 1.0  # (M, G, 2)
-    votes = by_photo(_votes, field, around, middle, scales, posed.edges.directions)
+    around = posed.edges.points - posed.center[:, None]  # (M, P, 2)
+    points = F.pad(around, (0, 1), value=1.0)  # homogeneous
+    projections = points.new_zeros(*scales.shape, 3, 3)  # (M, G, 3, 3)
+    projections[..., 0, 0] = projections[..., 1, 1] = scales
+    projections[..., 2, 2] = 1.0
+    projections[..., :2, 2] = posed.center[:, None] + shifts
+    nothing = torch.zeros_like(scales)
+    votes = field.votes(points, posed.edges.directions, projections, nothing[..., None].expand(-1, -1, 3), nothing)
     return votes / posed.edges.voters[:, None]
-
-
-def _votes(field: Tensor, around: Tensor, middle: Tensor, scales: Tensor, directions: Tensor) -> Tensor:
-    """Summed agreement (n k, G) of k contours each with the edges of n photos (n, 2, H, W)."""
-    grid = (around[:, None] * scales[..., None, None]).add_(middle[:, :, None])  # (n k, G, P, 2)
-    x, y = (found @ directions[..., axis, None] for axis, found in enumerate(felt(field, grid)))
-    return (x + y)[..., 0]
-
-
-def grid_camera(K: Tensor, side: int) -> Tensor:
-    """Returns cameras (..., 3, 3) that project to ``grid_sample``'s coordinates: -1 to 1 across a window of K."""
-    camera = geometry.scaled_camera(K, 2.0 / side)
-    camera[..., :2, 2] -= 1.0
-    return camera
-
-
-def felt(field: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
-    """Reads edge fields (n, 2, H, W) at (n k, G, P, 2) in [-1, 1]: the cosines and the sines, (n k, G, P)."""
-    where = grid.view(len(field), -1, *grid.shape[2:])
-    cos, sin = F.grid_sample(field, where, align_corners=False).view(len(field), 2, -1, *grid.shape[1:3]).unbind(1)
-    return cos.flatten(0, 1), sin.flatten(0, 1)
-
-
-def by_photo(score: Callable[..., Tensor], field: Tensor, *rows: Tensor) -> Tensor:
-    """Scores k hypotheses for each of N photos; a CPU's caches hold the samples of one photo at a time.
-
-    Args:
-        score: Of fields (n, 2, H, W) and n k rows of each of the others, n k rows.
-        field: (N, 2, H, W).
-        rows: (N k, ...) each.
-    """
-    if field.is_cuda:
-        return score(field, *rows)
-    shares = (torch.split(x, len(x) // len(field)) for x in rows)
-    return torch.cat([score(*share) for share in zip(torch.split(field, 1), *shares, strict=True)])

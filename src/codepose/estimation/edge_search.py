@@ -16,7 +16,8 @@ from kornia.geometry.conversions import axis_angle_to_rotation_matrix
 from torch import Tensor
 
 from codepose import geometry
-from codepose.estimation.contours import ContourMatcher, Posed, by_photo, felt, grid_camera
+from codepose.estimation.contours import ContourMatcher, Posed
+from codepose.estimation.edge_votes import EdgeField
 
 _SAMPLES, _ELITE, _ITERATIONS = 100, 10, 4
 _SHIFT, _SCALE = 0.004, 0.006
@@ -72,42 +73,10 @@ def _moved(given: Posed, change: Tensor) -> tuple[Tensor, Tensor]:
     return turns, given.moved(change[..., 3:5] * given.box, change[..., 5])
 
 
-def _values(field: Tensor, given: Posed, change: Tensor) -> Tensor:
+def _values(field: EdgeField, given: Posed, change: Tensor) -> Tensor:
     """Scores (M, S) of poses, changed as ``_moved`` has it."""
     turns, t = _moved(given, change)
-    camera = grid_camera(given.K, field.shape[3])
-    votes = by_photo(_votes, field, given.points, turns, t, camera, given.edges.directions, 2.0 * change[..., 2])
+    K, shifts = given.K[:, None], (given.K[:, None] @ t[..., None]).squeeze(-1)
+    # the directions are doubled angles: they turn by twice the part's turn in the plane
+    votes = field.votes(given.points, given.edges.directions, K @ turns, shifts, 2.0 * change[..., 2])
     return given.worth(votes / given.edges.voters[:, None], change[..., 3:5] * given.box, change[..., 5])
-
-
-def _votes(
-    field: Tensor, points: Tensor, turns: Tensor, t: Tensor, camera: Tensor, directions: Tensor, turned: Tensor
-) -> Tensor:
-    """Summed agreement (m, S) of points with photos' edges, at S poses each.
-
-    Args:
-        field: (n, 2, H, W).
-        points: (m, P, 3) mm, from the part's middle.
-        turns: (m, S, 3, 3).
-        t: (m, S, 3) mm.
-        camera: (m, 3, 3), see ``grid_camera``.
-        directions: (m, P, 2), angles doubled as the field's are.
-        turned: (m, S) radians, how far the directions have turned: twice the part's turn in the plane.
-    """
-    grid = _projected(points, camera[:, None] @ turns, camera[:, None] @ t[..., None])
-    cos, sin = (found @ directions for found in felt(field, grid))  # (m, S, 2), with the directions' cosines and sines
-    along, across = cos[..., 0] + sin[..., 1], sin[..., 0] - cos[..., 1]
-    return along * turned.cos() + across * turned.sin()
-
-
-def _projected(points: Tensor, linear: Tensor, shift: Tensor) -> Tensor:
-    """Where points (m, P, 3) lie after projections (m, S, 3, 3) and (m, S, 3, 1): (m, S, P, 2).
-
-    One product for all poses of a part, coordinate by coordinate: several times as fast as one for each pose.
-    """
-    seen = (linear.flatten(1, 2) @ points.mT).view(*linear.shape[:3], -1).add_(shift)  # (m, S, 3, P)
-    nearness = seen[:, :, 2].clamp_min_(1e-6).reciprocal_()
-    where = seen.new_empty(*nearness.shape, 2)
-    for axis in (0, 1):
-        torch.mul(seen[:, :, axis], nearness, out=where[..., axis])
-    return where
