@@ -428,7 +428,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "K of a projection": (camera(cam_K=[90, 0, 31, 0, 90, 23, 0, 0, 2]), r"image 3: cam_K: K must have no skew"),
     "K in mm": (camera(cam_K=[4, 0, 31, 0, 4, 23, 0, 0, 1]), r"image 3: cam_K: fx 4 on a photo .* not in mm"),
     "fisheye": (edited(CAMERA, lambda c: c | {"3": {"cam_model": {}}}), r"image 3: only pinhole cameras"),
-    "negative depth_scale": (camera(depth_scale=-1), r"image 3: depth_scale: .* greater than 0"),
+    "negative depth_scale": (camera(depth_scale=-1), r"image 3: depth_scale: .* greater than or equal to 0.000000001"),
     "NaN depth_scale": (camera(depth_scale=float("nan")), r"image 3: depth_scale: "),
     "image not there": (edited(TARGETS, lambda t: [t[0] | {"im_id": 4}]), r"scene_camera.json has no image 4"),
     "target twice": (edited(TARGETS, lambda t: [*t, t[1]]), r"lists object 1 of scene 1, image 13, twice"),
