@@ -62,6 +62,11 @@ def test_where_uniforms_lie_in_a_cone() -> None:
     torch.testing.assert_close(tilted, torch.tensor([0.5, math.sqrt(0.75), 0.0]), atol=1e-6, rtol=0)
 
 
+def test_directions_have_their_numbers_precision() -> None:
+    found = geometry.directions_in_cone(torch.rand(3, 2, dtype=torch.float64), torch.tensor([0.6, 0.0, 0.8]), 90.0)
+    assert found.dtype == torch.float64
+
+
 def test_half_a_turn_between_opposite_directions() -> None:
     """About an axis perpendicular to them, found from the coordinate that is smallest."""
     a = torch.tensor([[0.0, 0.0, 2.0], [0.6, 0.8, 0.0], [0.8, 0.0, 0.6]])
@@ -136,6 +141,14 @@ def test_jittered_boxes_stay_within_what_was_asked_for_and_reach_it() -> None:
         assert float(values.mean()) == pytest.approx((low + high) / 2, abs=0.02 * (high - low))
     assert abs(float(torch.corrcoef(torch.stack((shift[..., 0].flatten(), shift[..., 1].flatten())))[0, 1])) < 0.05
     assert torch.equal(geometry.jittered_boxes(boxes, 0.0, (1.0, 1.0)), boxes)
+
+
+def test_each_box_is_moved_by_its_own_size() -> None:
+    torch.manual_seed(0)
+    small, large = torch.tensor([0.0, 0.0, 4.0, 2.0]), torch.tensor([0.0, 0.0, 100.0, 300.0])
+    boxes = torch.stack((small, large)).expand(500, 2, 4)
+    moved = geometry.box_center(geometry.jittered_boxes(boxes, 0.5, (1.0, 1.0))) - geometry.box_center(boxes)
+    assert moved.abs().amax((0, 2)).tolist() == pytest.approx([2.0, 150.0], rel=0.01)
 
 
 def test_sampling_grid_by_hand() -> None:
@@ -221,6 +234,14 @@ def test_a_fit_changes_the_guess_at_most_five_times(factor: float, settles: bool
     start = true / factor
     found = geometry.fit_translation(CUBE, torch.eye(3)[None], box, K, start, 12)
     torch.testing.assert_close(found, true if settles else start, atol=1.0, rtol=0)
+
+
+def test_whether_a_fit_settles_is_asked_of_each_part() -> None:
+    true = torch.tensor([[0.0, 0.0, 5000.0], [0.0, 0.0, 5000.0]])
+    start = true / torch.tensor([[4.8], [5.2]])
+    eye = torch.eye(3).expand(2, 3, 3)
+    found = geometry.fit_translation(CUBE, eye, geometry.projected_box(CUBE, eye, true, K), K, start, 12)
+    torch.testing.assert_close(found, torch.stack((true[0], start[1])), atol=1.0, rtol=0)
 
 
 # leading dimensions

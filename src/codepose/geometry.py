@@ -67,8 +67,8 @@ def view_rotation(direction: Tensor, in_plane: Tensor) -> Tensor:
     along_x = forward[..., :1].abs() > 0.9
     helper[..., :1] = torch.where(along_x, 0.0, 1.0)
     helper[..., 1:2] = torch.where(along_x, 1.0, 0.0)
-    right = F.normalize(torch.linalg.cross(helper, forward, dim=-1), dim=-1)
-    down = torch.linalg.cross(forward, right, dim=-1)
+    right = F.normalize(torch.linalg.cross(helper, forward), dim=-1)
+    down = torch.linalg.cross(forward, right)
     cos, sin = in_plane.cos()[..., None], in_plane.sin()[..., None]
     return torch.stack((cos * right - sin * down, sin * right + cos * down, forward), -2)
 
@@ -88,12 +88,12 @@ def rotation_between(a: Tensor, b: Tensor) -> Tensor:
     a, b = F.normalize(a.double(), dim=-1), F.normalize(b.double(), dim=-1)  # float32 fails near opposite directions
     a, b = a + torch.zeros_like(b), b + torch.zeros_like(a)  # one shape
     cos = (a * b).sum(-1)
-    skew = cross_matrix(torch.linalg.cross(a, b, dim=-1))
+    skew = cross_matrix(torch.linalg.cross(a, b))
     eye = torch.eye(3, dtype=a.dtype, device=a.device)
     rotation = eye + skew + skew @ skew / (1.0 + cos).clamp_min(1e-10)[..., None, None]
     # opposite directions: half a turn about any perpendicular axis
     least = F.one_hot(a.abs().argmin(-1), 3).to(a)
-    perpendicular = F.normalize(torch.linalg.cross(a, least, dim=-1), dim=-1)
+    perpendicular = F.normalize(torch.linalg.cross(a, least), dim=-1)
     half_turn = 2.0 * perpendicular[..., :, None] * perpendicular[..., None, :] - eye
     return torch.where((cos < -1.0 + 1e-9)[..., None, None], half_turn, rotation).to(dtype)
 
@@ -120,7 +120,7 @@ def view_sphere(level: int) -> Tensor:
     import trimesh
 
     vertices = trimesh.creation.icosphere(subdivisions=level).vertices
-    return F.normalize(torch.tensor(vertices, dtype=torch.float32), dim=-1)
+    return F.normalize(torch.tensor(vertices, dtype=torch.float32))
 
 
 def codebook_rotations(
@@ -149,7 +149,7 @@ def _grid_step(directions: Tensor) -> float:
         rows = torch.arange(len(some))
         cosines[rows, first * 1024 + rows] = -1.0
         nearest.append(cosines.amax(1))
-    return float(torch.cat(nearest).clamp(-1, 1).acos().max())
+    return float(torch.cat(nearest).clamp_max(1.0).acos().max())
 
 
 def turned_views(directions: Tensor, in_plane: int) -> Tensor:
