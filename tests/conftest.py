@@ -111,6 +111,15 @@ def random_run(tmp_path_factory: pytest.TempPathFactory, tiny_settings: Settings
     return run
 
 
+@pytest.fixture
+def exact_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products of eight bits, also where oneDNN's sums overflow and nothing uses them."""
+    from codepose.estimation.nearest_codes import multiplies_bytes
+
+    if not multiplies_bytes():
+        monkeypatch.setattr(torch, "_int_mm", lambda a, b: a.int() @ b.int())
+
+
 @pytest.fixture(scope="session")
 def little_refinement() -> dict[str, int]:
     return LITTLE_REFINEMENT

@@ -21,6 +21,7 @@ from codepose.estimation.detection import Detection
 from codepose.estimation.estimator import PoseEstimator
 from codepose.estimation.refine import Refiner
 from codepose.evaluation.bop_results import read_results
+from codepose.storage.checksums import read_json, write_json
 from codepose.synthesis.symmetry_group import Symmetries
 from codepose.synthesis.world import ObjectModel
 from codepose.training.run import Run
@@ -236,7 +237,7 @@ def test_a_calibrated_run_says_how_sure_it_is_and_leaves_out_what_it_is_not(
     assert main(["calibrate", str(own), "--images", "3"]) == 0
     assert "0 of 9 detections were right" in capsys.readouterr().out  # random weights: nothing to learn from
     for path in (own / "confidence").iterdir():
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"weights": [0, 1, 1, 0], "bias": 0}))
+        write_json(path, read_json(path) | {"weights": [0, 1, 1, 0], "bias": 0})
     _, lines = predict(own, tmp_path / "all", photos / "a.png")
     sure = [d["confidence"] for d in lines[0]["detections"]]
     assert len(sure) == 3

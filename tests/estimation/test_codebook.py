@@ -104,12 +104,11 @@ def test_search_is_exact_whatever_the_chunk_and_the_number_of_queries(
         book.search(wanted, k=count + 1)
 
 
+@pytest.mark.usefixtures("exact_bytes")
 @pytest.mark.parametrize("dimension", [16, 128, 4096])
 @pytest.mark.parametrize("spread", ["even", "one value rules"])
-def test_what_eight_bits_lose_is_allowed_for(dimension: int, spread: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_eight_bits_lose_is_allowed_for(dimension: int, spread: str) -> None:
     """Codes and queries all near each other, as those of a trained network are: the errors add up."""
-    if not nearest_codes.multiplies_bytes():  # there oneDNN's sums overflow, and nothing uses them
-        monkeypatch.setattr(torch, "_int_mm", lambda a, b: a.int() @ b.int())
     torch.manual_seed(0)
     raw = torch.rand(4001, dimension)
     if spread != "even":

@@ -110,6 +110,7 @@ def test_codes_in_eight_bits_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     assert nothing.values.tolist() == [[0, 0, 0]] * 2
 
 
+@pytest.mark.usefixtures("exact_bytes")
 @pytest.mark.parametrize("k", [1, 3])
 @pytest.mark.parametrize("together", [1, 4, 64])
 def test_only_codes_that_may_be_nearest_are_compared_exactly(
