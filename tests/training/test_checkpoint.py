@@ -106,3 +106,10 @@ def test_a_full_disk_is_told_in_words(tmp_path: Path, monkeypatch: pytest.Monkey
         save_state(tmp_path / "s", {"x": 2})
     assert load_state(tmp_path / "s") == {"x": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["s"]
+
+
+def test_the_same_state_makes_the_same_file(tmp_path: Path) -> None:
+    state = {name: torch.arange(3.0) for name in "edcba"} | {"step": 3}
+    for number in range(8):
+        save_state(tmp_path / f"{number}.safetensors", state)
+    assert len({path.read_bytes() for path in tmp_path.iterdir() if path.suffix == ".safetensors"}) == 1

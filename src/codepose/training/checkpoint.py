@@ -30,7 +30,8 @@ def save_state(path: str | Path, state: Any) -> None:
     tree = _pack(state, tensors, "")
     with replacing(path) as new:
         try:
-            save_file(tensors, new, metadata={"codepose": json.dumps(tree), MARK: EMPTY})
+            # one entry: safetensors writes several in any order, and the same state would make other files
+            save_file(tensors, new, metadata={"codepose": f"{MARK} {EMPTY}\n{json.dumps(tree)}"})
         except SafetensorError as error:  # such as "... I/O error: No space left on device (os error 28)"
             why = re.sub(r".*error: | \(os error \d+\)", "", str(error))
             raise StorageError(f"{path} cannot be written: {why}") from None
@@ -57,7 +58,8 @@ def load_state(path: str | Path) -> Any:
     if "codepose" not in metadata:
         raise CheckpointError(f"{path} is a safetensors file, but not one that codepose wrote")
     try:
-        return _unpack(json.loads(metadata["codepose"]), tensors)
+        text = metadata["codepose"]
+        return _unpack(json.loads(text.partition("\n")[2] if text.startswith(MARK) else text), tensors)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged: what its tensors are cannot be read: {error!r}") from None
 
