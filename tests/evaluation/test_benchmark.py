@@ -629,3 +629,16 @@ def test_the_note_names_the_protocol(make_settings: Any) -> None:
         "sees 128; a seen within 45 degrees of one side, b seen within 45 degrees of either side, c seen from "
         "everywhere."
     )
+
+
+def test_a_fit_to_depth_turns_what_was_found_and_moves_it() -> None:
+    found = torch.tensor([True, False])
+    R, t = torch.eye(3).repeat(2, 1, 1), torch.tensor([[0.0, 0.0, 500.0]]).repeat(2, 1)
+    estimates = benchmark._Estimates(found, torch.zeros(2, 4), R, t, torch.ones(2))
+    quarter = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    refiner = SimpleNamespace(fit=lambda index, R, t, K, depth: (quarter @ R, t + index))
+    scenes = SimpleNamespace(depth=torch.ones(2, 4, 4), objects=torch.tensor([7, 8]), K=torch.eye(3))
+    fitted = benchmark._fitted(refiner, estimates, scenes)  # type: ignore[arg-type]
+    assert torch.equal(fitted.R, torch.stack((torch.from_numpy(quarter).float(), torch.eye(3))))
+    assert fitted.t.tolist() == [[7.0, 7.0, 507.0], [0.0, 0.0, 500.0]]
+    assert fitted.confidence is None
