@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-r
 # uv trusts the certificates of the system, as pip does: behind a company's proxy its own list fails
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: demo test lint slow mutation clean
+.PHONY: demo test lint slow robustness mutation clean
 
 .venv/runtime: pyproject.toml requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "codepose needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
@@ -34,6 +34,9 @@ lint: .venv/dev  ## formatting, lint and types
 
 slow: .venv/dev  ## trainings that take minutes
 	$(PYTEST) -m slow $(TESTS)
+
+robustness: .venv/dev  ## damaged files, odd command lines, kills, full disks: the whole campaign, hours (docs/robustness.md)
+	$(BIN)/python -m pytest -m slow tests/robustness --campaign-share 1
 
 mutation: .venv/dev  ## do the tests notice a changed line? (docs/testing.md; MODULE="networks/losses" for one, AGAIN=--again)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable '.[dev,mutation]'

@@ -30,6 +30,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--device", default="cpu", help="cuda or cuda:N: also compare it with the CPU (tests/test_cuda.py)"
     )
+    group = parser.getgroup("campaign", "tests/robustness, with -m slow")
+    group.addoption("--campaign-share", type=float, default=0.03, help="of the full campaign's cases; 1 = all of them")
+    group.addoption("--campaign-seed", type=int, default=0, help="another campaign for each")
+    group.addoption("--campaign-part", default="0/1", help="1/4: every fourth of its cases, from the second one on")
+    group.addoption("--campaign-only", default="", help="numbers of single cases, such as 17,203")
+    group.addoption("--campaign-keep", default="runs/robustness", help="folder of failing cases and of the figures")
 
 
 def pytest_configure(config: pytest.Config) -> None:
