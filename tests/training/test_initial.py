@@ -101,7 +101,7 @@ def test_training_begins_there_and_a_resumed_one_does_not_begin_again(
     path, trained = joint
     still = {
         name: getattr(tiny_settings, name).model_copy(
-            update={"optimizer": getattr(tiny_settings, name).optimizer.model_copy(update={"lr": 1e-12})}
+            update={"optimizer": getattr(tiny_settings, name).optimizer.model_copy(update={"lr": 1e-9})}
         )
         for name in ("step1", "step2", "detector")
     }
