@@ -12,6 +12,8 @@ import numpy as np
 
 Rng = np.random.Generator
 
+ESCAPE = "surrogateescape"
+"""Decoding with it, and encoding again, keeps what is no UTF-8."""
 ODD_NUMBERS = (
     *("nan", "inf", "-inf", "1e400", "-1e400", "1e308", "-1e308", "1e39", "1e-400", "1e-30", "-0", "0", "-1", "1e20"),
     *("9" * 400, "9" * 5000, "0x10", "1_000", "1,5", "1.2.3", "--1", "+-1", "1e", ".", "", "null", "true", "½", "１２"),
@@ -153,13 +155,15 @@ def mutate_text(text: str, rng: Rng) -> tuple[bytes, str]:
         if numbers:
             found = numbers[int(rng.integers(len(numbers)))]
             odd = ODD_NUMBERS[int(rng.integers(len(ODD_NUMBERS)))]
-            return (text[: found.start()] + odd + text[found.end() :]).encode(), f"{found[0]} became {odd[:40]!r}"
+            return (text[: found.start()] + odd + text[found.end() :]).encode(
+                "utf-8", ESCAPE
+            ), f"{found[0]} became {odd[:40]!r}"
     lines = text.splitlines(keepends=True)
     at = int(rng.integers(max(1, len(lines))))
     if which == 4:
-        return "".join(lines[:at] + lines[at + 1 :]).encode(), f"line {at} lost"
+        return "".join(lines[:at] + lines[at + 1 :]).encode("utf-8", ESCAPE), f"line {at} lost"
     if which == 5:
-        return "".join(lines[:at] + lines[at : at + 1] + lines[at:]).encode(), f"line {at} doubled"
+        return "".join(lines[:at] + lines[at : at + 1] + lines[at:]).encode("utf-8", ESCAPE), f"line {at} doubled"
     if which == 6:
         junk = (
             "\x00\x00",
@@ -174,9 +178,9 @@ def mutate_text(text: str, rng: Rng) -> tuple[bytes, str]:
             "%YAML:1.0\n",
         )
         piece = junk[int(rng.integers(len(junk)))]
-        return "".join([*lines[:at], piece, *lines[at:]]).encode(), f"{piece!r} before line {at}"
+        return "".join([*lines[:at], piece, *lines[at:]]).encode("utf-8", ESCAPE), f"{piece!r} before line {at}"
     if which == 7:
-        return mutate_bytes(text.encode(), rng)
+        return mutate_bytes(text.encode("utf-8", ESCAPE), rng)
     return same_text(text, rng)
 
 
@@ -184,12 +188,12 @@ def same_text(text: str, rng: Rng) -> tuple[bytes, str]:
     """The same content written in another way, as editors and other systems do."""
     which = int(rng.integers(4))
     if which == 0:
-        return b"\xef\xbb\xbf" + text.encode(), "with a BOM"
+        return b"\xef\xbb\xbf" + text.encode("utf-8", ESCAPE), "with a BOM"
     if which == 1:
-        return text.replace("\n", "\r\n").encode(), "with CRLF"
+        return text.replace("\n", "\r\n").encode("utf-8", ESCAPE), "with CRLF"
     if which == 2:
-        return (b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode()), "with BOM and CRLF"
-    return (text + "\n\n").encode(), "with empty lines behind"
+        return (b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode("utf-8", ESCAPE)), "with BOM and CRLF"
+    return (text + "\n\n").encode("utf-8", ESCAPE), "with empty lines behind"
 
 
 SAME = ("with a BOM", "with CRLF", "with BOM and CRLF", "with empty lines behind")

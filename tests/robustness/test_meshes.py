@@ -14,7 +14,7 @@ import trimesh
 from PIL import Image
 from robustness.harness import Case, Limits, Outcome, call, rng_of
 from robustness.meshes import Files, corpus
-from robustness.mutators import SAME, mutate_bytes, mutate_json, mutate_text
+from robustness.mutators import ESCAPE, SAME, mutate_bytes, mutate_json, mutate_text
 
 pytestmark = pytest.mark.slow
 
@@ -57,10 +57,10 @@ def damage(name: str, content: bytes, rng: np.random.Generator) -> tuple[bytes, 
         return text.encode(), what
     ascii_text = suffix in _TEXTS or content.startswith((b"solid", b"ply\nformat ascii"))
     if ascii_text and rng.random() < 0.6:
-        return mutate_text(content.decode(), rng)
+        return mutate_text(content.decode("utf-8", ESCAPE), rng)
     if content.startswith(b"ply") and rng.random() < 0.4:
         head, end, body = content.partition(b"end_header\n")
-        text, what = mutate_text(head.decode(), rng)
+        text, what = mutate_text(head.decode("utf-8", ESCAPE), rng)
         return text + end + body, f"header: {what}"
     return mutate_bytes(content, rng)
 

@@ -110,7 +110,7 @@ def _letters(key: Any) -> str:
 def _deeper(values: Any) -> str:
     """Where cameras lie deeper in a file, for a message."""
     found: list[str] = []
-    level = [("", values)]
+    level = [("", values)] if isinstance(values, dict | list) else []
     for _ in range(5):
         level = [
             (f"{path}.{key}".lstrip("."), value)
