@@ -635,7 +635,7 @@ def test_results_of_numpy_numbers_can_be_read_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "text", "says"),
     [
-        ("models/models_info.json", "[]", "must hold a dict"),
+        ("models/models_info.json", "[]", "must hold names and values, not"),
         ("models/models_info.json", '{"x": {"diameter": 1}}', "keys must be numbers, not 'x'"),
         ("models/models_info.json", '{"1": {}}', "there is no 'diameter'"),
         ("test_targets_bop19.json", '[{"scene_id": 1, "im_id": 0, "obj_id": 1}]', "there is no 'inst_count'"),

@@ -408,9 +408,10 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "infinite obj_id": (label(obj_id=float("inf")), r"label 0: obj_id: "),
     "labels no list": (
         edited(GT, lambda gt: gt | {"3": gt["3"][0]}),
-        r"image 3: it must hold a list of labels, not a d",
+        r"image 3: it must hold a list of labels, not \{",
     ),
-    "a label no mapping": (edited(GT, lambda gt: gt | {"3": [7]}), r"image 3, label 0: it must hold names and values"),
+    "a label no mapping": (edited(GT, lambda gt: gt | {"3": [7]}), r"label 0: it must hold names and values, not 7; m"),
+    "a null label": (edited(GT, lambda gt: gt | {"3": [None]}), r"label 0: it must hold names and values, not null; m"),
     "no label": (
         edited(GT, lambda gt: gt | {"3": []}),
         r"scene_gt_info.json does not belong to scene_gt.json: image 3",

@@ -88,8 +88,10 @@ def insane(line: dict[str, object], overlay: Path) -> str | None:
     text = json.dumps(line)
     if "NaN" in text or "Infinity" in text:
         return f"numbers that are not finite: {text[:200]}"
+    width, height = int(str(line["width"])), int(str(line["height"]))
+    factor = -(-max(width, height) // 2560)  # a larger photo is drawn on at a half, a third and so on of its size
     with Image.open(overlay) as picture:
-        if picture.size != (line["width"], line["height"]):
+        if picture.size != (-(-width // factor), -(-height // factor)):
             return f"an overlay of {picture.size} for a photo of {line['width']} x {line['height']}"
     return None
 
@@ -130,9 +132,9 @@ def without_time(line: dict[str, object]) -> dict[str, object]:
 
 
 def chunks(content: bytes) -> list[tuple[int, int]]:
-    """Begin and length of a PNG's chunks, as far as they can be followed."""
+    """Begin and length of a PNG's chunks up to its last one, as far as they can be followed."""
     at, found = 8, []
-    while at + 12 <= len(content):
+    while at + 12 <= len(content) and (not found or content[found[-1][0] + 4 : found[-1][0] + 8] != b"IEND"):
         (length,) = struct.unpack_from(">I", content, at)
         if at + 12 + length > len(content):
             break

@@ -196,7 +196,9 @@ def claiming(path: Path, width: int, height: int) -> Path:
     """A PNG of a few bytes that says it has so many pixels."""
     head = b"IHDR" + struct.pack(">II5B", width, height, 8, 0, 0, 0, 0)
     data = b"IDAT" + zlib.compress(b"")
-    chunks = [struct.pack(">I", len(part) - 4) + part + struct.pack(">I", zlib.crc32(part)) for part in (head, data)]
+    chunks = [
+        struct.pack(">I", len(part) - 4) + part + struct.pack(">I", zlib.crc32(part)) for part in (head, data, b"IEND")
+    ]
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
     return path
 
@@ -216,6 +218,18 @@ def test_a_png_whose_checksums_do_not_hold_is_refused(tmp_path: Path) -> None:
     content[content.index(b"IDAT") + 60] ^= 1
     (tmp_path / "a.png").write_bytes(content)
     with pytest.raises(OSError, match="it is damaged: a checksum does not hold"):
+        read_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("lost", [1, 12, 14])
+def test_a_png_that_breaks_off_is_refused(tmp_path: Path, lost: int) -> None:
+    """Of its end, or of the checksum of its pixels, which Pillow does not miss."""
+    Image.fromarray(COLOR).save(tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(content + b"what follows is nobody's")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), COLOR)
+    (tmp_path / "a.png").write_bytes(content[:-lost])
+    with pytest.raises(OSError, match="it is damaged: it breaks off"):
         read_image(tmp_path / "a.png")
 
 

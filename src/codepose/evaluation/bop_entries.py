@@ -143,7 +143,7 @@ def checked(kind: type[E], values: Any, where: str) -> E:
         if first["type"] == "missing":
             words = f"there is no {name!r}"
         elif not name:
-            words = f"it must hold names and values, not a {type(values).__name__}"
+            words = f"it must hold names and values, not {shown(values)}"
         else:
             words = f"{name}: {message}"
         raise BopError(f"{where}: {words}; mend the file, or fetch it again") from None
@@ -181,8 +181,15 @@ def read_json(path: Path, kind: type = dict) -> Any:
         reason = str(error) if isinstance(error, ValueError) else "it is nested too deeply"
         raise BopError(f"{path} is no valid JSON ({reason}): mend it, or fetch it again") from None
     if not isinstance(values, kind):
-        raise BopError(f"{path} must hold a {kind.__name__}, not a {type(values).__name__}; fetch it again")
+        wanted = "a list" if kind is list else "names and values"
+        raise BopError(f"{path} must hold {wanted}, not {shown(values)}; fetch it again")
     return values
+
+
+def shown(value: Any) -> str:
+    """A value as it stands in a JSON file, its beginning."""
+    text = json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:36]} ..."
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> Mapping[str, Any]:

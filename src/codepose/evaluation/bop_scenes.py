@@ -21,6 +21,7 @@ from codepose.evaluation.bop_entries import (
     checked,
     from_bop_box,
     read_json,
+    shown,
 )
 from codepose.evaluation.bop_layout import file_name, numbered_file, picture_folders, scene_file
 from codepose.synthesis.photos import read_image
@@ -213,5 +214,5 @@ def _listed(entries: Mapping[int, Any], im_id: int, file: Path) -> list[Any]:
     """An image's list of entries; an image without any has none."""
     found = entries.get(im_id)
     if found is not None and not isinstance(found, list):
-        raise BopError(f"{file}, image {im_id}: it must hold a list of labels, not a {type(found).__name__}")
+        raise BopError(f"{file}, image {im_id}: it must hold a list of labels, not {shown(found)}")
     return found or []

@@ -159,14 +159,18 @@ def _check_sums(path: Path) -> None:
     """Refuses a PNG whose pixels are not those that were written: Pillow does not look.
 
     Raises:
-        _Refusal: A chunk that counts has another checksum.
+        _Refusal: A chunk that counts has another checksum, or the file breaks off before its last one.
     """
     size = path.stat().st_size
     with open(path, "rb") as file:
         file.seek(8)
-        while len(head := file.read(8)) == 8 and file.tell() + (length := int.from_bytes(head[:4], "big")) + 4 <= size:
+        kind = b""
+        while kind != b"IEND":
+            length, kind = int.from_bytes(file.read(4), "big"), file.read(4)
+            if file.tell() + length + 4 > size:
+                raise _Refusal("it is damaged: it breaks off")
             data, sums = file.read(length), file.read(4)
-            if head[4:5].isupper() and zlib.crc32(head[4:] + data).to_bytes(4, "big") != sums:
+            if kind[:1].isupper() and zlib.crc32(kind + data).to_bytes(4, "big") != sums:
                 raise _Refusal("it is damaged: a checksum does not hold")
 
 
