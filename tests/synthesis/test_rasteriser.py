@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import fields
 from typing import Any
 
@@ -18,6 +19,7 @@ from codepose.synthesis.mesh import Mesh
 from codepose.synthesis.rasteriser import _closed
 from codepose.synthesis.renderer import Buffers, Instances, Renderer
 from codepose.synthesis.shapes import hammer
+from codepose.synthesis.warp_runtime import cpu_pool
 from tests.synthesis.ray_caster import RayCaster
 
 
@@ -255,3 +257,25 @@ def test_what_stands_alone_in_its_image_is_its_own_layer() -> None:
     out = Renderer(solids()).render(scene, geometry.camera_matrix(150.0, 32.0, 32.0).expand(3, 3, 3), (64, 64))
     assert (out.depth > 0).sum() > 3000
     assert torch.equal(out.layers, out.depth)
+
+
+def test_a_thread_without_an_image_is_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight images, and nearly all the work is in the last: the first thread gets them all."""
+    t = torch.tensor([[0.0, 0.0, 4000.0]]).repeat(8, 1)
+    t[7, 2] = 200.0
+    scene, K = single(rotations(8, 6), t, mesh=1), geometry.camera_matrix(150.0, 32.0, 32.0).expand(8, 3, 3)
+    monkeypatch.setattr(rasteriser, "_SMALL", 0)
+    one, two = (Renderer(solids(), threads=n).render(scene, K, (64, 64)) for n in (1, 2))
+    assert (one.depth > 0).flatten(1).any(1).all()
+    assert_equal(one, two)
+
+
+def test_a_forked_process_has_threads_of_its_own() -> None:
+    assert cpu_pool(2).submit(int, "7").result() == 7
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(cpu_pool(2).submit(int, "7").result(timeout=20))
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7

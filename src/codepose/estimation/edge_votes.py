@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-
 import torch
 import warp as wp
 from torch import Tensor
 from torch.nn import functional as F
 
-from codepose.synthesis.warp_runtime import warp_device, warp_stream
+from codepose.synthesis.warp_runtime import cpu_pool, warp_device, warp_stream
 
 from codepose.estimation import vote_kernel  # isort: skip  (Warp is started by the line before)
 
@@ -66,10 +63,5 @@ class EdgeField:
             launch(0, votes.numel())
             return votes
         edges = [votes.numel() * i // threads for i in range(threads + 1)]
-        list(_pool(threads).map(launch, edges[:-1], edges[1:]))
+        list(cpu_pool(threads).map(launch, edges[:-1], edges[1:]))
         return votes
-
-
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads)

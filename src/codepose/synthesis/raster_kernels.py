@@ -59,9 +59,21 @@ def last_at_most(table: wp.array2d(dtype=wp.int64), column: int, low: int, high:
 
 
 @wp.func
-def belongs(edge: float, px: float, py: float, qx: float, qy: float):
+def belongs(edge: float, p: wp.vec2, q: wp.vec2):
     """Whether a centre is inside the edge from p to q, or on it and the edge is a top or a left one."""
-    return edge > 0.0 or (edge == 0.0 and (qy < py or (qy == py and qx > px)))
+    return edge > 0.0 or (edge == 0.0 and (q[1] < p[1] or (q[1] == p[1] and q[0] > p[0])))
+
+
+@wp.func
+def beside(vertex: wp.vec3, u: float, v: float):
+    """Returns where a vertex lies beside the ray (u, v, 1), in the plane of its own depth."""
+    return wp.vec2(vertex[0] - u * vertex[2], vertex[1] - v * vertex[2])
+
+
+@wp.func
+def areas(a: wp.vec2, b: wp.vec2, c: wp.vec2):
+    """Twice the areas of the triangles that a ray makes with the edges opposite the corners: the corners' weights."""
+    return wp.vec3(b[0] * c[1] - b[1] * c[0], c[0] * a[1] - c[1] * a[0], a[0] * b[1] - a[1] * b[0])
 
 
 @wp.func
@@ -125,26 +137,20 @@ def draw_face(
     """Puts a face's key wherever it is the nearest so far."""
     for y in range(first_y, last_y + 1):
         v = ray_at(y, camera[3], camera[1])
-        ay = a[1] - v * a[2]
-        by = b[1] - v * b[2]
-        cy = c[1] - v * c[2]
         for x in range(first_x, last_x + 1):
             u = ray_at(x, camera[2], camera[0])
-            ax = a[0] - u * a[2]
-            bx = b[0] - u * b[2]
-            cx = c[0] - u * c[2]
-            # twice the areas of the triangles that the ray makes with the edges
-            ea = bx * cy - by * cx
-            eb = cx * ay - cy * ax
-            ec = ax * by - ay * bx
+            pa = beside(a, u, v)
+            pb = beside(b, u, v)
+            pc = beside(c, u, v)
+            weight = areas(pa, pb, pc)
             inside = bool(False)
-            if wp.min(ea, wp.min(eb, ec)) >= 0.0:
-                inside = belongs(ea, bx, by, cx, cy) and belongs(eb, cx, cy, ax, ay) and belongs(ec, ax, ay, bx, by)
-            elif wp.max(ea, wp.max(eb, ec)) <= 0.0:  # seen from behind: the other way around
-                inside = belongs(-ea, cx, cy, bx, by) and belongs(-eb, ax, ay, cx, cy) and belongs(-ec, bx, by, ax, ay)
-            total = ea + eb + ec
+            if wp.min(weight) >= 0.0:
+                inside = belongs(weight[0], pb, pc) and belongs(weight[1], pc, pa) and belongs(weight[2], pa, pb)
+            elif wp.max(weight) <= 0.0:  # seen from behind: the other way around
+                inside = belongs(-weight[0], pc, pb) and belongs(-weight[1], pa, pc) and belongs(-weight[2], pb, pa)
+            total = weight[0] + weight[1] + weight[2]
             if inside and total != 0.0:
-                z = (ea * a[2] + eb * b[2] + ec * c[2]) / total
+                z = (weight[0] * a[2] + weight[1] * b[2] + weight[2] * c[2]) / total
                 if z >= NEAR_MM:
                     key = (wp.uint64(wp.cast(z, wp.uint32)) << wp.uint64(32)) | wp.uint64(number)
                     wp.atomic_min(keys, key_at + y * span + x, key)
@@ -283,19 +289,11 @@ def read_surface(
                 b = placed[vertex + corner[1]]
                 c = placed[vertex + corner[2]]
                 u = ray_at(x, camera[2], camera[0])
-                ax = a[0] - u * a[2]
-                ay = a[1] - v * a[2]
-                bx = b[0] - u * b[2]
-                by = b[1] - v * b[2]
-                cx = c[0] - u * c[2]
-                cy = c[1] - v * c[2]
-                ea = bx * cy - by * cx
-                eb = cx * ay - cy * ax
-                ec = ax * by - ay * bx
-                share = 1.0 / (ea + eb + ec)
+                weight = areas(beside(a, u, v), beside(b, u, v), beside(c, u, v))
+                share = 1.0 / (weight[0] + weight[1] + weight[2])
                 own = int(instances[i, MESH_VERTICES])
                 ia, ib, ic = own + corner[0], own + corner[1], own + corner[2]
-                turned = ea * normals[ia] + eb * normals[ib] + ec * normals[ic]
+                turned = weight[0] * normals[ia] + weight[1] * normals[ib] + weight[2] * normals[ic]
                 smooth = facing(rotations[i] * (turned * share), wp.cross(b - a, c - a), wp.vec3(u, v, 1.0))
                 normal_out[pixel] = wp.normalize(smooth)
-                color_out[pixel] = (ea * colors[ia] + eb * colors[ib] + ec * colors[ic]) * share
+                color_out[pixel] = (weight[0] * colors[ia] + weight[1] * colors[ib] + weight[2] * colors[ic]) * share

@@ -7,7 +7,6 @@ images, or of the rows of all images where there are fewer images than threads, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ import warp as wp
 from torch import Tensor
 
 from codepose.synthesis.mesh import Mesh
-from codepose.synthesis.warp_runtime import warp_device, warp_stream
+from codepose.synthesis.warp_runtime import cpu_pool, warp_device, warp_stream
 
 from codepose.synthesis import raster_kernels as kernels  # isort: skip  (Warp is started by the line before)
 
@@ -40,7 +39,7 @@ _MARGIN = 1.0
 
 @dataclass(frozen=True)
 class _Scene:
-    """What all launches of one call read and write, as Warp's arrays; kernels.py says what the tables hold."""
+    """What all launches of one call read and write, as Warp's arrays; ``raster_kernels.py`` has the tables' columns."""
 
     instances: Tensor  # (N + 1, 9) int64, on the CPU
     table: Any  # the same on the device
@@ -71,7 +70,6 @@ class Rasteriser:
         wp.load_module(kernels.__name__, device=self._warp_device)  # compiled once, before several threads ask for it
         on_cpu = device.type == "cpu"
         self._threads = (threads or torch.get_num_threads()) if on_cpu else 1
-        self._pool = ThreadPoolExecutor(self._threads) if self._threads > 1 else None
         self._block, self._group = (_BLOCK, _GROUP) if on_cpu else (1, _GROUP_GPU)
         self._points, self._normals, self._colors = (
             _joined([getattr(m, name) for m in meshes], device, wp.vec3) for name in ("vertices", "normals", "colors")
@@ -100,8 +98,7 @@ class Rasteriser:
         if len(shares) == 1:
             self._draw_share(scene, *shares[0])
         else:
-            assert self._pool is not None
-            list(self._pool.map(lambda share: self._draw_share(scene, *share), shares))
+            list(cpu_pool(self._threads).map(lambda share: self._draw_share(scene, *share), shares))
 
     def _windows(self, instances: Instances, K: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Returns the pixels (B, 4) xyxy int64 that the instances of each image may cover.
@@ -203,15 +200,15 @@ class Rasteriser:
         keys = torch.full((most[1],), -1, dtype=torch.long, device=self.device)
         placed, pixels = wp.from_torch(placed, dtype=wp.vec3), wp.from_torch(pixels, dtype=wp.vec2)
         keys, images = wp.from_torch(keys, dtype=wp.uint64), wp.from_torch(images.to(self.device), dtype=wp.int64)
+        to = [placed, pixels]
         posed = [scene.cameras, scene.rotations, scene.translations, scene.scales]
         surface = [scene.cameras, scene.rotations, self._faces, self._normals, self._colors, placed]
-        drawn = [scene.cameras, self._faces, placed, pixels, *scene.size, keys, scene.layers]
+        drawn = [scene.cameras, self._faces, *to, *scene.size, keys, scene.layers]
         inputs: list[tuple[Any, list[Any]]] = [
-            (kernels.place_vertices, [self._block, scene.vertex_blocks, scene.table, *posed, self._points, placed]),
+            (kernels.place_vertices, [self._block, scene.vertex_blocks, scene.table, *posed, self._points, *to]),
             (kernels.draw_faces, [self._block, scene.face_blocks, scene.table, images, *drawn]),
             (kernels.read_surface, [columns, scene.table, images, *surface, *scene.size, keys, *scene.outputs]),
         ]
-        inputs[0][1].append(pixels)
         return [_Launch(kernel, values, self._warp_device, self.device) for kernel, values in inputs]
 
 

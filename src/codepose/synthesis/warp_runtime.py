@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any
 
 import torch
@@ -41,3 +43,12 @@ def warp_device(device: torch.device) -> Any:
 def warp_stream(device: torch.device) -> Any:
     """Returns torch's current stream for Warp, so that the two need not wait for each other; None on a CPU."""
     return None if device.type == "cpu" else wp.stream_from_torch(device)
+
+
+@cache
+def cpu_pool(threads: int) -> ThreadPoolExecutor:
+    """Returns threads that launch kernels on a CPU, where a launch uses one thread and releases the GIL."""
+    return ThreadPoolExecutor(threads)
+
+
+os.register_at_fork(after_in_child=cpu_pool.cache_clear)  # threads do not live on in a forked process
