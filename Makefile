@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-r
 # uv trusts the certificates of the system, as pip does: behind a company's proxy its own list fails
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: demo test lint slow robustness mutation clean
+.PHONY: demo test lint docs slow robustness mutation clean
 
 .venv/runtime: pyproject.toml requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "codepose needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
@@ -27,10 +27,13 @@ demo: .venv/runtime  ## train the quick preset on the built-in hammer and report
 test: .venv/dev  ## the test suite, on the CPU
 	$(PYTEST) $(TESTS)
 
-lint: .venv/dev  ## formatting, lint and types
+lint: .venv/dev docs  ## formatting, lint and types; the documentation's links and names
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: .venv/dev  ## the documentation as a site: site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 slow: .venv/dev  ## trainings that take minutes
 	$(PYTEST) -m slow $(TESTS)
@@ -43,4 +46,4 @@ mutation: .venv/dev  ## do the tests notice a changed line? (docs/testing.md; MO
 	$(BIN)/python tests/mutation.py $(AGAIN) $(MODULE)
 
 clean:
-	rm -rf .venv build dist .mutation
+	rm -rf .venv build dist site .mutation

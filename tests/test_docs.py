@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 import re
 import shlex
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 import tyro
+import yaml
 from PIL import Image
 
 from codepose.apps.cli import COMMANDS
@@ -22,7 +24,8 @@ from codepose.networks.build import build_detector, build_joint
 from codepose.training.run import Run
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "CONTRIBUTING.md"])
+DOCS = ROOT / "docs"
+PAGES = sorted([ROOT / "README.md", *DOCS.rglob("*.md"), ROOT / "CONTRIBUTING.md"])
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -77,11 +80,34 @@ def test_the_readmes_python_runs(
         exec(compile(snippet, "README.md", "exec"), {})
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_links_and_pictures_exist(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text()):
         if not target.startswith(("http", "mailto")):
             assert (page.parent / target).exists(), target
+
+
+def leaves(nav: Any) -> Iterator[str]:
+    """The pages that the navigation of mkdocs.yml names."""
+    for entry in nav if isinstance(nav, list) else nav.values():
+        if isinstance(entry, str):
+            yield entry
+        else:
+            yield from leaves(entry)
+
+
+def test_the_site_shows_every_page_once() -> None:
+    nav = sorted(leaves(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]))
+    assert nav == sorted(str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md") if not page.match("log/20*"))
+
+
+def test_the_api_pages_name_what_exists() -> None:
+    names = [
+        name for page in (DOCS / "api").glob("*.md") for name in re.findall(r"^::: (\S+)$", page.read_text(), re.M)
+    ]
+    assert len(names) > 30
+    for name in names:
+        assert pkgutil.resolve_name(name).__doc__, name
 
 
 def test_the_method_page_names_functions_that_exist() -> None:
