@@ -1,141 +1,207 @@
-"""Memory and time of the paper's cells on 1, 8 and 64 GPUs: computed, not measured.
+"""What a GPU is worth, in minutes: renderer, share of peak of both steps, data wait, inference, a refined pose.
 
-Operations and the bytes that the backward pass keeps are counted here, on an iteration of one image; the speeds of GPU
-and network are assumptions, printed with the table of docs/scaling.md.
+Each section is written to the JSON file when it is done; the same command goes on after the last one. ``--seconds``
+bounds the rounds of each case. The table of all sections, one line a contestant, comes last.
 """
 
 from __future__ import annotations
 
-import argparse
-import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
+import tyro
 from torch import Tensor
+from torch.nn import functional as F
 
-from codepose.apps.reproduce import fresh_stage
-from codepose.config import Phase, Settings, StageSettings
-from codepose.config_files import load_preset, override
-from codepose.networks.precision import autocast
-from codepose.training.cost import measure
-from codepose.training.plan import Stage, freeze
+from benchmarks.inference import build_networks, torchvision_boxes
+from benchmarks.iterations import Iterations, precision, stored
+from benchmarks.subjects import build_world, camera, chosen
+from benchmarks.timing import Case, Contestant, Options, Report, figure, interleaved, run_all
+from codepose import geometry
+from codepose.config import Settings
+from codepose.config_files import override
+from codepose.estimation.estimator import PoseEstimator
+from codepose.estimation.pipelines import Pipeline
+from codepose.estimation.refine import Photos
+from codepose.networks.build import build_extended, build_joint
+from codepose.networks.precision import uses_bf16
+from codepose.synthesis.renderer import Buffers, Instances, Renderer
+from codepose.synthesis.scenes import SceneSource
+from codepose.synthesis.shapes import hammer
+from codepose.synthesis.world import World
+from codepose.training.cost import peak_flops
+from codepose.training.plan import Stage
+from codepose.training.stages import step1_stage, step2_stage
 
-COUNTS = (1, 8, 64)
-CELLS = {
-    "joint, T1": ("step1", "step2"),
-    "joint, T2": ("step1", "step2 in phases"),
-    "extended": ("step1", "detector"),
-    "original": ("original", "detector"),
-}
-FLOPS = 300e12
-"""Operations a second in bf16: 30 % of an H100's peak."""
-WITHIN, BETWEEN = 300e9, 50e9
-"""Bytes a second of an all-reduce inside a machine of 8, and between machines with one 400 Gbit/s port each."""
-_STATES = {"adabound": 2, "adam": 2, "adamw": 2, "sgd": 1, "muon": 1}
-
-
-@dataclass(frozen=True)
-class Load:
-    """One stage's work: operations and kept bytes an image, kept bytes an iteration, parameters, and the plan."""
-
-    flops: float
-    kept: float
-    fixed: float
-    parameters: int
-    plan: StageSettings
-    items: int
-
-    def batch(self, gpus: int) -> int:
-        """Images an iteration: the settings', but one a GPU at least."""
-        return max(self.plan.batch, gpus)
-
-    def seconds(self, gpus: int) -> float:
-        """Of the whole stage; nothing of the all-reduce is hidden behind the backward pass."""
-        iterations = self.plan.epochs * self.items / self.batch(gpus)
-        compute = math.ceil(self.batch(gpus) / gpus) * self.flops / FLOPS
-        moved = 2.0 * (gpus - 1) / gpus * 4.0 * self.parameters
-        return iterations * (compute + moved / (WITHIN if gpus <= 8 else BETWEEN))
-
-    def memory(self, gpus: int) -> float:
-        """Bytes of a GPU: weights, gradients, DDP's buckets, the optimiser's state, what the backward pass keeps."""
-        copies = 2 + (gpus > 1) + _STATES[self.plan.optimizer.name]
-        return 4.0 * copies * self.parameters + self.fixed + math.ceil(self.batch(gpus) / gpus) * self.kept
+_CPU_BATCH = {"step1.batch": 8, "step2.batch": 2}
+"""The paper's batches take a CPU most of a minute."""
+_FOCAL, _PAD = 300.0, 1.2
+_OFF_MM = 0.01
+"""What rounding may change of a depth."""
 
 
-def load_of(settings: Settings, name: str) -> Load:
-    """Counts one stage on the CPU: operations are the mean over its phases, bytes those of the fullest."""
-    device = torch.device("cpu")
-    stage = fresh_stage(settings, name, device)
-    parameters = sum(p.numel() for p in stage.network.parameters())
-    phases = stage.settings.phases or (Phase(epochs=1.0),)
-    flops, kept, fixed = [], 0.0, 0.0
-    for phase in phases:
-        freeze(stage, phase)
-        flops.append(phase.epochs * measure(stage, settings, device, batch=1).flops)
-        one, two = (kept_bytes(stage, settings, images) for images in (1, 2))
-        kept, fixed = max(kept, two - one), max(fixed, 2 * one - two)
-    mean = sum(flops) / sum(phase.epochs for phase in phases)
-    return Load(mean, kept, fixed, parameters, stage.settings, stage.items)
+def renderer(options: Options) -> Report:
+    """Depth, normals and colours of the hammer on the device against the same on the CPU, and whether they agree."""
+    size, counts = (32, (4, 8)) if options.quick else (128, (64, 512))
+    return Report("renderer", [_renders(count, size, options) for count in counts])
 
 
-def kept_bytes(stage: Stage, settings: Settings, images: int) -> float:
-    """Returns the bytes that the forward pass keeps for the backward pass: images and weights in bf16."""
-    weights = {p.untyped_storage().data_ptr() for p in stage.network.parameters()}
-    kept: dict[int, tuple[int, Tensor]] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes(), tensor  # alive, so that no address is used twice
-        return tensor
-
-    with torch.no_grad():
-        batch = stage.batch(torch.arange(images), 1.0)
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t), autocast(settings, torch.device("cpu")):
-        stage.loss(stage.network, batch)
-    return float(sum(size for size, _ in kept.values()))
+def training_paper(options: Options) -> Report:
+    """Both steps at the paper's size."""
+    return _training("training_paper", "paper-128-t1", options)
 
 
-def lines(loads: dict[tuple[str, int], Load]) -> list[str]:
-    """Returns the table in Markdown."""
-    heads = [f"{n} GPU{'s' if n > 1 else ''}" for n in COUNTS]
-    found = [f"| cell | PFLOP | {' | '.join(heads)} |", "|---" * (2 + len(COUNTS)) + "|"]
-    for latent in (128, 4096):
-        for cell, names in CELLS.items():
-            stages = [loads[name, latent] for name in names]
-            work = sum(s.flops * s.plan.epochs * s.items for s in stages) / 1e15
-            cells = []
-            for gpus in COUNTS:
-                memory = max(s.memory(gpus) for s in stages) / 2**30
-                cells.append(f"{memory:.0f} GiB, {sum(s.seconds(gpus) for s in stages) / 3600:.2f} h")
-            found.append(f"| {latent}-D, {cell} | {work:,.0f} | {' | '.join(cells)} |")
+def training_quick(options: Options) -> Report:
+    """Both steps of the preset that users begin with."""
+    return _training("training_quick", "quick", options)
+
+
+def inference(options: Options) -> Report:
+    """Boxes and latents of one and of sixteen images, against torchvision's Faster R-CNN of the same weights."""
+    report = Report("inference")
+    for kind in ("bf16", "float32"):
+        changes = {"precision": kind, "detection.per_object": 1, "detection.score": 0.0}
+        settings = override(chosen("paper-128-t1", options), changes)
+        networks = build_networks(settings, options)
+        size = settings.data.camera.image_size
+        for batch in (1, 2) if options.quick else (1, 16):
+            images = torch.rand(batch, 3, size, size, generator=torch.Generator().manual_seed(0)).to(options.place)
+            contestants = [
+                Contestant("joint: boxes and latents", partial(_latents, networks.joint, images), batch),
+                Contestant(
+                    "torchvision FasterRCNN", partial(torchvision_boxes, networks.torchvision, settings, images), batch
+                ),
+            ]
+            name = f"{size} px, batch {batch}, {kind}"
+            report.cases.append(Case(name, "images/s", interleaved(contestants, options, rounds=7)))
+    return report
+
+
+def refinement(options: Options) -> Report:
+    """The pose of one true box of the shipped hammer: refined, by the codebook alone, and both on the CPU."""
+    places = {"": options.place} if options.place.type == "cpu" else {"": options.place, ", CPU": torch.device("cpu")}
+    contestants = []
+    for where, place in places.items():
+        for words, refine in (("refined pose", True), ("pose from the codebook", False)):
+            contestants.append(Contestant(words + where, _one_pose(place, refine=refine)))
+    return Report("refinement", [Case("hammer, one box", "poses/s", interleaved(contestants, options, rounds=7))])
+
+
+def _renders(count: int, size: int, options: Options) -> Case:
+    part, focal = hammer(), _FOCAL * size / 128
+    generator = torch.Generator().manual_seed(0)
+    directions = F.normalize(torch.randn(count, 3, generator=generator), dim=1)
+    R = geometry.view_rotation(directions, torch.rand(count, generator=generator) * 2 * torch.pi)
+    t = torch.tensor([0.0, 0.0, focal * _PAD * part.diameter / size]).expand(count, 3)
+    names = {"codepose, CPU": torch.device("cpu")}
+    if options.place.type == "cuda":
+        names = {"codepose, CUDA": options.place} | names
+    contestants, drawn = [], []
+    for name, place in names.items():
+        scene = Instances.single(torch.zeros(count, dtype=torch.long, device=place), R.to(place), t.to(place))
+        K = camera(focal, size, place).expand(count, 3, 3)
+        draw = partial(Renderer([part], place, threads=options.cores).render, scene, K, (size, size))
+        contestants.append(Contestant(name, draw, count))
+        drawn.append(draw())
+    timings = interleaved(contestants, options, rounds=7)
+    facts = {"million faces/s": timings[0].rate.median * len(part.faces) / 1e6, **_differences(drawn[0], drawn[-1])}
+    return Case(f"hammer, {len(part.faces):,} faces, {size} px, batch {count}", "images/s", timings, facts=facts)
+
+
+def _differences(there: Buffers, here: Buffers) -> dict[str, float | str]:
+    """How far two renders of the same are apart."""
+    same = (there.depth.cpu() > 0) == (here.depth > 0)
+    both = same & (here.depth > 0)
+    off = (there.depth.cpu() - here.depth).abs()[both]
+    return {
+        "pixels that only one draws": f"{int((~same).sum())} of {int((here.depth > 0).sum()):,}",
+        f"depths off by more than {_OFF_MM:g} mm": f"{int((off > _OFF_MM).sum())}",
+        "largest difference of a depth": f"{float(off.max()):.2g} mm",
+    }
+
+
+def _training(name: str, preset: str, options: Options) -> Report:
+    small = preset != "quick" and options.place.type == "cpu"
+    settings = chosen(preset, options, dict(_CPU_BATCH) if small else {})
+    world = build_world(settings, options)
+    stages: dict[str, Callable[[], Stage]] = {
+        "step 1": lambda: step1_stage(settings, world, build_extended(settings)),
+        "step 2": lambda: step2_stage(settings, world, build_joint(settings)),
+    }
+    return Report(name, [_iterations(title, build, settings, options) for title, build in stages.items()])
+
+
+def _iterations(title: str, build: Callable[[], Stage], settings: Settings, options: Options) -> Case:
+    real = Iterations(build(), settings, options)
+    bound = Iterations(stored(build()), settings, options, count=1)
+    contestants = [
+        Contestant("with data", real.run, real.images, real.settle),
+        Contestant("stored batch", bound.run, bound.images),
+    ]
+    timings = interleaved(contestants, options, rounds=7)
+    peak = peak_flops(options.place, torch.bfloat16 if uses_bf16(settings, options.place) else torch.float32)
+    flops = bound.flops()
+    facts: dict[str, float | str] = {
+        "waits for data": f"{real.waiting:.1%}",
+        "GFLOP an image": flops / 1e9,
+        "peak, TFLOP/s": peak / 1e12,
+        "share of peak with data": flops * timings[0].rate.median / peak,
+        "share of peak on the stored batch": flops * timings[1].rate.median / peak,
+    }
+    real.close()
+    bound.close()
+    name = f"{title}, {settings.name}, batch {bound.images}, {precision(settings, options)}"
+    return Case(name, "images/s", timings, facts=facts)
+
+
+def _latents(pipeline: Pipeline, images: Tensor) -> Tensor:
+    """Returns the latents (N, D) of whatever is detected in images (B, 3, S, S)."""
+    prepared = pipeline.prepare(images)
+    boxes = [found["boxes"] for found in pipeline.detect(prepared)]
+    counts = torch.tensor([len(one) for one in boxes], device=images.device)
+    which = torch.arange(len(boxes), device=images.device).repeat_interleave(counts)
+    return pipeline.latents(prepared, torch.cat(boxes), which)
+
+
+def _one_pose(place: torch.device, *, refine: bool) -> Callable[[], object]:
+    """Returns what finds the pose in a true box, whose photo is twice as large as what the network sees."""
+    estimator = PoseEstimator.load("hammer", device=str(place), refine=refine)
+    scene = SceneSource(World(estimator.settings), "test").scenes(torch.arange(1))
+    images, boxes, objects, K = (x.to(place) for x in (scene.images, scene.boxes, scene.objects, scene.K))
+    finer = F.interpolate(images, scale_factor=2.0, mode="bilinear", align_corners=False)
+    photos = Photos(finer, K.new_full((2,), 2.0)) if refine else None
+    prepared = estimator.pipeline.prepare(images)
+    return torch.no_grad()(partial(estimator.poses, prepared, boxes, torch.zeros_like(objects), objects, K, photos))
+
+
+SECTIONS = (renderer, training_paper, training_quick, inference, refinement)
+
+
+def lines(results: dict[str, Any]) -> list[str]:
+    """Returns the short table: every contestant's time and rate, how many times as fast the first one is, and facts."""
+    found = []
+    for section in results["benchmarks"]:
+        for case in section["cases"]:
+            found.append(f"{section['name']}: {case['name']}")
+            ratios = {ratio["against"]: ratio["times_as_fast"]["median"] for ratio in case["ratios"]}
+            for one in case["contestants"]:
+                rate = one["rate"]["median"]
+                against = f", the first is {figure(ratios[one['name']])} times as fast" if one["name"] in ratios else ""
+                ms = figure(1e3 * one["items"] / rate)
+                found.append(f"  {one['name']}: {ms} ms, {figure(rate)} {case['unit']}{against}")
+            facts = [
+                f"{key}: {value if isinstance(value, str) else figure(value)}" for key, value in case["facts"].items()
+            ]
+            found += [f"  {'; '.join(facts)}"] if facts else []
     return found
 
 
 def main() -> None:
-    """Prints what was counted, and the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="tiny networks: shows that it runs")
-    quick = parser.parse_args().quick
-    loads: dict[tuple[str, int], Load] = {}
-    for latent in (128, 4096):
-        settings = override(load_preset(f"paper-{latent}-t1"), {"precision": "bf16"})
-        if quick:
-            small = {"data.camera.image_size": 128, "data.camera.focal": 75.0, "data.camera.box_side": [20, 33]}
-            settings = override(settings, small | {"network.width": 0.125, "network.crop": 32})
-        phased = settings.step2.model_copy(update={"phases": load_preset(f"paper-{latent}-t2").step2.phases})
-        for name in ("step1", "step2", "step2 in phases", "detector", "original"):
-            shared = name in ("detector", "original") and latent == 4096
-            own = settings.model_copy(update={"step2": phased}) if name == "step2 in phases" else settings
-            load = loads[name, 128] if shared else load_of(own, name.split(" ")[0])
-            loads[name, latent] = load
-            if not shared:
-                print(
-                    f"{name}, {latent}-D: {load.flops / 1e9:.1f} GFLOP and {load.kept / 2**20:.0f} MiB an image, "
-                    f"{load.fixed / 2**20:.0f} MiB an iteration, "
-                    f"{load.parameters / 1e6:.1f} M parameters, {load.plan.epochs * load.items:,.0f} images"
-                )
-    print("\n".join(["", *lines(loads)]))
+    """Runs the sections that the JSON file lacks, and prints all."""
+    results = run_all(SECTIONS, tyro.cli(Options, description=__doc__), resume=True)
+    print("\n".join(["", *lines(results)]))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ from benchmarks.environment import describe
 
 _BLOCK_S = 0.2
 """A contestant that takes less is called several times a turn."""
+_FEWEST = 2
+"""Rounds that a case has, however little time it is given."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Options:
     """Tiny sizes and two rounds: shows that everything runs, says nothing about speed."""
     rounds: int = 0
     """Rounds in which every contestant takes its turn; 0 = each benchmark's own choice."""
+    seconds: float = 0.0
+    """After so many a case begins no further round, but two there are; 0 = no limit."""
     json: Path | None = None
     """File for the same results, machine-readable."""
 
@@ -213,7 +217,10 @@ def interleaved(contestants: Sequence[Contestant], options: Options, rounds: int
         _turn(one, 1, device)
         calls.append(1 if options.quick else max(1, math.ceil(_BLOCK_S / _turn(one, 1, device))))
     seconds: list[list[float]] = [[] for _ in contestants]
-    for _ in range(options.counted(rounds)):
+    end = time.perf_counter() + (options.seconds or math.inf)
+    for done in range(options.counted(rounds)):
+        if done >= _FEWEST and time.perf_counter() > end:
+            break
         for one, count, mine in zip(contestants, calls, seconds, strict=True):
             mine.append(_turn(one, count, device))
     return [Timing(c.name, c.items, s) for c, s in zip(contestants, seconds, strict=True)]
@@ -275,16 +282,26 @@ def _verdict(ratio: Spread, target: Target | None) -> str:
 Benchmark = Callable[[Options], Report]
 
 
-def run_all(benchmarks: Sequence[Benchmark], options: Options) -> dict[str, Any]:
-    """Runs benchmarks one after the other, prints their tables and writes the JSON file if one is asked for."""
+def run_all(benchmarks: Sequence[Benchmark], options: Options, *, resume: bool = False) -> dict[str, Any]:
+    """Runs benchmarks one after the other, prints their tables and writes the JSON file if one is asked for.
+
+    Args:
+        benchmarks: What to run.
+        options: The command line's.
+        resume: Keep what the JSON file holds already, if the same code was measured on the same device as fully; a
+            report is then named as its function is.
+    """
     options = dataclasses.replace(options, threads=options.cores)  # some benchmarks change torch's number
     torch.set_num_threads(options.cores)
     environment = describe(options.place, options.cores, quick=options.quick)
     print(", ".join(f"{k} {v}" for k, v in environment.items() if k != "versions"))
     print(", ".join(f"{k} {v}" for k, v in environment["versions"].items()))
-    reports: list[dict[str, Any]] = []
+    reports = _measured(options.json, environment) if resume else []
     results = {"environment": environment, "benchmarks": reports}
+    known = {report["name"] for report in reports}
     for benchmark in benchmarks:
+        if getattr(benchmark, "__name__", "") in known:
+            continue
         torch.manual_seed(0)
         start = time.perf_counter()
         report = benchmark(options)
@@ -295,6 +312,16 @@ def run_all(benchmarks: Sequence[Benchmark], options: Options) -> dict[str, Any]
             options.json.parent.mkdir(parents=True, exist_ok=True)
             options.json.write_text(json.dumps(results, indent=1) + "\n")
     return results
+
+
+def _measured(path: Path | None, environment: dict[str, Any]) -> list[dict[str, Any]]:
+    """Returns the reports of an interrupted run, if it measured the same."""
+    if path is None or not path.exists():
+        return []
+    earlier = json.loads(path.read_text())
+    same = all(earlier["environment"][key] == environment[key] for key in ("commit", "device", "quick"))
+    reports: list[dict[str, Any]] = earlier["benchmarks"] if same else []
+    return reports
 
 
 def command(*benchmarks: Benchmark, description: str | None) -> None:

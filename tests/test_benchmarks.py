@@ -19,8 +19,19 @@ import torch
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # benchmarks/ is not part of the installed package
 
-from benchmarks import gpus, scaling  # noqa: E402
-from benchmarks.timing import Case, Contestant, Options, Report, Spread, Target, Timing, interleaved, table  # noqa: E402
+from benchmarks import cells, gpus, scaling  # noqa: E402
+from benchmarks.timing import (  # noqa: E402
+    Case,
+    Contestant,
+    Options,
+    Report,
+    Spread,
+    Target,
+    Timing,
+    interleaved,
+    run_all,
+    table,
+)
 from benchmarks.vsd_numpy import depth_numpy, vsd_numpy  # noqa: E402
 from benchmarks.work import count_work  # noqa: E402
 from codepose.config import OptimizerSettings, StageSettings  # noqa: E402
@@ -185,21 +196,68 @@ def test_the_plain_z_buffer_sees_what_the_ray_caster_sees(world: World) -> None:
         np.testing.assert_allclose(painted[both], depth[both], rtol=1e-5)
 
 
-def test_the_gpus_table_runs_with_tiny_networks(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    monkeypatch.setattr(sys, "argv", ["gpus", "--quick"])
+def test_a_case_stops_when_its_time_is_up() -> None:
+    calls: list[int] = []
+    one = [Contestant("slow", lambda: calls.append(1))]
+    assert len(interleaved(one, Options(device="cpu", quick=True, rounds=5, seconds=1e-9))[0].seconds) == 2
+    assert len(interleaved(one, Options(device="cpu", quick=True, rounds=5, seconds=600.0))[0].seconds) == 5
+
+
+def test_an_interrupted_run_goes_on_with_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ran: list[str] = []
+
+    def section(name: str) -> Any:
+        def run(options: Options) -> Report:
+            ran.append(name)
+            case = Case("case", "images/s", [Timing("ours", 10.0, [1.0, 2.0]), Timing("peer", 5.0, [1.0, 2.0])])
+            return Report(name, [dataclasses.replace(case, facts={"GFLOP": 2.0})])
+
+        run.__name__ = name
+        return run
+
+    path, sections = tmp_path / "new" / "gpus.json", [section(name) for name in "abc"]
+    quick = Options(device="cpu", quick=True, json=path)
+    run_all(sections[:2], quick, resume=True)
+    results = run_all(sections, quick, resume=True)
+    assert ran == ["a", "b", "c"]
+    assert results["benchmarks"] == json.loads(path.read_text())["benchmarks"]
+    # medians of 10 / 1 and 10 / 2; of 5 / 1 and 5 / 2; twice as fast in both rounds
+    expected = ["  ours: 1,333 ms, 7.50 images/s", "  peer: 1,333 ms, 3.75 images/s, the first is 2.00 times as fast"]
+    expected = ["c: case", *expected, "  GFLOP: 2.00"]
+    assert gpus.lines(results)[-4:] == expected
+    run_all(sections, dataclasses.replace(quick, quick=False), resume=True)  # in full: nothing of that was measured
+    assert ran[3:] == ["a", "b", "c"]
+
+
+@pytest.mark.slow
+def test_every_section_of_the_gpus_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys) -> None:
+    path = tmp_path / "gpus.json"
+    monkeypatch.setattr(sys, "argv", ["gpus", "--quick", "--device", "cpu", "--threads", "1", "--json", str(path)])
     gpus.main()
+    sections = {section["name"]: section["cases"] for section in json.loads(path.read_text())["benchmarks"]}
+    assert list(sections) == [section.__name__ for section in gpus.SECTIONS]
+    for case in sections["renderer"]:  # the CPU against itself
+        assert case["facts"]["largest difference of a depth"] == "0 mm"
+    for step in sections["training_paper"] + sections["training_quick"]:
+        assert 0.0 < step["facts"]["share of peak on the stored batch"] < 1.5
+    assert "refined pose: " in capsys.readouterr().out
+
+
+def test_the_cells_table_runs_with_tiny_networks(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setattr(sys, "argv", ["cells", "--quick"])
+    cells.main()
     assert "step2, 4096-D:" in capsys.readouterr().out
 
 
 def test_the_time_on_many_gpus_follows_from_the_work() -> None:
     """Ten iterations of eight images; on 64 GPUs the batch becomes 64, and the all-reduce costs what it moves."""
     plan = StageSettings(batch=8, epochs=1.0, optimizer=OptimizerSettings(name="sgd"))
-    light = gpus.Load(flops=gpus.FLOPS, kept=2.0**30, fixed=0.0, parameters=0, plan=plan, items=80)
+    light = cells.Load(flops=cells.FLOPS, kept=2.0**30, fixed=0.0, parameters=0, plan=plan, items=80)
     assert [light.seconds(n) for n in (1, 8, 64)] == [80.0, 10.0, 1.25]
     assert [light.memory(n) / 2**30 for n in (1, 8, 64)] == [8.0, 1.0, 1.0]
     heavy = dataclasses.replace(light, flops=0.0, kept=0.0, parameters=10**9)
     assert heavy.seconds(1) == 0.0
-    assert heavy.seconds(8) == pytest.approx(10 * 2 * 7 / 8 * 4e9 / gpus.WITHIN)
+    assert heavy.seconds(8) == pytest.approx(10 * 2 * 7 / 8 * 4e9 / cells.WITHIN)
     assert heavy.memory(1) == 12e9  # weights, gradients, momentum
     assert heavy.memory(8) == 16e9  # and DDP's buckets
     assert dataclasses.replace(heavy, fixed=1e9).memory(1) == 13e9
