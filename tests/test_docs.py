@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import pkgutil
 import re
 import shlex
@@ -99,6 +100,17 @@ def leaves(nav: Any) -> Iterator[str]:
 def test_the_site_shows_every_page_once() -> None:
     nav = sorted(leaves(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]))
     assert nav == sorted(str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md") if not page.match("log/20*"))
+
+
+def test_the_log_is_dated_and_its_index_names_every_page() -> None:
+    index = (DOCS / "log" / "index.md").read_text()
+    for page in set((DOCS / "log").glob("*.md")) - {DOCS / "log" / "index.md"}:
+        date = str(dt.date.fromisoformat(page.name[:10]))
+        assert re.search(rf"^\| {date} \| \[[^]]+\]\({page.name}\) \|", index, re.M), page.name
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().split()) <= 900
 
 
 def test_the_api_pages_name_what_exists() -> None:
