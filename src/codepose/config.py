@@ -225,7 +225,7 @@ class Settings(Frozen):
     """'auto' = bf16 where the processor multiplies it fast (CUDA, AMX, AVX-512 BF16), else float32."""
     compile: bool = False
     """Train with torch.compile's encoders and decoders: each stage starts minutes later. For a GPU; on a CPU it gains
-    nothing (docs/experiments.md)."""
+    nothing (docs/performance.md)."""
     seed: Whole = 0
     """Seed of the initial weights and of the detector's sampling."""
 

@@ -91,7 +91,7 @@ class Codebook:
     def agreement(self, views: Tensor, reconstructions: Tensor) -> Tensor:
         """Says how well views' clean renders agree with reconstructions, coarsely.
 
-        Eight pixels a side tell as much as sixty-four while reconstructions are soft (docs/experiments.md), and the
+        Eight pixels a side tell as much as sixty-four while reconstructions are soft (docs/log), and the
         comparison costs nothing.
 
         Args:

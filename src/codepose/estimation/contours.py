@@ -6,7 +6,7 @@ are laid over the edges of the photo, and moved and scaled until they run along 
 without sign, strong and weak ones alike, as in Hinterstoisser et al., "Gradient Response Maps", TPAMI 2012; what an
 occluder hides matches nothing and votes for nothing. The sum of the votes is divided by the root of the outline's
 length, as a matched filter by its template's norm: averages prefer short outlines, which are easy to match, sums long
-ones, which always cross some edge of a clutter (docs/experiments.md).
+ones, which always cross some edge of a clutter (docs/log/2026-11-23-refinement-scores.md).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Render-and-compare: the pose whose render agrees best with the network's reconstruction and with the photo's edges.
 
 The reconstruction shows the part as the network believes it to lie, without occluders, in the targets' light. It
-knows more than the nearest code says (docs/experiments.md): the codebook ranks its nearest views by it
+knows more than the nearest code says (docs/log/2026-11-22-codes.md): the codebook ranks its nearest views by it
 (``Codebook.rerank``), and here poses near the best of these are rendered as targets are and compared with it. Where
 the part is and how far away, and how it lies to a few degrees, the photo's edges say (``contours.py``): poses are
 searched for along them (``edge_search.py``).

@@ -3,7 +3,7 @@
 """The kernel that scores poses by a photo's edges: one thread a pose, point after point, nothing stored between.
 
 The loop over the points is C++, so that a CPU's compiler turns it into vector instructions: no branch in it, and sums
-that may be taken in any order. It takes a third of the time of the same loop in Warp's Python (docs/performance.md).
+that may be taken in any order. It takes a third of the time of the same loop in Warp's Python (docs/log).
 """
 
 import warp as wp

@@ -128,7 +128,7 @@ def start_dark(layer: nn.Module) -> None:
 
     From the usual grey start, the first iterations drive the output layer to black so hard that the sigmoid
     saturates, and all-black outputs stay for ever: the original AAE and VGG16 without norms did so in every small
-    trial, on sixteen clean images already (docs/experiments.md).
+    trial, on sixteen clean images already (docs/log/2026-11-22-learning.md).
     """
     assert isinstance(layer, nn.Conv2d)
     assert layer.bias is not None

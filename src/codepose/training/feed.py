@@ -25,7 +25,7 @@ class Feed(Iterator[tuple[Any, float]]):
 
     On a GPU a thread makes them, on a stream of its own, while the network trains on earlier ones. On a CPU they are
     made in between, on all cores: a thread beside the network's own would only take its cores away (see
-    docs/experiments.md).
+    docs/log/2026-11-22-speed-on-two-cores.md).
     """
 
     def __init__(self, stage: Stage, clock: Clock, seed: int, step: int, device: torch.device, ahead: int = 2) -> None:
