@@ -29,7 +29,8 @@ from codepose.config import Settings
 from codepose.config_files import override
 from codepose.estimation.estimator import PoseEstimator
 from codepose.estimation.pipelines import JointPipeline
-from codepose.estimation.refine import Photos, Refiner
+from codepose.estimation.poses import Photos
+from codepose.estimation.refine import ContourRefiner
 from codepose.networks.build import build_detector, build_extended, build_joint, build_original
 from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
@@ -89,7 +90,7 @@ def _refinement(settings: Settings, world: World, options: Options) -> Case:
     pipeline = JointPipeline(build_joint(settings).to(options.place), settings, options.place)
     book = random_codebook(pipeline, world, 100 if options.quick else PAPER_VIEWS, settings.network.latent)
     scene = SceneSource(world, "test").scenes(torch.arange(1))
-    estimator = PoseEstimator(pipeline, [book], Refiner(world, settings.refinement))
+    estimator = PoseEstimator(pipeline, [book], ContourRefiner(world, settings.refinement), world=world)
     prepared, first = pipeline.prepare(scene.images), torch.zeros_like(scene.objects)
     photos = Photos(F.interpolate(scene.images, scale_factor=2.0, mode="bilinear"), scene.K.new_full((2,), 2.0))
     call = partial(estimator.poses, prepared, scene.boxes, first, scene.objects, scene.K, photos)

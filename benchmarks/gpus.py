@@ -24,7 +24,7 @@ from codepose.config import Settings
 from codepose.config_files import override
 from codepose.estimation.estimator import PoseEstimator
 from codepose.estimation.pipelines import Pipeline
-from codepose.estimation.refine import Photos
+from codepose.estimation.poses import Photos
 from codepose.networks.build import build_extended, build_joint
 from codepose.networks.precision import uses_bf16
 from codepose.synthesis.renderer import Buffers, Instances, Renderer

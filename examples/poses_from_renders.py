@@ -10,7 +10,8 @@ import sys
 import torch
 
 from codepose import PoseEstimator
-from codepose.estimation.refine import Photos, useful_size
+from codepose.estimation.poses import Photos
+from codepose.estimation.refine import useful_size
 from codepose.synthesis.scenes import SceneSource
 from codepose.training.run import Run
 

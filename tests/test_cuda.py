@@ -25,7 +25,8 @@ from codepose.estimation.codebook import Codebook, build_codebook, fingerprint
 from codepose.estimation.depth import DepthRefiner
 from codepose.estimation.estimator import PoseEstimator
 from codepose.estimation.methods import load_pipeline
-from codepose.estimation.refine import Photos, Refiner, Seen
+from codepose.estimation.poses import Photos, Poses, Seen
+from codepose.estimation.refine import ContourRefiner
 from codepose.evaluation.vsd import vsd
 from codepose.networks.build import build_detector, build_extended, build_joint
 from codepose.networks.detector_training import pool
@@ -209,13 +210,12 @@ def test_refinement_agrees(world: World, there: World, tiny_settings: Settings) 
     scenes = SceneSource(world, "val").scenes(torch.arange(2))
     larger = torch.nn.functional.interpolate(scenes.images, scale_factor=3.0, mode="bilinear")
     photos = Photos(larger, torch.full((2,), 3.0))
-    seen = Seen(
-        scenes.images, torch.arange(2), scenes.boxes, scenes.objects, scenes.K, scenes.targets, torch.full((2,), 128.0)
-    )
+    where = (torch.arange(2), scenes.boxes, scenes.objects, scenes.K)
+    seen = Seen(scenes.images, *where, scenes.targets, torch.full((2,), 128.0), photos)
     R, t = scenes.R_view[:, None].expand(-1, 3, 3, 3), scenes.t_cam_obj[:, None].expand(-1, 3, 3)
-    start = (R, t, torch.zeros(2, 3), photos)
-    found = Refiner(world, tiny_settings.refinement)(seen, *start)
-    other = Refiner(there, tiny_settings.refinement)(seen, *start)
+    start = Poses.start(R, t, torch.zeros(2, 3))
+    found = ContourRefiner(world, tiny_settings.refinement)(seen, start)
+    other = ContourRefiner(there, tiny_settings.refinement)(seen, start)
     assert other.t.device.type == "cpu", "given back where it came from"
     assert_near(found.agreement, other.agreement, off=0.02)
     assert_near(found.t, other.t, off=5.0)

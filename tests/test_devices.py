@@ -31,6 +31,7 @@ from codepose.estimation import refine, windows
 from codepose.estimation.codebook import Codebook
 from codepose.estimation.confidence import Confidence, evidence
 from codepose.estimation.contours import contours, edge_field
+from codepose.estimation.poses import Photos, Poses, Seen
 from codepose.evaluation import pose_errors, vsd
 from codepose.networks.autoencoder import crop_squares
 from codepose.networks.build import build_detector, build_extended, build_joint, build_original
@@ -370,12 +371,11 @@ def test_contours_and_refinement(gpu_world: World, tiny_settings: Settings, monk
     assert_on_gpu([edge_field(on_gpu(2, 3, 32, 32), 1.0), contours(depth, normal, color, depth)])
     gpu_world.clean_views = lambda objects, R: on_gpu(len(R), 3, 32, 32)  # type: ignore[method-assign, assignment]
     where = which(2), on_gpu(2, 4), which(2), on_gpu(3, 3)
-    seen = refine.Seen(on_gpu(1, 3, 128, 128), *where, on_gpu(2, 3, 32, 32), on_gpu(2))
-    refiner = refine.Refiner(gpu_world, tiny_settings.refinement)
+    refiner = refine.ContourRefiner(gpu_world, tiny_settings.refinement)
     monkeypatch.setattr(refine, "_by_resolution", lambda _: (which(2), which(2)))  # reads the boxes
-    photos = refine.Photos(on_gpu(1, 3, 384, 384), on_gpu(2))
-    for looked in (None, photos):
-        assert_on_gpu(refiner(seen, on_gpu(2, 3, 3, 3), on_gpu(2, 3, 3), on_gpu(2, 3), looked))
+    start = Poses.start(on_gpu(2, 3, 3, 3), on_gpu(2, 3, 3), on_gpu(2, 3))
+    for photos in (None, Photos(on_gpu(1, 3, 384, 384), on_gpu(2))):
+        assert_on_gpu(refiner(Seen(on_gpu(1, 3, 128, 128), *where, on_gpu(2, 3, 32, 32), on_gpu(2), photos), start))
     assert_on_gpu(spread_views(on_gpu(2, 4, 3, 3), 2, 20.0))
 
 

@@ -19,7 +19,8 @@ from codepose.apps.cli import main
 from codepose.apps.prediction import _best_of_each
 from codepose.estimation.detection import Detection
 from codepose.estimation.estimator import PoseEstimator
-from codepose.estimation.refine import Refiner
+from codepose.estimation.poses import Poses, Seen
+from codepose.estimation.refine import ContourRefiner
 from codepose.evaluation.bop_results import read_results
 from codepose.storage.checksums import read_json, write_json
 from codepose.synthesis.symmetry_group import Symmetries
@@ -370,13 +371,13 @@ def test_options_that_nothing_uses_are_refused(run: Path, photos: Path, capsys) 
 
 
 def test_refinement_is_an_option(run: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    refined, refine = [], Refiner.__call__
+    refined, refine = [], ContourRefiner.__call__
 
-    def counting(self: Refiner, *arguments: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def counting(self: ContourRefiner, seen: Seen, poses: Poses) -> Poses:
         refined.append(1)
-        return refine(self, *arguments)
+        return refine(self, seen, poses)
 
-    monkeypatch.setattr(Refiner, "__call__", counting)
+    monkeypatch.setattr(ContourRefiner, "__call__", counting)
     predict(run, tmp_path / "out", photos / "a.png", "--no-refine")
     assert refined == []
     status, lines = predict(run, tmp_path / "out", photos / "a.png", "--refine")

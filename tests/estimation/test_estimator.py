@@ -17,7 +17,7 @@ from codepose.estimation.detection import Detection
 from codepose.estimation.estimator import PoseEstimator, _device
 from codepose.estimation.methods import confidence_mark, load_codebooks, load_pipeline
 from codepose.estimation.pipelines import JointPipeline
-from codepose.estimation.refine import Refined, Refiner, Seen
+from codepose.estimation.poses import Poses, Seen
 from codepose.estimation.windows import letterbox
 from codepose.networks.build import build_joint
 from codepose.synthesis.scenes import SceneSource
@@ -115,15 +115,20 @@ def test_the_codebook_is_kept_and_rebuilt_for_new_weights(run: Run) -> None:
 def test_a_refined_pose_is_given_out_in_the_cameras_frame(
     estimator: PoseEstimator, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """(300, 0, 400) is 36.87 degrees right of the axis: R_cam_obj is R_view turned by so much about y."""
+    """(300, 0, 400) is 36.87 degrees right of the axis: R_cam_obj is R_view turned by so much about y.
+
+    Of the two poses that the refiner knows, the second one is the better.
+    """
     place, R_view = torch.tensor([[300.0, 0.0, 400.0]]), geometry.view_rotation(torch.eye(3)[:1], torch.tensor([0.5]))
 
-    class Refines(Refiner):
-        def __call__(self, seen: Seen, *_: object) -> Refined:
-            assert torch.equal(seen.extent, torch.tensor([128.0, 128.0]))
-            return Refined(R_view, place, torch.tensor([0.75]), torch.tensor([0.25]))
+    def refined(seen: Seen, poses: Poses) -> Poses:
+        assert torch.equal(seen.extent, torch.tensor([128.0, 128.0]))
+        assert poses.t.shape == (1, estimator.settings.refinement.hypotheses, 3)
+        evidence = (torch.tensor([[first, second]]) for first, second in ((0.9, 0.8), (0.3, 0.75), (0.9, 0.25), (1, 2)))
+        both = torch.stack((torch.eye(3)[None], R_view), 1), torch.stack((2.0 * place, place), 1)
+        return Poses(*both, both[1], *evidence)
 
-    monkeypatch.setattr(estimator, "refiner", Refines(world, estimator.settings.refinement))
+    monkeypatch.setattr(estimator, "refiner", refined)
     prepared, first = estimator.pipeline.prepare(torch.rand(1, 3, 128, 128)), torch.zeros(1, dtype=torch.long)
     found = estimator.poses(prepared, torch.tensor([[70.0, 40.0, 100.0, 70.0]]), first, first, world.K)
     turn = torch.tensor([[0.8, 0.0, 0.6], [0.0, 1.0, 0.0], [-0.6, 0.0, 0.8]])  # takes z to (0.6, 0, 0.8)

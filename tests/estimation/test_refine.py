@@ -7,12 +7,14 @@ import math
 import pytest
 import torch
 from kornia.geometry.conversions import axis_angle_to_rotation_matrix
+from torch import Tensor
 from torch.nn import functional as F
 
 from codepose import geometry
 from codepose.config import RefinementSettings
 from codepose.config_data import CameraSettings
-from codepose.estimation.refine import Photos, Refiner, Seen, agreement, useful_size
+from codepose.estimation.poses import Photos, Poses, Seen
+from codepose.estimation.refine import ContourRefiner, agreement, useful_size
 from codepose.synthesis.batches import SceneBatch
 from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
@@ -36,23 +38,29 @@ def unhidden(make_settings) -> tuple[World, SceneBatch]:
     return world, SceneSource(world, "val").scenes(torch.arange(4), 0.0)
 
 
-def seen_in(scenes: SceneBatch) -> Seen:
+def seen_in(scenes: SceneBatch, photos: Photos | None = None) -> Seen:
     order = torch.arange(len(scenes.boxes))
     extent = scenes.K.new_tensor([scenes.images.shape[3], scenes.images.shape[2]])
-    return Seen(scenes.images, order, scenes.boxes, scenes.objects, scenes.K, scenes.targets, extent)
+    return Seen(scenes.images, order, scenes.boxes, scenes.objects, scenes.K, scenes.targets, extent, photos)
+
+
+def at(R_view: Tensor, t: Tensor) -> Poses:
+    """Poses without a word from the network."""
+    return Poses.start(R_view, t, torch.zeros(t.shape[:2]))
 
 
 def test_refiner_without_rounds_picks_the_best_candidate(unhidden: tuple[World, SceneBatch]):
     world, scenes = unhidden
     candidates = torch.stack((scenes.R_view.roll(1, 0), scenes.R_view, scenes.R_view.roll(2, 0)), 1)
     t = scenes.t_cam_obj[:, None].expand(-1, 3, -1)
-    alike = torch.zeros(t.shape[:2])
-    found = Refiner(world, RefinementSettings(rounds=0, agreement=10.0))(seen_in(scenes), candidates, t, alike)
-    assert torch.equal(found.R_view, scenes.R_view)
+    start = at(candidates, t)
+    found = ContourRefiner(world, RefinementSettings(rounds=0, agreement=10.0))(seen_in(scenes), start)
+    assert torch.equal(found.R_view[:, 0], scenes.R_view)
     assert found.agreement.min() > 0.9999
     first = torch.tensor([1.0, 0.0, 0.0]).expand(len(t), -1)  # its code says otherwise
-    found = Refiner(world, RefinementSettings(rounds=0, similarity=100.0))(seen_in(scenes), candidates, t, first)
-    assert torch.equal(found.R_view, candidates[:, 0])
+    start = Poses.start(candidates, t, first)
+    found = ContourRefiner(world, RefinementSettings(rounds=0, similarity=100.0))(seen_in(scenes), start)
+    assert torch.equal(found.R_view[:, 0], candidates[:, 0])
 
 
 @pytest.fixture(scope="module")
@@ -70,16 +78,15 @@ def test_refiner_finds_the_true_pose_near_another(photographed: tuple[World, Sce
     world, scenes = photographed
     turns = torch.tensor([[9.0, 6.0, 4.0], [-9.0, 6.0, 4.0], [9.0, -6.0, -4.0]]).deg2rad()
     start = axis_angle_to_rotation_matrix(turns) @ scenes.R_view[:, None]  # three hypotheses each
-    photos, alike = Photos.of(scenes, 384), torch.zeros(start.shape[:2])
     t = (scenes.t_cam_obj[:, None] * 1.03).expand(-1, 3, -1)
-    found = Refiner(world, RefinementSettings())(seen_in(scenes), start, t, alike, photos)
+    found = ContourRefiner(world, RefinementSettings())(seen_in(scenes, Photos.of(scenes, 384)), at(start, t))
     before = geometry.geodesic_angle(start, scenes.R_view[:, None]).rad2deg()
-    after = geometry.geodesic_angle(found.R_view, scenes.R_view).rad2deg()
+    after = geometry.geodesic_angle(found.R_view[:, 0], scenes.R_view).rad2deg()
     assert before.min() > 11.0
     assert after.max() < 10.0, after
     assert after.median() < 5.0, after
     assert found.agreement.min() > 0.95
-    assert (found.t - scenes.t_cam_obj)[:, :2].norm(dim=1).median() < 3.0, "a pixel of the photo is 3 mm"
+    assert (found.t[:, 0] - scenes.t_cam_obj)[:, :2].norm(dim=1).median() < 3.0, "a pixel of the photo is 3 mm"
 
 
 def test_photos_of_a_higher_resolution_give_sharper_poses(photographed: tuple[World, SceneBatch]):
@@ -87,11 +94,10 @@ def test_photos_of_a_higher_resolution_give_sharper_poses(photographed: tuple[Wo
     off = axis_angle_to_rotation_matrix(torch.tensor([[math.radians(5.0), math.radians(-4.0), math.radians(3.0)]]))
     start = (off @ scenes.R_view)[:, None]
     t = scenes.t_cam_obj[:, None] * torch.tensor([1.0, 1.0, 1.03])
-    refiner = Refiner(world, RefinementSettings(agreement=0.0))
-    alike = torch.zeros(len(start), 1)
-    coarse = refiner(seen_in(scenes), start, t, alike)
-    fine = refiner(seen_in(scenes), start, t, alike, Photos.of(scenes, 384))
-    moved, was = ((x.t - scenes.t_cam_obj).norm(dim=1) for x in (fine, coarse))
+    refiner = ContourRefiner(world, RefinementSettings(agreement=0.0))
+    coarse = refiner(seen_in(scenes), at(start, t))
+    fine = refiner(seen_in(scenes, Photos.of(scenes, 384)), at(start, t))
+    moved, was = ((x.t[:, 0] - scenes.t_cam_obj).norm(dim=1) for x in (fine, coarse))
     assert moved.median() < 0.7 * was.median(), (moved, was)
 
 
@@ -100,21 +106,23 @@ def test_photos_that_show_no_more_change_nothing(
 ):
     """Boxes of 26 to 40 pixels: the coarse window has 96 pixels for 42 to 64 of the image's."""
     world, scenes = photographed
-    start, t = scenes.R_view[:, None], scenes.t_cam_obj[:, None]
-    refiner, alike = Refiner(world, RefinementSettings(rounds=1)), torch.zeros(len(start), 1)
-    looked: list[int] = []
-    searched = Refiner._searched
-    monkeypatch.setattr(
-        Refiner, "_searched", lambda self, side, *more: looked.append(side) or searched(self, side, *more)
+    start, refiner = (
+        at(scenes.R_view[:, None], scenes.t_cam_obj[:, None]),
+        ContourRefiner(world, RefinementSettings(rounds=1)),
     )
-    without = refiner(seen_in(scenes), start, t, alike)
+    looked: list[int] = []
+    searched = ContourRefiner._searched
+    monkeypatch.setattr(
+        ContourRefiner, "_searched", lambda self, side, *more: looked.append(side) or searched(self, side, *more)
+    )
+    without = refiner(seen_in(scenes), start)
     assert looked == [96]
     larger = F.interpolate(scenes.images, (230, 230), mode="bilinear")
-    with_photos = refiner(seen_in(scenes), start, t, alike, Photos(larger, torch.full((2,), 230 / 128)))
+    with_photos = refiner(seen_in(scenes, Photos(larger, torch.full((2,), 230 / 128))), start)
     assert looked == [96, 96], "none of them has enough"
     assert torch.equal(with_photos.R_view, without.R_view)
     assert torch.equal(with_photos.t, without.t)
-    refiner(seen_in(scenes), start, t, alike, Photos.of(scenes, 384))
+    refiner(seen_in(scenes, Photos.of(scenes, 384)), start)
     assert looked == [96, 96, 192]
 
 
@@ -123,17 +131,19 @@ def test_each_detection_is_refined_by_itself(photographed: tuple[World, SceneBat
     world, scenes = photographed
     photos = Photos.of(scenes, 384)
     assert photos is not None
-    refiner, alike = Refiner(world, RefinementSettings(rounds=1)), torch.zeros(len(scenes.R_view), 1)
-    start, t, seen = scenes.R_view[:, None], scenes.t_cam_obj[:, None], seen_in(scenes)
+    refiner = ContourRefiner(world, RefinementSettings(rounds=1))
+    start = at(scenes.R_view[:, None], scenes.t_cam_obj[:, None])
     sides = geometry.box_size(scenes.boxes).amax(1)
     scale = float(torch.tensor([96 * 1.25 / 1.6]) / sides.median())  # half of them have enough pixels
     smaller = F.interpolate(photos.images, scale_factor=scale / 3, mode="bilinear", antialias=True)
     photos = Photos(smaller, torch.full((2,), smaller.shape[-1] / 128))
     enough = sides * photos.scale[0] * 1.6 >= 1.25 * 96
     assert 0 < enough.sum() < len(enough)
-    together = refiner(seen, start, t, alike, photos)
-    for i in range(len(start)):
-        alone = refiner(seen.select(torch.tensor([i])), start[i : i + 1], t[i : i + 1], alike[:1], photos)
+    seen = seen_in(scenes, photos)
+    together = refiner(seen, start)
+    for i in range(len(sides)):
+        row = torch.tensor([i])
+        alone = refiner(seen.select(row), start.select(row))
         assert torch.allclose(alone.R_view[0], together.R_view[i], atol=1e-5)
         assert torch.allclose(alone.t[0], together.t[i], atol=0.05)
 
@@ -154,8 +164,8 @@ def test_a_hypothesis_that_is_no_pose_leaves_the_others_alone(photographed: tupl
     world, scenes = photographed
     start, t = scenes.R_view[:, None].expand(-1, 32, 3, 3), scenes.t_cam_obj[:, None].expand(-1, 32, 3).clone()
     t[2] = math.nan
-    refiner, alike = Refiner(world, RefinementSettings(rounds=1)), torch.zeros(t.shape[:2])
-    found = refiner(seen_in(scenes), start, t, alike)
+    refiner = ContourRefiner(world, RefinementSettings(rounds=1))
+    found = refiner(seen_in(scenes), at(start, t))
     assert found.t[[0, 1, 3, 4, 5]].isfinite().all()
-    alone = refiner(seen_in(scenes).select(torch.tensor([3])), start[3:4], t[3:4], alike[:1])
+    alone = refiner(seen_in(scenes).select(torch.tensor([3])), at(start[3:4], t[3:4]))
     assert torch.allclose(alone.t[0], found.t[3], atol=0.01)

@@ -12,7 +12,7 @@ from codepose.config import RefinementSettings, Settings
 from codepose.estimation.codebook import Codebook
 from codepose.estimation.detection import Detection
 from codepose.estimation.estimator import PoseEstimator
-from codepose.estimation.refine import Refiner
+from codepose.estimation.refine import ContourRefiner
 from codepose.synthesis.appearance import Lights, render_shaded
 from codepose.synthesis.renderer import Instances
 from codepose.synthesis.world import World
@@ -206,8 +206,8 @@ def refined_error(
     box = world.boxes(first, R, t, K)[0] * (size / max(width, height))
     middle, half = geometry.box_center(box), geometry.box_size(box) * 1.05 / 2
     pipeline = ToldPipeline(world, torch.cat((middle - half, middle + half)), R_view)
-    refiner = Refiner(world, RefinementSettings(rounds=0))
-    (found,) = PoseEstimator(pipeline, estimator.codebooks, refiner)(image, geometry.to_opencv(K).numpy())
+    refiner = ContourRefiner(world, RefinementSettings(rounds=0))
+    (found,) = PoseEstimator(pipeline, estimator.codebooks, refiner, world=world)(image, geometry.to_opencv(K).numpy())
     off = torch.from_numpy(found.t_cam_obj).float() - (t[0] - R[0] @ world.objects[0].offset)
     along = float(off @ t[0] / t[0].norm())
     return float((off - along * t[0] / t[0].norm()).norm() / t[0].norm()), abs(along) / float(t[0].norm())

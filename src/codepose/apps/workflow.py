@@ -32,7 +32,7 @@ from codepose.estimation.methods import (
     load_confidence,
     load_pipeline,
 )
-from codepose.estimation.refine import Refiner
+from codepose.estimation.refine import ContourRefiner
 from codepose.evaluation import draw
 from codepose.evaluation.benchmark import evaluate
 from codepose.evaluation.pictures import write_run_report
@@ -160,11 +160,12 @@ def _estimators(run: Run, methods: Sequence[Method], world: World, *, refine: bo
     """Each method's estimator, then, with ``refine``, each method's that refines, by the names of their rows."""
     estimators: dict[str, PoseEstimator] = {method: _estimator(run, method, world) for method in methods}
     if refine:
-        refiner = Refiner(world, run.settings.refinement)
+        refiner = ContourRefiner(world, run.settings.refinement)
         for method in methods:
             plain = estimators[method]
             confidence = load_confidence(run, method, plain.pipeline, plain.codebooks, refined=True)
-            estimators[f"{method} + refinement"] = PoseEstimator(plain.pipeline, plain.codebooks, refiner, confidence)
+            refined = PoseEstimator(plain.pipeline, plain.codebooks, refiner, confidence, world=world)
+            estimators[f"{method} + refinement"] = refined
     return estimators
 
 
@@ -210,8 +211,8 @@ def calibrate_run(
         if known is not None:
             fitted[refined] = known
             continue
-        refiner = Refiner(world, run.settings.refinement) if refined else None
-        estimator = PoseEstimator(plain.pipeline, plain.codebooks, refiner)
+        refiner = ContourRefiner(world, run.settings.refinement) if refined else None
+        estimator = PoseEstimator(plain.pipeline, plain.codebooks, refiner, world=world)
         with Display(f"Confidence: {method}{', refined' if refined else ''}") as display:
             try:
                 found = calibrate(
@@ -236,7 +237,8 @@ def _estimator(run: Run, method: Method, world: World) -> PoseEstimator:
         books = first_before_others(lambda: load_codebooks(run, method, pipeline, world))
         views = sum(len(b.codes) for b in books)
         display.update(1.0, f"{views} views in {time.monotonic() - start:.0f} s")
-    return PoseEstimator(pipeline, books, confidence=load_confidence(run, method, pipeline, books, refined=False))
+    confidence = load_confidence(run, method, pipeline, books, refined=False)
+    return PoseEstimator(pipeline, books, confidence=confidence, world=world)
 
 
 def provenance(run: Run, device: torch.device) -> dict[str, Any]:

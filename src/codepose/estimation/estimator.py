@@ -23,7 +23,8 @@ from codepose.estimation.detection import Detection
 from codepose.estimation.doubles import without_doubles
 from codepose.estimation.methods import Method, load_codebooks, load_confidence, load_pipeline
 from codepose.estimation.pipelines import Pipeline
-from codepose.estimation.refine import Photos, Refined, Refiner, Seen, useful_size
+from codepose.estimation.poses import Photos, Poses, Refiner, Seen
+from codepose.estimation.refine import ContourRefiner, useful_size
 from codepose.estimation.windows import Window, least_overlap, merged, windows
 from codepose.networks.compilation import compile_convolutions
 from codepose.networks.detector import Boxes
@@ -67,6 +68,7 @@ class PoseEstimator:
         codebooks: One an object, in the settings' order.
         refiner: Refines poses by render-and-compare; None = the codebook's nearest view.
         confidence: Says how likely a pose is right; None = not calibrated.
+        world: The run's meshes; None = they are loaded when they are first asked for.
     """
 
     def __init__(
@@ -75,6 +77,8 @@ class PoseEstimator:
         codebooks: list[Codebook],
         refiner: Refiner | None = None,
         confidence: Confidence | None = None,
+        *,
+        world: World | None = None,
     ) -> None:
         self.pipeline = pipeline
         self.codebooks = codebooks
@@ -82,6 +86,7 @@ class PoseEstimator:
         self.confidence = confidence
         self.settings: Settings = pipeline.settings
         self.device = pipeline.device
+        self._world = world
 
     @classmethod
     def load(
@@ -116,7 +121,8 @@ class PoseEstimator:
         if compile:
             for network in pipeline.networks():
                 compile_convolutions(network)
-        return cls(pipeline, books, None if world is None else Refiner(world, run.settings.refinement), confidence)
+        refiner = None if world is None else ContourRefiner(world, run.settings.refinement)
+        return cls(pipeline, books, refiner, confidence, world=world)
 
     def __call__(
         self,
@@ -173,8 +179,8 @@ class PoseEstimator:
 
     @cached_property
     def world(self) -> World:
-        """The run's meshes: those that the refiner has, or loaded when they are first asked for."""
-        return World(self.settings, self.device) if self.refiner is None else self.refiner.world
+        """The run's meshes: those given, or loaded when they are first asked for."""
+        return World(self.settings, self.device) if self._world is None else self._world
 
     @torch.no_grad()
     def estimate(
@@ -309,23 +315,24 @@ class PoseEstimator:
                 continue
             pixels = self.pipeline.pixels(prepared)
             shown = K.new_tensor([pixels.shape[3], pixels.shape[2]]) if extent is None else extent
-            seen = Seen(pixels, images[mine], boxes[mine], objects[mine], K, reconstructions[mine], shown)
-            found = self._refined(self.refiner, index, values, views, seen, photos)
-            R[mine], t[mine] = geometry.offaxis_rotation(found.t) @ found.R_view, found.t
-            agreement[mine], contour[mine] = found.agreement, found.contour
+            seen = Seen(pixels, images[mine], boxes[mine], objects[mine], K, reconstructions[mine], shown, photos)
+            found = self.refiner(seen, self._proposed(index, values, views, seen)).best(1)
+            R[mine], t[mine] = found.R[:, 0], found.t[:, 0]
+            agreement[mine], contour[mine] = found.agreement[:, 0], found.contour[:, 0]
         return Estimates(R, t, similarity, agreement, contour, latents, reconstructions)
 
-    def _refined(
-        self, refiner: Refiner, index: int, values: Tensor, views: Tensor, seen: Seen, photos: Photos | None
-    ) -> Refined:
-        """Refines detections of one object from its codebook's nearest views (N, k) and their cosines."""
+    def _proposed(self, index: int, values: Tensor, views: Tensor, seen: Seen) -> Poses:
+        """Poses to begin at, for detections of one object: the best views that are apart, where the boxes put them.
+
+        From the codebook's nearest views (N, k) and their cosines.
+        """
         settings, book = self.settings.refinement, self.codebooks[index]
-        symmetries = refiner.world.objects[index].symmetries
         ranked, cosines = book.rerank(views, values, seen.reconstructions)
+        symmetries = self.world.objects[index].symmetries
         picked = spread_views(book.rotations[ranked], settings.hypotheses, settings.apart_deg, symmetries)
         starts, count = ranked.gather(1, picked), picked.shape[1]
         _, t = book.poses(starts.flatten(), seen.boxes.repeat_interleave(count, 0), seen.K)
-        return refiner(seen, book.rotations[starts], t.view(-1, count, 3), cosines.gather(1, picked), photos)
+        return Poses.start(book.rotations[starts], t.view(-1, count, 3), cosines.gather(1, picked))
 
 
 def _device(name: str) -> torch.device:

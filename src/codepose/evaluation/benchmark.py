@@ -20,7 +20,8 @@ from codepose.estimation.codebook import Codebook
 from codepose.estimation.depth import DepthRefiner
 from codepose.estimation.estimator import PoseEstimator
 from codepose.estimation.pipelines import Pipeline
-from codepose.estimation.refine import Photos, useful_size
+from codepose.estimation.poses import Photos
+from codepose.estimation.refine import useful_size
 from codepose.evaluation.equivalent_poses import pose_errors
 from codepose.evaluation.metrics import box_iou_pairs
 from codepose.evaluation.pose_errors import TAU_10, TAU_20, TAU_50, VSD_DELTA_MM, VSD_TAUS
