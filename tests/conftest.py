@@ -28,7 +28,9 @@ LONGEST = ("apps/test_reproduce.py", "apps/test_pretrained.py", "training/test_r
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--device", default="cpu", help="cuda or cuda:N: also compare it with the CPU (tests/test_cuda.py)"
+        "--device",
+        default="cpu",
+        help="cuda or cuda:N: also compare it with the CPU (tests/test_cuda.py), and test the kernels there",
     )
     group = parser.getgroup("campaign", "tests/robustness, with -m slow")
     group.addoption("--campaign-share", type=float, default=0.03, help="of the full campaign's cases; 1 = all of them")
@@ -58,6 +60,15 @@ def _device(request: pytest.FixtureRequest) -> str:
     if not torch.cuda.is_available():
         pytest.fail("--device cuda: torch finds no GPU")
     return name
+
+
+@pytest.fixture(scope="session")
+def place(request: pytest.FixtureRequest) -> torch.device:
+    """Where kernels are tested: the CPU, or the GPU that --device names."""
+    device = torch.device(request.config.getoption("--device"))
+    if device.type == "cuda" and not torch.cuda.is_available():
+        pytest.fail("--device cuda: torch finds no GPU")
+    return device
 
 
 def tiny(**changes: object) -> Settings:

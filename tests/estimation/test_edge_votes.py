@@ -47,14 +47,14 @@ def plain(field: Tensor, points: Tensor, directions: Tensor, P: Tensor, shifts: 
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_votes_are_those_of_plain_sampling(threads: int) -> None:
+def test_votes_are_those_of_plain_sampling(threads: int, place: torch.device) -> None:
     """Two photos, three renders each, 50 poses; part of the points lies outside."""
     field = torch.randn(2, 2, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(1))
     given = scene(6, 50, 33, 2)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        votes = EdgeField(field).votes(*given)
+        votes = EdgeField(field.to(place)).votes(*(x.to(place) for x in given)).cpu()
     finally:
         torch.set_num_threads(before)
     exact = plain(field, *given)
@@ -86,13 +86,12 @@ def test_a_point_on_an_edge_votes_for_its_own_direction_and_against_the_one_acro
         (8.5, 1e9, 0.0),
     ],
 )
-def test_beyond_the_photo_there_are_no_edges(x: float, y: float, expected: float) -> None:
+def test_beyond_the_photo_there_are_no_edges(x: float, y: float, expected: float, place: torch.device) -> None:
     field = torch.zeros(1, 2, HEIGHT, WIDTH)
     field[:, 0] = 1.0
     points, direction = torch.tensor([x, y, 1.0]).expand(1, 1, 3), torch.tensor([1.0, 0.0]).expand(1, 1, 2)
-    votes = EdgeField(field).votes(
-        points, direction, torch.eye(3).expand(1, 1, 3, 3), torch.zeros(1, 1, 3), torch.zeros(1, 1)
-    )
+    given = (points, direction, torch.eye(3).expand(1, 1, 3, 3), torch.zeros(1, 1, 3), torch.zeros(1, 1))
+    votes = EdgeField(field.to(place)).votes(*(x.to(place) for x in given))
     assert votes.item() == pytest.approx(expected, abs=1e-5)
 
 

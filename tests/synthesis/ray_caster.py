@@ -78,7 +78,11 @@ class RayCaster:
         self._surface = [wp.from_torch(values, dtype=wp.vec3) for values in joined]
         self._offsets = torch.tensor([0] + [len(m.vertices) for m in meshes[:-1]]).cumsum(0)
         self._meshes = [
-            wp.Mesh(wp.array(m.vertices, dtype=wp.vec3), wp.array(m.faces.reshape(-1), dtype=wp.int32)) for m in meshes
+            wp.Mesh(
+                wp.array(m.vertices, dtype=wp.vec3, device="cpu"),
+                wp.array(m.faces.reshape(-1), dtype=wp.int32, device="cpu"),
+            )
+            for m in meshes
         ]
         self._handles = torch.tensor([int(m.id) for m in self._meshes])
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import fields
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,26 @@ from codepose.synthesis.renderer import Buffers, Instances, Renderer
 from codepose.synthesis.shapes import hammer
 from codepose.synthesis.warp_runtime import cpu_pool
 from tests.synthesis.ray_caster import RayCaster
+
+
+class Drawer:
+    """A renderer on the device that is tested; scenes come from the CPU, and pictures go back there."""
+
+    def __init__(self, place: torch.device, meshes: list[Mesh]) -> None:
+        self.renderer, self._place = Renderer(meshes, place), place
+
+    def render(self, scene: Instances, K: Tensor, size: tuple[int, int]) -> Buffers:
+        there = Instances(*(getattr(scene, f.name).to(self._place) for f in fields(Instances)))
+        out = self.renderer.render(there, K.to(self._place), size)
+        return Buffers(*(getattr(out, f.name).cpu() for f in fields(Buffers)))
+
+
+Make = Callable[[list[Mesh]], Drawer]
+
+
+@pytest.fixture(name="make")
+def _make(place: torch.device) -> Make:
+    return partial(Drawer, place)
 
 
 def mesh_of(vertices: Any, faces: Any) -> Mesh:
@@ -63,9 +85,9 @@ def assert_equal(a: Buffers, b: Buffers) -> None:
         assert torch.equal(getattr(a, f.name), getattr(b, f.name)), f.name
 
 
-def test_shows_what_rays_show() -> None:
+def test_shows_what_rays_show(make: Make) -> None:
     meshes, (scene, K) = solids(), crowd()
-    ours, rays = Renderer(meshes).render(scene, K, (84, 100)), RayCaster(meshes).render(scene, K, (84, 100))
+    ours, rays = make(meshes).render(scene, K, (84, 100)), RayCaster(meshes).render(scene, K, (84, 100))
     same = ours.instance == rays.instance
     assert (~same).sum() <= 3  # centres that lie on an edge, to rounding
     hit = same & (rays.instance >= 0)
@@ -86,13 +108,13 @@ def test_shows_what_rays_show() -> None:
 # the near plane
 
 
-def test_a_floor_that_reaches_behind_the_camera_is_cut_at_the_near_plane() -> None:
+def test_a_floor_that_reaches_behind_the_camera_is_cut_at_the_near_plane(make: Make) -> None:
     """A floor 100 mm below the camera: its depth at row y is 100 f / (y - cy)."""
     far = 4000.0
     corners = [[-far, 100.0, -far], [far, 100.0, -far], [far, 100.0, far], [-far, 100.0, far]]
     floor = mesh_of(corners, [[0, 1, 2], [0, 2, 3]])
     K = geometry.camera_matrix(60.0, 32.0, 10.25)
-    depth = Renderer([floor]).depth(single(torch.eye(3)[None], torch.zeros(1, 3)), K[None], (48, 64))[0]
+    depth = make([floor]).render(single(torch.eye(3)[None], torch.zeros(1, 3)), K[None], (48, 64)).depth[0]
     exact = 100.0 * 60.0 / (torch.arange(48) + 0.5 - 10.25)
     shown = (exact > 0) & (exact < far)
     assert shown.sum() == 36
@@ -100,12 +122,12 @@ def test_a_floor_that_reaches_behind_the_camera_is_cut_at_the_near_plane() -> No
     assert not depth[~shown].any()
 
 
-def test_from_inside_a_closed_part_its_inner_side_is_seen() -> None:
+def test_from_inside_a_closed_part_its_inner_side_is_seen(make: Make) -> None:
     box = trimesh.creation.box(extents=(400.0, 300.0, 500.0))
     room = mesh_of(box.vertices, box.faces)
     assert _closed(room)
     K = geometry.camera_matrix(40.0, 32.0, 32.0)
-    out = Renderer([room]).render(single(torch.eye(3)[None], torch.zeros(1, 3)), K[None], (64, 64))
+    out = make([room]).render(single(torch.eye(3)[None], torch.zeros(1, 3)), K[None], (64, 64))
     assert out.depth[0, 32, 32] == pytest.approx(250.0, abs=1e-3)  # the wall ahead
     y, x = torch.meshgrid(torch.arange(64) + 0.5 - 32, torch.arange(64) + 0.5 - 32, indexing="ij")
     walls = torch.stack((200.0 * 40 / x.abs(), 150.0 * 40 / y.abs(), torch.full_like(x, 250.0)))
@@ -121,11 +143,11 @@ def test_nothing_is_drawn_before_the_near_plane(z: float, shown: bool) -> None:
     assert bool((depth > 0).any()) is shown
 
 
-def test_a_face_is_cut_where_it_passes_the_near_plane() -> None:
+def test_a_face_is_cut_where_it_passes_the_near_plane(make: Make) -> None:
     """The plane z = x + 0.05 mm: along the ray (u, v, 1) its depth is 0.05 / (1 - u)."""
     slope = mesh_of([[-1, -9, -0.95], [5, -9, 5.05], [5, 9, 5.05], [-1, 9, -0.95]], [[0, 1, 2], [0, 2, 3]])
     K = geometry.camera_matrix(32.0, 32.0, 4.0)
-    depth = Renderer([slope]).depth(single(torch.eye(3)[None], torch.zeros(1, 3)), K[None], (8, 64))[0]
+    depth = make([slope]).render(single(torch.eye(3)[None], torch.zeros(1, 3)), K[None], (8, 64)).depth[0]
     exact = 0.05 / (1.0 - (torch.arange(64) + 0.5 - 32.0) / 32.0)
     assert (exact < 0.1).sum() == 48
     exact[exact < 0.1] = 0.0
@@ -135,7 +157,7 @@ def test_a_face_is_cut_where_it_passes_the_near_plane() -> None:
 # common edges
 
 
-def fan(corners: Any, faces: Any) -> tuple[Renderer, Instances]:
+def fan(make: Make, corners: Any, faces: Any) -> tuple[Drawer, Instances]:
     """Each triangle as a part of its own, at 64 mm, where with f = 64 a millimetre is a pixel."""
     corners = np.asarray(corners, np.float32)
     points = np.concatenate((corners, np.full((len(corners), 1), 64.0, np.float32)), 1)
@@ -143,14 +165,14 @@ def fan(corners: Any, faces: Any) -> tuple[Renderer, Instances]:
     count = len(meshes)
     order, zero = torch.arange(count), torch.zeros(count, dtype=torch.long)
     R = torch.eye(3).expand(count, 3, 3)
-    return Renderer(meshes), Instances(zero, order, R, torch.zeros(count, 3), torch.ones(count), order)
+    return make(meshes), Instances(zero, order, R, torch.zeros(count, 3), torch.ones(count), order)
 
 
 PIXELS = geometry.camera_matrix(64.0, 0.0, 0.0)[None]
 """The camera in which a millimetre at 64 mm is a pixel: corner (2.5, 3.5) is the centre of pixel (2, 3)."""
 
 
-def test_a_common_edge_through_pixel_centres_is_drawn_once() -> None:
+def test_a_common_edge_through_pixel_centres_is_drawn_once(make: Make) -> None:
     """A 6 x 6 grid of squares whose corners are pixel centres, each cut along either diagonal."""
     corners = [(x + 0.5, y + 0.5) for y in range(0, 13, 2) for x in range(0, 13, 2)]
     faces = []
@@ -158,17 +180,17 @@ def test_a_common_edge_through_pixel_centres_is_drawn_once() -> None:
         for column in range(6):
             a, b, c, d = (row * 7 + column + k for k in (0, 1, 8, 7))
             faces += [(a, b, c), (a, d, c)] if (row + column) % 2 else [(b, d, a), (d, b, c)]
-    renderer, scene = fan(corners, faces)
+    renderer, scene = fan(make, corners, faces)
     drawn = (renderer.render(scene, PIXELS, (16, 16)).layers > 0).sum(0)
     exact = torch.zeros(16, 16, dtype=torch.long)
     exact[:12, :12] = 1  # the grid's top and left edges belong to it, its bottom and right ones do not
     assert torch.equal(drawn, exact)
 
 
-def test_no_gap_and_nothing_twice_between_triangles_at_odd_places() -> None:
+def test_no_gap_and_nothing_twice_between_triangles_at_odd_places(make: Make) -> None:
     points = np.random.default_rng(5).random((60, 2)) * 40.0 + 4.0
     hull = Delaunay(points)
-    renderer, scene = fan(points, hull.simplices)
+    renderer, scene = fan(make, points, hull.simplices)
     out = renderer.render(scene, PIXELS, (48, 48))
     drawn = (out.layers > 0).sum(0)
     assert drawn.max() == 1
@@ -179,8 +201,8 @@ def test_no_gap_and_nothing_twice_between_triangles_at_odd_places() -> None:
 
 
 @pytest.mark.parametrize("faces", [[[0, 1, 2], [0, 2, 3]], [[2, 1, 0], [3, 2, 0]]])
-def test_top_and_left_edges_belong_to_a_square(faces: list[list[int]]) -> None:
-    renderer, scene = fan([(2.5, 3.5), (6.5, 3.5), (6.5, 5.5), (2.5, 5.5)], faces)
+def test_top_and_left_edges_belong_to_a_square(make: Make, faces: list[list[int]]) -> None:
+    renderer, scene = fan(make, [(2.5, 3.5), (6.5, 3.5), (6.5, 5.5), (2.5, 5.5)], faces)
     rows, columns = (renderer.render(scene, PIXELS, (8, 8)).instance[0] >= 0).nonzero().unbind(1)
     assert sorted(set(rows.tolist())) == [3, 4]
     assert sorted(set(columns.tolist())) == [2, 3, 4, 5]
@@ -210,19 +232,19 @@ def test_closed_is_what_has_no_hole_and_no_face_inside_out() -> None:
     assert not _closed(mesh_of(hollow.vertices, hollow.faces))
 
 
-def test_leaving_out_what_faces_away_changes_no_bit() -> None:
+def test_leaving_out_what_faces_away_changes_no_bit(make: Make) -> None:
     meshes, (scene, K) = solids(), crowd()
-    renderer, plain = Renderer(meshes), Renderer(meshes)
-    assert renderer._rasteriser._closed.tolist() == [True, True, True]
-    plain._rasteriser._closed = torch.zeros(3, dtype=torch.bool)
-    assert_equal(renderer.render(scene, K, (84, 100)), plain.render(scene, K, (84, 100)))
+    drawer, plain = make(meshes), make(meshes)
+    assert drawer.renderer._rasteriser._closed.tolist() == [True, True, True]
+    plain.renderer._rasteriser._closed = torch.zeros(3, dtype=torch.bool)
+    assert_equal(drawer.render(scene, K, (84, 100)), plain.render(scene, K, (84, 100)))
 
 
-def test_an_open_part_is_seen_from_behind() -> None:
+def test_an_open_part_is_seen_from_behind(make: Make) -> None:
     ball = trimesh.creation.icosphere(3, radius=45.0)
     bowl = mesh_of(ball.vertices, ball.faces[ball.triangles_center[:, 2] > 0.0])  # its hollow towards the camera
     K = geometry.camera_matrix(200.0, 32.0, 32.0)
-    out = Renderer([bowl]).render(single(torch.eye(3)[None], torch.tensor([[0.0, 0.0, 400.0]])), K[None], (64, 64))
+    out = make([bowl]).render(single(torch.eye(3)[None], torch.tensor([[0.0, 0.0, 400.0]])), K[None], (64, 64))
     assert out.depth[0, 32, 32] == pytest.approx(445.0, abs=0.5)
     assert out.normal[0, 32, 32, 2] < -0.99
 
@@ -252,11 +274,20 @@ def test_depth_is_that_of_the_whole_render() -> None:
     assert torch.equal(renderer.depth(scene, K, (84, 100)), renderer.render(scene, K, (84, 100)).depth)
 
 
-def test_what_stands_alone_in_its_image_is_its_own_layer() -> None:
+def test_what_stands_alone_in_its_image_is_its_own_layer(make: Make) -> None:
     scene = single(rotations(3, 4), torch.tensor([[0.0, 0.0, 300.0]]).expand(3, 3), mesh=1)
-    out = Renderer(solids()).render(scene, geometry.camera_matrix(150.0, 32.0, 32.0).expand(3, 3, 3), (64, 64))
+    out = make(solids()).render(scene, geometry.camera_matrix(150.0, 32.0, 32.0).expand(3, 3, 3), (64, 64))
     assert (out.depth > 0).sum() > 3000
     assert torch.equal(out.layers, out.depth)
+
+
+def test_two_renders_of_the_same_are_the_same_to_the_bit(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a GPU draws group by group."""
+    drawer, (scene, K) = make(solids()), crowd()
+    first = drawer.render(scene, K, (84, 100))
+    assert_equal(drawer.render(scene, K, (84, 100)), first)
+    monkeypatch.setattr(drawer.renderer._rasteriser, "_group", 3000)
+    assert_equal(drawer.render(scene, K, (84, 100)), first)
 
 
 def test_a_thread_without_an_image_is_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
