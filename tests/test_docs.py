@@ -109,6 +109,20 @@ def test_the_log_is_dated_and_its_index_names_every_page() -> None:
         assert re.search(rf"^\| {date} \| \[[^]]+\]\({page.name}\) \|", index, re.M), page.name
 
 
+def prose(page: Path) -> Iterator[str]:
+    """The lines of a page that are neither code nor tables, without what stands in backticks."""
+    text = re.sub(r"^ *```.*?^ *```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    lines = (re.sub(r"^[ #]*\d+\.", "", line) for line in text.splitlines() if not line.lstrip().startswith("|"))
+    return (re.sub(r"`[^`]*`", "``", line) for line in lines)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_line_holds_one_sentence(page: Path) -> None:
+    for line in prose(page):
+        found = re.search(r"(?<!\.\.)[.?!](?:\*\*|[)\"])? (?=[A-Z`*\[])", line)
+        assert not found, f"begin a new line after {line[: found.end()]!r}"
+
+
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().split()) <= 900
 
