@@ -199,7 +199,7 @@ def test_match_loss_of_near_views_of_some_of_the_batch(used: list[bool] | None) 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_losses_have_the_type_of_the_codes(dtype: torch.dtype) -> None:
-    z, R, objects = torch.randn(2, 4, dtype=dtype), rotations(2), torch.zeros(2)
+    z, R, objects = torch.randn(2, 4, dtype=dtype), rotations(2), torch.zeros(2, dtype=torch.long)
     assert angle_loss(z, R, objects).dtype == dtype
     assert pair_angles(R.to(dtype), objects, (TWO_SIDED,)).dtype == dtype
 
@@ -256,6 +256,23 @@ def test_only_the_symmetric_object_gets_other_angles() -> None:
     none = (Symmetries.none(), Symmetries.none())
     assert torch.equal(angle_loss(z, R, objects), angle_loss(z, R, objects, symmetries=none))
     assert torch.equal(match_loss(z, y, R, objects), match_loss(z, y, R, objects, none))
+
+
+def test_each_part_of_many_gets_the_angles_of_its_own_symmetries() -> None:
+    """Fixed turns, of any number, an axis with a half turn across it, a ball, and none."""
+    quarter = np.eye(4)
+    quarter[:2, :2] = [[0.0, -1.0], [1.0, 0.0]]
+    square = Symmetries(np.stack([quarter, quarter @ quarter, quarter @ quarter @ quarter]))
+    rod = Symmetries(np.diag([1.0, -1.0, -1.0, 1.0])[None], ROUND.continuous)
+    ball = Symmetries(np.zeros((0, 4, 4)), ROUND.continuous * 3)
+    groups = (TWO_SIDED, square, rod, ball, ROUND, Symmetries.none())
+    R, objects = rotations(24), torch.arange(24) % 6
+    found = pair_angles(R, objects, groups)
+    for part, group in enumerate(groups):
+        own = R[part::6]
+        expected = group.angles(own[:, None], own[None])
+        torch.testing.assert_close(found[part::6, part::6], expected, atol=1e-6, rtol=0)
+    assert bool(found[objects[:, None] != objects].isinf().all())
 
 
 def test_losses_take_the_same_look_for_the_same_view() -> None:

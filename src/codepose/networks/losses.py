@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from codepose.geometry import geodesic_angle
-from codepose.synthesis.symmetry_group import Symmetries
+from codepose.synthesis.symmetry_group import Symmetries, least_angles
 
 _EPS = 1e-12
 _NEVER = -1e4
@@ -47,11 +47,11 @@ def pair_angles(rotations: Tensor, objects: Tensor, symmetries: Sequence[Symmetr
         (B, B) radians of the rotations' dtype; infinite between views of different objects.
     """
     theta = geodesic_angle(rotations[:, None], rotations[None])
-    for index, group in enumerate(symmetries):
-        if group.any:
-            mine = objects == index  # all pairs, then a choice: to gather them, a GPU would have to be waited for
-            least = group.angles(rotations[:, None], rotations[None]).to(theta)
-            theta = torch.where(mine[:, None] & mine, least, theta)
+    symmetric = [group.any for group in symmetries]
+    if any(symmetric):  # all pairs, then a choice: to gather them, a GPU would have to be waited for
+        least = least_angles(symmetries, objects, rotations).to(theta)
+        mine = torch.tensor(symmetric).to(objects.device, non_blocking=True)[objects]
+        theta = torch.where(mine[:, None], least, theta)
     return theta.masked_fill(objects[:, None] != objects[None], torch.inf)
 
 

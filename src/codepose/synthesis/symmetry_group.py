@@ -6,8 +6,9 @@ Wherever an object's pose is R_cam_obj, t_cam_obj and g one of its symmetries, t
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,43 @@ class Symmetries:
     @staticmethod
     def _tensor(values: NDArray[np.float64], like: Tensor) -> Tensor:
         return torch.from_numpy(values).to(like, non_blocking=True)  # a few numbers: a GPU need not be waited for
+
+
+def least_angles(groups: Sequence[Symmetries], which: Tensor, rotations: Tensor) -> Tensor:
+    """Returns the least angle between every two views, the second one after any symmetry of its part.
+
+    Args:
+        groups: Each part's symmetries.
+        which: (B,) the part of each view.
+        rotations: (B, 3, 3).
+
+    Returns:
+        (B, B) radians, float64; what it says of views of different parts means nothing. ``Symmetries.angles`` of all
+        parts in one go: with hundreds of them, one after the other takes longer than a network's step.
+    """
+    R = rotations.double()
+    fixed, axis, ball = (
+        torch.from_numpy(values).to(R.device, non_blocking=True)[which] for values in _tables(tuple(groups))
+    )
+    still = torch.eye(3, dtype=R.dtype, device=R.device).expand(len(R), 3, 3)
+    turns = torch.stack((still, axis[:, :, None] * axis[:, None], geometry.cross_matrix(axis)), 1)  # (B, 3, 3, 3)
+    moved = (R[:, None] @ turns)[:, None] @ fixed[:, :, None]  # (B, S, 3, 3, 3)
+    whole, along, sine = (R.flatten(1) @ moved.flatten(-2).flatten(0, 2).T).view(len(R), len(R), -1, 3).unbind(-1)
+    spun = along + torch.hypot(whole - along, sine)  # see Symmetries._nearest
+    trace = torch.where(axis.any(1)[:, None], spun, whole).amax(-1).masked_fill(ball, 3.0)
+    return ((trace - 1.0) / 2.0).clamp(-1.0, 1.0).acos()
+
+
+@lru_cache(maxsize=4)
+def _tables(groups: tuple[Symmetries, ...]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
+    """Fixed turns (P, S, 3, 3), the identity where a part has fewer; axes (P, 3), zero for none; balls (P,)."""
+    fixed = np.tile(np.eye(3), (len(groups), 1 + max(len(group.discrete) for group in groups), 1, 1))
+    axis = np.zeros((len(groups), 3))
+    for part, group in enumerate(groups):
+        fixed[part, 1 : 1 + len(group.discrete)] = group.discrete[:, :3, :3]
+        if group.continuous:
+            axis[part] = group.continuous[0].axis
+    return fixed, axis, np.array([group.ball for group in groups])
 
 
 def declared_symmetries(settings: ObjectSettings, number: int) -> Symmetries | None:
