@@ -73,13 +73,24 @@ def view_rotation(direction: Tensor, in_plane: Tensor) -> Tensor:
     return torch.stack((cos * right - sin * down, sin * right + cos * down, forward), -2)
 
 
-def directions_in_cone(uniforms: Tensor, axis: Tensor, cone_deg: float) -> Tensor:
-    """Maps (..., 2) uniforms in [0, 1) to unit vectors (..., 3) spread evenly over a cap around ``axis`` (3,)."""
-    height = 1.0 - uniforms[..., 0] * (1.0 - math.cos(math.radians(cone_deg)))
+def directions_in_cone(uniforms: Tensor, axis: Tensor, cone_deg: float | Tensor) -> Tensor:
+    """Maps (..., 2) uniforms in [0, 1) to unit vectors (..., 3) spread evenly over caps.
+
+    Args:
+        uniforms: (..., 2).
+        axis: (3,) or (..., 3) the caps' middles.
+        cone_deg: Their half-angle, one for all or (...).
+    """
+    if isinstance(cone_deg, Tensor):
+        depth: float | Tensor = (1.0 - cone_deg.double().deg2rad().cos()).to(uniforms)
+    else:
+        depth = 1.0 - math.cos(math.radians(cone_deg))
+    height = 1.0 - uniforms[..., 0] * depth
     radius = (1.0 - height * height).clamp_min(0.0).sqrt()
     turn = 2.0 * math.pi * uniforms[..., 1]
     local = torch.stack((radius * turn.cos(), radius * turn.sin(), height), -1)
-    return local @ rotation_between(axis.new_tensor([0.0, 0.0, 1.0]), axis).T.to(local)
+    rotation = rotation_between(F.pad(torch.ones_like(axis[..., :1]), (2, 0)), axis).to(local)
+    return (rotation * local[..., None, :]).sum(-1)
 
 
 def rotation_between(a: Tensor, b: Tensor) -> Tensor:

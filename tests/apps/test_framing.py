@@ -40,7 +40,7 @@ def settings_of(found: Framing) -> Settings:
 def placed(world: World, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Boxes and distances of test scenes, which need not be rendered for that."""
     index = torch.arange(count)
-    objects, R_view = SceneSource(world, "test")._views("scenes", index)
+    objects, R_view = SceneSource(world, "test").views("scenes", index)
     R, t = place(world, Draws(world.settings.data.seed, "scenes/test", index, world.device), objects, R_view)
     return world.boxes(objects, R, t).clamp(0, world.settings.data.camera.image_size), t.norm(dim=1)
 

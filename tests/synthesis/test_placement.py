@@ -100,6 +100,24 @@ def test_views_of_the_opposite_side_are_half_of_all(crowd: World) -> None:
     assert float(height.abs().min()) >= math.cos(math.radians(30.0)) - 1e-5
 
 
+def test_each_object_is_seen_within_its_own_cone(crowd: World) -> None:
+    hammer, bracket = crowd.settings.objects
+    parts = (hammer.model_copy(update={"view_cone_deg": 10.0}), bracket.model_copy(update={"view_opposite": True}))
+    world = World(crowd.settings.model_copy(update={"objects": parts}))
+    objects = torch.arange(400) % 2
+    R = draw_views(world, Draws(0, "x", torch.arange(400)), objects)
+    heights = [-R[objects == k, 2] @ world.objects[k].axis for k in (0, 1)]
+    assert math.cos(math.radians(10.0)) - 1e-5 <= float(heights[0].min()) < math.cos(math.radians(9.0))
+    assert math.cos(math.radians(30.0)) - 1e-5 <= float(heights[1].abs().min()) < math.cos(math.radians(28.0))
+    assert float(heights[1].min()) < 0.0
+
+
+def test_a_world_may_hold_other_objects_than_its_settings_name(crowd: World) -> None:
+    world = World(crowd.settings, objects=crowd.objects[1:])
+    assert [o.label for o in world.objects] == ["bracket"]
+    assert world.hand_index == 1
+
+
 def test_the_detectors_targets_hold_everybody_and_the_learned_one_first(crowd: World) -> None:
     scenes = SceneSource(crowd, "train").scenes(torch.arange(16))
     targets = targets_of(scenes).split()

@@ -315,6 +315,16 @@ def test_projected_boxes_are_those_of_the_scaled_vertices() -> None:
         np.testing.assert_allclose(box.numpy(), [*pixels.min(0), *pixels.max(0)], atol=1e-3)
 
 
+def test_the_reach_of_meshes_with_hulls_of_any_size() -> None:
+    meshes, R = small_solids(), random_rotations(2, 11)
+    renderer, which = Renderer(meshes), torch.arange(len(meshes))
+    assert len({len(mesh.hull) for mesh in meshes}) > 1
+    found = renderer.lowest(which, R[0, 2].expand(len(meshes), 3))
+    expected = [float((mesh.vertices @ R[0, 2].numpy()).min()) for mesh in meshes]
+    assert found.tolist() == pytest.approx(expected, abs=1e-3)
+    assert [len(renderer.hull(k)) for k in which.tolist()] == [len(mesh.hull) for mesh in meshes]
+
+
 def test_a_part_of_a_larger_image_is_the_same_part() -> None:
     """Instances that stick out of the image on every side, or miss it, are cut and nothing else."""
     meshes, R = small_solids(), random_rotations(4, 10)

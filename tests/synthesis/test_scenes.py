@@ -137,9 +137,9 @@ def test_splits_share_no_view_and_no_texture(kind: str) -> None:
 def test_splits_share_no_place_no_light_and_no_occluder(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the view: here it is the same in both splits, and so are the textures."""
     index, draw, lights = torch.arange(24), Lights.draw, []
-    views, bank = source()._views(kind, index), source().backgrounds(SIZE)  # type: ignore[arg-type]
+    views, bank = source().views(kind, index), source().backgrounds(SIZE)  # type: ignore[arg-type]
     sources = [SceneSource(source().world, split, bank) for split in ("train", "test")]
-    monkeypatch.setattr(SceneSource, "_views", lambda *_: views)
+    monkeypatch.setattr(SceneSource, "views", lambda *_: views)
     monkeypatch.setattr(Lights, "draw", lambda *args: (lights.append(draw(*args)), lights[-1])[1])
     train, test = (getattr(one, kind)(index) for one in sources)
     assert torch.equal(train.R_view, test.R_view)

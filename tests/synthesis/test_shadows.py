@@ -77,6 +77,19 @@ def test_the_plane_is_below_the_part_and_seen_from_above() -> None:
     assert (lying >= 3).float().mean() > 0.9, "on a side, not on a corner"
 
 
+def test_each_of_several_parts_stands_on_its_own_plane(ball: World) -> None:
+    """Below its own lowest point, on one of its own sides, however many of these the others have."""
+    world = World(small().model_copy(update={"objects": (*small().objects, *ball.settings.objects)}))
+    draws, _, R, t = posed(700.0)
+    objects = torch.arange(COUNT) % 2
+    normal, offset = plane_below(world, objects, R, t, draws)
+    for k, alone in enumerate((World(small()), ball)):
+        mine = objects == k
+        first = torch.zeros_like(objects[mine])
+        expected = plane_below(alone, first, R[mine], t[mine], draws.select(mine))
+        torch.testing.assert_close((normal[mine], offset[mine]), expected, atol=1e-3, rtol=1e-5)
+
+
 def test_a_balls_shadow_lies_around_the_point_where_it_touches(ball: World) -> None:
     """With the light straight above the plane, it is a disc of the ball's own radius."""
     draws, objects, R, t = posed(500.0)

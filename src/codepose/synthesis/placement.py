@@ -29,13 +29,10 @@ def draw_objects(world: World, draws: Draws, tag: str = "") -> Tensor:
 def draw_views(world: World, draws: Draws, objects: Tensor, tag: str = "") -> Tensor:
     """Returns R_view (B, 3, 3), evenly over each object's trained views and all in-plane angles."""
     uniforms, in_plane = draws.uniform("view" + tag, 2), draws.uniform("in-plane" + tag, high=2 * torch.pi)
-    directions = torch.empty(len(draws), 3, device=world.device)
-    for k, model in enumerate(world.objects):
-        mine = objects == k
-        ahead = geometry.directions_in_cone(uniforms[mine], model.axis.to(world.device), model.cone_deg)
-        behind = draws.select(mine).chance("behind" + tag, 0.5 if model.opposite else 0.0)
-        directions[mine] = torch.where(behind[:, None], -ahead, ahead)
-    return geometry.view_rotation(directions, in_plane)
+    axis, cone_deg, opposite = (values[objects] for values in world.cones)
+    ahead = geometry.directions_in_cone(uniforms, axis, cone_deg)
+    behind = draws.chance("behind" + tag, 0.5) & opposite
+    return geometry.view_rotation(torch.where(behind[:, None], -ahead, ahead), in_plane)
 
 
 def require_visible(world: World) -> None:

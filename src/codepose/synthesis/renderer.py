@@ -90,30 +90,35 @@ class Renderer:
 
     def __init__(self, meshes: Sequence[Mesh], device: torch.device | str = "cpu", threads: int | None = None) -> None:
         self.device = torch.device(device)
-        self._hulls = [torch.from_numpy(m.hull).to(self.device) for m in meshes]
+        self._hull_sizes = torch.tensor([len(m.hull) for m in meshes])
+        most = int(self._hull_sizes.max())
+        filled = [np.concatenate((m.hull, np.repeat(m.hull[:1], most - len(m.hull), 0))) for m in meshes]
+        self._hulls = torch.from_numpy(np.stack(filled)).to(self.device)  # (M, H, 3), the first point again and again
         self._rasteriser = Rasteriser(meshes, self.device, threads)
 
     def hull(self, mesh: int) -> Tensor:
         """Returns the convex-hull vertices of a mesh, (H, 3) mm, on the device."""
-        return self._hulls[mesh]
+        return self._hulls[mesh, : int(self._hull_sizes[mesh])]
+
+    def _hulls_of(self, mesh: Tensor) -> Tensor:
+        """The convex hulls (N, H, 3) of meshes (N,); on a CPU, where points cost time, no more than the largest has."""
+        hulls = self._hulls
+        if self.device.type == "cpu" and len(mesh):
+            hulls = hulls[:, : int(self._hull_sizes[mesh].max())]
+        return hulls[mesh]
 
     def projected_boxes(self, instances: Instances, K: Tensor) -> Tensor:
         """Returns the amodal boxes (N, 4) of the instances; K is (B, 3, 3)."""
-        boxes = torch.empty(len(instances.R), 4, device=self.device)
-        for index in torch.unique(instances.mesh).tolist():
-            mine = instances.mesh == index
-            R = instances.R[mine] * instances.scale[mine, None, None]
-            boxes[mine] = geometry.projected_box(self._hulls[index], R, instances.t[mine], K[instances.image[mine]])
-        return boxes
+        R = instances.R * instances.scale[:, None, None]
+        return geometry.projected_box(self._hulls_of(instances.mesh), R, instances.t, K[instances.image])
 
     def nearest_depths(self, instances: Instances) -> Tensor:
         """Returns the depth (N,) in mm of each instance's nearest point; below 0 it reaches behind the camera."""
-        depths = torch.empty(len(instances.R), device=self.device)
-        for index in torch.unique(instances.mesh).tolist():
-            mine = instances.mesh == index
-            row = instances.R[mine, 2] * instances.scale[mine, None]
-            depths[mine] = (row @ self._hulls[index].T).amin(1) + instances.t[mine, 2]
-        return depths
+        return instances.scale * self.lowest(instances.mesh, instances.R[:, 2]) + instances.t[:, 2]
+
+    def lowest(self, mesh: Tensor, direction: Tensor) -> Tensor:
+        """Returns how far (N,) in mm each of meshes (N,) reaches along directions (N, 3) of its own frame, at least."""
+        return (self._hulls_of(mesh) @ direction[..., None])[..., 0].amin(1)
 
     def render(self, instances: Instances, K: Tensor, size: tuple[int, int]) -> Buffers:
         """Renders B = len(K) images.

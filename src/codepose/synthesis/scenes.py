@@ -97,7 +97,7 @@ class SceneSource:
         """Returns Step 1's items ``index`` (B,); ``difficulty`` in [0, 1] is the curriculum's."""
         world, data = self.world, self.settings.data
         draws = Draws(data.seed, f"crops/{self.split}", index, world.device)
-        objects, R_view = self._views("crops", index)
+        objects, R_view = self.views("crops", index)
         t = world.reference_translations(objects)
         square = geometry.padded_square(world.boxes(objects, R_view, t), data.pad)
         window = self._jittered(square, draws, difficulty)
@@ -125,7 +125,7 @@ class SceneSource:
         """
         world, data = self.world, self.settings.data
         draws = Draws(data.seed, f"scenes/{self.split}", index, world.device)
-        objects, R_view = self._views("scenes", index)
+        objects, R_view = self.views("scenes", index)
         R, t = place(world, draws, objects, R_view)
         size = data.camera.image_size
         boxes = world.boxes(objects, R, t).clamp(0, size)
@@ -164,7 +164,7 @@ class SceneSource:
             **({} if companions is None else self._others(companions, render.beside / scale**2)),
         )
 
-    def _views(self, kind: Literal["crops", "scenes"], index: Tensor) -> tuple[Tensor, Tensor]:
+    def views(self, kind: Literal["crops", "scenes"], index: Tensor) -> tuple[Tensor, Tensor]:
         """Which objects (B,) are seen how (B, 3, 3)."""
         member = index % self._group
         draws = Draws(self.settings.data.seed, f"{kind}/{self.split}", index - member, self.world.device)

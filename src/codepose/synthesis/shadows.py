@@ -39,18 +39,13 @@ def plane_below(world: World, objects: Tensor, R: Tensor, t: Tensor, draws: Draw
     normal = draws.direction("plane")
     normal = normal * torch.where((normal * toward).sum(1, keepdim=True) < 0.0, -1.0, 1.0)
     normal = F.normalize(normal + _SLOPE * toward, dim=1)
-    lot, lowest = draws.uniform("plane rest"), torch.zeros_like(t[:, 0])
-    for index, model in enumerate(world.objects):
-        mine = objects == index
-        up, likely = (values.to(t) for values in model.rests)
-        ways = up @ R[mine].mT  # (n, k, 3)
-        chances = likely * ((ways * toward[mine, None]).sum(-1) > _SLOPE)
-        reached = chances.cumsum(1)
-        chosen = (reached < lot[mine, None] * reached[:, -1:]).sum(1).clamp_max(len(up) - 1)
-        rests = ways.gather(1, chosen[:, None, None].expand(-1, 1, 3))[:, 0]
-        normal[mine] = torch.where(reached[:, -1:] > 0.0, rests, normal[mine])
-        in_object = (normal[mine, None] @ R[mine])[:, 0]  # (n, 3)
-        lowest[mine] = (in_object @ world.renderer.hull(index).T).amin(1)
+    up, likely = (values[objects] for values in world.rests)
+    ways = up @ R.mT  # (B, k, 3)
+    reached = (likely * ((ways * toward[:, None]).sum(-1) > _SLOPE)).cumsum(1)
+    chosen = (reached < draws.uniform("plane rest")[:, None] * reached[:, -1:]).sum(1).clamp_max(up.shape[1] - 1)
+    rests = ways.gather(1, chosen[:, None, None].expand(-1, 1, 3))[:, 0]
+    normal = torch.where(reached[:, -1:] > 0.0, rests, normal)
+    lowest = world.renderer.lowest(objects, (normal[:, None] @ R)[:, 0])
     return normal, lowest + (normal * t).sum(1)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from codepose import geometry
 from codepose.config import Settings
@@ -70,6 +72,11 @@ class ObjectModel:
         return self.symmetries.moved(self.offset.numpy())
 
 
+def reference_distance(settings: Settings, mesh: Mesh) -> float:
+    """Returns the distance in mm of a part's reference view: there its padded diameter fills a crop."""
+    return settings.data.camera.focal * settings.data.pad * mesh.diameter / settings.network.crop
+
+
 def _model(settings: ObjectSettings, whole: Settings, number: int) -> ObjectModel:
     original = resolve(settings.mesh, unit=settings.unit, center=False)
     # moved by the original's middle: the frame of the poses does not depend on how many faces are kept
@@ -79,7 +86,6 @@ def _model(settings: ObjectSettings, whole: Settings, number: int) -> ObjectMode
         axis[int(mesh.extents.argmin())] = 1.0
     else:
         axis = torch.nn.functional.normalize(torch.tensor(settings.view_direction), dim=0)
-    z_ref = whole.data.camera.focal * whole.data.pad * mesh.diameter / whole.network.crop
     declared = declared_symmetries(settings, number)
     return ObjectModel(
         label=settings.name,
@@ -88,9 +94,14 @@ def _model(settings: ObjectSettings, whole: Settings, number: int) -> ObjectMode
         axis=axis,
         cone_deg=settings.view_cone_deg,
         opposite=settings.view_opposite,
-        z_ref=z_ref,
+        z_ref=reference_distance(whole, mesh),
         declared=None if declared is None else declared.moved(-original.center),
     )
+
+
+def objects_of(settings: Settings) -> list[ObjectModel]:
+    """Returns the objects that the settings name; raises what ``World`` does."""
+    return [_model(o, settings, number) for number, o in enumerate(settings.objects, start=1)]
 
 
 class World:
@@ -99,6 +110,7 @@ class World:
     Args:
         settings: Names the meshes, the camera and the crop's size.
         device: Where everything is rendered.
+        objects: Others than those that the settings name.
 
     Attributes:
         K: (3, 3) the scene camera.
@@ -110,10 +122,15 @@ class World:
         ConfigError: A file of symmetries cannot be used.
     """
 
-    def __init__(self, settings: Settings, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        device: torch.device | str = "cpu",
+        objects: Sequence[ObjectModel] | None = None,
+    ) -> None:
         self.settings = settings
         self.device = torch.device(device)
-        self.objects = [_model(o, settings, number) for number, o in enumerate(settings.objects, start=1)]
+        self.objects = list(objects or objects_of(settings))
         self.hand_mesh = hand()
         self.other_meshes = distractors()
         meshes = [o.mesh for o in self.objects] + [self.hand_mesh, *self.other_meshes]
@@ -141,6 +158,19 @@ class World:
                 data.backgrounds, split, data.textures, seed=data.seed, side=side, device=self.device
             )
         return self._backgrounds[split, side]
+
+    @cached_property
+    def cones(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The objects' trained views: axes (n, 3), half-angles (n,) in degrees, whether the opposite's, too (n,)."""
+        axes = torch.stack([o.axis for o in self.objects]).to(self.device)
+        half_angles = torch.tensor([o.cone_deg for o in self.objects], device=self.device)
+        return axes, half_angles, torch.tensor([o.opposite for o in self.objects], device=self.device)
+
+    @cached_property
+    def rests(self) -> tuple[Tensor, Tensor]:
+        """The objects' ``ObjectModel.rests``: (n, k, 3) and (n, k), 0 where an object has fewer."""
+        ups, likely = (pad_sequence([o.rests[k] for o in self.objects], batch_first=True) for k in (0, 1))
+        return ups.to(self.device), likely.to(self.device)
 
     def reference_translations(self, objects: Tensor) -> Tensor:
         """Returns t (B, 3) of the reference views: on the optical axis at the object's reference distance."""
