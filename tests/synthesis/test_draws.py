@@ -175,3 +175,10 @@ def test_directions_are_spread_evenly_over_the_sphere() -> None:
     torch.testing.assert_close(d.T @ d / len(d), torch.eye(3, dtype=torch.float64) / 3, atol=0.01, rtol=0)
     for axis in range(3):  # Archimedes: each coordinate is uniform on [-1, 1]
         assert chi_square_is_plausible(np.histogram(d[:, axis].numpy(), 50, (-1, 1))[0])
+
+
+def test_the_same_numbers_on_the_cpu() -> None:
+    draws = Draws(3, "train", torch.arange(5), "meta")
+    here = draws.on_cpu()
+    assert (draws.device.type, here.device.type) == ("meta", "cpu")
+    assert torch.equal(here.integer("place", 1000), Draws(3, "train", torch.arange(5)).integer("place", 1000))

@@ -230,7 +230,7 @@ def suppress_together(boxes: Tensor, valid: Tensor, iou: float) -> Tensor:
     final for the first box at once, and for each other one a turn after those that decide about it.
     """
     earlier = torch.ones(boxes.shape[1], boxes.shape[1], dtype=torch.bool, device=boxes.device).tril(-1)
-    hides = torch.stack([(box_iou(one, one) > iou) & earlier for one in boxes])  # (B, K, K): the second hides the first
+    hides = (box_iou(boxes, boxes) > iou) & earlier  # (B, K, K): the second hides the first
     kept = valid
     for _ in range(_CHAIN):
         kept = valid & ~(hides & kept[:, None]).any(2)

@@ -251,7 +251,7 @@ def _noise(images: Tensor, draws: Draws, largest: float) -> Tensor:
     bank, size = _noise_bank(images.device), images[0].numel()
     if size >= _BANK:
         bank = bank.repeat(2 + size // _BANK)
-    places = draws.integer("noise place", len(bank) - size).tolist()
+    places = draws.on_cpu().integer("noise place", len(bank) - size).tolist()
     noise = torch.stack([bank[place : place + size] for place in places])
     return noise.view_as(images).mul_(sigma).add_(images).clamp_(0.0, 1.0)
 

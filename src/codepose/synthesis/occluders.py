@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ ATTEMPTS = 4
 """How often occluders are drawn before an image goes without: later attempts draw fewer and smaller ones."""
 
 
+@lru_cache(maxsize=1024)  # asked for anew by every split and stage
 def grip_radius(mesh: Mesh) -> float:
     """Returns the radius in mm of the mesh around its grip segment: the median distance of its surface from it."""
     a, b = mesh.grip[0], mesh.grip[1]

@@ -127,7 +127,8 @@ class Rasteriser:
         table[:, :2], table[:, 2:4] = _before(counts), _before(blocks)
         table[:-1, 4:6], table[:-1, 6], table[:-1, 7] = self._starts[mesh], image, layers.cpu()
         table[:-1, 8] = solid
-        order = torch.arange(len(mesh), dtype=torch.int32)
+        order, whole = torch.arange(len(mesh), dtype=torch.int32, device=self.device), blocks.sum(0).tolist()
+        blocks = blocks.to(self.device)
 
         def shown(values: Tensor, kind: Any) -> Any:
             return wp.from_torch(values.to(self.device).contiguous(), dtype=kind)
@@ -136,8 +137,8 @@ class Rasteriser:
         return _Scene(
             instances=table,
             table=shown(table, wp.int64),
-            vertex_blocks=shown(order.repeat_interleave(blocks[:, 0]), wp.int32),
-            face_blocks=shown(order.repeat_interleave(blocks[:, 1]), wp.int32),
+            vertex_blocks=shown(order.repeat_interleave(blocks[:, 0], output_size=whole[0]), wp.int32),
+            face_blocks=shown(order.repeat_interleave(blocks[:, 1], output_size=whole[1]), wp.int32),
             image_instances=_before(torch.bincount(image, minlength=len(K))[:, None])[:, 0],
             cameras=shown(
                 torch.stack((1.0 / K[:, 0, 0], 1.0 / K[:, 1, 1], K[:, 0, 2], K[:, 1, 2]), 1).float(), wp.vec4

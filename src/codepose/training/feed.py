@@ -16,8 +16,8 @@ from codepose.training.plan import Clock, Stage, steps_per_epoch
 from codepose.training.ranks import Shares
 from codepose.training.streams import DataStream
 
-_TOGETHER = 128
-"""Images made in one go on a CPU, at most."""
+_TOGETHER = {"cpu": 128, "cuda": 1024}
+"""Images made in one go, at most."""
 
 
 class Feed(Iterator[tuple[Any, float]]):
@@ -34,6 +34,7 @@ class Feed(Iterator[tuple[Any, float]]):
         self._ready: list[tuple[Any, float]] = []
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.long)
         self._stopped = threading.Event()
+        self._most = _TOGETHER["cpu" if device.type == "cpu" else "cuda"]
         self._thread: threading.Thread | None = None
         if device.type == "cuda":
             self._stream = DataStream(device)
@@ -60,7 +61,7 @@ class Feed(Iterator[tuple[Any, float]]):
         """The next batch; several are made in one go, always the same ones together, so that a resumed stage repeats
         them: much of the time is spent once a call, whatever its size."""
         if not self._ready:
-            together = 1 if self._thread is not None else max(1, min(4, _TOGETHER // self._stage.settings.batch))
+            together = max(1, min(4, self._most // self._stage.settings.batch))
             first = self._step - self._step % together
             items = [self._indices(step) for step in range(first, first + together)]
             difficulty = difficulty_at(self._clock.progress(first), self._stage.curriculum)
