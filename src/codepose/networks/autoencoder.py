@@ -24,7 +24,7 @@ class Autoencoder(Protocol):
 
 
 class LatentHead(nn.Module):
-    """The fully connected layers between a c/16 x c/16 feature map and the latent, both ways (12)."""
+    """The fully connected layers between a c/16 x c/16 feature map and the latent, both ways."""
 
     def __init__(self, channels: int, side: int, latent: int) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ class OriginalAutoencoder(nn.Module):
 
 
 def crop_squares(images: Tensor, squares: Tensor, which: Tensor, size: int) -> Tensor:
-    """Cuts squares (N, 4) out of images (B, 3, H, W) and resizes them to size x size; black outside (20).
+    """Cuts squares (N, 4) out of images (B, 3, H, W) and resizes them to size x size; black outside the image.
 
     Bilinear at each pixel's centre: squares are near the crop's own size, so there is little to average.
     """

@@ -53,8 +53,11 @@ def build_detector(settings: Settings) -> Detector:
 
 
 def box_jitter(settings: Settings) -> tuple[float, tuple[float, float]]:
-    """Returns the largest shift, over the box's side, and the range of the scale of a random box: the numbers of Step 1
-    (35), whose shift is over the window's side and so ``data.pad`` times as large in pixels."""
+    """Returns the largest shift, over the box's side, and the range of the scale of a random box.
+
+    They are the numbers of Step 1's augmentation, whose shift is over the window's side and so ``data.pad`` times as
+    large in pixels.
+    """
     augmentation = settings.data.augmentation
     return augmentation.shift, augmentation.scale
 

@@ -1,4 +1,4 @@
-"""torchvision's Faster R-CNN parts on a given encoder (13), behind a small interface (14).
+"""Faster R-CNN on a given encoder, built of torchvision's parts, behind a small interface.
 
 torchvision's own ``FasterRCNN`` resizes every image to 800-1333 px; ours keeps them as they are.
 """
@@ -32,7 +32,7 @@ class AlignedRoIPool(MultiScaleRoIAlign):
 
 
 class _Float32RPNHead(RPNHead):
-    """Its outputs leave autocast: torchvision decodes boxes in their type, and bf16 is a pixel off at 256."""
+    """An RPN head with float32 outputs: torchvision decodes boxes in their type, and bf16 is a pixel off at 256."""
 
     def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         logits, regression = super().forward(x)
@@ -40,7 +40,7 @@ class _Float32RPNHead(RPNHead):
 
 
 class _Float32Predictor(FastRCNNPredictor):
-    """Its outputs leave autocast, as the RPN head's do."""
+    """A box head's last layer with float32 outputs, for the same reason."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         scores, regression = super().forward(x)
@@ -112,16 +112,16 @@ class DetectionHeads(nn.Module):
     def head_losses(
         self, features: Tensor, proposals: Proposals, size: tuple[int, int], targets: Targets
     ) -> dict[str, Tensor]:
-        """Returns 'head_class' and 'head_box' with Faster R-CNN's usual sampling (16)."""
+        """Returns the box head's losses, 'head_class' and 'head_box', on Faster R-CNN's usual sample of RoIs."""
         return head_losses(self.roi_heads, features, proposals, size, targets)
 
     def refine(self, features: Tensor, boxes: Tensor, labels: Tensor, size: tuple[int, int]) -> Tensor:
-        """Puts chosen proposals through the box head.
+        """Runs the box head on proposals and decodes their boxes: the feedback of Section 3.2.
 
         Args:
             features: (B, C, h, w).
             boxes: (B, n, 4) proposals.
-            labels: (B, n) the class whose regression is decoded.
+            labels: (B, n) the class whose box regression is decoded; 0 = background.
             size: (H, W) of the images.
 
         Returns:
@@ -147,7 +147,7 @@ class DetectionHeads(nn.Module):
         return [self._best_of_each(one) for one in found]
 
     def _best_of_each(self, found: Boxes) -> Boxes:
-        """Those of one image's detections, best first, that are among the first ``per_object`` of their class."""
+        """Keeps the best ``per_object`` detections of each class; the detections of the image come best first."""
         labels = found["labels"]
         place = (labels[:, None] == labels).tril(-1).sum(1)  # how many better ones there are of the same
         return {name: values[place < self.per_object] for name, values in found.items()}
@@ -162,7 +162,7 @@ class Detector(nn.Module):
         self.heads = heads
 
     def losses(self, images: Tensor, targets: Targets) -> dict[str, Tensor]:
-        """Returns the four terms of L_faster (7) for images (B, 3, H, W) in [0, 1]."""
+        """Returns the four terms of L_faster (Eq. 5) for images (B, 3, H, W) in [0, 1]."""
         features = self.encoder(images)
         return faster_losses(self.heads, features, images, targets)[0]
 

@@ -27,27 +27,27 @@ _CHAIN = 32
 
 
 class Targets(NamedTuple):
-    """What is to be found in B images, G objects each at most.
+    """Ground truth of B images, at most G objects each.
 
     Attributes:
         boxes: (B, G, 4) xyxy pixels.
-        labels: (B, G) from 1; 0 = there is no object.
+        labels: (B, G) from 1; 0 = no object.
     """
 
     boxes: Tensor
     labels: Tensor
 
     def split(self) -> list[dict[str, Tensor]]:
-        """Each image's boxes (n, 4) and labels (n,), as torchvision takes them."""
+        """Returns each image's boxes (n, 4) and labels (n,) in torchvision's form."""
         return [{"boxes": b[n > 0], "labels": n[n > 0]} for b, n in zip(*self, strict=True)]
 
 
 class Proposals(NamedTuple):
-    """What the RPN hands on in training.
+    """The RPN's proposals and losses in training.
 
     Attributes:
-        boxes: (B, P, 4), best first, after NMS; never a ground-truth box.
-        valid: (B, P) bool: an image may have fewer.
+        boxes: (B, P, 4) after NMS, highest objectness first; never a ground-truth box.
+        valid: (B, P) bool, which of them exist: an image may have fewer than P.
         losses: 'rpn_objectness' and 'rpn_box'.
     """
 
@@ -63,7 +63,7 @@ def propose(rpn: RegionProposalNetwork, features: Tensor, images: Tensor, target
         rpn: torchvision's, with its settings.
         features: (B, C, h, w) float32: anchors take their type, and bfloat16 would round them to 2 px beyond 256.
         images: (B, 3, H, W), for their size.
-        targets: Theirs.
+        targets: Ground truth.
     """
     size = (int(images.shape[2]), int(images.shape[3]))
     objectness, regression = rpn_outputs(rpn, features)
@@ -90,14 +90,16 @@ def rpn_outputs(rpn: RegionProposalNetwork, features: Tensor) -> tuple[Tensor, T
 def head_losses(
     heads: RoIHeads, features: Tensor, proposals: Proposals, size: tuple[int, int], targets: Targets
 ) -> dict[str, Tensor]:
-    """Returns 'head_class' and 'head_box' on a sample of the proposals and, as usual, the true boxes (16).
+    """Returns the box head's losses, 'head_class' and 'head_box', on sampled RoIs.
+
+    RoIs are sampled from the proposals and, as usual in Faster R-CNN, the ground-truth boxes.
 
     Args:
         heads: torchvision's, with its settings.
         features: (B, C, h, w).
-        proposals: Are left as they are.
+        proposals: Of the RPN; not changed.
         size: (H, W) of the images.
-        targets: Theirs.
+        targets: Ground truth.
     """
     there = targets.labels > 0
     boxes = torch.cat((proposals.boxes, targets.boxes), 1)  # (B, P + G, 4)
@@ -117,7 +119,7 @@ def head_losses(
 
 
 def of_class(regression: Tensor, labels: Tensor) -> Tensor:
-    """Of the box head's regressions (N, 4 classes), those of each box's class (N,): (N, 4)."""
+    """Selects each box's regression for its class (N,) from the box head's (N, 4 classes): (N, 4)."""
     order = torch.arange(len(labels), device=labels.device)
     return regression.reshape(len(labels), -1, 4)[order, labels]
 
@@ -143,15 +145,15 @@ def pool(features: Tensor, boxes: Tensor, size: tuple[int, int], pooler: MultiSc
 
 
 def match(iou: Tensor, there: Tensor, matcher: Matcher) -> tuple[Tensor, Tensor]:
-    """Says which object each box belongs to, as ``Matcher`` does.
+    """Assigns to each box the object with the highest IoU, as ``Matcher`` does.
 
     Args:
         iou: (B, G, N) of objects and boxes.
-        there: (B, G) bool, which objects there are.
-        matcher: Its thresholds, and whether the boxes that cover an object best always belong to it.
+        there: (B, G) bool, which objects exist.
+        matcher: Its thresholds, and whether the boxes with an object's highest IoU are positive whatever that is.
 
     Returns:
-        (B, N) the object that each box covers best, and (B, N) what it is: 1 = that, 0 = background, -1 = neither.
+        (B, N) the object with the highest IoU, and (B, N) what the box is: 1 = positive, 0 = background, -1 = ignored.
     """
     iou = iou.masked_fill(~there[..., None], -1.0)
     best, index = iou.max(1)
@@ -163,14 +165,14 @@ def match(iou: Tensor, there: Tensor, matcher: Matcher) -> tuple[Tensor, Tensor]
 
 
 def sample(kind: Tensor, sampler: BalancedPositiveNegativeSampler) -> tuple[Tensor, Tensor, Tensor]:
-    """Draws boxes at random, as ``BalancedPositiveNegativeSampler`` does.
+    """Samples positive and background boxes at random, as ``BalancedPositiveNegativeSampler`` does.
 
     Args:
-        kind: (B, N) of ``match``.
-        sampler: How many of an image, and how many of these may be positive.
+        kind: (B, N) from ``match``: 1 = positive, 0 = background, -1 = ignored.
+        sampler: How many boxes an image, and the largest share of positive ones.
 
     Returns:
-        (B, S) indices, and (B, S) bool which of them count and which are positive.
+        (B, S) indices, and twice (B, S) bool: which of them are used, and which are positive.
     """
     count = sampler.batch_size_per_image
     draws = torch.rand(kind.shape, device=kind.device)
@@ -186,17 +188,18 @@ def sample(kind: Tensor, sampler: BalancedPositiveNegativeSampler) -> tuple[Tens
 
 
 def best_proposals(boxes: Tensor, valid: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns, of each image's proposals, that of largest IoU with each of its true boxes, and whether there was any.
+    """For each ground-truth box, returns the proposal with the highest IoU, and whether a valid proposal exists.
 
-    The RPN's proposals never hold the ground truth itself: ``head_losses`` adds it later, to a copy (15).
+    This is the choice of Section 3.2. Proposals never hold the ground truth itself: ``head_losses`` adds it later, to
+    a copy.
 
     Args:
-        boxes: (B, P, 4).
-        valid: (B, P) bool.
-        truth: (B, n, 4).
+        boxes: (B, P, 4) proposals.
+        valid: (B, P) bool, which of them exist.
+        truth: (B, n, 4) ground-truth boxes.
 
     Returns:
-        (B, n, 4) and (B, n) bool.
+        (B, n, 4) proposals and (B, n) bool.
     """
     iou = box_iou(boxes, truth).masked_fill(~valid[..., None], -1.0)  # (B, P, n)
     most, index = iou.max(1)
@@ -240,7 +243,7 @@ def suppress_together(boxes: Tensor, valid: Tensor, iou: float) -> Tensor:
 def _best_boxes(
     rpn: RegionProposalNetwork, objectness: Tensor, regression: Tensor, anchors: Tensor, size: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
-    """The RPN's boxes (B, P, 4), best first, and (B, P) which of them there are."""
+    """Returns the RPN's boxes (B, P, 4) after NMS, highest objectness first, and (B, P) which of them exist."""
     best = objectness.topk(min(rpn.pre_nms_top_n(), len(anchors)))
     boxes = clip_boxes_to_image(decode(_pick(regression, best.indices), anchors[best.indices], rpn.box_coder), size)
     wide = (geometry.box_size(boxes) >= rpn.min_size).all(-1)
@@ -255,7 +258,7 @@ def _pick(values: Tensor, index: Tensor) -> Tensor:
 
 
 def _box_error(guess: Tensor, truth: Tensor, boxes: Tensor, positive: Tensor, coder: BoxCoder) -> Tensor:
-    """The sum of the smooth L1 distances of regressions (..., 4) from what would lead from boxes to the truth."""
+    """Sums the smooth L1 distances of regressions (..., 4) from those that lead from positive boxes to the truth."""
     wx, wy, ww, wh = coder.weights
     size = geometry.box_size(boxes)
     dx, dy = ((geometry.box_center(truth) - geometry.box_center(boxes)) / size).unbind(-1)

@@ -1,7 +1,7 @@
 """The joint network of Section 3.2: Faster R-CNN and the extended AAE on one encoder.
 
 The detector's own box, never the ground truth, is fed back to the feature map; its square RoI becomes the latent,
-and the latent the reconstruction (15-22).
+and the latent the reconstruction. docs/method.md, under Step 2, says where the paper is silent.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class JointOutput(NamedTuple):
         losses: The terms of Eq. 5: the four of L_faster, and 'mse' before its weight.
         boxes: (M, 4) the boxes fed back.
         iou: (M,) their overlap with the ground truth.
-        used: (M,) bool, whether L_mse counted the object (17).
+        used: (M,) bool, whether L_mse counted the object: its box overlaps the truth by ``min_iou``.
         reconstructions: (M, 3, c, c) in [0, 1].
         latents: (M, D).
         view_latents: (M, D) of the clean views, encoded as the codebook's are; None unless asked for.
@@ -45,12 +45,14 @@ class JointOutput(NamedTuple):
 
 
 def pool_features(features: Tensor, squares: Tensor, images: Tensor, side: int) -> Tensor:
-    """RoIAlign at stride 16 with one sample at the centre of each bin, so that a square of side*16 pixels on the
-    stride's grid gives back the feature map's own values: Step 1's FC weights then transfer (8).
+    """The second RoIAlign of Section 3.2, at stride 16 with one sample at the centre of each bin.
+
+    A square of side*16 pixels on the stride's grid gives back the feature map's own values: Step 1's FC weights then
+    transfer.
 
     Args:
         features: (B, C, h, w).
-        squares: (N, 4) in image pixels; zeros outside the image (20).
+        squares: (N, 4) in image pixels; features outside the image are zeros.
         images: (N,) the image of each square.
         side: Bins along each axis.
 
@@ -63,7 +65,7 @@ def pool_features(features: Tensor, squares: Tensor, images: Tensor, side: int) 
 
 
 def sample_features(features: Tensor, squares: Tensor, images: Tensor, side: int) -> Tensor:
-    """The same values as ``pool_features``, with a gradient to the squares (18)."""
+    """The same values as ``pool_features``, with a gradient to the squares."""
     height, width = features.shape[-2:]
     grid = sampling_grid(squares, side, (STRIDE * width, STRIDE * height)).float()  # (N, s, s, 2)
     read = F.grid_sample(features[images].float(), grid, padding_mode="border", align_corners=False)
@@ -79,12 +81,12 @@ class JointNetwork(nn.Module):
         autoencoder: Pre-trained in Step 1; its encoder becomes the detector's.
         heads: RPN and box head.
         crop: Side of Step 1's images; the RoI has crop/16 bins a side.
-        pad: Side of the square RoI over max(w, h) of the box (19).
-        box_gradient: 'features' or 'boxes' (18).
-        feedback: 'detection' (15), or 'random': the true box, jittered.
+        pad: Side of the square RoI over max(w, h) of the box.
+        box_gradient: 'features': L_mse reaches the detector through the features alone; 'boxes': it moves the box, too.
+        feedback: 'detection': the detector's own box is fed back; 'random': the true box, jittered.
         jitter: Largest relative shift, and range of the scale, of a random box.
-        min_iou: Detections that overlap less are left out of L_mse (17).
-        bootstrap_ratio: Of L_mse (2).
+        min_iou: Boxes that overlap the truth less are left out of L_mse.
+        bootstrap_ratio: Of L_mse, see ``losses.mse``.
         view_canvas: Side of the black canvas on which clean views are encoded beside the scenes; 0 = they are not.
     """
 
@@ -126,7 +128,7 @@ class JointNetwork(nn.Module):
         return self.autoencoder.head.encode(pooled)
 
     def view_latents(self, clean: Tensor, canvas: int) -> Tensor:
-        """Latents (B, D) of clean views (B, 3, c, c) in the middle of a black canvas: the codebook's path (27)."""
+        """Latents (B, D) of clean views (B, 3, c, c) in the middle of a black canvas, as the codebook's are made."""
         first = (canvas - clean.shape[-1]) // 2
         rest = canvas - clean.shape[-1] - first
         features = self.encoder(F.pad(clean, (first, rest, first, rest)))

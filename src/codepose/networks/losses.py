@@ -1,4 +1,7 @@
-"""Eqs. 1-5 of the paper, with the readings of (1-7)."""
+"""L_mse, L_angle and L_cos of the paper (Eqs. 1-3), and a match loss.
+
+docs/method.md, under Losses, says how the equations are read where they leave something open.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ _NEVER = -1e4
 
 
 def mse(reconstructions: Tensor, targets: Tensor, bootstrap_ratio: int = 1) -> Tensor:
-    """Eq. 1 against the clean target x_t, per image.
+    """L_mse (Eq. 1) against the clean target x_t, per image.
 
     Args:
         reconstructions: (B, 3, H, W) in [0, 1], x_r.
@@ -62,18 +65,18 @@ def angle_loss(
     pairing: Literal["nearest", "closest_pair"] = "nearest",
     symmetries: Sequence[Symmetries] = (),
 ) -> Tensor:
-    """Eq. 2: ||z_j - z_k|| exp(-theta_jk) over pairs that are close in rotation.
+    """L_angle (Eq. 2): ||z_j - z_k|| exp(-theta_jk) over pairs that are close in rotation.
 
     Args:
         latents: (B, D), z_i of the batch's input images.
         rotations: (B, 3, 3).
         objects: (B,) which object; only views of the same one are paired.
         pairing: 'nearest' pairs every image with its own nearest neighbour and averages; 'closest_pair' takes the
-            one closest pair of the batch (3).
+            one closest pair of the batch.
         symmetries: Each object's: views that look the same are 0 apart; empty = none has any.
 
     Returns:
-        A scalar; zero where no pair exists. theta is in radians (4).
+        A scalar; zero where no pair exists. theta is in radians: in degrees exp(-theta) would vanish.
     """
     with torch.no_grad():
         theta = pair_angles(rotations.double(), objects, symmetries)  # (B, B)
@@ -125,7 +128,7 @@ def match_loss(
 
 
 def cos_loss(latents: Tensor, target_latents: Tensor, used: Tensor | None = None) -> Tensor:
-    """Eq. 3: minus the mean cosine between z_i and z_t, both (B, D); -1 when they agree.
+    """L_cos (Eq. 3): minus the mean cosine between z_i and z_t, both (B, D); -1 when they agree.
 
     Args:
         latents: z_i.
@@ -144,7 +147,7 @@ def _mean_of(values: Tensor, used: Tensor | None) -> Tensor:
 
 @dataclass(frozen=True)
 class ReconstructionHealth:
-    """Two signs of Step 1 gone wrong (2).
+    """Two signs of Step 1 gone wrong: black outputs and collapsed latents.
 
     Attributes:
         object_mse: Mean squared error over the target's object pixels.

@@ -1,4 +1,4 @@
-"""VGG16 as an encoder of stride 16, and its mirror image as a decoder (8-11)."""
+"""VGG16 as an encoder of stride 16, and its mirror image as a decoder (Section 3.1)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def _conv(kind: str, channels: int, out: int) -> list[nn.Module]:
-    """A 3x3 convolution with its ReLU, and GroupNorm between them if ``kind`` says so (10)."""
+    """Returns a 3x3 convolution and its ReLU, with GroupNorm between them if ``kind`` is 'group'."""
     conv = nn.Conv2d(channels, out, 3, padding=1)
     if kind in ("none", "block"):
         return [conv, nn.ReLU(inplace=True)]
@@ -41,8 +41,8 @@ class Encoder(nn.Module):
     """conv1_1 ... conv5_3 of VGG16, without pool5: (B, 3, H, W) -> (B, 512 width, H/16, W/16).
 
     Images come in [0, 1] and are normalised here by ImageNet's mean and deviation, so that Step 1's crops and
-    Step 2's scenes are treated alike (13). With ``norm="none"`` and ``width=1`` the layers have torchvision's names
-    and its weights fit.
+    Step 2's scenes are treated alike. With ``norm="none"`` and ``width=1`` the layers have torchvision's names and
+    its weights fit.
     """
 
     mean: Tensor
@@ -86,8 +86,9 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """The encoder's mirror image: (B, 512 width, h, w) -> (B, 3, 16 h, 16 w) in [0, 1].
 
-    Thirteen convolutions and four nearest-neighbour upsamplings, no unpooling indices (9). A transposed 3x3
-    convolution of stride 1 is a convolution with its kernel turned round, so ordinary ones are used.
+    Thirteen convolutions and four nearest-neighbour upsamplings. Unpooling indices would leak the input past the
+    latent, so there are none. A transposed 3x3 convolution of stride 1 is a convolution with its kernel turned round,
+    so ordinary ones are used.
     """
 
     def __init__(self, width: float = 1.0, norm: str = "none") -> None:
@@ -115,7 +116,7 @@ class Decoder(nn.Module):
 
 
 def _initialise(module: nn.Module) -> None:
-    """Kaiming's initial weights for layers followed by a ReLU."""
+    """Sets Kaiming's initial weights, those for layers followed by a ReLU."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
