@@ -1,8 +1,7 @@
 """Frozen settings of every stage. The defaults are the paper's; presets and files change them
 (``config_files.py``).
 
-Numbers such as (25) point into the table of ``docs/method.md``, which says where the paper is silent and what
-we do instead. Unknown keys raise and name the key.
+``docs/method.md`` says where the paper is silent and what we do instead. Unknown keys raise and name the key.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ _VIEW_STEP = 32
 
 
 class NetworkSettings(Frozen):
-    """Sizes of the networks (8-13)."""
+    """Sizes of the networks."""
 
     crop: Annotated[int, Field(ge=32, le=4096, multiple_of=16)] = 128
     """Side of Step 1's images in pixels; the RoI is crop/16 on a side."""
@@ -39,12 +38,12 @@ class NetworkSettings(Frozen):
     """Factor on VGG16's channel counts, and on the original AAE's."""
     norm: Literal["none", "group", "block"] = "none"
     """'group': GroupNorm after every convolution. 'block': GroupNorm once a block, which learns as well at a tenth
-    of its cost (10)."""
+    of its cost."""
     frozen_blocks: Annotated[int, Field(ge=0, le=4)] = 0
     """VGG16 blocks that Step 2 leaves as Step 1 made them. Faster R-CNN's usual choice is 2: the first blocks hardly
     change and take most of the backward pass's time."""
     weights: str = "none"
-    """Initial weights. 'none' = Kaiming; 'imagenet' needs torchvision's VGG16 file (11); else the folder of a trained
+    """Initial weights. 'none' = Kaiming; 'imagenet' needs torchvision's VGG16 file; else the folder of a trained
     run of the same width and norm, or a network that codepose brings ('hammer'): its joint network is where all
     stages begin."""
     anchor_sizes: Annotated[tuple[Positive, ...], Field(min_length=1)] = (64.0, 128.0, 256.0)
@@ -57,16 +56,16 @@ class NetworkSettings(Frozen):
     roi_samples: Annotated[int, Field(ge=4, le=65_536)] = 128
     """RoIs an image on which the box head is trained, a quarter of them positive."""
     box_gradient: Literal["features", "boxes"] = "features"
-    """Whether L_mse reaches the detector through the features alone, or also moves the box (18)."""
+    """Whether L_mse reaches the detector through the features alone, or also moves the box."""
     feedback: Literal["detection", "random"] = "detection"
-    """Which box is fed back in Step 2: the detector's own (15), or, to see what that is worth, the true one scaled
+    """Which box is fed back in Step 2: the detector's own, or, to see what that is worth, the true one scaled
     and shifted at random within Step 1's ranges, always."""
     original_latent: Size = 128
     """Latent size of the original AAE baseline."""
 
 
 class LossSettings(Frozen):
-    """Weights and readings of Eqs. 1-5 (1-7, 17)."""
+    """Weights and readings of the losses (Eqs. 1-5)."""
 
     lambda_angle: NonNegative = 1e-6
     lambda_cos: NonNegative = 1e-2
@@ -83,7 +82,7 @@ class LossSettings(Frozen):
     lambda_pose: NonNegative = 1.0
     """Eq. 5's weight of L_mse."""
     bootstrap_ratio: Count = 1
-    """k: L_mse averages the largest 1/k of each image's squared errors; 1 = Eq. 1 (2)."""
+    """k: L_mse averages the largest 1/k of each image's squared errors; 1 = Eq. 1."""
     original_bootstrap_ratio: Count = 4
     pairing: Literal["nearest", "closest_pair"] = "nearest"
     stop_grad_target: bool = False
@@ -125,7 +124,7 @@ ALL_GROUPS: tuple[Group, ...] = ("encoder", "decoder", "fc", "rpn", "box_head")
 
 
 class Phase(Frozen):
-    """A stretch of training in which only some groups of parameters move (23)."""
+    """A stretch of training in which only some groups of parameters move."""
 
     epochs: Positive
     """How long, in proportion to the stage's other phases: they divide its epochs."""
@@ -150,16 +149,16 @@ class StageSettings(Frozen):
 
 
 class CodebookSettings(Frozen):
-    """Views and in-plane angles of the codebook (26-28)."""
+    """Views and in-plane angles of the codebook."""
 
     level: Annotated[int, Field(ge=0, le=6)] = 4
     """Icosphere subdivisions: 4 = 2,562 view directions."""
     in_plane: Annotated[int, Field(gt=0, le=3600)] = 36
     batch: Size = 64
     translation: Literal["exact", "aae"] = "exact"
-    """'aae': the original's formula; 'exact': that, then corrected for the perspective off the axis (29)."""
+    """'aae': the original's formula; 'exact': that, then corrected for the perspective off the axis."""
     canvas: Annotated[int, Field(ge=0, le=8192)] = 0
-    """Side in pixels of the black canvas of the joint network's views; 0 = the scene's size (27). A little less
+    """Side in pixels of the black canvas of the joint network's views; 0 = the scene's size. A little less
     is taken where the view in its middle would not lie on the encoder's grid."""
 
 
@@ -231,7 +230,7 @@ class Settings(Frozen):
 
     @property
     def view_canvas(self) -> int:
-        """Side in pixels of the black canvas on which the joint network sees the codebook's views (27)."""
+        """Side in pixels of the black canvas on which the joint network sees the codebook's views."""
         size, crop = self.codebook.canvas or self.data.camera.image_size, self.network.crop
         return max(crop, size - (size - crop) % _VIEW_STEP)
 

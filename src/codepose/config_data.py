@@ -84,7 +84,7 @@ class ObjectSettings(Frozen):
 
 
 class CameraSettings(Frozen):
-    """The pinhole camera of the training scenes (34); the network's scale, to which any photo is brought."""
+    """The pinhole camera of the training scenes; the network's scale, to which any photo is brought."""
 
     image_size: Annotated[int, Field(gt=0, le=8192)] = 512
     """Side of the square scene in pixels."""
@@ -96,11 +96,11 @@ class CameraSettings(Frozen):
     truncation: Fraction = 0.0
     """How much of the box may leave the image, as a fraction of its side."""
     far: Positive = 5000.0
-    """Depth in mm of the background plane (38); farther behind parts so large that they would reach it."""
+    """Depth in mm of the background plane; farther behind parts so large that they would reach it."""
 
 
 class AugmentationSettings(Frozen):
-    """Per-image appearance changes (35); the ranges of the original AAE."""
+    """Per-image appearance changes; the ranges of the original AAE."""
 
     probability: Fraction = 0.5
     add: NonNegative = 0.1
@@ -134,7 +134,7 @@ class AugmentationSettings(Frozen):
 
 
 class OcclusionSettings(Frozen):
-    """Three-dimensional occluders in front of the object (32)."""
+    """Three-dimensional occluders in front of the object."""
 
     unoccluded: Fraction = 0.3
     """Share of images without any occluder."""
@@ -157,20 +157,20 @@ class OcclusionSettings(Frozen):
 
 
 class DataSettings(Frozen):
-    """Everything that a training image depends on besides (split, index) (31-38)."""
+    """Everything that a training image depends on besides (split, index)."""
 
     seed: Whole = 0
     backgrounds: str | None = None
-    """Folder of photos; None = procedural textures (33). Kept a quarter larger than the images, at least 320 px."""
+    """Folder of photos; None = procedural textures. Kept a quarter larger than the images, at least 320 px."""
     photo_scale: Annotated[int, Field(gt=0, le=16)] = 1
     """Resolution of the scenes of evaluation and calibration over the network's: a camera's photos show more than the
     network sees, and refinement looks at them. Blur and noise are then in the photos' pixels."""
     textures: Size = 192
     """How many procedural textures, or photos, are kept in memory for each split."""
     pad: Annotated[float, Field(ge=0.1, le=10.0)] = 1.2
-    """Side of the square RoI over max(w, h) of the box (19)."""
+    """Side of the square RoI over max(w, h) of the box."""
     antialias: Annotated[int, Field(gt=0, le=16)] = 2
-    """Rays a pixel along each axis."""
+    """Samples a pixel along each axis."""
     curriculum: Fraction = 0.0
     """Share of a stage during which difficulty rises from 0 to 1; 0 = full difficulty from the start."""
     clean: Fraction = 0.0

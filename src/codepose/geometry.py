@@ -141,7 +141,7 @@ def codebook_rotations(
 
     Directions further than ``cone_deg`` from ``axis`` (3,), or, with ``opposite``, from both its ends, are left out,
     but for a margin of one grid step, so that every trained view has neighbours on all sides. In-plane angles exclude
-    the end point (26).
+    the end point.
     """
     directions = view_sphere(level)
     if cone_deg < 180.0:
@@ -211,7 +211,7 @@ def jittered_boxes(boxes: Tensor, shift: float, scale: tuple[float, float]) -> T
 
 
 def padded_square(boxes: Tensor, pad: float) -> Tensor:
-    """Returns the squares (..., 4) of side pad * max(w, h) around the boxes' centres (19); they may leave the image."""
+    """Returns the squares (..., 4) of side pad * max(w, h) around the boxes' centres; they may leave the image."""
     half = box_size(boxes).amax(-1, keepdim=True) * (pad / 2)
     center = box_center(boxes)
     return torch.cat((center - half, center + half), -1)
@@ -240,7 +240,7 @@ def crop_camera(K: Tensor, window: Tensor, size: int) -> Tensor:
 
 
 def translation_from_box(boxes: Tensor, K: Tensor, ref_boxes: Tensor, ref_K: Tensor, ref_z: Tensor) -> Tensor:
-    """Returns t_cam_obj (B, 3) in mm by projective distance, as in the original AAE (29).
+    """Returns t_cam_obj (B, 3) in mm by projective distance, as in the original AAE.
 
     Args:
         boxes: (B, 4) amodal, unpadded boxes of the objects in the image of K (3, 3).

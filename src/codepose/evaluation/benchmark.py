@@ -1,7 +1,7 @@
 """Every method on the same held-out scenes: VSD under three readings, recall, IoU, and the rows a reader misses.
 
 Besides the methods themselves: each with ground-truth boxes (its upper bound), and the oracle, which snaps the true
-pose to the codebook and so shows the ceiling (30). The test split is used for nothing else (36).
+pose to the codebook and so shows the ceiling. The test split is used for nothing else.
 """
 
 from __future__ import annotations

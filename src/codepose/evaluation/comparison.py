@@ -1,4 +1,4 @@
-"""Several runs side by side: mean and spread over seeds, paired bootstrap intervals between methods (41)."""
+"""Several runs side by side: mean and spread over seeds, paired bootstrap intervals between methods."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Errors:
         return summarise_columns(self.columns)
 
     def by_visibility(self) -> list[VisibilityBin]:
-        """Returns the AUC fraction by visible fraction (42)."""
+        """Returns the AUC fraction by visible fraction."""
         return by_visibility(1.0 - self.vsd, self.visible_fraction.clip(0.0, 1.0), VISIBLE_EDGES)
 
 

@@ -1,6 +1,6 @@
 """Numbers from per-image errors: AUC, recalls, IoU, medians, paired intervals.
 
-The main one (40 in `docs/method.md`): a pose is correct iff VSD < theta; the area under "number
+The main one is the AUC of Section 4.1: a pose is correct iff VSD < theta; the area under "number
 of correct poses" over theta in [0, 1] is then exactly the sum of 1 - VSD. A missed detection counts VSD = 1.
 """
 
@@ -47,7 +47,7 @@ class VisibilityBin:
 
 
 def auc(errors: Values) -> float:
-    """Area under "number of correct poses" over theta in [0, 1]: the sum of 1 - VSD (40).
+    """Area under "number of correct poses" over theta in [0, 1]: the sum of 1 - VSD (Section 4.1).
 
     Args:
         errors: (N,) VSD in [0, 1]; nan = missed, counts as 1.
@@ -116,7 +116,7 @@ def translation_error_mm(t_a: Tensor, t_b: Tensor) -> Tensor:
 
 
 def bootstrap_interval(a: Values, b: Values, *, seed: int, resamples: int = 2000, level: float = 0.95) -> Interval:
-    """Paired percentile bootstrap of mean(a) - mean(b) over the images (41).
+    """Paired percentile bootstrap of mean(a) - mean(b) over the images.
 
     Args:
         a: (N,) finite per-image values of one method.
@@ -146,7 +146,7 @@ def bootstrap_interval(a: Values, b: Values, *, seed: int, resamples: int = 2000
 
 
 def by_visibility(values: Values, visible_fraction: Values, edges: Sequence[float]) -> list[VisibilityBin]:
-    """Mean of a value in bins of the visible fraction (42).
+    """Mean of a value in bins of the visible fraction.
 
     Args:
         values: (N,) per-image values, no nan.

@@ -24,7 +24,7 @@ class Row:
     """One method's numbers, one entry an image; NaN where nothing was detected.
 
     Attributes:
-        vsd: Full pose, step cost, tau 20 mm, delta 15 mm (39).
+        vsd: Full pose, step cost, tau 20 mm, delta 15 mm.
         vsd_rotation: With the true translation: what the rotation alone costs.
         vsd_translation: With the true rotation.
         vsd_tlinear: Full pose, tlinear cost, same tau.

@@ -1,4 +1,4 @@
-"""Lights, shading and per-image colour, blur and noise changes: the original AAE's domain randomisation (35)."""
+"""Lights, shading and per-image colour, blur and noise changes: the original AAE's domain randomisation."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def shade(buffers: Buffers, image: Tensor, K: Tensor, lights: Lights, tint: Tens
     mirrored = 2.0 * facing[:, None] * normal - light
     highlight = -(mirrored * F.normalize(rays, dim=1)).sum(1)
     lit = facing > 0
-    # a power, by exp and log: torch's own rounds differently at different places of a tensor (37)
+    # a power, by exp and log: torch's own rounds differently at different places of a tensor
     shine = (lights.shininess[b] * highlight.clamp_min(1e-6).log()).exp()
     glint = torch.where(lit, shine, 0.0) * lights.specular[b]
     matte = lights.ambient[b] + lights.diffuse[b] * facing.clamp_min(0.0)

@@ -1,4 +1,4 @@
-"""Backgrounds: a folder of photos, or varied procedural textures where there is none (33).
+"""Backgrounds: a folder of photos, or varied procedural textures where there is none.
 
 A bank of them stays on the device; each image takes a random window of one, turned, mirrored and recoloured. Pictures
 are a quarter larger than the images they stand behind: a background softer than the part before it would give the

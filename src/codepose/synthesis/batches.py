@@ -38,9 +38,9 @@ class SceneBatch:
     Attributes:
         index: (B,) item numbers.
         images: (B, 3, S, S) in [0, 1].
-        targets: (B, 3, c, c) in [0, 1], the clean, centred view at R_view (21).
+        targets: (B, 3, c, c) in [0, 1], the clean, centred view at R_view.
         objects: (B,) which object.
-        boxes: (B, 4) amodal box, xyxy pixels, clipped to the image (22).
+        boxes: (B, 4) amodal box, xyxy pixels, clipped to the image.
         visible_boxes: (B, 4) box of the visible pixels.
         R_cam_obj: (B, 3, 3).
         t_cam_obj: (B, 3) mm.

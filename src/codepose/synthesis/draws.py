@@ -1,6 +1,6 @@
 """Random numbers that are a pure function of (seed, split, item, name): any image can be made again by itself.
 
-A batch of items is drawn at once, yet item i gets the same numbers in any batch, on any worker (37). The generator
+A batch of items is drawn at once, yet item i gets the same numbers in any batch, on any worker. The generator
 is SplitMix64 (Steele, Lea & Flood, OOPSLA 2014) used as a counter-based hash.
 """
 

@@ -1,4 +1,4 @@
-"""Three-dimensional occluders: a hand that grips the object, and other things in front, beside and behind (32)."""
+"""Three-dimensional occluders: a hand that grips the object, and other things in front, beside and behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where objects stand in a scene: views, places, and further instances beside the one that is learned (34)."""
+"""Where objects stand in a scene: views, places, and further instances beside the one that is learned."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Step-1 crops and Step-2 scenes, in batches on the device; image i is a function of (seed, split, i) alone (37)."""
+"""Step-1 crops and Step-2 scenes, in batches on the device; image i is a function of (seed, split, i) alone."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class SceneSource:
 
     Args:
         world: Meshes and renderer.
-        split: "train", "val" or "test": other random numbers and other backgrounds for each (36).
+        split: "train", "val" or "test": other random numbers and other backgrounds for each.
         backgrounds: Others than the world's own of this split, for images of any size.
         look_alikes: n > 0: of every n + 1 items in a row, the first one's view is drawn, and the others are of the
             same object in views that are easily taken for it.
@@ -119,7 +119,7 @@ class SceneSource:
     def scenes(
         self, index: Tensor, difficulty: float = 1.0, *, depth: bool = False, photos: bool = False
     ) -> SceneBatch:
-        """Returns Step 2's items ``index`` (B,), with test depth for VSD if ``depth`` (38).
+        """Returns Step 2's items ``index`` (B,), with test depth for VSD if ``depth``.
 
         With ``photos``, they are rendered ``data.photo_scale`` times as large, and reduced to the network's size.
         """
@@ -177,7 +177,7 @@ class SceneSource:
         return objects, R_view
 
     def _jittered(self, square: Tensor, draws: Draws, difficulty: float) -> Tensor:
-        """Scales and shifts Step 1's window, as detections will be off (35)."""
+        """Scales and shifts Step 1's window, as detections will be off."""
         settings = self.settings.data.augmentation
         low, high = settings.scale
         scale = 1.0 + (draws.uniform("scale", low=low, high=high) - 1.0) * difficulty

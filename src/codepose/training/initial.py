@@ -1,4 +1,4 @@
-"""Where a training begins: at random weights, at ImageNet's VGG16, or at another run's network (11)."""
+"""Where a training begins: at random weights, at ImageNet's VGG16, or at another run's network."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ class _Trainer:
     def enter_phase(self) -> None:
         """Freezes what the current phase keeps, and wraps the network anew when the phase changes.
 
-        Distributed wrappers fix which parameters have gradients when they are made (23).
+        Distributed wrappers fix which parameters have gradients when they are made, and T2's phases change that.
         """
         phase = phase_at(self.stage, self.clock.progress(self.step))
         if phase is not self.phase:

@@ -1,4 +1,4 @@
-"""Optimisers by name, and learning rates as a pure function of progress (24, 25)."""
+"""Optimisers by name, and learning rates as a pure function of progress."""
 
 from __future__ import annotations
 

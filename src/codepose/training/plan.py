@@ -92,7 +92,7 @@ def total_steps(stage: Stage) -> int:
 
 
 def phase_at(stage: Stage, progress: float) -> Phase:
-    """Returns the phase (23) in which a stage is when a share ``progress`` of it is done."""
+    """Returns the phase of a stage when a share ``progress`` of it is done."""
     end, whole = 0.0, sum(phase.epochs for phase in stage.settings.phases)
     for phase in stage.settings.phases:
         end += phase.epochs / whole

@@ -81,7 +81,7 @@ def _one_device(kind: str, devices: list[int] | int) -> Fabric:
 
 
 def step1_stage(settings: Settings, world: World, network: nn.Module, *, original: bool = False) -> Stage:
-    """Section 3.1: the extended AAE with Eq. 4, or the original AAE with its bootstrapped squared error."""
+    """Step 1 (Section 3.1): the extended AAE with L_step1 (Eq. 4), or the original AAE with its bootstrapped L_mse."""
     losses = settings.losses
     alike = 0 if original else losses.look_alikes
     train, val = SceneSource(world, "train", look_alikes=alike), SceneSource(world, "val")
@@ -125,7 +125,7 @@ def step1_stage(settings: Settings, world: World, network: nn.Module, *, origina
 
 
 def _health(net: nn.Module, val: SceneSource, settings: Settings) -> tuple[dict[str, float], list[str]]:
-    """An autoencoder on validation crops: its errors, and warnings where it goes black or its codes collapse."""
+    """Returns an autoencoder's errors on validation crops, and warnings of black outputs and collapsed latents."""
     batch = val.crops(torch.arange(min(_VAL_CROPS, settings.data.val_images)))
     with autocast(settings, val.world.device):
         latents, reconstructions = net(batch.inputs)
@@ -140,9 +140,9 @@ def _health(net: nn.Module, val: SceneSource, settings: Settings) -> tuple[dict[
 
 
 def targets_of(batch: SceneBatch) -> Targets:
-    """Returns the detector's targets: amodal boxes, labels from 1; each scene's target object comes first.
+    """Returns the detector's ground truth: amodal boxes, labels from 1; each scene's target object comes first.
 
-    Companions that are all but hidden are none: nothing in the image says that they are there.
+    Companions of which less than a tenth is visible are left out: nothing in the image says that they are there.
     """
     boxes, labels = batch.boxes[:, None], batch.objects[:, None] + 1
     if batch.other_boxes is not None and batch.other_objects is not None and batch.other_visible is not None:
@@ -191,7 +191,7 @@ def detector_stage(settings: Settings, world: World, network: Detector) -> Stage
 
 
 def step2_stage(settings: Settings, world: World, network: JointNetwork) -> Stage:
-    """Section 3.2: Eq. 5 on scenes, with T1 or T2 as phases (23)."""
+    """Step 2 (Section 3.2): L_step2 (Eq. 5) on scenes, with T1 or T2 (Section 4.2) as phases."""
     losses = settings.losses
     train, val = SceneSource(world, "train", look_alikes=losses.look_alikes), SceneSource(world, "val")
     symmetries = tuple(o.symmetries for o in world.objects) if losses.step2_lambda_match > 0 else ()
@@ -240,7 +240,7 @@ def step2_stage(settings: Settings, world: World, network: JointNetwork) -> Stag
 def _after_the_stem(
     parameters: Iterable[nn.Parameter], autoencoder: ExtendedAutoencoder, settings: Settings
 ) -> list[nn.Parameter]:
-    """Those of the parameters that learn on scenes: Step 1's first blocks stay as they are (``frozen_blocks``)."""
+    """Returns the parameters that learn on scenes: not those of the encoder's first ``frozen_blocks`` blocks."""
     frozen = {id(p) for p in autoencoder.encoder.stem(settings.network.frozen_blocks)}
     kept = []
     for parameter in parameters:
@@ -251,7 +251,7 @@ def _after_the_stem(
 
 
 def _joint_errors(network: JointNetwork, val: SceneSource, settings: Settings) -> dict[str, float]:
-    """The joint network on validation scenes: its boxes, and its reconstructions from true boxes."""
+    """Returns the joint network's mean IoU on validation scenes, and its L_mse from ground-truth boxes."""
     batch = val.scenes(torch.arange(min(_VAL_SCENES, settings.data.val_images)))
     with autocast(settings, val.world.device):
         features, found = network.detect(batch.images)
@@ -262,7 +262,7 @@ def _joint_errors(network: JointNetwork, val: SceneSource, settings: Settings) -
 
 
 def jitter_stage(settings: Settings, world: World, network: ExtendedAutoencoder) -> Stage:
-    """Goes on training the extended AAE on scenes, cut out at the true boxes, jittered.
+    """Goes on training the extended AAE on crops of scenes at jittered ground-truth boxes.
 
     A row the paper lacks: as many images, iterations and the same L_mse as Step 2, but no detector, and, as all
     baselines, none of what we added to Step 2 (look-alikes, codes' losses). Does training on detections beat simple
