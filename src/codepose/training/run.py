@@ -8,7 +8,7 @@ import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from torch import nn
@@ -50,7 +50,7 @@ class Run:
         self.settings = settings
 
     @classmethod
-    def create(cls, path: str | Path, settings: Settings, *, resume: bool = False) -> Run:
+    def create(cls, path: str | Path, settings: Settings, *, resume: bool = False) -> Self:
         """Makes a run folder, or goes on with an existing one; with several ranks the first one does.
 
         A resumed run may change how it computes and what happens after training (``_CHANGEABLE``), not what it
@@ -62,7 +62,7 @@ class Run:
         return from_first(lambda: cls._create(Path(path), settings, resume))
 
     @classmethod
-    def _create(cls, path: Path, settings: Settings, resume: bool) -> Run:
+    def _create(cls, path: Path, settings: Settings, resume: bool) -> Self:
         if path.exists() and not path.is_dir():
             raise RunError(f"{path} is a file: choose another --out")
         config = path / "config.yaml"
