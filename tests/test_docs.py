@@ -34,8 +34,11 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 def shell_lines() -> list[str]:
+    """The commands of the pages that say what is so today; the log says what was typed on its day."""
     lines = []
     for page in PAGES:
+        if page.parent.name == "log":
+            continue
         for block in blocks(page, "bash"):
             lines += [line.split("  #")[0].strip() for line in block.replace("\\\n", " ").splitlines() if line.strip()]
     return lines
