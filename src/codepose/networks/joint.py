@@ -138,7 +138,7 @@ class JointNetwork(nn.Module):
         return self.autoencoder.head.encode(pool_features(features, square.expand(len(clean), 4), order, self.side))
 
     def forward(self, images: Tensor, targets: Targets, poses: ScenePoses) -> JointOutput:
-        """The losses of Step 2.
+        """Computes the losses of Step 2.
 
         Args:
             images: (B, 3, S, S) in [0, 1].

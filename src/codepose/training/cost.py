@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Cost:
-    """A stage's price.
+    """What a stage costs to train.
 
     Attributes:
         images: Training images shown in all, repetitions counted.

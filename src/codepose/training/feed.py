@@ -21,7 +21,7 @@ _TOGETHER = {"cpu": 128, "cuda": 1024}
 
 
 class Feed(Iterator[tuple[Any, float]]):
-    """Makes the batches, in an order that is a function of (seed, epoch): a resumed stage sees the same ones.
+    """Makes the batches of a stage, in an order that is a function of (seed, epoch): a resumed stage sees the same.
 
     On a GPU a thread makes them, on a stream of its own, while the network trains on earlier ones. On a CPU they are
     made in between, on all cores: a thread beside the network's own would only take its cores away (see
@@ -50,7 +50,7 @@ class Feed(Iterator[tuple[Any, float]]):
         return whole[Shares(len(whole)).own]
 
     def _ordered(self, epoch: int) -> Tensor:
-        """All items in the order of an epoch; those of a group stay together."""
+        """Returns all items in the order of an epoch; those of a group stay together."""
         generator = torch.Generator().manual_seed((self._seed * 1_000_003 + epoch) % 2**63)
         group = self._stage.group
         groups = torch.randperm(self._stage.items // group, generator=generator)

@@ -16,7 +16,7 @@ from codepose.training.run import Run, RunError, pretrained
 
 
 def begin_with(network: nn.Module, weights: str) -> None:
-    """Fills a fresh network of any stage with what ``network.weights`` names, as far as it fits.
+    """Loads the weights that ``network.weights`` names into a fresh network of any stage, as far as they fit.
 
     Another run's joint network gives its encoder, which must fit; and its decoder, FC layers, RPN and box head where
     they have the same shapes: another crop or latent size leaves the FC layers as they are, another number of objects

@@ -106,7 +106,7 @@ class _Trainer:
             self.meter.flops = None
 
     def learn(self, batch: Any) -> dict[str, Tensor]:
-        """Forward and backward pass; returns the terms of the loss."""
+        """Runs the forward and backward pass; returns the terms of the loss."""
         with autocast(self.run.settings, self.fabric.device):
             loss, terms = self.stage.loss(self.network, batch)
         self.fabric.backward(loss)
@@ -143,7 +143,7 @@ class _Trainer:
             self.agree()
 
     def agree(self) -> None:
-        """Several ranks go by the first one's clock, and stop together if one of them is interrupted."""
+        """Gives all ranks the first one's clock, and stops them together if one of them is interrupted."""
         if world_size() > 1:
             mine = [float(self.interrupt.came), self.clock.elapsed() if rank() == 0 else 0.0]
             sums = total(torch.tensor(mine, dtype=torch.float64, device=self.fabric.device))
@@ -171,7 +171,7 @@ class _Trainer:
         return self.stopping or (self.interrupt.came and world_size() == 1)
 
     def validate(self, progress: float) -> None:
-        """Looks at a part of the validation split, and logs what it finds."""
+        """Validates on a part of the validation split, and logs numbers and warnings."""
         self.validated = int(progress * self.stage.settings.validations)
         numbers, warnings = _validated(self.stage) if rank() == 0 else ({}, [])
         self.write({"step": self.step, **numbers})
@@ -198,7 +198,7 @@ class _Trainer:
         self.run.save_checkpoint(self.stage.name, state)
 
     def finish(self) -> None:
-        """Looks at the network for the last time, and leaves it whole."""
+        """Validates a last time if that is still to be done, and unfreezes all parameters."""
         self.meter.require_finite()
         if self.validated < self.stage.settings.validations:  # the time ran out between two looks
             self.validate(1.0)

@@ -41,7 +41,7 @@ class Meter:
         self.images_per_s = 0.0
 
     def add(self, terms: dict[str, Tensor], wait: float) -> None:
-        """Counts an iteration that waited so many seconds for its data."""
+        """Adds the loss terms of an iteration, and the seconds for which it waited for its data."""
         for name, value in terms.items():
             self._sums[name] = self._sums.get(name, 0.0) + value.detach().float()
             self._counts[name] = self._counts.get(name, 0) + 1
@@ -51,10 +51,10 @@ class Meter:
             self.require_finite()
 
     def require_finite(self) -> None:
-        """A sum is finite only if every term was, on every rank: all of them raise, or none.
+        """Checks that every term since the last reading was finite, on every rank: all ranks raise, or none.
 
         Raises:
-            NonFiniteLossError: One is not.
+            NonFiniteLossError: A term was not.
         """
         self._finite_sums()
 

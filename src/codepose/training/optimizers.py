@@ -47,7 +47,7 @@ def build_optimizer(
 
 
 def forget(optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter]) -> None:
-    """Begins anew with parameters that stood still for a while: their momentum is that of long ago."""
+    """Resets the optimiser's state of parameters that were frozen: their momentum is out of date."""
     begun = {id(parameter) for parameter in parameters}
     for group in optimizer.param_groups:
         mine = [parameter for parameter in group["params"] if id(parameter) in begun]

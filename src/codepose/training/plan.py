@@ -17,13 +17,13 @@ Loss = Callable[[nn.Module, Any], tuple[Tensor, dict[str, Tensor]]]
 
 @dataclass(frozen=True)
 class Stage:
-    """Everything the loop needs to know of one training.
+    """What the training loop needs to know of a stage.
 
     Attributes:
         name: Folder in the run.
         network: What is trained.
-        groups: The parameters that learn, by name of group, for phases; what is in none stays as it is.
-        group: So many items in a row stay together in a batch.
+        groups: The parameters that learn, by the names that phases use; all others stay frozen.
+        group: Number of consecutive items that stay together in a batch.
         pretrained: Groups that come from an earlier stage and may learn more slowly.
         items: Number of different training images; an epoch shows each once.
         batch: (item numbers (B,), difficulty) -> a batch on the device.
@@ -49,7 +49,7 @@ class Stage:
 
 @dataclass
 class Clock:
-    """Where a stage stands: by its iterations, or, under a time limit on a slow machine, by the time used."""
+    """Progress of a stage: by its iterations or, under a time limit on a slow machine, by the time used."""
 
     total: int
     limit: float
@@ -77,7 +77,7 @@ def steps_per_epoch(stage: Stage) -> int:
 
 
 def batch_of(items: int, batch: int, group: int) -> int:
-    """Returns the images of one iteration, all ranks together: of few items, those that fill a group."""
+    """Returns the images of one iteration, all ranks together: ``batch``, or the whole groups of fewer items."""
     return min(batch, items // group * group)
 
 
@@ -105,7 +105,7 @@ _WHOLE = Phase(epochs=1.0, train=ALL_GROUPS)
 
 
 def freeze(stage: Stage, phase: Phase) -> list[nn.Parameter]:
-    """Lets only the phase's groups of parameters move; returns those that stood still until now."""
+    """Freezes all groups of parameters but the phase's; returns the parameters that were frozen until now."""
     thawed: list[nn.Parameter] = []
     for name, parameters in stage.groups.items():
         for parameter in parameters:

@@ -198,7 +198,7 @@ def step2_stage(settings: Settings, world: World, network: JointNetwork) -> Stag
     shares = Shares(batch_of(settings.data.scene_images, settings.step2.batch, losses.look_alikes + 1))
 
     def gathered(poses: ScenePoses, values: Tensor, scenes: int) -> Tensor:
-        """All ranks' values, (slots of all scenes, ...): as many on every rank."""
+        """Returns all ranks' values, (slots of all scenes, ...): as many on every rank."""
         return shares.gather(poses.spread(values, scenes)).flatten(0, 1)
 
     def loss(net: nn.Module, batch: SceneBatch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -309,7 +309,7 @@ _Network = TypeVar("_Network", bound=nn.Module)
 
 
 def _seed(run: Run, stage: str) -> None:
-    """No two stages of any seeds begin with the same weights."""
+    """Seeds a stage's initial weights: no two stages, of whatever seeds, begin with the same."""
     torch.manual_seed(len(_STAGES) * run.settings.seed + _STAGES.index(stage))
 
 
