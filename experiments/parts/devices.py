@@ -62,11 +62,9 @@ def boxed_lens(d: Draw) -> trimesh.Trimesh:
         x, r, deep = d.real(-0.35, 0.35) * half[0], d.real(0.5, 0.9) * half[2], d.real(0.1, 0.6)
         steps = np.sort(d.rng.uniform(0, 1, 2))
         for k, t in enumerate((steps[0], steps[1], 1.0)):
-            tube = np.maximum(
-                np.hypot(s.points[..., 0] - x, s.points[..., 2]) - r * (1 - 0.13 * k * d.real(0.2, 1.4)),
-                np.abs(s.points[..., 1] + half[1] + deep * t / 2 - 0.05) - deep * t / 2 - 0.05,
-            )
-            parts.append(tube.astype(np.float32))
+            width = r * (1 - 0.13 * k * d.real(0.2, 1.4))
+            parts.append(s.disc((x, 0.05 - half[1] - deep * t / 2, 0), width, 0.05 + deep * t / 2, 1))
+        bore = s.capsule((x, -2.0, 0), (x, -half[1] - 0.3 * deep, 0), 0.65 * width)
     if d.chance(0.7):
         side = d.pick([-1, 1])
         parts.append(
@@ -89,7 +87,7 @@ def boxed_lens(d: Draw) -> trimesh.Trimesh:
         parts.append(s.capsule((x, 0, half[2]), (x, 0, half[2] + d.real(0.02, 0.08)), d.real(0.04, 0.08)))
     field = blend(parts, d.real(0.0, 0.03))
     if d.chance(0.6):
-        field = carve(field, s.capsule((0, -1.5, 0), (0, -half[1] - 0.1, 0), half[2] * 0.35))
+        field = carve(field, bore)
     return surface(field, 0.4)
 
 
@@ -129,7 +127,7 @@ def vehicle(d: Draw) -> trimesh.Trimesh:
         r = d.real(0.1, 0.2)
         for y in (-1, 1):
             at = np.array([x * half[0], y * half[1], -half[2]])
-            parts.append(s.capsule(at, at + [0, y * 0.06, 0], r * 0.9))
+            parts.append(s.disc(at, r * 0.95, 0.05, 1))
     if d.chance(0.6):
         parts.append(
             s.capsule(

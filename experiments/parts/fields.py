@@ -57,6 +57,13 @@ class Space:
         field: Field = np.linalg.norm(np.maximum(q, 0), axis=-1) + np.minimum(q.max(-1), 0) - soft
         return field
 
+    def disc(self, at: ArrayLike, radius: float, half: float, axis: int = 2) -> Field:
+        """(N, N, N) nearly the distance to a cylinder about an axis, ``half`` its height to either side of ``at``."""
+        local = self.points - np.asarray(at, np.float32)
+        round_it = np.linalg.norm(np.delete(local, axis, -1), axis=-1) - radius
+        field: Field = np.maximum(round_it, np.abs(local[..., axis]) - half)
+        return field
+
     def torus(self, at: ArrayLike, radius: float, thick: float, axis: int = 2, squash: float = 1.0) -> Field:
         """(N, N, N) distance to a ring about an axis."""
         local = self.points - np.asarray(at, np.float32)
@@ -116,6 +123,4 @@ def surface(field: Field, smooth: float = 0.0) -> trimesh.Trimesh:
     largest = max(pieces, key=lambda piece: float(piece.area))
     if largest.area < 0.9 * body.area:
         raise RefusedError(f"it falls into {len(pieces)} pieces")
-    if largest.volume < 0:
-        largest.invert()
     return largest

@@ -42,9 +42,8 @@ def _fits(turn: NDArray[np.float64], points: NDArray[np.float64], tree: KDTree, 
 
 
 def _is_group(turns: list[NDArray[np.float64]]) -> bool:
-    """Whether rotations differ, and the product of any two is one of them."""
+    """Whether rotations, the identity among them, differ, and the product of any two is one of them."""
     R = np.stack(turns)
     near = 1 + 2 * np.cos(np.radians(_SAME_DEG))
-    same = np.einsum("aij,bij->ab", R, R) > near
     products = np.einsum("aij,bjk->abik", R, R).reshape(-1, 9)
-    return bool((same.sum(1) == 1).all() and ((products @ R.reshape(-1, 9).T > near).sum(1) == 1).all())
+    return bool(((products @ R.reshape(-1, 9).T > near).sum(1) == 1).all())
