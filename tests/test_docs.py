@@ -126,8 +126,12 @@ def test_a_line_holds_one_sentence(page: Path) -> None:
         assert not found, f"begin a new line after {line[: found.end()]!r}"
 
 
-def test_the_readme_is_short() -> None:
-    assert len((ROOT / "README.md").read_text().split()) <= 900
+@pytest.mark.parametrize(
+    ("page", "words"), [("README.md", 900), ("docs/results.md", 1200), ("docs/performance.md", 1200)]
+)
+def test_front_pages_are_short(page: str, words: int) -> None:
+    """What does not fit belongs into docs/log."""
+    assert len((ROOT / page).read_text().split()) <= words
 
 
 def test_the_api_pages_name_what_exists() -> None:
