@@ -70,6 +70,13 @@ def test_normals_look_out_of_an_inside_out_surface(nut: Mesh) -> None:
     assert len(nut.faces) == len(mesh.faces)
 
 
+def test_a_nut_is_a_hexagon_without_its_bore() -> None:
+    body = lofts.nut(6, across=17.0, bore=10.0, height=8.0)
+    sides = 48 / 2 * np.sin(2 * np.pi / 48) * 5.0**2  # of the bore's polygon
+    assert body.volume == pytest.approx(8.0 * (np.sqrt(3) / 2 * 17.0**2 - sides))
+    np.testing.assert_allclose(body.bounds[1], [8.5, 8.5 / np.cos(np.pi / 6), 4.0])
+
+
 def test_more_faces_than_asked_for_are_decimated() -> None:
     mesh = finished(trimesh.creation.icosphere(subdivisions=4), "ball", most=1000)
     assert 900 <= len(mesh.faces) <= 1000
@@ -229,3 +236,4 @@ def test_a_sheet_shows_every_part(nut: Mesh, bracket: Mesh, tmp_path: Path) -> N
     first, empty = picture[:SIDE, :SIDE], picture[-SIDE - 10 :, SIDE:]
     assert 0.1 < (first < 255).mean() < 0.9
     assert (empty == 255).all()
+    np.testing.assert_array_equal(picture[SIDE + 10 :, :SIDE], picture[: SIDE + 10, :SIDE])
