@@ -219,11 +219,11 @@ class Judge:
     def _vsd(self, view: View, instances: Sequence[BopInstance], estimates: Sequence[Detection]) -> NDArray[np.float64]:
         """Returns (E, G, 10)."""
         model = self.models[instances[0].obj_id]
-        true = torch.stack([self._depth(view, model.obj_id, i.R_cam_obj, i.t_cam_obj) for i in instances])
+        true = torch.stack([self.depth(view, model.obj_id, i.R_cam_obj, i.t_cam_obj) for i in instances])
         measured = torch.zeros_like(true[0]) if view.measured is None else view.measured
         rows = []
         for estimate in estimates:
-            alone = self._depth(view, model.obj_id, estimate.R_cam_obj, estimate.t_cam_obj)
+            alone = self.depth(view, model.obj_id, estimate.R_cam_obj, estimate.t_cam_obj)
             values = vsd(
                 alone.expand_as(true),
                 true,
@@ -236,8 +236,8 @@ class Judge:
             rows.append(values)
         return torch.stack(rows).cpu().numpy()
 
-    def _depth(self, view: View, obj_id: int, R: NDArray[np.float64], t: NDArray[np.float64]) -> Tensor:
-        """The object alone at a pose in its own frame, (H, W) mm."""
+    def depth(self, view: View, obj_id: int, R: NDArray[np.float64], t: NDArray[np.float64]) -> Tensor:
+        """Returns the depth (H, W) mm of an object alone at a pose R (3, 3), t (3,) of its own file."""
         middle = t + R @ self._middles[obj_id]
         R_cam_obj, t_cam_obj = (torch.from_numpy(x).float().to(self.device)[None] for x in (R, middle))
         index = torch.tensor([self._place[obj_id]], device=self.device)

@@ -1,0 +1,144 @@
+"""What an estimator makes of given boxes and poses: all that the chain of causes knows of the estimator's inside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from codepose import geometry
+from codepose.estimation.estimator import PoseEstimator
+from codepose.estimation.poses import Poses, Refiner, Seen
+from codepose.estimation.refine import ContourRefiner
+from codepose.estimation.windows import Window, least_overlap, windows
+
+
+class _Staged:
+    """An estimator's refiner, parted where the search along the photo's edges begins; keeps what that was given."""
+
+    def __init__(self, refiner: Refiner) -> None:
+        stages = list(getattr(refiner, "stages", (refiner,)))
+        self._first = next(place for place, stage in enumerate(stages) if isinstance(stage, ContourRefiner))
+        self._stages = stages
+        self.given: tuple[Seen, Poses] | None = None
+
+    def __call__(self, seen: Seen, poses: Poses) -> Poses:
+        """As ``Refiner`` has it."""
+        for stage in self._stages[: self._first]:
+            poses = stage(seen, poses)
+        self.given = seen, poses
+        return self.search(seen, poses)
+
+    def search(self, seen: Seen, poses: Poses) -> Poses:
+        """Refines hypotheses."""
+        for stage in self._stages[self._first :]:
+            poses = stage(seen, poses)
+        return poses
+
+    def rank(self, seen: Seen, poses: Poses) -> Poses:
+        """The best of the poses, each moved to where its edges lie best but not turned."""
+        deep = self._stages[self._first]
+        assert isinstance(deep, ContourRefiner)
+        return ContourRefiner(deep.world, deep.settings.model_copy(update={"rounds": 0}))(seen, poses)
+
+
+@dataclass(frozen=True)
+class EstimatorLook:
+    """As ``photograph_links.Look`` has it."""
+
+    views: Tensor
+    starts: Tensor
+    R: Tensor
+    t: Tensor
+    _refiner: _Staged
+    _seen: Seen
+    _similarity: Tensor
+    _hull: Tensor
+
+    def begun_at(self, R: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """As ``Look`` has it."""
+        return self._first(self._refiner.search(self._seen, self._poses(R[None], t[None])))
+
+    def preferred(self, R: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """As ``Look`` has it."""
+        return self._first(self._refiner.rank(self._seen, self._poses(R, t)))
+
+    def _poses(self, R: Tensor, t: Tensor) -> Poses:
+        """Poses of the one detection, of which nothing is known but where the box would put each."""
+        R, t = R.to(self._hull), t.to(self._hull)
+        R_view, count = geometry.offaxis_rotation(t).mT @ R, len(R)
+        boxed = geometry.fit_translation(self._hull, R_view, self._seen.boxes.expand(count, 4), self._seen.K, t)
+        begun = Poses.start(R_view[None], boxed[None], self._similarity.expand(1, count))
+        return replace(begun, t=t[None])
+
+    @staticmethod
+    def _first(poses: Poses) -> tuple[Tensor, Tensor]:
+        best = poses.best(1)
+        return best.R[0, 0].double().cpu(), best.t[0, 0].double().cpu()
+
+
+class Looker:
+    """Looks at given boxes of photos as an estimator does at its own.
+
+    Args:
+        estimator: Of one object, that refines.
+        tiles: As for the estimator.
+    """
+
+    def __init__(self, estimator: PoseEstimator, tiles: int) -> None:
+        assert estimator.refiner is not None
+        self._refiner, self._tiles = _Staged(estimator.refiner), tiles
+        given = (estimator.pipeline, estimator.codebooks)
+        self._estimator = PoseEstimator(*given, self._refiner, world=estimator.world)
+        self._plain = PoseEstimator(*given, world=estimator.world)
+
+    def boxes(self, image: NDArray[np.uint8], K: NDArray[np.float64]) -> Tensor:
+        """Returns the detector's boxes (N, 4) in a photo, before refined poses could show two of them to be one."""
+        found = [one.box for one in self._plain(image, K, tiles=self._tiles)]
+        return torch.from_numpy(np.array(found).reshape(-1, 4))
+
+    @torch.no_grad()
+    def __call__(self, image: NDArray[np.uint8], K: NDArray[np.float64], box: Tensor) -> EstimatorLook:
+        """Looks at one box (4,) of a photo (H, W, 3) with OpenCV's K (3, 3)."""
+        estimator, home = self._estimator, self._estimator.device
+        size, book = estimator.settings.data.camera.image_size, estimator.codebooks[0]
+        photo = (torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255.0).to(home)
+        whole = geometry.from_opencv(torch.from_numpy(K).float()).to(home)
+        view, box = self._window(photo, whole, box.to(whole))
+        pixels, camera = view.look(photo, whole, size)
+        which = torch.zeros(1, dtype=torch.long, device=home)
+        photos, extent = estimator._photos(view, photo, whole, camera), camera.new_tensor(view.extent(size))
+        found = estimator.poses(estimator.pipeline.prepare(pixels), box[None], which, which, camera, photos, extent)
+        assert self._refiner.given is not None
+        seen, hypotheses = self._refiner.given
+        _, candidates = book.search(found.latents, min(estimator.settings.refinement.candidates, len(book.codes)))
+        return EstimatorLook(
+            views=book.rotations[candidates[0]].double().cpu(),
+            starts=hypotheses.R_view[0].double().cpu(),
+            R=found.R[0].double().cpu(),
+            t=found.t[0].double().cpu(),
+            _refiner=self._refiner,
+            _seen=seen,
+            _similarity=found.similarity[None],
+            _hull=book.hull,
+        )
+
+    def _window(self, photo: Tensor, K: Tensor, box: Tensor) -> tuple[Window, Tensor]:
+        """The smallest window, and of these the one around its middle, that shows a box (4,) whole; the box there."""
+        camera = self._estimator.settings.data.camera
+        height, width = photo.shape[-2:]
+        middle, choice = geometry.box_center(box), []
+        for view in windows(width, height, self._tiles, least_overlap(camera.box_side[1], camera.image_size)):
+            _, there = view.look(photo, K, camera.image_size)
+            scale = there.diagonal()[:2] / K.diagonal()[:2]
+            inside = (box - K[:2, 2].repeat(2)) * scale.repeat(2) + there[:2, 2].repeat(2)
+            off = middle - box.new_tensor([view.left + view.width / 2, view.top + view.height / 2])
+            cut = bool(view.cuts(inside[None], camera.image_size, width, height))
+            whole_photo = (view.width, view.height) == (width, height)
+            if whole_photo or not cut:
+                choice.append((view.width * view.height, float(off.norm()), view, inside))
+        _, _, view, inside = min(choice, key=lambda one: one[:2])
+        return view, inside
