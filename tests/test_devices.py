@@ -45,7 +45,7 @@ from codepose.synthesis.backgrounds import Backgrounds
 from codepose.synthesis.draws import Draws
 from codepose.synthesis.lookalikes import spread_views, thumbnails
 from codepose.synthesis.occluders import Occluders, merge
-from codepose.synthesis.placement import Companions, _shared, place
+from codepose.synthesis.placement import Companions, _shared, draw_views, place
 from codepose.synthesis.rasteriser import Rasteriser
 from codepose.synthesis.renderer import Buffers, Instances, Renderer
 from codepose.synthesis.symmetry_group import ContinuousSymmetry, Symmetries
@@ -304,6 +304,25 @@ def test_losses() -> None:
     latents, R, objects = on_gpu(5, 8), on_gpu(5, 3, 3), which(5)
     found = [angle_loss(latents, R, objects, pairing) for pairing in ("nearest", "closest_pair")]
     assert_on_gpu([*found, cos_loss(latents, latents), match_loss(latents, latents, R, objects)])
+    axis = (ContinuousSymmetry(np.eye(3)[2], np.zeros(3)),)
+    groups = [Symmetries(np.eye(4)[None]), Symmetries(np.zeros((0, 4, 4)), axis), Symmetries.none()]
+    with NoUploads():
+        assert_on_gpu([match_loss(latents, latents, R, which(5, 3), groups)])
+
+
+def test_what_meshes_reach(gpu_world: World) -> None:
+    renderer = copy.copy(gpu_world.renderer)
+    del renderer.projected_boxes
+    renderer._hulls = on_gpu(4, 9, 3)
+    things = Instances.single(which(ITEMS, 4), on_gpu(ITEMS, 3, 3), on_gpu(ITEMS, 3))
+    with NoUploads():
+        boxes = renderer.projected_boxes(things, on_gpu(ITEMS, 3, 3))
+        assert_on_gpu([boxes, renderer.nearest_depths(things), renderer.lowest(things.mesh, things.t)])
+
+
+def test_views_of_several_objects(draws: Draws, gpu_world: World) -> None:
+    gpu_world.cones = (on_gpu(2, 3), on_gpu(2), on_gpu(2) > 0.5)  # type: ignore[misc]
+    assert_on_gpu(draw_views(gpu_world, draws, which(ITEMS, 2)))
 
 
 @pytest.mark.parametrize("kind", ["discrete", "axis", "ball"])
