@@ -12,6 +12,7 @@ import torch
 from codepose import geometry
 from codepose.config import Settings
 from codepose.config_files import override
+from codepose.evaluation.comparison import Errors
 from codepose.networks.build import build_joint
 from codepose.networks.detector_training import Targets
 from codepose.synthesis.batches import ScenePoses
@@ -21,6 +22,7 @@ from codepose.synthesis.symmetry_group import Symmetries
 from codepose.synthesis.world import World
 from codepose.training.initial import begin_with
 from codepose.training.run import Run
+from experiments.base_curve import ROWS, chosen, lines
 from experiments.base_network import KeptRun, held_out, train
 from experiments.base_stages import TURNS, PartSource, base_settings, build_base, models_of
 from experiments.parts.archive import Part
@@ -106,3 +108,17 @@ def test_a_training_leaves_a_run_to_begin_at_and_a_small_copy(settings: Settings
     run.load_weights("step2", trained)
     for name, values in fresh.state_dict().items():
         torch.testing.assert_close(values, trained.state_dict()[name], atol=1e-3, rtol=1e-3)
+
+
+def test_the_curves_parts_are_of_many_families() -> None:
+    parts = [Part(f"family {k // 10}", PARTS[0].mesh, Symmetries.none()) for k in range(30)]
+    picked = chosen(parts, 4)
+    assert {part.family for part in picked[:3]} == {"family 0", "family 1", "family 2"}
+    assert len({id(part) for part in picked}) == 4
+
+
+def test_the_curve_says_what_the_base_gains() -> None:
+    index, whole = np.arange(50), np.ones(50)
+    near, far = (Errors({"vsd": np.full(50, error)}, index, whole) for error in (0.25, 0.5))
+    table = lines({"cap": {"base 5": dict.fromkeys(ROWS, near), "hammer 5": dict.fromkeys(ROWS, far)}}, [5.0], "base")
+    assert table[2] == "| cap | 5 | joint | 0.500 | 0.750 | +0.250 [+0.250, +0.250] |"
