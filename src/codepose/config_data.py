@@ -50,9 +50,11 @@ class ObjectSettings(Frozen):
     """One CAD model the network learns."""
 
     mesh: str = "hammer"
-    """Path of a PLY, OBJ, STL, GLB or 3MF file, or the name of a built-in mesh."""
+    """Path of a STEP, PLY, OBJ, STL, GLB or 3MF file, or the name of a built-in mesh."""
     unit: Unit = "mm"
-    """Unit of the file's coordinates."""
+    """Unit of the file's coordinates; 3MF and STEP files say it themselves."""
+    body: str = ""
+    """Only the body or assembly that a STEP or GLB file calls so; empty = all of the file."""
     label: str = ""
     """Name used in results; empty = the file's stem."""
     max_faces: Whole = 200_000

@@ -283,3 +283,4 @@ def test_one_unit_for_all_files() -> None:
     assert [o.unit for o in with_meshes(settings, files).objects] == ["mm", "mm"], "the preset's"
     assert with_meshes(settings, (), "m").objects[0].unit == "m"
     assert with_meshes(settings, ()) == settings
+    assert [o.body for o in with_meshes(settings, files, None, "nut").objects] == ["nut", "nut"]

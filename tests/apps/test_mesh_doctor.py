@@ -46,6 +46,16 @@ def test_a_report_a_sheet_and_the_command_to_train(tmp_path: Path, capsys: pytes
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 100
 
 
+def test_one_body_of_an_assembly(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("cascadio", reason="the extra step is not installed")
+    path = Path(__file__).parents[1] / "data" / "cad" / "25-step" / "assembly.step"
+    assert mesh(MeshDoctor(path, body="screw#2", out=tmp_path / "sheet.png")) == 0
+    text = capsys.readouterr().out
+    assert "4 x 4 x 8 mm" in text
+    assert "the file says it; here mm" in text
+    assert f"train: codepose train {path} --body 'screw#2' --out runs/assembly\n" in text
+
+
 def test_a_wrong_unit_draws_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "sheet.png"
     with pytest.raises(MeshError, match=r"part\.ply: .* if the file is in metres type --unit m \(307 mm across\)"):

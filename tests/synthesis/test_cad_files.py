@@ -154,7 +154,9 @@ def test_archives_are_no_cad_files(tmp_path: Path, name: str) -> None:
             archive.write(DATA / "10-stl-headers/reference.stl")
     else:
         path.write_bytes(gzip.compress(b"solid"))
-    with pytest.raises(MeshError, match=r"an archive is no CAD file; unpack it and give the path of the PLY, .* in it"):
+    with pytest.raises(
+        MeshError, match=r"an archive is no CAD file; unpack it and give the path of the STEP, .* in it"
+    ):
         read_cad(path)
 
 

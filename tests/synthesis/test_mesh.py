@@ -334,12 +334,12 @@ def test_missing_file(tmp_path: Path) -> None:
     assert "give the path" in text
 
 
-@pytest.mark.parametrize("name", ["part.step", "part.FCStd", "part"])
+@pytest.mark.parametrize("name", ["part.igs", "part.FCStd", "part"])
 def test_unknown_kind_of_file(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"something")
     text = message(tmp_path / name)
     assert "cannot be read" in text
-    assert "export the part as PLY, OBJ, STL, GLB or 3MF" in text
+    assert "export the part as STEP, PLY, OBJ, STL, GLB or 3MF" in text
 
 
 def test_empty_file(tmp_path: Path) -> None:

@@ -107,6 +107,17 @@ def test_a_run_whose_making_was_interrupted_goes_on(
     Run.create(tmp_path / "third", settings)
 
 
+def test_a_run_keeps_the_body_that_was_asked_for(tiny_settings: Settings, tmp_path: Path) -> None:
+    pytest.importorskip("cascadio", reason="the extra step is not installed")
+    assembly = BRACKET.parent / "cad" / "25-step" / "assembly.step"
+    asked = with_meshes(tiny_settings, (assembly,), body="plate")
+    run = Run.create(tmp_path / "run", asked)
+    np.testing.assert_allclose(World(run.settings).objects[0].mesh.extents, [40, 20, 10], atol=1e-3)
+    assert Run.create(tmp_path / "run", asked, resume=True).settings == run.settings
+    with pytest.raises(RunError, match=r"assembly.step is not the part"):
+        Run.create(tmp_path / "run", with_meshes(tiny_settings, (assembly,), body="screw"), resume=True)
+
+
 def test_a_resumed_run_keeps_its_own_part(tiny_settings: Settings, tmp_path: Path) -> None:
     """The CAD file may be moved or lost, not exchanged."""
     part = tmp_path / "part [v2].ply"

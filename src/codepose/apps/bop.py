@@ -59,7 +59,7 @@ def _settings(options: Render) -> Settings:
 
     if len(options.meshes) == 1 and options.meshes[0].is_dir():
         return Run.open(options.meshes[0]).settings
-    return with_meshes(options.settings, options.meshes, options.unit)
+    return with_meshes(options.settings, options.meshes, options.unit, options.body)
 
 
 def evaluate(options: Evaluate, dataset: Path) -> int:

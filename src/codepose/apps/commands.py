@@ -126,7 +126,7 @@ def preview(options: o.Preview) -> int:
 
     from codepose.apps.workflow import preview as sheet
 
-    settings = with_meshes(options.settings, options.meshes, options.unit)
+    settings = with_meshes(options.settings, options.meshes, options.unit, options.body)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(sheet(settings, count=options.count, difficulty=options.difficulty)).save(options.out)
     _console.out(f"wrote {options.out}")
@@ -146,7 +146,7 @@ def train(options: o.Train) -> int:
 
     make_fabric(options.device, options.devices, options.nodes)  # starts the other processes
     _console.quiet = not _is_first()
-    settings = with_meshes(options.settings, options.meshes, options.unit)
+    settings = with_meshes(options.settings, options.meshes, options.unit, options.body)
     resumed = options.resume and (options.out / "config.yaml").is_file()
     run = Run.create(options.out, settings, resume=True) if resumed else None
     if options.resume and not resumed:

@@ -44,13 +44,13 @@ def mesh(options: MeshDoctor) -> int:
         raise MeshError(f"--save {options.save} is the CAD file itself, whose frame would be lost: name another file")
     if bool(options.K) != (options.distance is not None):
         raise ConfigError("--K and --distance go together: --K fov=60 --distance 400 700, in mm")
-    report = inspect(options.mesh, options.unit)
+    report = inspect(options.mesh, options.unit, options.body)
     _print_report(report)
     if not report.usable:
         raise MeshError(f"{options.mesh}: {report.findings[0]}")
     seen = _framing(options, report)
     centered = options.center or options.save is None  # the sheet shows it in the middle, wherever it lies
-    part = decimate(resolve(options.mesh, unit=report.unit, center=centered), options.faces)
+    part = decimate(resolve(options.mesh, unit=report.unit, center=centered, body=options.body), options.faces)
     if options.center:
         part = part.moved(-part.center)
     title = f"{part.name}: {_size(report.size)} mm, {len(part.faces):,} faces"
@@ -101,6 +101,8 @@ def _line(command: str, options: MeshDoctor, report: MeshReport, more: list[str]
     words = ["codepose", command, str(options.save or options.mesh)]
     if options.save is None and report.unit != "mm":
         words += ["--unit", report.unit]
+    if options.save is None and options.body:
+        words += ["--body", options.body]
     return shlex.join([*words, *more])
 
 
@@ -113,7 +115,7 @@ def _print_report(report: MeshReport) -> None:
     away = ", ".join(plain(v) for v in report.origin_offset)
     rows = {
         "size": f"{_size(report.size)} mm, {plain(report.diameter)} mm across",
-        "unit": f"taken as {report.unit}; plausible: {units}",
+        "unit": "the file says it; here mm" if report.own_unit else f"taken as {report.unit}; plausible: {units}",
         "faces, vertices": f"{report.faces:,}, {report.vertices:,}",
         "bodies": f"{report.bodies}",
         "surface": f"{'closed' if report.watertight else 'with holes'}, faces {report.winding}",

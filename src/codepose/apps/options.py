@@ -37,9 +37,11 @@ class Preview:
     """Draw a contact sheet of the training data: look at it before you train."""
 
     meshes: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
-    """CAD files (PLY, OBJ, STL, GLB, 3MF); none = the preset's."""
+    """CAD files (STEP, PLY, OBJ, STL, GLB, 3MF); none = the preset's."""
     unit: Unit | None = None
     """Unit of the files' coordinates; None = the preset's, mm."""
+    body: str | None = None
+    """Only the body or assembly that the STEP or GLB files call so; None = the preset's, all."""
     out: Path = Path("preview.png")
     """PNG file to write."""
     count: int = 8
@@ -56,11 +58,13 @@ class Train:
     """Train a network on your CAD model."""
 
     meshes: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
-    """CAD files (PLY, OBJ, STL, GLB, 3MF); none = the preset's.
+    """CAD files (STEP, PLY, OBJ, STL, GLB, 3MF); none = the preset's.
     The first object's settings (--objects.0.view-cone-deg 180)
     hold for all of them."""
     unit: Unit | None = None
     """Unit of the files' coordinates; None = the preset's, mm."""
+    body: str | None = None
+    """Only the body or assembly that the STEP or GLB files call so; None = the preset's, all."""
     out: Path = Path("runs/part")
     """Run folder."""
     methods: tuple[Method, ...] = ("joint",)
@@ -194,9 +198,9 @@ class MeshDoctor:
     """Look a CAD file over before training: size, unit, surface, colours, symmetries, and a sheet of six views."""
 
     mesh: Annotated[Path, tyro.conf.Positional]
-    """CAD file (PLY, OBJ, STL, GLB, 3MF), or the name of a built-in mesh."""
+    """CAD file (STEP, PLY, OBJ, STL, GLB, 3MF), or the name of a built-in mesh."""
     unit: Unit = "mm"
-    """Unit of the file's coordinates."""
+    """Unit of the file's coordinates; 3MF and STEP files say it themselves."""
     center: bool = False
     """Move the origin to the middle of the bounding box, in the sheet and in what --save writes."""
     faces: int = 0
@@ -210,6 +214,8 @@ class MeshDoctor:
     added to what to type."""
     distance: tuple[float, float] | None = None
     """Nearest and farthest distance of the part from the camera, mm."""
+    body: str = ""
+    """Only the body or assembly that a STEP or GLB file calls so; empty = all of the file."""
 
 
 @dataclass
@@ -219,11 +225,13 @@ class Render:
     bop: Path
     """Folder of the BOP dataset: a new one, or one of the same objects to which a split is added."""
     meshes: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
-    """CAD files (PLY, OBJ, STL, GLB, 3MF), or one run folder:
+    """CAD files (STEP, PLY, OBJ, STL, GLB, 3MF), or one run folder:
     its objects and its settings, whatever options say of these;
     none = the preset's."""
     unit: Unit | None = None
     """Unit of the files' coordinates; None = the preset's, mm."""
+    body: str | None = None
+    """Only the body or assembly that the STEP or GLB files call so; None = the preset's, all."""
     images: int = 100
     """How many images."""
     split: Literal["train", "val", "test"] = "train"
@@ -313,7 +321,9 @@ def located(settings: Settings, folder: Path) -> Settings:
     return settings.model_copy(update={"objects": objects, "data": data})
 
 
-def with_meshes(settings: Settings, meshes: tuple[Path, ...], unit: Unit | None = None) -> Settings:
+def with_meshes(
+    settings: Settings, meshes: tuple[Path, ...], unit: Unit | None = None, body: str | None = None
+) -> Settings:
     """Puts the given CAD files in the place of the preset's objects, with its first object's other settings.
 
     Every path becomes an absolute one.
@@ -322,6 +332,7 @@ def with_meshes(settings: Settings, meshes: tuple[Path, ...], unit: Unit | None 
         settings: The preset's.
         meshes: None given = the preset's objects stay.
         unit: Of every object's file; None = as the settings say.
+        body: Of every object's file; None = as the settings say.
     """
     template, objects = settings.objects[0], list(settings.objects)
     if meshes:
@@ -329,8 +340,8 @@ def with_meshes(settings: Settings, meshes: tuple[Path, ...], unit: Unit | None 
         for mesh in meshes:
             name = _unused(template.label or mesh.stem, [o.label for o in objects])
             objects.append(template.model_copy(update={"mesh": str(mesh), "label": name}))
-    if unit is not None:
-        objects = [one.model_copy(update={"unit": unit}) for one in objects]
+    update: dict[str, object] = {key: value for key, value in {"unit": unit, "body": body}.items() if value is not None}
+    objects = [one.model_copy(update=update) for one in objects]
     return located(settings.model_copy(update={"objects": tuple(objects)}), Path())
 
 

@@ -13,21 +13,23 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from codepose.config_data import ObjectSettings, Unit
-from codepose.synthesis.cad.files import read_cad
+from codepose.synthesis.cad.files import body_names, listed, read_cad
 from codepose.synthesis.cad.surface import ColorSource, Surface
 from codepose.synthesis.mesh import (
     MILLIMETRES,
+    OWN_UNIT,
     TYPICAL_MM,
     file_unit,
     mesh_from_surface,
     plain,
     plausible_units,
+    says_its_unit,
     signed_volume,
     surface_from_trimesh,
     to_trimesh,
     unit_advice,
 )
-from codepose.synthesis.shapes import BUILTIN
+from codepose.synthesis.shapes import BUILTIN, resolve
 from codepose.synthesis.symmetry import find_symmetries
 from codepose.synthesis.symmetry_group import Symmetries
 from codepose.synthesis.textures import painted
@@ -42,12 +44,14 @@ class MeshReport:
     Attributes:
         name: The part's name.
         unit: The unit that the file was taken to be in.
+        own_unit: Whether the file says its unit itself, so that there is no other; here in mm.
         plausible: Diameter in mm in each unit that makes a part for the hands, likeliest first.
         size: (x, y, z) mm, side lengths of the bounding box in ``unit``.
         diameter: mm, largest distance between two vertices, in ``unit``.
         faces: Triangles in the file.
         vertices: Places in the file; what is stored once for each side of an edge counts once.
         bodies: Pieces that share no vertex.
+        names: What the file calls its bodies and assemblies; each can be had by itself.
         watertight: Whether no edge has one face alone; bodies may touch and cross.
         winding: "inward" = all faces are inside out, "mixed" = neighbours disagree; both are repaired when the
             file is read.
@@ -60,12 +64,14 @@ class MeshReport:
 
     name: str
     unit: Unit
+    own_unit: bool
     plausible: dict[Unit, float]
     size: tuple[float, float, float]
     diameter: float
     faces: int
     vertices: int
     bodies: int
+    names: tuple[str, ...]
     watertight: bool
     winding: Winding
     origin_offset: tuple[float, float, float]
@@ -80,20 +86,22 @@ class MeshReport:
         return self.unit in self.plausible
 
 
-def inspect(path: str | Path, unit: Unit = "mm") -> MeshReport:
+def inspect(path: str | Path, unit: Unit = "mm", body: str = "") -> MeshReport:
     """Look a CAD file over. An implausible size is a finding, no error.
 
     Args:
-        path: A PLY, OBJ, STL, GLB or 3MF file, or the name of a built-in mesh.
+        path: A STEP, PLY, OBJ, STL, GLB or 3MF file, or the name of a built-in mesh.
         unit: What one unit of the file is; a built-in is in mm.
+        body: Only the body that the file calls so; empty = all of it.
 
     Raises:
         MeshError: The file cannot be read, or holds no surface.
     """
     if str(path) in BUILTIN:
-        unit, parts = "mm", [surface_from_trimesh(to_trimesh(BUILTIN[str(path)]()))]
+        unit, parts = "mm", [surface_from_trimesh(to_trimesh(resolve(path, body=body)))]
     else:
-        unit, parts = file_unit(Path(path), unit), read_cad(Path(path))
+        unit, parts = file_unit(Path(path), unit), read_cad(Path(path), body)
+    own_unit = says_its_unit(path)
     soup = painted(parts)
     low, high = soup.triangles.min(axis=(0, 1)), soup.triangles.max(axis=(0, 1))
     scale = TYPICAL_MM / max(float(np.linalg.norm(high - low)), 1e-300)  # any unit will do for a look at it
@@ -101,18 +109,22 @@ def inspect(path: str | Path, unit: Unit = "mm") -> MeshReport:
     soup = replace(soup, triangles=(soup.triangles - middle) * scale)  # in double precision: it may be far away
     mesh = mesh_from_surface(soup, Path(path).stem, source=str(path))
     mm = MILLIMETRES[unit]
-    body = _welded(parts)
+    welded = _welded(parts)
     report = MeshReport(
         name=mesh.name,
         unit=unit,
-        plausible=plausible_units(mesh.diameter / scale),
+        own_unit=own_unit,
+        plausible={
+            unit: mm for unit, mm in plausible_units(mesh.diameter / scale).items() if unit == "mm" or not own_unit
+        },
         size=_triple((high - low) * mm),
         diameter=mesh.diameter / scale * mm,
         faces=sum(len(part.triangles) for part in parts),
-        vertices=len(body.vertices),
-        bodies=int(body.body_count),
-        watertight=bool((np.bincount(body.edges_unique_inverse) > 1).all()),
-        winding=_winding(body),
+        vertices=len(welded.vertices),
+        bodies=int(welded.body_count),
+        names=body_names(parts),
+        watertight=bool((np.bincount(welded.edges_unique_inverse) > 1).all()),
+        winding=_winding(welded),
         origin_offset=_triple(middle * mm),
         colors=tuple(dict.fromkeys(part.source for part in parts)),
         missing=tuple(dict.fromkeys(name for part in parts for name in part.missing)),
@@ -148,7 +160,8 @@ def _findings(report: MeshReport) -> Iterator[str]:
     """What a person should know or type, the gravest first."""
     across = report.diameter / MILLIMETRES[report.unit]
     if not report.usable:
-        yield f"taken as {report.unit} the part is {plain(report.diameter)} mm across: {unit_advice(across)}"
+        advice = OWN_UNIT if report.own_unit else unit_advice(across)
+        yield f"taken as {report.unit} the part is {plain(report.diameter)} mm across: {advice}"
     if report.missing:
         yield (
             f"{', '.join(report.missing)}, named in the file, {'is' if len(report.missing) == 1 else 'are'} not there: "
@@ -167,7 +180,7 @@ def _findings(report: MeshReport) -> Iterator[str]:
     if report.bodies > 1:
         yield (
             f"{report.bodies} separate bodies: an assembly is fine if nothing in it moves; take out what does not "
-            "belong to the part"
+            f"belong to the part{_by_name(report.names)}"
         )
     limit = ObjectSettings().max_faces
     if report.faces > limit:
@@ -187,6 +200,13 @@ def _findings(report: MeshReport) -> Iterator[str]:
             "training and evaluation take them for one; type --objects.0.symmetries none if that is wrong, or the path "
             "of a models_info.json with the right ones"
         )
+
+
+def _by_name(names: Sequence[str]) -> str:
+    """How to have one of several bodies."""
+    if len(names) < 2:
+        return ""
+    return f", or type --body with one of the names in it: {listed(names)}"
 
 
 def _welded(parts: Sequence[Surface]) -> trimesh.Trimesh:

@@ -28,6 +28,7 @@ _FARTHEST = 1000.0  # sizes from its origin at which a part's surface is still g
 TYPICAL_MM = 150.0  # the likeliest unit is the one that brings a part nearest to this
 
 MILLIMETRES: dict[Unit, float] = {"mm": 1.0, "cm": 10.0, "m": 1000.0, "inch": 25.4}
+OWN_UNIT = "the file says its unit itself; export it again in the right one, or scale the model"
 _PLURAL: dict[Unit, str] = {"mm": "millimetres", "cm": "centimetres", "m": "metres", "inch": "inches"}
 
 
@@ -87,29 +88,34 @@ def save_mesh(mesh: Mesh, path: str | Path, *, normals: bool = False) -> None:
     to_trimesh(mesh, normals=normals).export(str(path), vertex_normal=normals)
 
 
-def load_mesh(path: str | Path, *, unit: Unit = "mm", center: bool = True, name: str | None = None) -> Mesh:
-    """Read a CAD file: PLY, OBJ, STL, GLB, glTF, 3MF or OFF.
+def load_mesh(
+    path: str | Path, *, unit: Unit = "mm", center: bool = True, name: str | None = None, body: str = ""
+) -> Mesh:
+    """Read a CAD file: STEP (with the extra ``step``), PLY, OBJ, STL, GLB, glTF, 3MF or OFF.
 
     A file with several parts becomes one mesh, each part at its place. Vertex, face and material colours are
     kept, a texture becomes colours of finer faces (``textures.py``), and a part without colour is neutral grey (0.6).
 
     Args:
         path: The file.
-        unit: What one unit of the file is; GLB files are usually in metres. A 3MF file says it itself.
+        unit: What one unit of the file is; GLB files are usually in metres. 3MF and STEP files say it themselves.
         center: Move the middle of the bounding box to the origin. Without it the file's own origin stays,
             which is what a benchmark with published poses needs.
         name: The part's name; default the file's name without its suffix.
+        body: Only the body or assembly that a STEP or GLB file calls so; of equal names NAME is the first, NAME#2 the
+            second. Empty = all of the file.
 
     Returns:
         The part in mm.
 
     Raises:
-        MeshError: The file is missing, of an unknown kind, damaged, empty or without faces, needs what is not read, or
-            the part has no surface or no plausible size, or it is too far from its origin.
+        MeshError: The file is missing, of an unknown kind, damaged, empty or without faces, needs what is not read or
+            installed, or the part has no surface or no plausible size, or it is too far from its origin, or no body
+            has the name.
     """
     path = Path(path)
     _check_unit(unit)
-    soup = painted(read_cad(path))
+    soup = painted(read_cad(path, body))
     low, high = soup.triangles.min(axis=(0, 1)), soup.triangles.max(axis=(0, 1))
     if center:
         soup = replace(soup, triangles=soup.triangles - (low + high) / 2)
@@ -123,7 +129,12 @@ def load_mesh(path: str | Path, *, unit: Unit = "mm", center: bool = True, name:
 
 def file_unit(path: Path, unit: Unit) -> Unit:
     """What one unit of a file is once it is read: mm where the file says its unit itself, else the one given."""
-    return "mm" if path.suffix.lower() in IN_MILLIMETRES else unit
+    return "mm" if says_its_unit(path) else unit
+
+
+def says_its_unit(path: str | Path) -> bool:
+    """Whether files of this kind say their unit themselves, as 3MF and STEP files do."""
+    return Path(path).suffix.lower() in IN_MILLIMETRES
 
 
 def mesh_from_trimesh(mesh: trimesh.Trimesh, name: str, *, grip: ArrayLike | None = None, unit: Unit = "mm") -> Mesh:
@@ -191,7 +202,7 @@ def mesh_from_surface(
 
 def _check_content(mesh: trimesh.Trimesh, name: str) -> None:
     if len(mesh.vertices) == 0:
-        raise MeshError(f"{name}: the model is empty; export the part again as PLY, OBJ, STL, GLB or 3MF")
+        raise MeshError(f"{name}: the model is empty; export the part again as STEP, PLY, OBJ, STL, GLB or 3MF")
     if len(mesh.faces) == 0:
         raise MeshError(f"{name}: the model has no faces; export the part as a surface, not as points")
     if not np.isfinite(mesh.vertices).all():
@@ -225,7 +236,7 @@ def _check_size(diameter: float, name: str, unit: Unit) -> None:
     """Refuse a diameter (mm) that no hand-held part has, and name the units that would make it plausible."""
     if SMALLEST_MM <= diameter <= LARGEST_MM:
         return
-    advice = unit_advice(diameter / MILLIMETRES[unit])
+    advice = OWN_UNIT if says_its_unit(name) else unit_advice(diameter / MILLIMETRES[unit])
     raise MeshError(f"{name}: taken as {_PLURAL[unit]} this part is {plain(diameter)} mm across; {advice}")
 
 

@@ -87,26 +87,29 @@ def distractors() -> tuple[Mesh, ...]:
 BUILTIN: Mapping[str, Callable[[], Mesh]] = MappingProxyType({"hammer": hammer, "hand": hand})
 
 
-def resolve(path_or_name: str | Path, *, unit: Unit = "mm", center: bool = True) -> Mesh:
+def resolve(path_or_name: str | Path, *, unit: Unit = "mm", center: bool = True, body: str = "") -> Mesh:
     """The mesh that a person asked for: a built-in one by its name, any other by its path.
 
     Args:
         path_or_name: A key of `BUILTIN`, or a file; a file that is called like a built-in is `./hammer`.
         unit: What one unit of a file is; a built-in is in mm.
         center: Move the middle of a file's bounding box to the origin; a built-in keeps its own frame.
+        body: Only the body that a file calls so; a built-in names none. Empty = all of the file.
 
     Returns:
         The part in mm.
 
     Raises:
-        MeshError: Neither a built-in nor a file that can be used.
+        MeshError: Neither a built-in nor a file that can be used, or without such a body.
     """
     asked = str(path_or_name)
     if asked in BUILTIN:
+        if body:
+            raise MeshError(f"{asked} is built in and names no bodies: leave out --body {body}")
         return BUILTIN[asked]()
     if not Path(asked).exists() and not Path(asked).suffix:
         raise MeshError(f"{asked!r} is neither a file nor built in; type a path or {' or '.join(BUILTIN)}")
-    return load_mesh(asked, unit=unit, center=center)
+    return load_mesh(asked, unit=unit, center=center, body=body)
 
 
 def _distractor(solid: trimesh.Trimesh, name: str) -> Mesh:

@@ -78,7 +78,7 @@ def reference_distance(settings: Settings, mesh: Mesh) -> float:
 
 
 def _model(settings: ObjectSettings, whole: Settings, number: int) -> ObjectModel:
-    original = resolve(settings.mesh, unit=settings.unit, center=False)
+    original = resolve(settings.mesh, unit=settings.unit, center=False, body=settings.body)
     # moved by the original's middle: the frame of the poses does not depend on how many faces are kept
     mesh = decimate(original, settings.max_faces).moved(-original.center)
     if settings.view_direction is None:

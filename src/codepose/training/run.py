@@ -248,7 +248,7 @@ def _decisive(settings: Settings) -> dict[str, Any]:
             del stage[key]
     for one in values["objects"]:
         one["mesh"] = one["mesh"] if one["mesh"] in BUILTIN else ""
-        del one["unit"], one["label"]
+        del one["unit"], one["body"], one["label"]
     return values
 
 
@@ -266,7 +266,8 @@ def _changes(old: Any, new: Any, name: str = "") -> list[str]:
 
 def _same_part(own: Path, given: ObjectSettings) -> bool:
     """Whether a CAD file still holds what the run copied, by its size, its faces and its colours."""
-    old, new = load_mesh(own, center=False), load_mesh(given.mesh, unit=given.unit, center=False)
+    old = load_mesh(own, center=False)
+    new = load_mesh(given.mesh, unit=given.unit, center=False, body=given.body)
     return (
         len(old.faces) == len(new.faces)
         and bool(np.allclose(old.extents, new.extents, rtol=1e-4, atol=1e-4 * old.diameter))
@@ -292,13 +293,13 @@ def _with_own_meshes(path: Path, settings: Settings) -> Settings:
         if own.exists():
             _require_whole(own, item.mesh)
         else:
-            mesh = load_mesh(item.mesh, unit=item.unit, center=False)
+            mesh = load_mesh(item.mesh, unit=item.unit, center=False, body=item.body)
             own.parent.mkdir(exist_ok=True)
             with replacing(own) as new:
                 save_mesh(mesh, new)
                 _give_place(new)
                 seal(new)
-        objects.append(item.model_copy(update={"mesh": str(own), "unit": "mm", "label": item.name}))
+        objects.append(item.model_copy(update={"mesh": str(own), "unit": "mm", "body": "", "label": item.name}))
     return settings.model_copy(update={"objects": tuple(objects)})
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from codepose.synthesis.cad.gltf import read_gltf
 from codepose.synthesis.cad.obj import read_obj
 from codepose.synthesis.cad.off import read_off
 from codepose.synthesis.cad.ply import read_ply
+from codepose.synthesis.cad.step import read_step
 from codepose.synthesis.cad.stl import read_stl
 from codepose.synthesis.cad.surface import MeshError, Surface, check_count
 from codepose.synthesis.cad.threemf import read_3mf
@@ -23,22 +24,29 @@ READERS: dict[str, Callable[[Path, bytes], list[Surface]]] = {
     ".gltf": read_gltf,
     ".3mf": read_3mf,
     ".off": read_off,
+    ".step": read_step,
+    ".stp": read_step,
 }
-IN_MILLIMETRES = (".3mf",)  # formats whose files say their unit: what is read of them is in mm
+IN_MILLIMETRES = (".3mf", ".step", ".stp")  # formats whose files say their unit: what is read of them is in mm
 
-_KINDS = "PLY, OBJ, STL, GLB or 3MF"
+_KINDS = "STEP, PLY, OBJ, STL, GLB or 3MF"
 _ARCHIVES = (".zip", ".gz", ".tar", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst")
 _LARGEST = 2 * 2**30  # bytes
 _FARTHEST = 1e15  # units from the origin; what is farther is no part, and its square no number
+_SHOWN = 20  # names in a message
 _BLURRED = 1e-3  # of a part's size: the steps of single precision where it lies
 
 
-def read_cad(path: Path) -> list[Surface]:
-    """The surfaces in a CAD file, in its own frame and unit; a 3MF file's, which says its unit, in mm.
+def read_cad(path: Path, body: str = "") -> list[Surface]:
+    """The surfaces in a CAD file, in its own frame and unit; a 3MF or STEP file's, which says its unit, in mm.
+
+    Args:
+        path: The file.
+        body: Only those of the body or assembly of this name (`Surface.bodies`); empty = all.
 
     Raises:
-        MeshError: The file is missing, of an unknown kind, too large, damaged, or without faces, or single precision
-            has blurred it.
+        MeshError: The file is missing, of an unknown kind, too large, damaged, or without faces, single precision
+            has blurred it, or no body has the name.
     """
     read = READERS.get(path.suffix.lower())
     if not path.is_file():
@@ -63,8 +71,30 @@ def read_cad(path: Path) -> list[Surface]:
         raise MeshError(f"{path}: it is damaged, or no {kind} file; export the part again") from error
     if not surfaces:
         raise MeshError(f"{path}: the file has no faces; export the part as a surface, not as points")
+    if body:
+        surfaces = _of_body(path, surfaces, body)
     _check_places(path, surfaces)
     return surfaces
+
+
+def body_names(surfaces: Iterable[Surface]) -> tuple[str, ...]:
+    """What `read_cad` takes for ``body``: the names of the bodies and assemblies, in the file's order."""
+    return tuple(dict.fromkeys(name for one in surfaces for name in one.bodies))
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in a sentence, of very many the first."""
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+
+
+def _of_body(path: Path, surfaces: list[Surface], body: str) -> list[Surface]:
+    found = [one for one in surfaces if body in one.bodies]
+    if found:
+        return found
+    names = body_names(surfaces)
+    if not names:
+        raise MeshError(f"{path}: it names no bodies, so leave out --body {body}; STEP and GLB files may name them")
+    raise MeshError(f"{path}: there is no body {body!r} in it; type --body with one of {listed(names)}")
 
 
 def _unknown(path: Path) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +42,7 @@ def read_gltf(path: Path, data: bytes) -> list[Surface]:
             refuse(f"it needs the glTF extension {extension}, which is not read", _UNCOMPRESSED)
     store = Data(document, binary, path.parent)
     surfaces, total = [], 0
-    for node, transform in _nodes(document):
+    for node, transform, bodies in _nodes(document):
         mesh = store.entry("meshes", node["mesh"])
         _check_still(node, mesh)
         for primitive in mesh.get("primitives", []):
@@ -48,7 +50,7 @@ def read_gltf(path: Path, data: bytes) -> list[Surface]:
                 surface = _primitive(store, primitive, transform)
                 total += len(surface.triangles)
                 check_count(total)
-                surfaces.append(surface)
+                surfaces.append(replace(surface, bodies=bodies))
     return surfaces
 
 
@@ -83,8 +85,8 @@ def _document(data: bytes) -> dict[str, Any]:
     return dict(found)
 
 
-def _nodes(document: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], NDArray[np.float64]]]:
-    """The nodes of the scene that have a mesh, each with its (4, 4) place."""
+def _nodes(document: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], NDArray[np.float64], tuple[str, ...]]]:
+    """The nodes of the scene that have a mesh, each with its (4, 4) place and `Surface.bodies`."""
     nodes = document.get("nodes", [])
     scenes = document.get("scenes", [])
     if scenes:
@@ -94,9 +96,10 @@ def _nodes(document: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], NDArra
         roots = scenes[number].get("nodes", [])
     else:
         roots = sorted(set(range(len(nodes))) - {child for node in nodes for child in node.get("children", [])})
-    waiting, seen = [(root, np.eye(4)) for root in reversed(roots)], set[int]()
+    none: tuple[str, ...] = ()
+    waiting, seen, names = [(root, np.eye(4), none) for root in reversed(roots)], set[int](), Counter[str]()
     while waiting:
-        number, above = waiting.pop()
+        number, above, bodies = waiting.pop()
         if not 0 <= number < len(nodes):
             refuse(f"it is damaged: it names node {number} of {len(nodes)}")
         if number in seen:
@@ -107,9 +110,13 @@ def _nodes(document: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], NDArra
         if not shown:
             continue
         place = above @ _transform(node)
+        name = str(node.get("name", "")).strip()
+        if name:
+            names[name] += 1
+            bodies = (*bodies, name if names[name] == 1 else f"{name}#{names[name]}")
         if "mesh" in node:
-            yield node, place
-        waiting += [(child, place) for child in reversed(node.get("children", []))]
+            yield node, place, bodies
+        waiting += [(child, place, bodies) for child in reversed(node.get("children", []))]
 
 
 def _transform(node: Mapping[str, Any]) -> NDArray[np.float64]:

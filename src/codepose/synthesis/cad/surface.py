@@ -45,6 +45,8 @@ class Surface:
         picture: The texture, None where there is none.
         uv: (F, 3, 2) where the corners lie in the picture: (0, 0) = its lower left, (1, 1) = its upper right.
         missing: Files with materials or pictures that the CAD file names and that are not there.
+        bodies: The names of the body that it belongs to, and of the assemblies that hold this, the largest first; of
+            equal names the second is NAME#2. () = the file names none.
     """
 
     triangles: NDArray[np.float64]
@@ -53,6 +55,7 @@ class Surface:
     picture: Picture | None = None
     uv: NDArray[np.float64] | None = None
     missing: tuple[str, ...] = ()
+    bodies: tuple[str, ...] = ()
 
 
 def refuse(reason: str, advice: str = "export the part again") -> NoReturn:
