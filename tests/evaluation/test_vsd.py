@@ -291,3 +291,11 @@ def test_arrays_as_they_come(golden: dict[str, npt.NDArray[Any]]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert torch.equal(vsd(*flipped, camera, taus=(1000.0,), cost="tlinear"), expected)
+
+
+def test_a_camera_in_single_precision_is_inverted_in_double() -> None:
+    camera = torch.tensor([[610.3, 0.0, 317.7], [0.0, 604.1, 241.9], [0.0, 0.0, 1.0]])
+    est = torch.full((1, 3, 5), 700.0)
+    one, two = (vsd(est, est - 11.3, est, K, taus=[20.0], cost="tlinear") for K in (camera, camera.double()))
+    assert 0.5 < float(one) < 1.0
+    assert torch.equal(one, two)
