@@ -239,5 +239,7 @@ def test_what_killed_processes_left_goes_at_the_next_start(tiny_settings: Settin
 
 def test_metrics_that_are_damaged_are_passed_over(tiny_settings: Settings, tmp_path: Path) -> None:
     run = Run.create(tmp_path / "run", tiny_settings)
-    (run.stage("step1") / "metrics.jsonl").write_bytes(b'{"step": 1}\n\xff\xfe\n[1]\n{"stop": 2}\n3\n{"step": 2}\n{"st')
+    damaged = [b"\xff\xfe", b"[1]", b'{"stop": 2}', b"3", b'{"step": 1%s}' % (b"0" * 5000), b"[" * 100_000, b""]
+    lines = [b'{"step": 1}', *damaged, b'{"step": 2}', b'{"st']
+    (run.stage("step1") / "metrics.jsonl").write_bytes(b"\n".join(lines))
     assert list(run.metrics("step1")) == [{"step": 1}, {"step": 2}]

@@ -191,12 +191,12 @@ class Run:
         return state
 
     def metrics(self, stage: str) -> Iterator[dict[str, Any]]:
-        """Yields the records of a stage's metrics.jsonl; a line cut short by a crash is skipped."""
+        """Yields the records of a stage's metrics.jsonl; a line cut short by a crash, or damaged, is skipped."""
         path = self.path / stage / "metrics.jsonl"
         if not path.is_file():
             return
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            with contextlib.suppress(json.JSONDecodeError):
+            with contextlib.suppress(ValueError, RecursionError):  # no JSON, 5,000 digits, 100,000 brackets
                 record = json.loads(line)
                 if isinstance(record, dict) and isinstance(record.get("step"), int):
                     yield record
