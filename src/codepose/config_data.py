@@ -8,13 +8,13 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
-_MUCH = 1_000_000_000
+MUCH = 1_000_000_000
 """No setting is larger: what comes near it is a slip of the hand, and would overflow somewhere else."""
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[float, Field(ge=1e-9, le=_MUCH)]
-NonNegative = Annotated[float, Field(ge=0.0, le=_MUCH)]
-Count = Annotated[int, Field(gt=0, le=_MUCH)]
-Whole = Annotated[int, Field(ge=0, le=_MUCH)]
+Positive = Annotated[float, Field(ge=1e-9, le=MUCH)]
+NonNegative = Annotated[float, Field(ge=0.0, le=MUCH)]
+Count = Annotated[int, Field(gt=0, le=MUCH)]
+Whole = Annotated[int, Field(ge=0, le=MUCH)]
 Size = Annotated[int, Field(gt=0, le=65_536)]
 """One dimension of a tensor."""
 Few = Annotated[int, Field(ge=0, le=1000)]
@@ -75,7 +75,7 @@ class ObjectSettings(Frozen):
     @field_validator("view_direction")
     @classmethod
     def _points_somewhere(cls, value: tuple[float, float, float] | None) -> tuple[float, float, float] | None:
-        if value is not None and not 1e-9 <= math.hypot(*value) <= _MUCH:
+        if value is not None and not 1e-9 <= math.hypot(*value) <= MUCH:
             raise ValueError("a direction has a length above 0")
         return value
 

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import tyro
 
 from codepose.config import Settings
-from codepose.config_data import ConfigError, Unit
+from codepose.config_data import MUCH, ConfigError, Unit
 from codepose.config_files import PRESETS, load_preset, load_run_settings, load_settings
 
 Method = Literal["joint", "extended", "original", "jitter"]
@@ -351,7 +351,8 @@ def _unused(name: str, taken: Sequence[str]) -> str:
     return next(one for one in names if one not in taken)
 
 
-_COUNTS = ("images", "count", "max_detections", "max_frames", "seeds", "devices", "nodes")
+_COUNTS = dict.fromkeys(("images", "max_detections", "max_frames", "seeds", "devices", "nodes"), MUCH) | {"count": 256}
+"""Numbers of things, and the most there may be: a picture of scenes has to fit into memory."""
 
 
 def require_usable(options: object) -> None:
@@ -364,10 +365,10 @@ def require_usable(options: object) -> None:
         value = getattr(options, name, 0.0)
         if value is not None and not 0.0 <= value <= 1.0:
             raise ConfigError(f"--{name.replace('_', '-')} is a share from 0 to 1, not {value:g}")
-    for name in _COUNTS:
+    for name, most in _COUNTS.items():
         value = getattr(options, name, None)
-        if value is not None and value < 1:
-            raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
+        if value is not None and not 1 <= value <= most:
+            raise ConfigError(f"--{name.replace('_', '-')} must be a number from 1 to {most:,}")
     if isinstance(options, Export) and options.out.suffix.lower() != ".onnx":
         raise ConfigError(f"{options.out}: give a file's name, such as {options.out.stem}.onnx")
     if isinstance(options, Preview | MeshDoctor):
