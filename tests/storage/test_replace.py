@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from codepose.storage import replace
-from codepose.storage.replace import StorageError, remove_leftovers, replacing, write_atomically
+from codepose.storage.replace import StorageError, remove_leftovers, replacing, replacing_together, write_atomically
 
 WRITER = """
 import sys, time
@@ -60,6 +60,46 @@ def test_it_is_on_the_disk_before_it_is_seen(tmp_path: Path, monkeypatch: pytest
     assert calls == ["file", "replace", tmp_path.name]
     write_atomically(tmp_path / "file", "x", durable=False)
     assert calls[3:] == ["replace"]
+
+
+def test_files_that_belong_together_take_their_places_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["table", "picture", "summary"]
+    for name in names[::2]:
+        (tmp_path / name).write_text("old")
+    seen: list[list[str]] = []
+    really = os.replace
+    monkeypatch.setattr(os, "replace", lambda a, b: (seen.append(contents(tmp_path)), really(a, b)))
+    with replacing_together():
+        for name in names:
+            write_atomically(tmp_path / name, "new")
+        assert contents(tmp_path) == ["summary old", "table old"]
+    # the last one vouches for the others: it is away while they change
+    assert seen == [["table old"], ["table new"], ["picture new", "table new"]]
+    assert contents(tmp_path) == ["picture new", "summary new", "table new"]
+    write_atomically(tmp_path / "table", "newer")  # by itself again
+    assert contents(tmp_path) == ["picture new", "summary new", "table newer"]
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_full_disk_leaves_all_the_files_that_belong_together(tmp_path: Path) -> None:
+    def half() -> None:
+        with replacing_together():
+            for name in ("table", "summary"):
+                with replacing(tmp_path / name) as new:
+                    new.write_text("new")
+                    if name == "summary":
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (tmp_path / "table").write_text("old")
+    (tmp_path / "summary").write_text("old")
+    with pytest.raises(StorageError, match=r"summary cannot be written: No space left on device$"):
+        half()
+    assert contents(tmp_path) == ["summary old", "table old"]
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def contents(folder: Path) -> list[str]:
+    return sorted(f"{path.name} {path.read_text()}" for path in folder.iterdir() if path.is_file())
 
 
 def test_a_full_disk_leaves_the_old_file_and_says_so(tmp_path: Path) -> None:

@@ -192,14 +192,14 @@ def _folder_name(summary: dict[str, Any]) -> str:
 
 def _write(results: BopResults, summary: dict[str, Any], folder: Path, file_name: str) -> None:
     from codepose.evaluation.bop_results import write_boxes, write_results
-    from codepose.storage.replace import write_atomically
+    from codepose.storage.replace import replacing_together, write_atomically
 
     folder.mkdir(exist_ok=True)
-    (folder / "results.json").unlink(missing_ok=True)  # where it is, all the rest is there
-    write_atomically(folder / "per_image.csv", results.csv())
-    write_results(folder / file_name, results.poses)
-    write_boxes((folder / file_name).with_suffix(".json"), results.boxes)
-    write_atomically(folder / "results.json", json.dumps(summary, indent=2) + "\n")
+    with replacing_together():  # results.json last: where it is, all the rest is there
+        write_atomically(folder / "per_image.csv", results.csv())
+        write_results(folder / file_name, results.poses)
+        write_boxes((folder / file_name).with_suffix(".json"), results.boxes)
+        write_atomically(folder / "results.json", json.dumps(summary, indent=2) + "\n")
 
 
 def _own_ids(run: Run, dataset: BopDataset) -> list[int]:

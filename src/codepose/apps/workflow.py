@@ -39,7 +39,7 @@ from codepose.evaluation.pictures import write_run_report
 from codepose.evaluation.reliability import calibrate
 from codepose.evaluation.results import Results
 from codepose.storage.checksums import DamagedError
-from codepose.storage.replace import write_atomically
+from codepose.storage.replace import replacing_together, write_atomically
 from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
 from codepose.training.progress import Display
@@ -172,10 +172,10 @@ def _estimators(run: Run, methods: Sequence[Method], world: World, *, refine: bo
 def _written(run: Run, world: World, results: Results, summary: dict[str, Any]) -> Evaluation:
     folder = run.stage("evaluation")
     json_path, csv_path = folder / "results.json", folder / "per_image.csv"
-    json_path.unlink(missing_ok=True)  # where it is, all the rest is there
-    write_atomically(csv_path, results.csv())
-    write_run_report(run, world, results, summary, run.path / "report.html")
-    write_atomically(json_path, json.dumps(summary, indent=2) + "\n")
+    with replacing_together():  # results.json last: where it is, all the rest is there
+        write_atomically(csv_path, results.csv())
+        write_run_report(run, world, results, summary, run.path / "report.html")
+        write_atomically(json_path, json.dumps(summary, indent=2) + "\n")
     return Evaluation(results, summary, json_path, csv_path)
 
 

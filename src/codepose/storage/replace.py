@@ -8,13 +8,26 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 from codepose.storage.locks import try_lock
 
 _PREFIX = ".codepose-"
 _swept: set[Path] = set()
+
+
+class _Written(NamedTuple):
+    """A file beside its place."""
+
+    new: Path
+    path: Path
+    durable: bool
+    lock: IO[str]
+
+
+_together: ContextVar[list[_Written] | None] = ContextVar("together", default=None)
 
 
 class StorageError(OSError):
@@ -45,16 +58,48 @@ def replacing(path: str | Path, *, durable: bool = True) -> Iterator[Path]:
         place, lock = _workplace(path.parent)
     except OSError as error:
         raise _unwritable(path, error) from None
+    written, waiting = _Written(place / path.name, path, durable, lock), _together.get()
     try:
-        yield place / path.name
-        _settle(place / path.name, path, os.fstat(lock.fileno()).st_mode, durable)
+        yield written.new
+        _finish(written)
+        if waiting is None:
+            _settle(written)
+        else:
+            waiting.append(written)
     except StorageError:
         raise
     except OSError as error:
         raise _unwritable(path, error) from None
     finally:
-        shutil.rmtree(place, ignore_errors=True)
-        lock.close()
+        if waiting is None or written not in waiting:
+            _discard(written)
+
+
+@contextlib.contextmanager
+def replacing_together() -> Iterator[None]:
+    """Files that are written within take their places at its end, or, where one cannot be written, none of them does.
+
+    The last one vouches for the rest: it is taken away before the others take their places. Who is killed in that
+    moment leaves none instead of one that belongs to other files.
+
+    Raises:
+        StorageError: As ``replacing``; the old files are as they were.
+    """
+    waiting: list[_Written] = []
+    token = _together.set(waiting)
+    try:
+        yield
+        if len(waiting) > 1:
+            waiting[-1].path.unlink(missing_ok=True)
+        for written in waiting:
+            try:
+                _settle(written)
+            except OSError as error:
+                raise _unwritable(written.path, error) from None
+    finally:
+        _together.reset(token)
+        for written in waiting:
+            _discard(written)
 
 
 def write_atomically(path: str | Path, content: str | bytes, *, durable: bool = True) -> None:
@@ -87,18 +132,30 @@ def _workplace(folder: Path) -> tuple[Path, IO[str]]:
                 return place, lock
 
 
-def _settle(new: Path, path: Path, mode: int, durable: bool) -> None:
-    if new.stat().st_mode != mode:  # as the user's umask has it: safetensors' files are readable by nobody else
-        new.chmod(mode)
-    if durable:
-        _sync(new)
-    os.replace(new, path)
-    if durable:
+def _finish(written: _Written) -> None:
+    """Brings a file to the disk, where it is, with the rights that the user's files have."""
+    mode = os.fstat(written.lock.fileno()).st_mode
+    if written.new.stat().st_mode != mode:  # as the user's umask has it: safetensors' files are readable by nobody else
+        written.new.chmod(mode)
+    if written.durable:
+        _sync(written.new)
+
+
+def _settle(written: _Written) -> None:
+    """Puts a file into its place."""
+    os.replace(written.new, written.path)
+    if written.durable:
         try:
-            _sync(path.parent)
+            _sync(written.path.parent)
         except OSError as error:
             if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that cannot sync folders
                 raise
+
+
+def _discard(written: _Written) -> None:
+    """Removes the folder that a file was written in."""
+    shutil.rmtree(written.new.parent, ignore_errors=True)
+    written.lock.close()
 
 
 def _sync(path: Path) -> None:
