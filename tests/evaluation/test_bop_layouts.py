@@ -241,7 +241,44 @@ def other_objects_there(root: Path) -> None:
     write(path, {key: infos * 2 for key, infos in read(path).items()})
 
 
+def imagewise(root: Path) -> None:
+    """Every image's files under one name, with masks in one JSON file; a file of another kind lies beside them."""
+    scene, split = scene_of(root), root / "test"
+    for kind in ("camera", "gt", "gt_info"):
+        for im_id, entry in read(scene / f"scene_{kind}.json").items():
+            write(split / f"000001_{int(im_id):06d}.{kind}.json", entry)
+    for kind in ("rgb", "depth"):
+        for path in (scene / kind).iterdir():
+            path.rename(split / f"000001_{path.stem}.{kind}{path.suffix}")
+    shutil.rmtree(scene)
+    write(split / "000001_000003.mask.json", {"0": {"counts": [HEIGHT * WIDTH], "size": [HEIGHT, WIDTH]}})
+    write(split / "key_to_shard.json", {})
+
+
+def webdataset(root: Path) -> None:
+    imagewise(root)
+    pack(root / "test")
+
+
+def pack(split: Path) -> None:
+    """Packs each image into a tar file of its own, in a folder within it."""
+    for number, im_id in enumerate(IMAGES):
+        with tarfile.open(split / f"shard-{number:06d}.tar", "w") as tar:
+            for path in sorted(split.glob(f"000001_{im_id:06d}.*")):
+                tar.add(path, f"./{path.name}")
+                path.unlink()
+
+
+def grey_imagewise(root: Path) -> None:
+    imagewise(root)
+    for path in list((root / "test").glob("*.rgb.png")):
+        path.rename(path.with_name(path.name.replace("rgb", "gray")))
+
+
 READ: dict[str, Change] = {
+    "80: webdataset": webdataset,
+    "imagewise": imagewise,
+    "imagewise, grey": grey_imagewise,
     "71: camera.json's depth_scale": without_depth_scale,
     "null depth_scale": null_depth_scale,
     "depth_scale of camera_primesense.json": depth_scale_of_the_sensor,
@@ -305,9 +342,11 @@ def test_one_of_several_cameras_is_named(copy: Path, expected: list[Any]) -> Non
         judged(copy, "cam2")
 
 
-def test_a_camera_without_a_name_is_not_asked_for_by_one(plain: Path) -> None:
+@pytest.mark.parametrize("change", [lambda _: None, imagewise], ids=["scenewise", "imagewise"])
+def test_a_camera_without_a_name_is_not_asked_for_by_one(copy: Path, change: Change) -> None:
+    change(copy)
     with pytest.raises(BopError, match="has a camera 'cam1'; they have one without a name: leave out --camera"):
-        judged(plain, "cam1")
+        judged(copy, "cam1")
 
 
 # refused
@@ -355,28 +394,51 @@ def no_depth_scale_at_all(root: Path) -> None:
     (root / "camera.json").unlink()
 
 
-def webdataset(root: Path) -> None:
-    shutil.rmtree(root / "test")
-    (root / "test").mkdir()
-    with tarfile.open(root / "test" / "shard-000000.tar", "w") as tar:
-        tar.add(root / "camera.json", "000001_000003.camera.json")
-
-
-def imagewise(root: Path) -> None:
-    shutil.rmtree(root / "test")
-    (root / "test").mkdir()
-    write(root / "test" / "000001_000003.camera.json", {})
-
-
 def two_folders_of_a_scene(root: Path) -> None:
     shutil.copytree(scene_of(root), root / "test" / "1")
 
 
-def cut(file: str) -> Change:
+def cut(file: str, count: int = 60) -> Change:
     def edit(root: Path) -> None:
-        (root / file).write_bytes((root / file).read_bytes()[:-60])
+        (root / file).write_bytes((root / file).read_bytes()[:-count])
 
     return edit
+
+
+def then(*changes: Change) -> Change:
+    def edit(root: Path) -> None:
+        for change in changes:
+            change(root)
+
+    return edit
+
+
+def webdataset_twice(root: Path) -> None:
+    webdataset(root)
+    shutil.copy(root / "test" / "shard-000000.tar", root / "test" / "shard-000002.tar")
+
+
+def webdataset_without_colours(root: Path) -> None:
+    imagewise(root)
+    (root / "test" / "000001_000003.rgb.png").unlink()
+    pack(root / "test")
+
+
+def webdataset_with_broken_labels(root: Path) -> None:
+    imagewise(root)
+    (root / "test" / "000001_000003.gt.json").write_text("[")
+    pack(root / "test")
+
+
+def broken_imagewise(root: Path) -> None:
+    imagewise(root)
+    write(root / "test" / "000001_000003.gt.json", {"0": []})
+
+
+def imagewise_without_cameras(root: Path) -> None:
+    imagewise(root)
+    (root / "test" / "000001_000003.camera.json").rename(root / "test" / "x_y.camera.json")
+    (root / "test" / "000001_000013.camera.json").unlink()
 
 
 GT, CAMERA, INFO = (f"test/000001/scene_{kind}.json" for kind in ("gt", "camera", "gt_info"))
@@ -386,8 +448,22 @@ POINTS += "end_header\n0 0 0\n0 0 128\n"
 EYE = [1, 0, 0, 0, 1, 0, 0, 0, 1]
 REFUSED: dict[str, tuple[Change, str]] = {
     "71: no depth_scale": (no_depth_scale_at_all, r"scene_camera.json, image 3: there is no 'depth_scale', nor in"),
-    "80: webdataset": (webdataset, r"ds/test holds tar files \(BOP's webdataset format\), which are not read: unpack"),
-    "imagewise": (imagewise, r"ds/test holds a JSON file for each image \(BOP's imagewise format\)"),
+    "webdataset, cut": (
+        then(webdataset, cut("test/shard-000001.tar", 12_000)),
+        r"shard-000001.tar is damaged, cut off",
+    ),
+    "webdataset, twice": (
+        webdataset_twice,
+        r"-000000.tar, 000001_000003.\w+\S* and .*000002.tar, .* of one image: remov",
+    ),
+    "webdataset, colours": (webdataset_without_colours, r"ds/test has no rgb/ or gray/ image 000003"),
+    "webdataset, labels": (webdataset_with_broken_labels, r"shard-000000.tar, 000001_000003.gt.json is no valid JSON"),
+    "imagewise, labels": (broken_imagewise, r"test/000001_000003.gt.json must hold a list, not \{"),
+    "imagewise, picture": (
+        then(imagewise, cut("test/000001_000003.rgb.png")),
+        r"test/000001_000003.rgb.png cannot be r",
+    ),
+    "imagewise, no camera": (imagewise_without_cameras, r"ds/test has no image with a camera, such as 000001_000003.c"),
     "90: metres": (
         in_metres,
         r"scene_gt.json, image 3: the camera would be inside object 1.* multiply every cam_t_m2c",

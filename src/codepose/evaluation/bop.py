@@ -17,6 +17,7 @@ from codepose.evaluation import bop_layout
 from codepose.evaluation.bop_entries import BopError, ImageEntry, TargetEntry, by_number, checked, read_json
 from codepose.evaluation.bop_layout import scene_file
 from codepose.evaluation.bop_models import BopModel, read_models
+from codepose.evaluation.bop_packed import labels
 from codepose.evaluation.bop_scenes import BopImage, BopScene
 
 TARGETS_FILE = "test_targets_bop19.json"
@@ -102,11 +103,15 @@ class BopDataset:
         if scene_id not in found.scenes:
             raise BopError(f"{found.folder} has no scene {scene_id} with a scene_camera.json")
         folder = found.scenes[scene_id]
+        sensors = bop_layout.sensor_files(self.path, split, found.camera)
+        if found.packed is not None:
+            images = found.packed[scene_id]
+            cameras, gt, gt_info = (labels(images, kind) for kind in ("camera", "gt", "gt_info"))
+            return BopScene(scene_id, folder, "", cameras or {}, gt, gt_info, sensors, images)
         cameras, gt, gt_info = (
             by_number(path) if (path := scene_file(folder, kind, found.camera)).is_file() else None
             for kind in ("scene_camera", "scene_gt", "scene_gt_info")
         )
-        sensors = bop_layout.sensor_files(self.path, split, found.camera)
         return BopScene(scene_id, folder, found.camera, cameras or {}, gt, gt_info, sensors)
 
     def images(self, split: str) -> Iterator[BopImage]:

@@ -172,9 +172,20 @@ def read_json(path: Path, kind: type = dict) -> Any:
         BopError: It cannot be read, holds a name twice, or something else than a ``kind``.
     """
     try:
-        values = json.loads(path.read_bytes(), object_pairs_hook=_unique)
+        content = path.read_bytes()
     except OSError as error:
         raise BopError(f"{path} cannot be read: {error.strerror}") from None
+    return parsed_json(content, path, kind)
+
+
+def parsed_json(content: bytes, path: object, kind: type = dict) -> Any:
+    """What a JSON file holds, whose name ``path`` is for the messages; see ``read_json``.
+
+    Raises:
+        BopError: It is no JSON, holds a name twice, or something else than a ``kind``.
+    """
+    try:
+        values = json.loads(content, object_pairs_hook=_unique)
     except UnicodeDecodeError:
         raise BopError(f"{path} is no text: fetch it again") from None
     except (ValueError, RecursionError) as error:

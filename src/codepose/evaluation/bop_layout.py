@@ -1,4 +1,4 @@
-"""Where the files of a BOP dataset lie, in BOP's scene-wise layout with one camera or several.
+"""Where the files of a BOP dataset lie, in BOP's scene-wise layout with one camera or several, or packed.
 
 With several cameras a scene has ``scene_camera_CAM.json``, ``scene_gt_CAM.json``, ..., ``rgb_CAM/`` or ``gray_CAM/``,
 ``depth_CAM/`` and ``mask_CAM/`` for each; HOT3D's pictures are in ``CAM/``.
@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from codepose.evaluation.bop_entries import BopError
+from codepose.evaluation.bop_packed import Files, is_packed, packed_scenes
 
 _CAMERA_FILE = re.compile(r"scene_camera(?:_(.+))?\.json")
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 _SCENE = "SPLIT/000001/ with scene_camera.json, scene_gt.json, rgb/ and depth/"
 _UNREAD = {
-    "*.tar": "tar files (BOP's webdataset format)",
-    "*.camera.json": "a JSON file for each image (BOP's imagewise format)",
     "*/*.yml": "YAML files (BOP's format of 2018)",
     "*.zip": "packed files",
 }
@@ -31,12 +30,14 @@ class Split:
     Attributes:
         folder: The split's.
         camera: The camera's name; "" where scenes have one camera without a name.
-        scenes: The scenes' folders by number, ascending.
+        scenes: The scenes' folders by number, ascending; of packed scenes, which have none, the split's.
+        packed: The files of packed scenes (``bop_packed.py``), by scene and image; None where scenes have folders.
     """
 
     folder: Path
     camera: str
     scenes: dict[int, Path]
+    packed: dict[int, dict[int, Files]] | None = None
 
     @classmethod
     def find(cls, dataset: Path, name: str, camera: str | None) -> Split:
@@ -52,6 +53,8 @@ class Split:
                 folders are the same scene.
         """
         found = _scene_cameras(dataset / name)
+        if not found and is_packed(dataset / name):
+            return cls._packed(dataset / name, camera)
         if not found:
             raise BopError(_no_scenes(dataset, name))
         names = sorted({one for _, one in found})
@@ -68,10 +71,23 @@ class Split:
                 raise BopError(f"{other} and {folder} are both scene {int(folder.name)}: rename one")
         return cls(dataset / name, chosen, dict(sorted(scenes.items())))
 
+    @classmethod
+    def _packed(cls, folder: Path, camera: str | None) -> Split:
+        scenes = packed_scenes(folder)
+        if not any(scenes.values()):
+            raise BopError(f"{folder} has no image with a camera, such as 000001_000003.camera.json")
+        if camera:
+            raise BopError(
+                f"no scene of {folder} has a camera {camera!r}; they have one without a name: leave out --camera"
+            )
+        return cls(folder, "", dict.fromkeys(scenes, folder), scenes)
+
 
 def splits(dataset: Path) -> list[str]:
     """The names of a dataset's folders with scenes in them, sorted."""
-    return sorted(folder.name for folder in dataset.iterdir() if folder.is_dir() and _scene_cameras(folder))
+    return sorted(
+        folder.name for folder in dataset.iterdir() if folder.is_dir() and (_scene_cameras(folder) or is_packed(folder))
+    )
 
 
 def _scene_cameras(split: Path) -> list[tuple[Path, str]]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,10 @@ from codepose.evaluation.bop_entries import (
     shown,
 )
 from codepose.evaluation.bop_layout import file_name, numbered_file, picture_folders, scene_file
+from codepose.evaluation.bop_packed import Files, PackedFile
 from codepose.synthesis.photos import read_image
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +65,7 @@ class BopImage:
         depth_scale: A stored depth times this is mm; None where the dataset does not say.
         instances: The labels; None where the dataset keeps them private.
         camera: The camera's name; "" where the scene's camera has none.
+        packed: Its files, where they lie in no folders of their own (``bop_packed.py``).
     """
 
     scene_id: int
@@ -71,6 +75,7 @@ class BopImage:
     depth_scale: float | None
     instances: tuple[BopInstance, ...] | None
     camera: str = ""
+    packed: Files | None = None
 
     def rgb(self) -> NDArray[np.uint8]:
         """Reads (H, W, 3) uint8; a grey image gets three equal channels.
@@ -79,14 +84,11 @@ class BopImage:
             BopError: There is no such file, or it cannot be read.
         """
         folders = picture_folders(self.camera)
-        path = next(filter(None, (numbered_file(self.folder / name, self.im_id) for name in folders)), None)
-        if path is None:
+        file = self._picture(folders)
+        if file is None:
             known = " or ".join(f"{name}/" for name in folders)
             raise BopError(f"{self.folder} has no {known} image {self.im_id:06d} (png, jpg or tif)")
-        try:
-            return read_image(path)
-        except OSError as error:
-            raise BopError(f"{path} cannot be read: {error}") from None
+        return _read(file, read_image)
 
     def depth(self) -> NDArray[np.float32] | None:
         """Reads (H, W) mm along the optical axis, 0 = not measured; None where the dataset has no depth.
@@ -94,18 +96,21 @@ class BopImage:
         Raises:
             BopError: The file cannot be read, or nothing says what its numbers are.
         """
-        path = numbered_file(self.folder / file_name("depth", self.camera), self.im_id)
-        if path is None:
+        file = self._picture([file_name("depth", self.camera)])
+        if file is None:
             return None
-        if self.depth_scale is None:
+        if (scale := self.depth_scale) is None:
             raise BopError(
                 f"{scene_file(self.folder, 'scene_camera', self.camera)}, image {self.im_id}: there is no "
                 "'depth_scale', nor in the dataset's camera.json: write one, how many mm a stored depth of 1 is"
             )
-        try:
-            return read_depth(path, self.depth_scale)
-        except OSError as error:
-            raise BopError(f"{path} cannot be read: {error}") from None
+        return _read(file, lambda path: read_depth(path, scale))
+
+    def _picture(self, kinds: Sequence[str]) -> Path | PackedFile | None:
+        """The first there is of these pictures."""
+        if self.packed is not None:
+            return next((self.packed[kind] for kind in kinds if kind in self.packed), None)
+        return next(filter(None, (numbered_file(self.folder / kind, self.im_id) for kind in kinds)), None)
 
     def mask(self, index: int, *, visible: bool = False) -> NDArray[np.bool_] | None:
         """Reads (H, W) of an instance: its whole silhouette, or the visible part; None where there is no file.
@@ -115,13 +120,18 @@ class BopImage:
         """
         kind = file_name("mask_visib" if visible else "mask", self.camera)
         path = numbered_file(self.folder / kind, self.im_id, index)
-        if path is None:
-            return None
-        try:
-            mask: NDArray[np.bool_] = read_image(path).max(axis=2) > 0
-        except OSError as error:
-            raise BopError(f"{path} cannot be read: {error}") from None
-        return mask
+        return None if path is None else _read(path, lambda path: read_image(path).max(axis=2) > 0)
+
+
+def _read(file: Path | PackedFile, reader: Callable[[Path], T]) -> T:
+    """Reads a picture, wherever it lies."""
+    try:
+        if isinstance(file, Path):
+            return reader(file)
+        with file.unpacked() as path:
+            return reader(path)
+    except OSError as error:
+        raise BopError(f"{file} cannot be read: {error}") from None
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,6 +146,7 @@ class BopScene:
         gt: `scene_gt.json`, or None.
         gt_info: `scene_gt_info.json`, or None.
         sensors: `camera.json` or the like, where there are any: its `depth_scale` is the images' that have none.
+        packed: The files by image, where they lie in no folders of their own.
     """
 
     scene_id: int
@@ -145,6 +156,7 @@ class BopScene:
     gt: Mapping[int, Any] | None
     gt_info: Mapping[int, Any] | None
     sensors: Sequence[Path] = ()
+    packed: Mapping[int, Files] | None = None
 
     @property
     def im_ids(self) -> list[int]:
@@ -172,6 +184,7 @@ class BopScene:
             depth_scale=entry.depth_scale or self._common_depth_scale(),
             instances=None if self.gt is None else self._instances(im_id),
             camera=self.camera,
+            packed=None if self.packed is None else self.packed[im_id],
         )
 
     def _common_depth_scale(self) -> float | None:
