@@ -1,0 +1,108 @@
+"""The learned judge: crop cameras by rendering, ranking and moving with a network that is known."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from codepose import geometry
+from codepose.estimation.judge import JudgeRefiner, crop
+from codepose.networks.pose_judge import SIDE, Verdict
+from codepose.synthesis.renderer import Instances
+from codepose.synthesis.world import World
+
+ZERO = torch.zeros(1, dtype=torch.long)
+
+
+def _photo(world: World, R: Tensor, t: Tensor, K: Tensor, size: int) -> Tensor:
+    """The part's normals as a picture, (1, 3, size, size)."""
+    seen = world.renderer.render(Instances.single(ZERO, R, t), K[None], (size, size))
+    return (0.5 + 0.5 * seen.normal * (seen.depth > 0)[..., None]).permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("place", [(0.0, 0.0), (0.45, -0.3)])
+def test_a_crop_camera_sees_the_part_as_its_own_render_has_it(world: World, place: tuple[float, float]):
+    size, K = 1920, geometry.camera_matrix(1500.0, 960.0, 930.0, fy=1560.0)
+    z = 8.0 * float(world.diameters[0])
+    t = torch.tensor([[place[0] * z, place[1] * z, z]])
+    R = geometry.offaxis_rotation(t) @ geometry.view_rotation(torch.tensor([[0.6, 0.48, 0.64]]), torch.tensor([0.7]))
+    photo = _photo(world, R, t, K, size)
+    box = world.boxes(ZERO, R, t, K)
+    seen = crop(photo, ZERO, box, ZERO, K, torch.tensor([size, size]))
+    judge = JudgeRefiner(world, nn.Identity())
+    own_t = (seen.turn.mT @ t[..., None]).squeeze(-1)
+    assert float(own_t[0, :2].norm() / own_t[0, 2]) < 0.03, "the crop camera looks at the box"
+    render = judge._renders(seen, ZERO, seen.turn.mT @ R, own_t)[0]
+    mask = render[4] > 0
+    turned = torch.einsum("ij,jhw->ihw", seen.turn[0], render[:3])  # normals in the photo's camera
+    assert 0.02 < mask.float().mean() < 0.6
+    in_photo = (seen.photos[0] - 0.5).abs().sum(0) > 0.15
+    overlap = (mask & in_photo).sum() / (mask | in_photo).sum()
+    assert overlap > 0.9
+    error = (turned - (seen.photos[0] * 2.0 - 1.0)).abs().mean(0)[mask & in_photo]
+    assert error.median() < 0.05
+    columns = mask.any(0).nonzero().squeeze(1)
+    rows = mask.any(1).nonzero().squeeze(1)
+    side = max(columns.max() - columns.min(), rows.max() - rows.min()).item() + 1
+    assert side == pytest.approx(SIDE / 1.4, rel=0.12), "the box's longer side over the crop's is PAD"
+
+
+class Known(nn.Module):
+    """Knows the true pose by the mean of the render's depth channel: scores and moves towards a given distance."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.compared = 0
+
+    def forward(self, photos: Tensor, renders: Tensor) -> Verdict:
+        self.compared += len(renders)
+        mask = renders[:, 4]
+        area = mask.mean((1, 2))
+        goal = photos[:, 0].mean((1, 2))  # the photo says how large the part should look
+        off = (area / goal).log() / 2.0
+        logits = (2.0 - 40.0 * off.abs())[:, None].expand(-1, 4)
+        return Verdict(logits, off.new_zeros(len(off), 2), off, off.new_zeros(len(off), 3))
+
+
+def test_poses_are_ranked_moved_and_the_best_compared_come_back(world: World):
+    K = geometry.camera_matrix(400.0, 128.0, 128.0)
+    z = 6.0 * float(world.diameters[0])
+    R = geometry.view_rotation(torch.tensor([[0.6, 0.48, 0.64]]), torch.tensor([0.7]))
+    t = torch.tensor([[0.0, 0.0, z]])
+    box = world.boxes(ZERO, R, t, K)
+    seen = crop(torch.zeros(1, 3, 256, 256), ZERO, box, ZERO, K, torch.tensor([256, 256]))
+    network = Known()
+    judge = JudgeRefiner(world, network)
+    area = judge._renders(seen, ZERO, seen.turn.mT @ R, (seen.turn.mT @ t[..., None]).squeeze(-1))[0, 4].mean()
+    seen.photos[:] = area
+    factors = torch.tensor([0.7, 1.3, 1.15, 0.6])
+    starts = t[:, None] * factors[None, :, None]
+    found_R, found_t, score = judge(seen, R[:, None].expand(-1, 4, -1, -1), starts, (3, 2, 1))
+    assert network.compared == 4 + 3 + 2 + 1
+    assert found_R.shape == (1, 1, 3, 3)
+    assert found_t[0, 0, 2].item() == pytest.approx(z, rel=0.02)
+    torch.testing.assert_close(found_R[0, 0], R[0], atol=1e-5, rtol=0)
+    assert score[0, 0].item() > 1.0 / (1.0 + math.exp(-1.0))
+
+
+def test_a_pose_that_a_move_would_spoil_is_kept(world: World):
+    class Spoiling(Known):
+        def forward(self, photos: Tensor, renders: Tensor) -> Verdict:
+            said = super().forward(photos, renders)
+            return said._replace(log_depth=said.log_depth + 0.3)
+
+    K = geometry.camera_matrix(400.0, 128.0, 128.0)
+    z = 6.0 * float(world.diameters[0])
+    R = geometry.view_rotation(torch.tensor([[0.6, 0.48, 0.64]]), torch.tensor([0.7]))[None]
+    t = torch.tensor([[[0.0, 0.0, z]]])
+    box = world.boxes(ZERO, R[0], t[0], K)
+    seen = crop(torch.zeros(1, 3, 256, 256), ZERO, box, ZERO, K, torch.tensor([256, 256]))
+    judge = JudgeRefiner(world, Spoiling())
+    seen.photos[:] = judge._renders(seen, ZERO, seen.turn.mT @ R[0], (seen.turn.mT @ t[0, :, :, None]).squeeze(-1))[
+        0, 4
+    ].mean()
+    found = judge(seen, R, t, (1, 1))[1]
+    assert found[0, 0, 2].item() == pytest.approx(z, rel=1e-4)
