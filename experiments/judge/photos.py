@@ -16,7 +16,8 @@ from torch import Tensor
 from codepose import geometry
 from codepose.config_data import ObjectSettings
 from codepose.config_files import load_preset
-from codepose.estimation.judge import JudgeRefiner, crop, load_network
+from codepose.estimation.judge import JudgeRefiner, load_network
+from codepose.estimation.poses import Poses, Seen
 from codepose.evaluation.bop import MIN_VISIBLE, BopDataset
 from codepose.evaluation.bop_scenes import BopImage, BopInstance
 from codepose.evaluation.equivalent_poses import pose_errors
@@ -71,7 +72,7 @@ def judged(network: PoseJudge, folder: Path, number: int, args: argparse.Namespa
     dataset = BopDataset.open(folder)
     info = folder / "models" / "models_info.json"
     part = ObjectSettings(mesh=str(dataset.models[number].path), symmetries=str(info))
-    judge = JudgeRefiner(World(load_preset("quick").model_copy(update={"objects": (part,)})), network)
+    judge = JudgeRefiner(World(load_preset("quick").model_copy(update={"objects": (part,)})), network, ROUNDS)
     views = geometry.turned_views(geometry.view_sphere(args.level), args.in_plane)
     rows: list[dict[str, float]] = []
     split = dataset.splits()[0]
@@ -95,23 +96,25 @@ def _row(
     R = torch.from_numpy(instance.R_cam_obj).float()[None]
     t = torch.from_numpy(instance.t_cam_obj).float()[None] + (R @ model.offset.float()[:, None]).squeeze(-1)
     box = judge.world.boxes(zero, R, t, K)
-    seen = crop(pixels, zero, box, zero, K, torch.tensor([pixels.shape[3], pixels.shape[2]]))
+    extent = torch.tensor([pixels.shape[3], pixels.shape[2]])
+    seen = Seen(pixels, zero, box, zero, K, pixels[..., :64, :64], extent)
     far = geometry.from_pixels(geometry.box_center(box), t[:, 2], K).expand(len(views), 3)
     hull = torch.from_numpy(model.mesh.hull)
     guess = geometry.fit_translation(hull, views, box.expand(len(views), 4), K, far, steps=10)
-    found_R, found_t, score = judge(seen, (geometry.offaxis_rotation(guess) @ views)[None], guess[None], ROUNDS)
+    found = judge(seen, Poses.start(views[None], guess[None], torch.zeros(1, len(views)))).best(1)
     seconds = time.monotonic() - start
-    kept_R, kept_t, _ = judge(seen, R[None], t[None], (1, 1, 1))
-    poses = torch.cat((found_R[0, :1], kept_R[0, :1])), torch.cat((found_t[0, :1], kept_t[0, :1]))
-    errors = pose_errors([model], zero.expand(2), *poses, R.expand(2, 3, 3), t.expand(2, 3), K)
+    truth = Poses.start(geometry.offaxis_rotation(t).mT @ R[None], t[None], torch.zeros(1, 1))
+    kept = JudgeRefiner(judge.world, judge.network, (1, 1, 1))(seen, truth)
+    both = found.joined(kept)
+    errors = pose_errors([model], zero.expand(2), both.R[0], both.t[0], R.expand(2, 3, 3), t.expand(2, 3), K)
     return {
         "index": instance.index,
         "visible": instance.visible_fraction,
         "mssd": float(errors.mssd_share[0]),
         "mspd": float(errors.mspd_px[0]),
         "rotation": float(errors.rotation_deg[0]),
-        "score": float(score[0, 0]),
-        "truth_score": float(judge.scores(seen, R[None], t[None])[0, 0]),
+        "score": float(found.score[0, 0]),
+        "truth_score": float(judge.scores(judge.crops(seen), truth)[0, 0]),
         "truth_mssd": float(errors.mssd_share[1]),
         "truth_rotation": float(errors.rotation_deg[1]),
         "seconds": seconds,

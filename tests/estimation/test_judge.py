@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from codepose import geometry
-from codepose.estimation.judge import JudgeRefiner, crop
+from codepose.estimation.judge import Crops, JudgeRefiner, crop
+from codepose.estimation.poses import Poses, Seen
 from codepose.networks.pose_judge import SIDE, Verdict
 from codepose.synthesis.renderer import Instances
 from codepose.synthesis.world import World
@@ -67,25 +68,50 @@ class Known(nn.Module):
         return Verdict(logits, off.new_zeros(len(off), 2), off, off.new_zeros(len(off), 3))
 
 
-def test_poses_are_ranked_moved_and_the_best_compared_come_back(world: World):
+def _looked_at(world: World, R: Tensor, t: Tensor) -> tuple[Seen, Poses]:
+    """A black photo of the part's box, and its pose."""
     K = geometry.camera_matrix(400.0, 128.0, 128.0)
+    size = torch.tensor([256, 256])
+    seen = Seen(torch.zeros(1, 3, 256, 256), ZERO, world.boxes(ZERO, R, t, K), ZERO, K, torch.zeros(1, 3, 32, 32), size)
+    return seen, Poses.start(geometry.offaxis_rotation(t).mT @ R[None], t[None], torch.zeros(1, 1))
+
+
+class Painted(JudgeRefiner):
+    """Sees crops as bright as the truth's render is large, which ``Known`` reads."""
+
+    brightness = 0.0
+
+    def crops(self, seen: Seen) -> Crops:
+        found = super().crops(seen)
+        found.photos[:] = self.brightness
+        return found
+
+
+def _painted(world: World, network: nn.Module, rounds: tuple[int, ...], seen: Seen, truth: Poses) -> Painted:
+    judge = Painted(world, network, rounds)
+    crops = judge.crops(seen)
+    own_t = (crops.turn.mT @ truth.t[0, :, :, None]).squeeze(-1)
+    judge.brightness = float(judge._renders(crops, ZERO, crops.turn.mT @ truth.R[0], own_t)[0, 4].mean())
+    return judge
+
+
+def test_poses_are_ranked_moved_and_the_best_compared_come_back(world: World):
     z = 6.0 * float(world.diameters[0])
     R = geometry.view_rotation(torch.tensor([[0.6, 0.48, 0.64]]), torch.tensor([0.7]))
-    t = torch.tensor([[0.0, 0.0, z]])
-    box = world.boxes(ZERO, R, t, K)
-    seen = crop(torch.zeros(1, 3, 256, 256), ZERO, box, ZERO, K, torch.tensor([256, 256]))
+    t = torch.tensor([[0.1 * z, 0.0, z]])
+    seen, truth = _looked_at(world, R, t)
     network = Known()
-    judge = JudgeRefiner(world, network)
-    area = judge._renders(seen, ZERO, seen.turn.mT @ R, (seen.turn.mT @ t[..., None]).squeeze(-1))[0, 4].mean()
-    seen.photos[:] = area
-    factors = torch.tensor([0.7, 1.3, 1.15, 0.6])
-    starts = t[:, None] * factors[None, :, None]
-    found_R, found_t, score = judge(seen, R[:, None].expand(-1, 4, -1, -1), starts, (3, 2, 1))
+    judge = _painted(world, network, (3, 2, 1), seen, truth)
+    starts = t[:, None] * torch.tensor([0.7, 1.3, 1.15, 0.6])[None, :, None]
+    similarity = torch.tensor([[0.1, 0.2, 0.3, 0.4]])
+    found = judge(seen, Poses.start(truth.R_view.expand(1, 4, 3, 3), starts, similarity))
     assert network.compared == 4 + 3 + 2 + 1
-    assert found_R.shape == (1, 1, 3, 3)
-    assert found_t[0, 0, 2].item() == pytest.approx(z, rel=0.02)
-    torch.testing.assert_close(found_R[0, 0], R[0], atol=1e-5, rtol=0)
-    assert score[0, 0].item() > 1.0 / (1.0 + math.exp(-1.0))
+    assert found.t.shape == (1, 1, 3)
+    torch.testing.assert_close(found.t[0, 0], t[0], rtol=0.02, atol=0.02 * z)
+    torch.testing.assert_close(found.R[0, 0], R[0], atol=1e-4, rtol=0)
+    assert found.score[0, 0].item() > 1.0 / (1.0 + math.exp(-1.0))
+    which = (similarity[0] == found.similarity[0, 0]).nonzero().item()
+    torch.testing.assert_close(found.boxed[0, 0], starts[0, which])  # a pose keeps what it began at
 
 
 def test_a_pose_that_a_move_would_spoil_is_kept(world: World):
@@ -94,15 +120,8 @@ def test_a_pose_that_a_move_would_spoil_is_kept(world: World):
             said = super().forward(photos, renders)
             return said._replace(log_depth=said.log_depth + 0.3)
 
-    K = geometry.camera_matrix(400.0, 128.0, 128.0)
     z = 6.0 * float(world.diameters[0])
-    R = geometry.view_rotation(torch.tensor([[0.6, 0.48, 0.64]]), torch.tensor([0.7]))[None]
-    t = torch.tensor([[[0.0, 0.0, z]]])
-    box = world.boxes(ZERO, R[0], t[0], K)
-    seen = crop(torch.zeros(1, 3, 256, 256), ZERO, box, ZERO, K, torch.tensor([256, 256]))
-    judge = JudgeRefiner(world, Spoiling())
-    seen.photos[:] = judge._renders(seen, ZERO, seen.turn.mT @ R[0], (seen.turn.mT @ t[0, :, :, None]).squeeze(-1))[
-        0, 4
-    ].mean()
-    found = judge(seen, R, t, (1, 1))[1]
-    assert found[0, 0, 2].item() == pytest.approx(z, rel=1e-4)
+    R = geometry.view_rotation(torch.tensor([[0.6, 0.48, 0.64]]), torch.tensor([0.7]))
+    seen, truth = _looked_at(world, R, torch.tensor([[0.0, 0.0, z]]))
+    found = _painted(world, Spoiling(), (1, 1), seen, truth)(seen, truth)
+    assert found.t[0, 0, 2].item() == pytest.approx(z, rel=1e-4)

@@ -7,8 +7,8 @@ it was not trained on (``networks/pose_judge.py``).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, reduce
 from pathlib import Path
 
 import torch
@@ -17,10 +17,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from codepose import geometry
+from codepose.estimation.poses import Poses, Seen
 from codepose.networks.pose_judge import SIDE, PoseJudge, Verdict, moved, render_channels
 from codepose.synthesis.renderer import Instances
 from codepose.synthesis.world import World
 
+ROUNDS = (16, 8, 4)
 PAD = 1.4
 """Side of a crop over the box's longer side."""
 _BATCH, _BATCH_GPU = 32, 1024
@@ -80,59 +82,53 @@ class JudgeRefiner:
     Args:
         world: Meshes and renderer.
         network: The trained network; it is put into evaluation mode on the world's device.
+        rounds: How many of the best poses go on after each comparison, moved; the last number is how many come back.
     """
 
-    def __init__(self, world: World, network: PoseJudge) -> None:
+    def __init__(self, world: World, network: PoseJudge, rounds: tuple[int, ...] = ROUNDS) -> None:
         self.world = world
         self.network = network.to(world.device).to(memory_format=torch.channels_last).eval()
+        self.rounds = rounds
 
     @torch.no_grad()
-    def __call__(self, crops: Crops, R: Tensor, t: Tensor, rounds: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
-        """Finds better poses near given ones.
+    def __call__(self, seen: Seen, poses: Poses) -> Poses:
+        """Returns the best poses that were compared, best first; their scores are in [0, 1]."""
+        home = poses.t.device
+        crops, poses = self.crops(seen), poses.to(self.world.device)
+        known = []
+        for count in (*self.rounds, None):
+            verdict = self._compared(crops, poses)
+            poses = replace(poses, score=verdict.score.view(poses.score.shape))
+            known.append(poses)
+            if count is not None:
+                poses = self._moved(crops, poses, verdict).best(count)
+        return reduce(Poses.joined, known).best(self.rounds[-1]).to(home)
 
-        Args:
-            crops: N detections.
-            R: (N, k, 3, 3) R_cam_obj in the photo's camera.
-            t: (N, k, 3) mm.
-            rounds: How many of the best poses go on after each comparison, moved; the last number is how many are
-                returned.
-
-        Returns:
-            The best poses compared, best first: R (N, m, 3, 3), t (N, m, 3), scores (N, m) in [0, 1].
-        """
-        turn = crops.turn[:, None]
-        R, t = turn.mT @ R, (turn.mT @ t[..., None]).squeeze(-1)
-        known: list[tuple[Tensor, Tensor, Tensor]] = []
-        for count in rounds:
-            verdict, new_R, new_t = self._compared(crops, R, t)
-            score = verdict.score.view(R.shape[:2])
-            known.append((R, t, score))
-            R, t, _ = _best(new_R, new_t, score, count)
-        known.append((R, t, self._compared(crops, R, t)[0].score.view(R.shape[:2])))
-        every_R, every_t, scores = (torch.cat(values, 1) for values in zip(*known, strict=True))
-        R, t, score = _best(every_R, every_t, scores, rounds[-1])
-        return turn @ R, (turn @ t[..., None]).squeeze(-1), score
+    def crops(self, seen: Seen) -> Crops:
+        """Returns what the detections' crop cameras see, at the highest resolution there is."""
+        fine = seen.to(self.world.device).in_photos()
+        return crop(fine.images, fine.which, fine.boxes, fine.objects, fine.K, fine.extent)
 
     @torch.no_grad()
-    def scores(self, crops: Crops, R: Tensor, t: Tensor) -> Tensor:
-        """Returns how good poses (N, k, 3, 3) and (N, k, 3) mm in the photo's camera are, (N, k) in [0, 1]."""
-        turn = crops.turn[:, None]
-        said = self._compared(crops, turn.mT @ R, (turn.mT @ t[..., None]).squeeze(-1))[0]
-        return said.score.view(R.shape[:2])
+    def scores(self, crops: Crops, poses: Poses) -> Tensor:
+        """Returns how good poses are, (N, k) in [0, 1]."""
+        return self._compared(crops, poses).score.view(poses.score.shape)
 
-    def _compared(self, crops: Crops, R: Tensor, t: Tensor) -> tuple[Verdict, Tensor, Tensor]:
-        """What the network says of poses (N, k) in the crop cameras, flat, and where it moves them."""
-        count = R.shape[1]
-        row = torch.arange(len(R), device=R.device).repeat_interleave(count)
-        flat_R, flat_t = R.flatten(0, 1), t.flatten(0, 1)
-        size = _BATCH_GPU if R.is_cuda else _BATCH
+    def _compared(self, crops: Crops, poses: Poses) -> Verdict:
+        """What the network says of N k poses."""
+        R, t, row = _in_crops(crops, poses)
         parts = []
-        for some in torch.split(torch.arange(len(row), device=R.device), size):
-            renders = self._renders(crops, row[some], flat_R[some], flat_t[some])
+        for some in torch.split(torch.arange(len(row), device=R.device), _BATCH_GPU if R.is_cuda else _BATCH):
+            renders = self._renders(crops, row[some], R[some], t[some])
             parts.append(self.network(crops.photos[row[some]], renders))
-        verdict = Verdict(*(torch.cat(values) for values in zip(*parts, strict=True)))
-        new_R, new_t = moved(verdict, flat_R, flat_t, crops.focal[row])
-        return verdict, new_R.view_as(R), new_t.view_as(t)
+        return Verdict(*(torch.cat(values) for values in zip(*parts, strict=True)))
+
+    def _moved(self, crops: Crops, poses: Poses, verdict: Verdict) -> Poses:
+        R, t, row = _in_crops(crops, poses)
+        R, t = moved(verdict, R, t, crops.focal[row])
+        t = (crops.turn[row] @ t[..., None]).squeeze(-1)
+        R_view = geometry.offaxis_rotation(t).mT @ crops.turn[row] @ R
+        return replace(poses, R_view=R_view.view_as(poses.R_view), t=t.view_as(poses.t))
 
     def _renders(self, crops: Crops, row: Tensor, R: Tensor, t: Tensor) -> Tensor:
         K = torch.zeros(len(row), 3, 3, device=R.device)
@@ -144,11 +140,12 @@ class JudgeRefiner:
         return render_channels(seen.depth, seen.normal, seen.color, t[:, 2], self.world.diameters[objects])
 
 
-def _best(R: Tensor, t: Tensor, score: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The poses (N, k) of the ``count`` best scores, best first."""
-    top = score.topk(min(count, score.shape[1]), dim=1)
-    rows = torch.arange(len(R), device=R.device)[:, None]
-    return R[rows, top.indices], t[rows, top.indices], top.values
+def _in_crops(crops: Crops, poses: Poses) -> tuple[Tensor, Tensor, Tensor]:
+    """Poses in the frames of the crop cameras, R (N k, 3, 3) and t (N k, 3) mm, and the detection (N k,) of each."""
+    turn = crops.turn[:, None]
+    R, t = turn.mT @ poses.R, (turn.mT @ poses.t[..., None]).squeeze(-1)
+    row = torch.arange(len(R), device=R.device).repeat_interleave(R.shape[1])
+    return R.flatten(0, 1), t.flatten(0, 1), row
 
 
 @cache
