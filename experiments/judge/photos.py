@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from codepose.config_data import ObjectSettings
 from codepose.config_files import load_preset
 from codepose.estimation.judge import JudgeRefiner, load_network
 from codepose.estimation.poses import Poses, Seen
+from codepose.estimation.refine import ContourRefiner
 from codepose.evaluation.bop import MIN_VISIBLE, BopDataset
 from codepose.evaluation.bop_scenes import BopImage, BopInstance
 from codepose.evaluation.equivalent_poses import pose_errors
@@ -60,6 +62,9 @@ def summary(name: str, rows: list[dict[str, float]]) -> None:
     print(
         f"{name}: {len(rows)} | mssd<0.1 {share('mssd', 0.1):.2f} <0.2 {share('mssd', 0.2):.2f} | mspd<20 "
         f"{share('mspd', 20.0):.2f} | rotation<15 {share('rotation', 15.0):.2f} <30 {share('rotation', 30.0):.2f} | "
+        f"with edges <0.1 {share('edges_mssd', 0.1):.2f} <0.2 {share('edges_mssd', 0.2):.2f}, "
+        f"chosen <0.1 {share('chosen_mssd', 0.1):.2f} <0.2 {share('chosen_mssd', 0.2):.2f} "
+        f"mspd<20 {share('chosen_mspd', 20.0):.2f} | "
         f"from truth: mssd<0.2 {share('truth_mssd', 0.2):.2f}, <0.1 {share('truth_mssd', 0.1):.2f}, "
         f"truth's score better {sum(r['truth_score'] > r['score'] + 0.02 for r in rows) / len(rows):.2f} | "
         f"{sum(r['seconds'] for r in rows) / len(rows):.1f} s",
@@ -101,12 +106,16 @@ def _row(
     far = geometry.from_pixels(geometry.box_center(box), t[:, 2], K).expand(len(views), 3)
     hull = torch.from_numpy(model.mesh.hull)
     guess = geometry.fit_translation(hull, views, box.expand(len(views), 4), K, far, steps=10)
-    found = judge(seen, Poses.start(views[None], guess[None], torch.zeros(1, len(views)))).best(1)
+    found = judge(seen, Poses.start(views[None], guess[None], torch.zeros(1, len(views))))
+    few, found = found, found.best(1)
     seconds = time.monotonic() - start
     truth = Poses.start(geometry.offaxis_rotation(t).mT @ R[None], t[None], torch.zeros(1, 1))
     kept = JudgeRefiner(judge.world, judge.network, (1, 1, 1))(seen, truth)
-    both = found.joined(kept)
-    errors = pose_errors([model], zero.expand(2), both.R[0], both.t[0], R.expand(2, 3, 3), t.expand(2, 3), K)
+    edges = ContourRefiner(judge.world, judge.world.settings.refinement)(seen, few)
+    fine = replace(edges, score=judge.scores(judge.crops(seen), edges))
+    chosen = few.joined(fine).best(1)
+    both = found.joined(kept).joined(edges).joined(chosen)
+    errors = pose_errors([model], zero.expand(4), both.R[0], both.t[0], R.expand(4, 3, 3), t.expand(4, 3), K)
     return {
         "index": instance.index,
         "visible": instance.visible_fraction,
@@ -114,6 +123,9 @@ def _row(
         "mspd": float(errors.mspd_px[0]),
         "rotation": float(errors.rotation_deg[0]),
         "score": float(found.score[0, 0]),
+        "edges_mssd": float(errors.mssd_share[2]),
+        "chosen_mssd": float(errors.mssd_share[3]),
+        "chosen_mspd": float(errors.mspd_px[3]),
         "truth_score": float(judge.scores(judge.crops(seen), truth)[0, 0]),
         "truth_mssd": float(errors.mssd_share[1]),
         "truth_rotation": float(errors.rotation_deg[1]),
