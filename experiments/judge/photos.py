@@ -112,7 +112,7 @@ def _row(
     truth = Poses.start(geometry.offaxis_rotation(t).mT @ R[None], t[None], torch.zeros(1, 1))
     kept = JudgeRefiner(judge.world, judge.network, (1, 1, 1))(seen, truth)
     edges = ContourRefiner(judge.world, judge.world.settings.refinement)(seen, few)
-    fine = replace(edges, score=judge.scores(judge.crops(seen), edges))
+    fine = replace(edges, score=judge.scores(seen, edges))
     chosen = few.joined(fine).best(1)
     both = found.joined(kept).joined(edges).joined(chosen)
     errors = pose_errors([model], zero.expand(4), both.R[0], both.t[0], R.expand(4, 3, 3), t.expand(4, 3), K)
@@ -126,7 +126,7 @@ def _row(
         "edges_mssd": float(errors.mssd_share[2]),
         "chosen_mssd": float(errors.mssd_share[3]),
         "chosen_mspd": float(errors.mspd_px[3]),
-        "truth_score": float(judge.scores(judge.crops(seen), truth)[0, 0]),
+        "truth_score": float(judge.scores(seen, truth)[0, 0]),
         "truth_mssd": float(errors.mssd_share[1]),
         "truth_rotation": float(errors.rotation_deg[1]),
         "seconds": seconds,

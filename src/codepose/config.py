@@ -170,6 +170,9 @@ class RefinementSettings(Frozen):
     reconstruction."""
     hypotheses: Size = 8
     """How many of these, ``apart_deg`` or more from each other, are laid over the photo."""
+    judged: Few = 32
+    """How many instead are first compared with the photo by the judge, a network for all parts that codepose brings,
+    which hands the best few on; 0 = it is not asked."""
     apart_deg: NonNegative = 12.0
     similarity: NonNegative = 0.5
     """Weight of the cosine of the codes beside the match of the edges."""

@@ -34,11 +34,10 @@ def test_a_distance_changes_by_at_most_two_thirds():
     assert far[0, 2].item() == pytest.approx(100.0 * math.exp(0.5))
 
 
-def test_a_score_is_the_mean_of_four_probabilities():
-    logits = torch.tensor([[-50.0, 0.0, 50.0, 50.0]])
-    said = Verdict(logits, torch.zeros(1, 2), torch.zeros(1), torch.zeros(1, 3))
-    assert said.score.item() == pytest.approx(2.5 / 4)
-    assert len(THRESHOLDS) == logits.shape[1]
+def test_a_score_is_the_mean_of_four_log_odds():
+    said = Verdict(torch.tensor([[-3.0, 0.0, 2.0, 5.0]]), torch.zeros(1, 2), torch.zeros(1), torch.zeros(1, 3))
+    assert said.score.item() == pytest.approx(1.0)
+    assert len(THRESHOLDS) == 4
 
 
 def test_a_render_is_seen_relative_to_the_parts_middle_and_nothing_beside_it():

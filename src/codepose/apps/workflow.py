@@ -21,6 +21,7 @@ from codepose import __version__
 from codepose.config import Settings
 from codepose.estimation.confidence import Confidence
 from codepose.estimation.estimator import PoseEstimator
+from codepose.estimation.judged_contours import refiner_of
 from codepose.estimation.methods import (
     METHODS,
     PAPER_METHODS,
@@ -32,7 +33,6 @@ from codepose.estimation.methods import (
     load_confidence,
     load_pipeline,
 )
-from codepose.estimation.refine import ContourRefiner
 from codepose.evaluation import draw
 from codepose.evaluation.benchmark import evaluate
 from codepose.evaluation.pictures import write_run_report
@@ -160,7 +160,7 @@ def _estimators(run: Run, methods: Sequence[Method], world: World, *, refine: bo
     """Each method's estimator, then, with ``refine``, each method's that refines, by the names of their rows."""
     estimators: dict[str, PoseEstimator] = {method: _estimator(run, method, world) for method in methods}
     if refine:
-        refiner = ContourRefiner(world, run.settings.refinement)
+        refiner = refiner_of(world, run.settings.refinement)
         for method in methods:
             plain = estimators[method]
             confidence = load_confidence(run, method, plain.pipeline, plain.codebooks, refined=True)
@@ -211,7 +211,7 @@ def calibrate_run(
         if known is not None:
             fitted[refined] = known
             continue
-        refiner = ContourRefiner(world, run.settings.refinement) if refined else None
+        refiner = refiner_of(world, run.settings.refinement) if refined else None
         estimator = PoseEstimator(plain.pipeline, plain.codebooks, refiner, world=world)
         with Display(f"Confidence: {method}{', refined' if refined else ''}") as display:
             try:

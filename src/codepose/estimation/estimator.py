@@ -21,10 +21,11 @@ from codepose.estimation.depth import DepthRefiner
 from codepose.estimation.depth_images import NEAREST_MM
 from codepose.estimation.detection import Detection
 from codepose.estimation.doubles import without_doubles
+from codepose.estimation.judged_contours import refiner_of
 from codepose.estimation.methods import Method, load_codebooks, load_confidence, load_pipeline
 from codepose.estimation.pipelines import Pipeline
 from codepose.estimation.poses import Photos, Poses, Refiner, Seen
-from codepose.estimation.refine import ContourRefiner, useful_size
+from codepose.estimation.refine import useful_size
 from codepose.estimation.windows import Window, least_overlap, merged, windows
 from codepose.networks.compilation import compile_convolutions
 from codepose.networks.detector import Boxes
@@ -121,7 +122,7 @@ class PoseEstimator:
         if compile:
             for network in pipeline.networks():
                 compile_convolutions(network)
-        refiner = None if world is None else ContourRefiner(world, run.settings.refinement)
+        refiner = None if world is None else refiner_of(world, run.settings.refinement)
         return cls(pipeline, books, refiner, confidence, world=world)
 
     def __call__(
@@ -329,7 +330,9 @@ class PoseEstimator:
         settings, book = self.settings.refinement, self.codebooks[index]
         ranked, cosines = book.rerank(views, values, seen.reconstructions)
         symmetries = self.world.objects[index].symmetries
-        picked = spread_views(book.rotations[ranked], settings.hypotheses, settings.apart_deg, symmetries)
+        picked = spread_views(
+            book.rotations[ranked], settings.judged or settings.hypotheses, settings.apart_deg, symmetries
+        )
         starts, count = ranked.gather(1, picked), picked.shape[1]
         _, t = book.poses(starts.flatten(), seen.boxes.repeat_interleave(count, 0), seen.K)
         return Poses.start(book.rotations[starts], t.view(-1, count, 3), cosines.gather(1, picked))

@@ -15,16 +15,23 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
+from torchvision.ops import box_iou
 
 from codepose import geometry
 from codepose.estimation.poses import Poses, Seen
 from codepose.networks.pose_judge import SIDE, PoseJudge, Verdict, moved, render_channels
+from codepose.synthesis.lookalikes import spread_views
 from codepose.synthesis.renderer import Instances
 from codepose.synthesis.world import World
 
-ROUNDS = (16, 8, 4)
+ROUNDS = (16, 8, 4, 4)
+_APART_DEG = 8.0
+"""Poses turned more alike become one when they move."""
+_BOX = 2.0
+"""Log-odds that a pose loses where its box overlaps the detection's by a share of 1 / e: it is another part's."""
 PAD = 1.4
 """Side of a crop over the box's longer side."""
+SHIPPED = Path(__file__).parents[1] / "pretrained" / "judge.safetensors"
 _BATCH, _BATCH_GPU = 32, 1024
 """Poses compared at a time."""
 _MOST_SAMPLES = 4
@@ -92,27 +99,42 @@ class JudgeRefiner:
 
     @torch.no_grad()
     def __call__(self, seen: Seen, poses: Poses) -> Poses:
-        """Returns the best poses that were compared, best first; their scores are in [0, 1]."""
+        """Returns the best poses that were compared, best first; their scores are those of ``scores``."""
         home = poses.t.device
-        crops, poses = self.crops(seen), poses.to(self.world.device)
-        known = []
+        seen, poses = seen.to(self.world.device), poses.to(self.world.device)
+        crops, known = self.crops(seen), []
         for count in (*self.rounds, None):
             verdict = self._compared(crops, poses)
-            poses = replace(poses, score=verdict.score.view(poses.score.shape))
+            poses = replace(poses, score=self._score(seen, poses, verdict))
             known.append(poses)
             if count is not None:
-                poses = self._moved(crops, poses, verdict).best(count)
-        return reduce(Poses.joined, known).best(self.rounds[-1]).to(home)
+                poses = self._apart(seen, self._moved(crops, poses, verdict), count)
+        return self._apart(seen, reduce(Poses.joined, known), self.rounds[-1]).to(home)
+
+    @torch.no_grad()
+    def scores(self, seen: Seen, poses: Poses) -> Tensor:
+        """Returns how good poses (N, k) are, (N, k): the mean of four log-odds, less where the boxes do not agree."""
+        there = seen.to(self.world.device), poses.to(self.world.device)
+        return self._score(*there, self._compared(self.crops(there[0]), there[1])).to(poses.t.device)
+
+    def _apart(self, seen: Seen, poses: Poses, count: int) -> Poses:
+        """The best poses of which no two are turned alike, best first."""
+        ranked = poses.best(poses.t.shape[1])
+        symmetries = self.world.objects[int(seen.objects[0])].symmetries
+        return ranked.picked(spread_views(ranked.R_view, count, _APART_DEG, symmetries))
+
+    def _score(self, seen: Seen, poses: Poses, verdict: Verdict) -> Tensor:
+        count = poses.t.shape[1]
+        objects = seen.objects.repeat_interleave(count)
+        boxes = self.world.boxes(objects, poses.R.flatten(0, 1), poses.t.flatten(0, 1), seen.K).nan_to_num()
+        overlap = box_iou(boxes.view(-1, count, 4), seen.boxes[:, None]).squeeze(-1)
+        doubt: Tensor = _BOX * overlap.clamp_min(0.05).log()
+        return verdict.score.view(-1, count) + doubt
 
     def crops(self, seen: Seen) -> Crops:
         """Returns what the detections' crop cameras see, at the highest resolution there is."""
         fine = seen.to(self.world.device).in_photos()
         return crop(fine.images, fine.which, fine.boxes, fine.objects, fine.K, fine.extent)
-
-    @torch.no_grad()
-    def scores(self, crops: Crops, poses: Poses) -> Tensor:
-        """Returns how good poses are, (N, k) in [0, 1]."""
-        return self._compared(crops, poses).score.view(poses.score.shape)
 
     def _compared(self, crops: Crops, poses: Poses) -> Verdict:
         """What the network says of N k poses."""
@@ -149,8 +171,8 @@ def _in_crops(crops: Crops, poses: Poses) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @cache
-def load_network(path: Path) -> PoseJudge:
-    """Returns the network of a weights file."""
+def load_network(path: Path = SHIPPED) -> PoseJudge:
+    """Returns the network of a weights file, or the one that codepose brings."""
     network = PoseJudge()
     network.load_state_dict({name: value.float() for name, value in load_file(path).items()})
     return network.eval().requires_grad_(False)

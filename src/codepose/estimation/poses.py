@@ -121,9 +121,12 @@ class Poses:
     def best(self, keep: int) -> Self:
         """Returns the ``keep`` best of each detection, or all if there are fewer, best first."""
         value = self.score.nan_to_num(nan=-math.inf)
-        rows = torch.arange(len(value), device=value.device)[:, None]
-        top = value.topk(min(keep, value.shape[1]), dim=1).indices
-        return self._each(lambda values: values[rows, top])
+        return self.picked(value.topk(min(keep, value.shape[1]), dim=1).indices)
+
+    def picked(self, places: Tensor) -> Self:
+        """Returns those at places (N, m) of each detection, in that order."""
+        rows = torch.arange(len(places), device=places.device)[:, None]
+        return self._each(lambda values: values[rows, places])
 
     def select(self, chosen: Tensor) -> Self:
         """Returns those of some of the detections, by their numbers."""
@@ -142,6 +145,10 @@ class Poses:
         """Returns these poses and others of the same detections."""
         names = [f.name for f in fields(self)]
         return type(self)(*(torch.cat((getattr(self, name), getattr(other, name)), 1) for name in names))
+
+    def reshaped(self, detections: int, count: int) -> Self:
+        """Returns the same poses in the same order as ``count`` of each of so many detections."""
+        return self._each(lambda values: values.reshape(detections, count, *values.shape[2:]))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
         return type(self)(*(change(getattr(self, f.name)) for f in fields(self)))

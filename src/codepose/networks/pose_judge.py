@@ -43,8 +43,8 @@ class Verdict(NamedTuple):
 
     @property
     def score(self) -> Tensor:
-        """(M,) in [0, 1]: the mean of the four probabilities."""
-        return self.logits.float().sigmoid().mean(1)
+        """(M,): the mean of the four log-odds, which ranks where probabilities are all near 1."""
+        return self.logits.float().mean(1)
 
 
 class _Block(nn.Module):

@@ -1,0 +1,47 @@
+"""The judge and the edges together: it ranks and moves poses, they place the best ones, and it has the last word."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from codepose.config import RefinementSettings
+from codepose.estimation.judge import JudgeRefiner, load_network
+from codepose.estimation.poses import Poses, Refiner, Seen
+from codepose.estimation.refine import ContourRefiner
+from codepose.synthesis.world import World
+
+
+class JudgedContours:
+    """Refines by the judge first, then each of the best poses by the photo's edges; the judge chooses among all.
+
+    The judge tells apart how a part lies where edges cannot; edges place it to a fraction of a pixel.
+
+    Args:
+        judge: Ranks and moves; says how many poses go on.
+        contours: Refines a single pose of each detection.
+    """
+
+    def __init__(self, judge: JudgeRefiner, contours: Refiner) -> None:
+        self.judge = judge
+        self.contours = contours
+
+    @torch.no_grad()
+    def __call__(self, seen: Seen, poses: Poses) -> Poses:
+        """Returns the poses that the judge chose, as they were and refined by edges, best first."""
+        few = self.judge(seen, poses)
+        count = few.t.shape[1]
+        rows = torch.arange(len(few.t), device=few.t.device).repeat_interleave(count)
+        alone = few.reshaped(len(rows), 1)
+        deep = self.contours(seen.select(rows), alone).best(1).reshaped(len(few.t), count)
+        both = few.joined(replace(deep, score=self.judge.scores(seen, deep)))
+        return both.best(2 * count)
+
+
+def refiner_of(world: World, settings: RefinementSettings) -> Refiner:
+    """Returns the refiner that the settings ask for."""
+    contours = ContourRefiner(world, settings)
+    if settings.judged == 0:
+        return contours
+    return JudgedContours(JudgeRefiner(world, load_network()), contours)
