@@ -11,17 +11,20 @@ from torch import Tensor
 
 from codepose import geometry
 from codepose.estimation.estimator import PoseEstimator
+from codepose.estimation.judged_contours import JudgedContours
 from codepose.estimation.poses import Poses, Refiner, Seen
 from codepose.estimation.refine import ContourRefiner
 from codepose.estimation.windows import Window, least_overlap, windows
 
+_DEEP = (ContourRefiner, JudgedContours)
+
 
 class _Staged:
-    """An estimator's refiner, parted where the search along the photo's edges begins; keeps what that was given."""
+    """An estimator's refiner, parted where the deep search begins, by judge and edges; keeps what that was given."""
 
     def __init__(self, refiner: Refiner) -> None:
         stages = list(getattr(refiner, "stages", (refiner,)))
-        self._first = next(place for place, stage in enumerate(stages) if isinstance(stage, ContourRefiner))
+        self._first = next(place for place, stage in enumerate(stages) if isinstance(stage, _DEEP))
         self._stages = stages
         self.given: tuple[Seen, Poses] | None = None
 
@@ -39,8 +42,10 @@ class _Staged:
         return poses
 
     def rank(self, seen: Seen, poses: Poses) -> Poses:
-        """The best of the poses, each moved to where its edges lie best but not turned."""
+        """The best of the poses by the judge; without one, by the edges, each moved to where they lie best."""
         deep = self._stages[self._first]
+        if isinstance(deep, JudgedContours):
+            return replace(poses, score=deep.judge.scores(seen, poses)).best(1)
         assert isinstance(deep, ContourRefiner)
         return ContourRefiner(deep.world, deep.settings.model_copy(update={"rounds": 0}))(seen, poses)
 

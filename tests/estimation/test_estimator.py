@@ -123,7 +123,7 @@ def test_a_refined_pose_is_given_out_in_the_cameras_frame(
 
     def refined(seen: Seen, poses: Poses) -> Poses:
         assert torch.equal(seen.extent, torch.tensor([128.0, 128.0]))
-        assert poses.t.shape == (1, estimator.settings.refinement.hypotheses, 3)
+        assert poses.t.shape == (1, estimator.settings.refinement.judged, 3)
         evidence = (torch.tensor([[first, second]]) for first, second in ((0.9, 0.8), (0.3, 0.75), (0.9, 0.25), (1, 2)))
         both = torch.stack((torch.eye(3)[None], R_view), 1), torch.stack((2.0 * place, place), 1)
         return Poses(*both, both[1], *evidence)
