@@ -94,7 +94,8 @@ def _run(options: Options) -> None:
             results[f"{name}-{seed}"] = _measured(options, name, seed, run)
             _write(options, results, others)
     rows = [row for one in results.values() for row in one.rows]
-    print(f"\n{table(summary(rows))}")
+    times = ", ".join(f"{run} {1e3 * float(np.median(one.seconds)):,.0f}" for run, one in results.items())
+    print(f"\n{table(summary(rows))}\n\nms a photo: {times}")
     if others is not None:
         against = differences(rows, others)
         said = table(against, signed=True) if against else "no instance was measured in both"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +61,9 @@ def truth(*at: tuple[float, float, float], symmetries: dict | None = None) -> Tr
 def test_errors_are_about_the_middle_and_under_the_symmetries() -> None:
     one = truth((0.0, 0.0, 400.0)).select(0)
     assert one.mssd(turned(0), torch.tensor([3.0, 0.0, 404.0])) == pytest.approx(5.0 / (20.0 * math.sqrt(3.0)))
+    assert one.mssd(turned(180, "x"), one.t) == pytest.approx(
+        one.mssd(turned(180), one.t)
+    )  # a cube's middle stays where it is
     # a cube's corner goes round a circle of radius 10 sqrt 2: half a turn moves it by twice that
     assert one.mssd(turned(180), one.t) == pytest.approx(20.0 * math.sqrt(2.0) / (20.0 * math.sqrt(3.0)))
     assert truth((0.0, 0.0, 400.0), symmetries=HALF_TURN).select(0).mssd(turned(180), one.t) == pytest.approx(0.0)
@@ -135,7 +138,11 @@ def test_a_step_that_was_not_reached_does_not_hold() -> None:
     assert set(right.holds().values()) == {1.0}
     wrong = Links(0.5, 15.1, 20.1, 20.1, 0.2, 0.2, 0.2, 0.2)
     assert set(wrong.holds().values()) == {0.0}
-    assert list(replace(right, kept_mssd=0.1).holds().values()) == [1, 1, 1, 1, 1, 1, 1, 0, 1]
+    chain = [f.name for f in fields(Links)]
+    for place, name in enumerate(chain[:6]):  # each number decides its own step
+        assert [int(v) for v in replace(right, **{name: math.nan}).holds().values()] == [n != place for n in range(9)]
+    assert [int(v) for v in replace(right, kept_mssd=0.1).holds().values()] == [1, 1, 1, 1, 1, 1, 1, 0, 1]
+    assert [int(v) for v in replace(right, preferred_mssd=0.2).holds().values()] == [1, 1, 1, 1, 1, 1, 1, 1, 0]
     assert set(Links().holds().values()) == {0.0}
 
 
@@ -253,6 +260,15 @@ def test_the_whole_on_a_rendered_folder(
     monkeypatch.setattr(photographs, "_code", lambda: "other code")
     with pytest.raises(pytest.fail.Exception, match="measured anew"):
         photographs.main([*words, "--out", str(first)])
+
+
+@pytest.mark.slow
+def test_a_part_is_learned_as_the_mesh_doctor_says_and_measured(data: Path, tmp_path: Path) -> None:
+    words = [str(data), "--out", str(tmp_path), "--parts", "key", "--seeds", "0,1", "--quick", "--device", "cpu"]
+    assert photographs.main(words) == 0
+    camera = Run.open(tmp_path / "runs" / "key-1").settings.data.camera
+    assert camera.image_size == PARTS["key"].framing(data).image_size
+    assert {row.seed for row in read_rows((tmp_path / "instances.csv").read_text())} == {0, 1}
 
 
 def test_a_box_is_looked_at_as_the_estimator_looks_at_its_own(data: Path, random_run: Run) -> None:
