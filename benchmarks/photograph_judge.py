@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -77,7 +77,7 @@ def measure(name: str, seed: int, part: Part, run: Path, data: Path, tiles: int,
         chain = links(truth, looker.boxes(pixels, image.K), look, K, pixels.shape[:2])
         for row, own in zip(rows, chain, strict=True):
             identity = (row.scene_id, row.im_id, row.gt_index, row.visible_fraction)
-            measured.rows.append(Row(name, seed, *identity, next(recalls), own))
+            measured.rows.append(Row(name, seed, *identity, next(recalls), replace(own, ranked_iou=row.box_iou)))
         found = [p for p in results.poses if (p.scene_id, p.im_id) == (image.scene_id, image.im_id)]
         measured.pictures.append(_picture(judge, image, pixels, truth, found))
     return measured

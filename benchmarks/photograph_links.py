@@ -30,6 +30,7 @@ class Links:
 
     Attributes:
         box_iou: The largest overlap of any of the detector's boxes with the true amodal one.
+        ranked_iou: The largest of only as many boxes, the best-scored, as there are instances: those that BOP counts.
         view_deg: Of the best of the codebook's candidates, with the true box.
         start_true_deg, start_own_deg: Of the best of the poses from which refinement begins.
         true_mssd, own_mssd: Of the refined pose.
@@ -38,6 +39,7 @@ class Links:
     """
 
     box_iou: float = math.nan
+    ranked_iou: float = math.nan
     view_deg: float = math.nan
     start_true_deg: float = math.nan
     start_own_deg: float = math.nan
@@ -50,6 +52,7 @@ class Links:
         """Returns the chain, step by step: 1 = it holds for this instance, 0 = it does not, or was not reached."""
         return {
             "box found": float(self.box_iou > BOX_IOU),
+            "among the best-scored boxes": float(self.ranked_iou > BOX_IOU),
             f"a view within {VIEW_DEG:.0f}° among the candidates": float(self.view_deg <= VIEW_DEG),
             f"within {HYPOTHESIS_DEG:.0f}° among the hypotheses, true box": float(
                 self.start_true_deg <= HYPOTHESIS_DEG
@@ -143,7 +146,7 @@ class Look(Protocol):
 
 
 def links(truth: Truth, boxes: Tensor, look: Callable[[Tensor], Look], K: Tensor, size: tuple[int, int]) -> list[Links]:
-    """Measures the chain of every instance in a photo.
+    """Measures the chain of every instance in a photo, but for ``ranked_iou``.
 
     Args:
         truth: The N instances.
