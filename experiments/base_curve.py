@@ -103,6 +103,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="folder for the runs and table.md")
     parser.add_argument("--minutes", type=float, nargs="+", default=[5.0, 15.0], help="of training; 0 = none")
     parser.add_argument("--count", type=int, default=5, help="parts")
+    parser.add_argument("--names", nargs="+", help="which of those kept out, instead of so many")
     parser.add_argument("--held-out", type=int, default=6, help="families kept out, as the base was told")
     parser.add_argument("--level", type=int, default=3, help="icosphere subdivisions of the codebook; 2 = in a hurry")
     parser.add_argument("--images", type=int, default=120, help="test scenes of each part")
@@ -115,7 +116,8 @@ def main() -> None:
     _, kept = held_out(load_archive(options.parts), options.held_out)
     starts = {"hammer": "hammer", "base": str(options.base.resolve())}
     found: dict[str, dict[str, dict[str, Errors]]] = {}
-    for part in chosen(kept, options.count):
+    named = [part for part in kept if part.mesh.name in (options.names or ())]
+    for part in named or chosen(kept, options.count):
         own: dict[str, dict[str, Errors]] = {}
         for time in options.minutes:
             for name, start in starts.items():

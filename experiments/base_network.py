@@ -21,6 +21,7 @@ import torch
 from torchvision.utils import save_image
 
 from codepose.config import Settings
+from codepose.config_data import ConfigError
 from codepose.config_files import load_run_settings
 from codepose.networks.build import build_extended
 from codepose.storage.replace import replacing
@@ -29,7 +30,7 @@ from codepose.synthesis.world import World
 from codepose.training.checkpoint import save_state
 from codepose.training.loop import fit
 from codepose.training.progress import Display
-from codepose.training.run import Run
+from codepose.training.run import Run, RunError
 from codepose.training.stages import make_fabric
 from experiments.base_stages import PartSource, base_settings, build_base, crops_stage, models_of, picture, scenes_stage
 from experiments.parts.archive import Part, load_archive
@@ -184,10 +185,12 @@ def _options() -> argparse.Namespace:
 def main() -> None:
     """Trains what the command line says."""
     began, options = time.monotonic(), _options()
-    torch.backends.cudnn.benchmark = True
-    run, world, trained, kept = prepared(options, began)
-    with run.training():
-        train(run, world, options.device, trained, kept)
+    try:
+        run, world, trained, kept = prepared(options, began)
+        with run.training():
+            train(run, world, options.device, trained, kept)
+    except (RunError, ConfigError, OSError) as error:
+        raise SystemExit(str(error)) from None
     _told("done", began)
 
 
