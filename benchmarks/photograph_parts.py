@@ -59,7 +59,8 @@ class Part:
             raise BopError(f"{found.path} has no object {self.obj_id}: fetch its models again")
         if not self.looks_same_after:
             return found
-        symmetries = symmetry_transforms({"symmetries_discrete": np.array(self.looks_same_after).reshape(-1, 4, 4)})
+        same = [np.array(motion).reshape(4, 4) for motion in self.looks_same_after]
+        symmetries = symmetry_transforms({"symmetries_discrete": same})
         model = replace(found.models[self.obj_id], symmetries=symmetries)
         return replace(found, models={**found.models, self.obj_id: model})
 

@@ -34,6 +34,7 @@ from benchmarks.photograph_tables import (  # noqa: E402
 from codepose import geometry  # noqa: E402
 from codepose.estimation.estimator import PoseEstimator  # noqa: E402
 from codepose.evaluation.bop import BopDataset  # noqa: E402
+from codepose.evaluation.bop_entries import BopError  # noqa: E402
 from codepose.evaluation.bop_models import BopModel  # noqa: E402
 from codepose.evaluation.bop_writer import write_dataset  # noqa: E402
 from codepose.evaluation.pose_errors import TargetErrors, symmetry_transforms  # noqa: E402
@@ -219,6 +220,16 @@ def data(tmp_path_factory: pytest.TempPathFactory, tiny_settings) -> Path:
     folder = tmp_path_factory.mktemp("photos")
     write_dataset(world, folder / "sygrid", split="test", images=2)
     return folder
+
+
+def test_symmetries_that_a_folder_leaves_out_are_added(data: Path) -> None:
+    half = (-1.0, 0, 0, 0, 0, -1.0, 0, 0, 0, 0, 1.0, 5.0, 0, 0, 0, 1.0)
+    part = Part("sygrid", 7, (300, 400), (half,))
+    assert len(replace(part, looks_same_after=()).dataset(data).models[7].symmetries) == 1
+    added = part.dataset(data).models[7].symmetries
+    assert added[1].tolist() == [[-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 1, 5], [0, 0, 0, 1]]
+    with pytest.raises(BopError, match="no object 9"):
+        replace(part, obj_id=9).dataset(data)
 
 
 def test_what_is_typed_is_what_the_mesh_doctor_says(data: Path) -> None:
