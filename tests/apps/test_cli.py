@@ -207,6 +207,8 @@ def test_preview_draws_before_training(preset: Path, tmp_path: Path) -> None:
             "lower --data.textures",
         ),
         (["train", "--device", "cuda:x"], "cpu, cuda"),
+        (["train", "--device", "a\nb\r\x1b[31m\x85\u2028c"], r"not a\nb\r\x1b[31m\x85\u2028c"),
+        (["predict", "hammer", "a\nb.png", "--K", "fov=60"], r"a\nb.png"),
     ],
 )
 def test_mistakes_end_in_one_line_that_says_what_to_type(

@@ -113,11 +113,13 @@ cli._speak_plainly()
 from codepose.synthesis.photos import read_image
 read_image(Path({str(tmp_path / "a.gif")!r}))
 import warnings
+warnings.warn_explicit("a name with a\\nin it", UserWarning, cli.__file__, 1)
 warnings.warn("another's")
 """
     words = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100).stderr
     assert words.startswith(
-        f"codepose: {tmp_path / 'a.gif'}: it holds 2 pictures of 128 x 96: the first is taken\n<string>:8: UserWarning"
+        f"codepose: {tmp_path / 'a.gif'}: it holds 2 pictures of 128 x 96: the first is taken\n"
+        "codepose: a name with a\\nin it\n<string>:9: UserWarning"
     )
 
 

@@ -7,6 +7,8 @@ import os
 import sys
 import warnings
 
+from codepose.apps.complaints import in_one_line
+
 COMMANDS = {
     "demo": "train the quick preset on the built-in hammer and report: the whole paper, small, in 25 minutes",
     "mesh": "look a CAD file over: size, unit, symmetries, six views, and what to type",
@@ -83,4 +85,4 @@ def _in_one_line(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
     own = category is UserWarning and filename.startswith(os.path.dirname(os.path.dirname(__file__)) + os.sep)
-    return f"codepose: {message}\n" if own else _as_usual(message, category, filename, lineno, line)
+    return f"codepose: {in_one_line(message)}\n" if own else _as_usual(message, category, filename, lineno, line)

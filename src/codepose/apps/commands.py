@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from codepose.apps import options as o
+from codepose.apps.complaints import complain
 from codepose.apps.options import require_usable, starting_settings, with_meshes
 from codepose.config_data import ConfigError
 from codepose.config_files import load_preset, override, told
@@ -53,9 +53,9 @@ def run(command: str, arguments: list[str], description: str) -> int:
         if isinstance(error, OSError) and error.filename is not None and error.strerror:
             error = OSError(f"{error.filename}: {error.strerror}")  # without its number
         if _is_first():
-            print(f"codepose {command}: {error}", file=sys.stderr)
+            complain(f"codepose {command}: {error}")
         elif isinstance(error, OSError):  # all refuse wrong options alike, but a disk may be full on one machine alone
-            print(f"codepose {command}, on another machine or device: {error}", file=sys.stderr)
+            complain(f"codepose {command}, on another machine or device: {error}")
         return 1
 
 
@@ -197,7 +197,7 @@ def _calibrate(run: Run, device: str, method: Method = "joint") -> None:
     try:
         calibrate_run(run, method, device=device)
     except RunError as error:
-        print(f"codepose: {error}", file=sys.stderr)
+        complain(f"codepose: {error}")
 
 
 def calibrate(options: o.Calibrate) -> int:

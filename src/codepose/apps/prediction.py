@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from codepose.apps.bop_file import BopFile
+from codepose.apps.complaints import complain
 from codepose.apps.depths import Depths
 from codepose.apps.output import Output, Prediction
 from codepose.apps.overlay import Overlay, shown
@@ -78,7 +78,7 @@ def predict_images(options: Predict) -> int:
                     output.write(prediction, overlay(image, prediction.camera.K, prediction.found))
                     progress.advance(prediction)
             except (SourceError, CameraError) as error:
-                print(f"codepose predict: {source.path} skipped: {error}", file=sys.stderr)
+                complain(f"codepose predict: {source.path} skipped: {error}")
                 failed += 1
             except KeyboardInterrupt:
                 if not (isinstance(source, Video) and source.live):
