@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -238,6 +239,19 @@ def test_depth_beside_the_photos_part_moves_no_pose(refiner: DepthRefiner):
         assert found.depth_fitted == fitted, share
         moved = np.linalg.norm(found.t_cam_obj - given.t_cam_obj)
         assert moved > 5.0 if share and fitted else moved < 1.0
+
+
+@pytest.mark.parametrize(("share", "said"), [(0.06, False), (0.1, True), (0.2, False)])
+def test_depth_that_may_not_be_registered_is_worth_a_word(refiner: DepthRefiner, share: float, said: bool) -> None:
+    """Below, a detector's box may be as far off; above, no pose is moved."""
+    R, t = posed(1, PART)
+    offset = refiner.world.objects[PART].offset.double().numpy()
+    box = box_of(refiner, PART, R, t)
+    shifted = np.roll(seen(refiner, PART, R, t, wall=2000.0), round(share * (box[2:] - box[:2]).max()), 1)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        refiner([detection(PART, R, t - R @ offset, box)], K, shifted)
+    assert ["registered to the photo" in str(one.message) for one in caught] == [True] * said
 
 
 @pytest.fixture(scope="module")

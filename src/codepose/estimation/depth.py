@@ -9,6 +9,7 @@ Points behind something nearer say nothing. A pose that agrees no better than th
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -192,6 +193,13 @@ _ASIDE = 0.15
 """A fit that leaves the middle of its box in the photo by more than this share of the box's longer side is not taken:
 the depth is not registered to the photo. On scenes with exact depth it was 0.07 at most; depth that is shifted by a
 fifth of the box, 0.08 to 0.33."""
+_DOUBTFUL = 0.08
+"""More than this is worth a word: depth that is shifted by a tenth of the box leaves 0.09 to 0.10, and moves
+the pose as far as it is shifted."""
+_BESIDE = (
+    "a pose that fits the depth lies beside the part's box in the photo, by more than 8 % of it: look whether the "
+    "depth is registered to the photo, pixel for pixel"
+)
 
 
 class DepthRefiner:
@@ -217,8 +225,11 @@ class DepthRefiner:
         for one in found:
             offset = self.world.objects[one.object_index].offset.double().numpy()
             pose = self.fit(one.object_index, one.R_cam_obj, one.t_cam_obj + one.R_cam_obj @ offset, K, depth)
-            if pose is not None and self._aside(one, _Pose(*pose), K) > _ASIDE:
-                pose = None
+            if pose is not None and (aside := self._aside(one, _Pose(*pose), K)) > _DOUBTFUL:
+                if aside > _ASIDE:
+                    pose = None
+                else:
+                    warnings.warn(_BESIDE, stacklevel=1)
             if pose is not None:
                 R, t = pose
                 one = replace(one, R_cam_obj=R, t_cam_obj=t - R @ offset)
