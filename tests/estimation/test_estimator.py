@@ -55,7 +55,7 @@ def test_detections_are_complete_and_sorted(estimator: PoseEstimator) -> None:
         assert -1.0 <= d.agreement <= 1.0
         assert d.contour is None, "nothing was refined"
         assert d.confidence is None, "nothing was calibrated"
-        numbers = {"score", "confidence", "similarity", "agreement", "contour"}
+        numbers = {"score", "confidence", "similarity", "agreement", "contour", "judged"}
         assert set(d.to_json()) == {"label", *numbers, "box_xyxy", "R_cam_obj", "t_cam_obj_mm"}
     assert estimator(image, camera(128), min_score=1.0) == []
     middle = sorted(d.score for d in found)[len(found) // 2]
@@ -124,7 +124,8 @@ def test_a_refined_pose_is_given_out_in_the_cameras_frame(
     def refined(seen: Seen, poses: Poses) -> Poses:
         assert torch.equal(seen.extent, torch.tensor([128.0, 128.0]))
         assert poses.t.shape == (1, estimator.settings.refinement.judged, 3)
-        evidence = (torch.tensor([[first, second]]) for first, second in ((0.9, 0.8), (0.3, 0.75), (0.9, 0.25), (1, 2)))
+        pairs = ((0.9, 0.8), (0.3, 0.75), (0.9, 0.25), (3, -1.5), (1, 2))
+        evidence = (torch.tensor([[first, second]]) for first, second in pairs)
         both = torch.stack((torch.eye(3)[None], R_view), 1), torch.stack((2.0 * place, place), 1)
         return Poses(*both, both[1], *evidence)
 
@@ -134,7 +135,7 @@ def test_a_refined_pose_is_given_out_in_the_cameras_frame(
     turn = torch.tensor([[0.8, 0.0, 0.6], [0.0, 1.0, 0.0], [-0.6, 0.0, 0.8]])  # takes z to (0.6, 0, 0.8)
     torch.testing.assert_close(found.R, turn @ R_view, atol=1e-6, rtol=0)
     assert torch.equal(found.t, place)
-    assert (float(found.agreement), float(found.contour)) == (0.75, 0.25)
+    assert (float(found.agreement), float(found.contour), float(found.judged)) == (0.75, 0.25, -1.5)
 
 
 def test_a_damaged_codebook_is_built_anew_with_a_word(run: Run) -> None:

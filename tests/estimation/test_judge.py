@@ -123,3 +123,17 @@ def test_a_pose_that_a_move_would_spoil_is_kept(world: World):
     seen, truth = _looked_at(world, R, torch.tensor([[0.0, 0.0, z]]))
     found = _painted(world, Spoiling(), (1, 1), seen, truth)(seen, truth)
     assert found.t[0, 0, 2].item() == pytest.approx(z, rel=1e-4)
+
+
+def test_a_pose_beside_the_box_is_another_parts(world: World):
+    z = 6.0 * float(world.diameters[0])
+    R = geometry.view_rotation(torch.tensor([[0.6, 0.48, 0.64]]), torch.tensor([0.7]))
+    seen, truth = _looked_at(world, R, torch.tensor([[0.0, 0.0, z]]))
+    judge = _painted(world, Known(), (1,), seen, truth)
+    width = float(geometry.box_size(seen.boxes)[0, 0]) / 400.0 * z  # mm across the box
+    places = torch.tensor([[0.0, 0.0, 0.0], [0.2, 0.0, 0.0], [0.6, 0.0, 0.0], [0.8, 0.0, 0.0]]) * width
+    poses = Poses.start(truth.R_view.expand(1, 4, 3, 3), truth.t + places, torch.zeros(1, 4))
+    lost = (judge._compared(judge.crops(seen), poses).score - judge.scores(seen, poses))[0]
+    beside = torch.tensor([0.0, 0.2, 0.6, 0.8])
+    expected = 12.0 * (0.5 - (1.0 - beside) / (1.0 + beside)).clamp_min(0.0)
+    torch.testing.assert_close(lost, expected, atol=0.35, rtol=0)

@@ -13,7 +13,7 @@ from codepose.estimation.poses import Photos, Poses, Refiner, Seen
 def numbered(values: Tensor) -> Poses:
     """Poses whose every field says the given numbers (N, k)."""
     R, t = torch.eye(3) * values[..., None, None], values[..., None].expand(-1, -1, 3)
-    return Poses(R, t, t + 0.1, values + 0.2, values + 0.3, values + 0.4, values)
+    return Poses(R, t, t + 0.1, values + 0.2, values + 0.3, values + 0.4, values + 0.5, values)
 
 
 def assert_same(found: Poses, values: Tensor) -> None:
@@ -43,12 +43,19 @@ def test_poses_are_joined_and_replaced_detection_by_detection() -> None:
     assert_same(changed, torch.tensor([[1.0, 3.0, 2.0], [21.0, 23.0, 22.0]]))
 
 
+def test_the_chosen_ones_come_from_the_first_the_others_from_the_second() -> None:
+    chosen = torch.tensor([[True, False, True], [False, False, True]])
+    found = numbered(SCORES).where(chosen, numbered(SCORES + 10.0))
+    assert_same(found, torch.tensor([[1.0, 13.0, 2.0], [15.0, 14.0, 6.0]]))
+    assert_same(numbered(SCORES).reshaped(6, 1), SCORES.view(6, 1))
+
+
 def test_a_start_is_where_the_boxes_say_and_ranked_by_its_codes() -> None:
     R, t, cosines = torch.eye(3).expand(1, 2, 3, 3), torch.tensor([[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]]), SCORES[:1, :2]
     start = Poses.start(R, t, cosines)
     assert torch.equal(start.boxed, t)
     assert torch.equal(start.score, cosines)
-    assert start.contour.abs().max() == start.agreement.abs().max() == 0.0
+    assert start.contour.abs().max() == start.agreement.abs().max() == start.judged.abs().max() == 0.0
     assert start.best(1).t.tolist() == [[[4.0, 5.0, 6.0]]]
 
 

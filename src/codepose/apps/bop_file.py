@@ -83,7 +83,7 @@ class BopFile:
         self._lines += 1
         for one in found:
             number = self.obj_ids[one.object_index]
-            self._rows.append(PoseResult(scene, image, number, one.score, one.R_cam_obj, one.t_cam_obj, seconds))
+            self._rows.append(PoseResult(scene, image, number, one.rank, one.R_cam_obj, one.t_cam_obj, seconds))
 
     def merge(self) -> None:
         """Puts the other ranks' rows behind the first one's; every rank calls it."""

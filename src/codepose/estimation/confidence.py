@@ -1,19 +1,20 @@
 """How likely a pose is right, from everything that speaks for it: logistic regression, fitted on scenes with labels.
 
 The detector's score says whether a part is there, the code's similarity and the reconstruction whether the network
-knows how it lies, the contour whether the render fits the photo. None of them is a probability of the pose; together,
-calibrated on held-out scenes, they are (Platt, 1999). ``evaluation/reliability.py`` makes the labels and the plot.
+knows how it lies, the contour and the judge whether the render fits the photo. None of them is a probability of the
+pose; together, calibrated on held-out scenes, they are (Platt, 1999). ``evaluation/reliability.py`` makes the labels
+and the plot.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 from scipy.optimize import minimize
 from torch import Tensor
 
@@ -21,7 +22,7 @@ from codepose.storage.checksums import DamagedError, read_json, write_json
 
 CORRECT = 0.2
 """A pose is right if no point of the part's surface is off by more of its diameter (MSSD)."""
-Columns = tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat]
+Columns = Annotated[tuple[FiniteFloat, ...], Field(min_length=4, max_length=5)]
 _PENALTY = 1.0
 """Of the squared weights: with few scenes, evidence that says little gets little weight."""
 
@@ -50,7 +51,7 @@ class Confidence(BaseModel):
 
     @classmethod
     def fit(cls, evidence: Tensor, correct: Tensor, fingerprint: str = "") -> Self:
-        """Fits evidence (N, 4) to what was right, (N,) bool.
+        """Fits evidence (N, 4), or (N, 5) where poses are judged, to what was right, (N,) bool.
 
         Raises:
             ValueError: There is no detection.
@@ -86,7 +87,7 @@ class Confidence(BaseModel):
         )
 
     def __call__(self, evidence: Tensor) -> Tensor:
-        """Returns the probability (N,) that each detection's pose is right, for evidence (N, 4)."""
+        """Returns the probability (N,) that each detection's pose is right, for evidence (N, c) as it was fitted to."""
         mean, scale, weights = (evidence.new_tensor(v) for v in (self.mean, self.scale, self.weights))
         return torch.sigmoid(((evidence - mean) / scale) @ weights + self.bias)
 
@@ -110,10 +111,12 @@ class Confidence(BaseModel):
         return read if read.fingerprint == fingerprint else None
 
 
-def evidence(score: Tensor, similarity: Tensor, agreement: Tensor, contour: Tensor) -> Tensor:
+def evidence(
+    score: Tensor, similarity: Tensor, agreement: Tensor, contour: Tensor, judged: Tensor | None = None
+) -> Tensor:
     """Returns the evidence (N, 4) of N detections, from (N,) each as ``Detection`` has them; 0 = not known.
 
-    The detector's score in [0, 1] becomes its logit.
+    The detector's score in [0, 1] becomes its logit. Where poses are judged there is a fifth column.
     """
-    logit = torch.logit(score.double(), eps=1e-6)
-    return torch.stack((logit, similarity.double(), agreement.double(), contour.double()), 1)
+    columns = [torch.logit(score.double(), eps=1e-6), similarity, agreement, contour]
+    return torch.stack([c.double() for c in (*columns, *([] if judged is None else [judged]))], 1)

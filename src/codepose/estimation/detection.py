@@ -28,6 +28,8 @@ class Detection:
         t_cam_obj: (3,) position of the CAD file's origin in the camera frame, mm.
         agreement: Correlation of the clean render at this pose with the reconstruction, in [-1, 1].
         contour: How well the render's edges lie on the photo's, 0 = by chance, 1 = perfectly; None without refinement.
+        judged: Log-odds by which the judge, the network that compares photo and render, holds the pose right; None
+            where it was not asked.
         confidence: Calibrated probability in [0, 1] that the pose is right: no point of the part's surface off by more
             than a fifth of its diameter, before any fit to measured depth. None where the run has not been calibrated.
         depth_fitted: Whether the pose was fitted to measured depth; False = nothing measured there supports it, and it
@@ -47,6 +49,7 @@ class Detection:
     t_cam_obj: Array
     agreement: float = 0.0
     contour: float | None = None
+    judged: float | None = None
     confidence: float | None = None
     depth_fitted: bool | None = None
     reconstruction: NDArray[np.float32] | None = None
@@ -65,6 +68,14 @@ class Detection:
             raise ValueError(f"score must lie in [0, 1], not be {self.score}")
         if self.confidence is not None and not 0.0 <= self.confidence <= 1.0:
             raise ValueError(f"confidence must lie in [0, 1], not be {self.confidence}")
+
+    @property
+    def rank(self) -> float:
+        """By what detections of one image are best first: the judge's word on the pose, else the detector's score.
+
+        On photographs the detector is often surer of what looks like the part than of the part.
+        """
+        return self.score if self.judged is None else self.judged
 
     def nearest_to(self, other: Detection, symmetries: Symmetries) -> Detection:
         """Returns this detection in that of the poses that look the same whose rotation is nearest to another's.
@@ -87,6 +98,7 @@ class Detection:
             "similarity": round(self.similarity, 6),
             "agreement": round(self.agreement, 6),
             "contour": None if self.contour is None else round(self.contour, 6),
+            "judged": None if self.judged is None else round(self.judged, 6),
             "box_xyxy": [round(v, 3) for v in self.box.tolist()],
             "R_cam_obj": [[round(v, 8) for v in row] for row in self.R_cam_obj.tolist()],
             "t_cam_obj_mm": [round(v, 3) for v in self.t_cam_obj.tolist()],

@@ -48,6 +48,7 @@ class Estimates:
         contour: (N,) how well the render's edges lie on the photo's; 0 where nothing was refined.
         latents: (N, D).
         reconstructions: (N, 3, c, c) in [0, 1].
+        judged: (N,) the judge's log-odds; None where it was not asked.
     """
 
     R: Tensor
@@ -57,6 +58,7 @@ class Estimates:
     contour: Tensor
     latents: Tensor
     reconstructions: Tensor
+    judged: Tensor | None = None
 
 
 class PoseEstimator:
@@ -227,7 +229,7 @@ class PoseEstimator:
             described = self._described(prepared, chosen, camera, self._photos(view, photo, K, camera), extent)[0]
             places = there["boxes"][keep].double().cpu().numpy()
             result += [replace(d, box=box) for d, box in zip(described, places, strict=True)]
-        return sorted(result, key=lambda d: -d.score)
+        return sorted(result, key=lambda d: -d.rank)
 
     def _photos(self, view: Window, photo: Tensor, K: Tensor, camera: Tensor) -> Photos | None:
         """What refinement sees of a window beyond the network's image, of the given camera."""
@@ -265,6 +267,7 @@ class PoseEstimator:
                     t_cam_obj=(t[i] - R[i] @ self.codebooks[index].offset).double().cpu().numpy(),
                     agreement=float(estimates.agreement[i]),
                     contour=None if self.refiner is None else float(estimates.contour[i]),
+                    judged=None if estimates.judged is None else float(estimates.judged[i]),
                     confidence=None if confidence is None else float(confidence[i]),
                     reconstruction=reconstructions[i],
                 )
@@ -275,7 +278,8 @@ class PoseEstimator:
         """Returns the probability (N,) that each pose is right, from the detector's scores (N,); None = unknown."""
         if self.confidence is None:
             return None
-        return self.confidence(evidence(scores, estimates.similarity, estimates.agreement, estimates.contour))
+        known = (estimates.similarity, estimates.agreement, estimates.contour, estimates.judged)
+        return self.confidence(evidence(scores, *known))
 
     def poses(
         self,
@@ -302,7 +306,7 @@ class PoseEstimator:
         latents = self.pipeline.latents(prepared, boxes, images)
         reconstructions = self.pipeline.decode(latents)
         R, t = boxes.new_zeros(len(boxes), 3, 3), boxes.new_zeros(len(boxes), 3)
-        similarity, agreement, contour = (boxes.new_zeros(len(boxes)) for _ in range(3))
+        similarity, agreement, contour, judged = (boxes.new_zeros(len(boxes)) for _ in range(4))
         for index, book in enumerate(self.codebooks):
             mine = (objects == index).nonzero().squeeze(1)
             if len(mine) == 0:
@@ -319,8 +323,11 @@ class PoseEstimator:
             seen = Seen(pixels, images[mine], boxes[mine], objects[mine], K, reconstructions[mine], shown, photos)
             found = self.refiner(seen, self._proposed(index, values, views, seen)).best(1)
             R[mine], t[mine] = found.R[:, 0], found.t[:, 0]
-            agreement[mine], contour[mine] = found.agreement[:, 0], found.contour[:, 0]
-        return Estimates(R, t, similarity, agreement, contour, latents, reconstructions)
+            agreement[mine], contour[mine], judged[mine] = (
+                x[:, 0] for x in (found.agreement, found.contour, found.judged)
+            )
+        asked = self.refiner is not None and self.settings.refinement.judged > 0
+        return Estimates(R, t, similarity, agreement, contour, latents, reconstructions, judged if asked else None)
 
     def _proposed(self, index: int, values: Tensor, views: Tensor, seen: Seen) -> Poses:
         """Poses to begin at, for detections of one object: the best views that are apart, where the boxes put them.

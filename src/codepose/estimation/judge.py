@@ -27,8 +27,8 @@ from codepose.synthesis.world import World
 ROUNDS = (16, 8, 4, 4)
 _APART_DEG = 8.0
 """Poses turned more alike become one when they move."""
-_BOX = 2.0
-"""Log-odds that a pose loses where its box overlaps the detection's by a share of 1 / e: it is another part's."""
+_LEAST_OVERLAP, _BESIDE = 0.5, 12.0
+"""A pose whose box overlaps the detection's by less is another part's: what it loses for each share that is missing."""
 PAD = 1.4
 """Side of a crop over the box's longer side."""
 SHIPPED = Path(__file__).parents[1] / "pretrained" / "judge.safetensors"
@@ -105,7 +105,8 @@ class JudgeRefiner:
         crops, known = self.crops(seen), []
         for count in (*self.rounds, None):
             verdict = self._compared(crops, poses)
-            poses = replace(poses, score=self._score(seen, poses, verdict))
+            score = self._score(seen, poses, verdict)
+            poses = replace(poses, judged=score, score=score)
             known.append(poses)
             if count is not None:
                 poses = self._apart(seen, self._moved(crops, poses, verdict), count)
@@ -128,8 +129,8 @@ class JudgeRefiner:
         objects = seen.objects.repeat_interleave(count)
         boxes = self.world.boxes(objects, poses.R.flatten(0, 1), poses.t.flatten(0, 1), seen.K).nan_to_num()
         overlap = box_iou(boxes.view(-1, count, 4), seen.boxes[:, None]).squeeze(-1)
-        doubt: Tensor = _BOX * overlap.clamp_min(0.05).log()
-        return verdict.score.view(-1, count) + doubt
+        beside: Tensor = (_LEAST_OVERLAP - overlap).clamp_min(0.0)
+        return verdict.score.view(-1, count) - _BESIDE * beside
 
     def crops(self, seen: Seen) -> Crops:
         """Returns what the detections' crop cameras see, at the highest resolution there is."""

@@ -12,6 +12,9 @@ from codepose.estimation.poses import Poses, Refiner, Seen
 from codepose.estimation.refine import ContourRefiner
 from codepose.synthesis.world import World
 
+_CONTOUR = 20.0
+"""Log-odds for a contour that matches wholly: edges tell front from back where the judge hardly can."""
+
 
 class JudgedContours:
     """Refines by the judge first, then each of the best poses by the photo's edges; the judge chooses among all.
@@ -29,14 +32,14 @@ class JudgedContours:
 
     @torch.no_grad()
     def __call__(self, seen: Seen, poses: Poses) -> Poses:
-        """Returns the poses that the judge chose, as they were and refined by edges, best first."""
+        """Returns the judge's best poses, each refined by edges where the judge holds that for better, best first."""
         few = self.judge(seen, poses)
         count = few.t.shape[1]
         rows = torch.arange(len(few.t), device=few.t.device).repeat_interleave(count)
-        alone = few.reshaped(len(rows), 1)
-        deep = self.contours(seen.select(rows), alone).best(1).reshaped(len(few.t), count)
-        both = few.joined(replace(deep, score=self.judge.scores(seen, deep)))
-        return both.best(2 * count)
+        deep = self.contours(seen.select(rows), few.reshaped(len(rows), 1)).best(1).reshaped(len(few.t), count)
+        deep = replace(deep, judged=self.judge.scores(seen, deep))
+        finer = deep.where(deep.judged >= few.judged, replace(few, contour=deep.contour, agreement=deep.agreement))
+        return replace(finer, score=finer.judged + _CONTOUR * finer.contour).best(count)
 
 
 def refiner_of(world: World, settings: RefinementSettings) -> Refiner:

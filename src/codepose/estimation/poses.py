@@ -96,6 +96,7 @@ class Poses:
         similarity: (N, k) cosine of that view's code with the detection's.
         agreement: (N, k) of the clean render with the reconstruction, in [-1, 1]; 0 = not looked at.
         contour: (N, k) how much of the render's edges lies on the photo's; 0 = chance, or not looked at.
+        judged: (N, k) log-odds by which the judge holds it right (``JudgeRefiner.scores``); 0 = not looked at.
         score: (N, k) by which the last refiner ranks them; nan comes last.
     """
 
@@ -105,13 +106,14 @@ class Poses:
     similarity: Tensor
     agreement: Tensor
     contour: Tensor
+    judged: Tensor
     score: Tensor
 
     @classmethod
     def start(cls, R_view: Tensor, t: Tensor, similarity: Tensor) -> Self:
         """Returns poses (N, k, 3, 3), (N, k, 3) where the boxes put them, ranked by their codes' cosines (N, k)."""
         nothing = torch.zeros_like(similarity)
-        return cls(R_view, t, t, similarity, nothing, nothing, similarity)
+        return cls(R_view, t, t, similarity, nothing, nothing, nothing, similarity)
 
     @property
     def R(self) -> Tensor:
@@ -145,6 +147,11 @@ class Poses:
         """Returns these poses and others of the same detections."""
         names = [f.name for f in fields(self)]
         return type(self)(*(torch.cat((getattr(self, name), getattr(other, name)), 1) for name in names))
+
+    def where(self, chosen: Tensor, other: Self) -> Self:
+        """Returns these poses where ``chosen`` (N, k) says so, and as many others elsewhere."""
+        pairs = ((getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
+        return type(self)(*(torch.where(chosen.view(*chosen.shape, *[1] * (a.ndim - 2)), a, b) for a, b in pairs))
 
     def reshaped(self, detections: int, count: int) -> Self:
         """Returns the same poses in the same order as ``count`` of each of so many detections."""

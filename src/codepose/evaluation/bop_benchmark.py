@@ -189,13 +189,13 @@ def _record(
 ) -> None:
     """Measures one image."""
     scene_id, im_id, seconds = view.image.scene_id, view.image.im_id, results.seconds[-1]
-    ranked = sorted(found, key=lambda d: -d.score)
+    ranked = sorted(found, key=lambda d: -d.rank)
     results.boxes += [BoxResult(scene_id, im_id, obj_ids[d.object_index], d.score, d.box, seconds) for d in ranked]
     results.without_depth += view.measured is None
     for target in targets:
         obj_id = target.obj_id
         mine = [d for d in ranked if obj_ids[d.object_index] == obj_id][: target.inst_count]
-        results.poses += [PoseResult(scene_id, im_id, obj_id, d.score, d.R_cam_obj, d.t_cam_obj, seconds) for d in mine]
+        results.poses += [PoseResult(scene_id, im_id, obj_id, d.rank, d.R_cam_obj, d.t_cam_obj, seconds) for d in mine]
         instances = _most_visible(view.image, target)
         judge.require_before_camera(view, instances)
         errors = judge.errors(view, instances, mine)

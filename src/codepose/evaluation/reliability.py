@@ -49,7 +49,7 @@ def calibrate(
         ValueError: Nothing was detected in any scene.
     """
     source = SceneSource(world, split)
-    rows: list[tuple[float, float, float, float]] = []
+    rows: list[tuple[float, ...]] = []
     right: list[bool] = []
     for start in range(0, images, batch):
         scenes = source.scenes(torch.arange(start, min(start + batch, images)), photos=True)
@@ -61,11 +61,12 @@ def calibrate(
         )
         for i, found in enumerate(looked):
             for one in found:
-                rows.append((one.score, one.similarity, one.agreement, one.contour or 0.0))
+                known = (one.score, one.similarity, one.agreement, one.contour or 0.0)
+                rows.append(known if one.judged is None else (*known, one.judged))
                 right.append(is_right(world, scenes, i, one))
         if progress is not None:
             progress(min(1.0, (start + batch) / images))
-    together = torch.tensor(rows).reshape(-1, 4)
+    together = torch.tensor(rows).reshape(len(rows), -1)
     return Confidence.fit(evidence(*together.unbind(1)), torch.tensor(right, dtype=torch.bool), fingerprint)
 
 
