@@ -99,7 +99,12 @@ def tiny(**changes: object) -> Settings:
     return override(load_preset("quick"), base | changes)
 
 
-LITTLE_REFINEMENT = {"refinement.judged": 3, "refinement.candidates": 16, "refinement.keep": 1, "refinement.rounds": 1}
+LITTLE_REFINEMENT = {
+    "refinement.judged": 3,
+    "refinement.candidates": 16,
+    "refinement.keep": 1,
+    "refinement.rounds": 1,
+}
 """For those to whom it matters that a pose is refined, not how well."""
 
 

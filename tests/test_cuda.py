@@ -152,7 +152,7 @@ def test_roi_pooling_agrees_with_its_gradient(device: str, tiny_settings: Settin
     features, found = torch.rand(2, 8, 8, 8), []
     boxes = torch.tensor([[8.0, 8.0, 60.0, 90.0], [30.0, 10.0, 100.0, 70.0]])
     for where in ("cpu", device):
-        x = features.to(where).requires_grad_()
+        x = features.to(where).detach().clone().requires_grad_()  # on the CPU `to` gives the same tensor
         pooled = pool(x, boxes.expand(2, 2, 4).to(where), (128, 128), pooler)
         pooled.square().sum().backward()
         assert x.grad is not None
