@@ -173,6 +173,9 @@ class RefinementSettings(Frozen):
     judged: Few = 32
     """How many instead are first compared with the photo by the judge, a network for all parts that codepose brings,
     which hands the best few on; 0 = it is not asked."""
+    edge_views: Few = 16
+    """How many of those that the judge compares are not the network's choice, but found among all of the codebook's
+    views by the photo's edges alone."""
     apart_deg: NonNegative = 12.0
     similarity: NonNegative = 0.5
     """Weight of the cosine of the codes beside the match of the edges."""

@@ -62,6 +62,17 @@ def test_votes_are_those_of_plain_sampling(threads: int, place: torch.device) ->
     torch.testing.assert_close(votes, exact, atol=1e-3, rtol=1e-4)
 
 
+def test_poses_may_share_a_view_and_a_turn() -> None:
+    """Four rows of two photos see views 1, 0, 1 and 1, each row turned alike in all its places."""
+    field = torch.randn(2, 2, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(1))
+    where, directions, _, _, _ = scene(2, 1, 33, 2)
+    _, _, projections, shifts, turned = scene(4, 5, 33, 3)
+    views, first = torch.tensor([1, 0, 1, 1]), slice(0, 1)
+    votes = EdgeField(field).votes(where, directions, projections[:, first], shifts, turned[:, first], views)
+    same = projections[:, first].expand(-1, 5, -1, -1), shifts, turned[:, first].expand(-1, 5)
+    torch.testing.assert_close(votes, plain(field, where[views], directions[views], *same), atol=1e-3, rtol=1e-4)
+
+
 def test_a_point_on_an_edge_votes_for_its_own_direction_and_against_the_one_across() -> None:
     field = torch.zeros(1, 2, HEIGHT, WIDTH)
     field[0, :, 7, 12] = torch.tensor([math.cos(0.6), math.sin(0.6)])  # at x = 12.5, y = 7.5

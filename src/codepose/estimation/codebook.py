@@ -118,6 +118,10 @@ class Codebook:
         order = (similarity + _AGREEMENT * self.agreement(views, reconstructions)).argsort(dim=1, descending=True)
         return views.gather(1, order), similarity.gather(1, order)
 
+    def cosines(self, views: Tensor, latents: Tensor) -> Tensor:
+        """Returns the cosines (Q, k) of the codes of views (Q, k) with latents (Q, D)."""
+        return torch.einsum("qkd,qd->qk", self.codes[views].float(), F.normalize(latents.float(), dim=1))
+
     def poses(self, index: Tensor, boxes: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
         """Returns R_cam_obj (B, 3, 3), t_cam_obj (B, 3) mm of views seen in boxes (B, 4) of K's image (29).
 
@@ -132,6 +136,17 @@ class Codebook:
         if self.exact:
             t = geometry.fit_translation(self.hull, R_view, boxes, K, t)
         return geometry.offaxis_rotation(t) @ R_view, t
+
+    def placed(self, index: Tensor, boxes: Tensor, K: Tensor) -> Tensor:
+        """Returns about where ``poses`` puts views, t (B, 3) mm: the views' boxes stand for their hulls.
+
+        Off the axis a part that leaves its box's corners empty comes out a little too far away.
+        """
+        corners = self.boxes[index][:, [[0, 1], [2, 1], [2, 3], [0, 3]]]  # (B, 4, 2)
+        depth = corners.new_full(corners.shape[:2], self.z_ref)
+        around = geometry.from_pixels(corners, depth, self.K) - corners.new_tensor([0.0, 0.0, self.z_ref])
+        t = geometry.translation_from_box(boxes, K, self.boxes[index], self.K, depth[:, 0])
+        return geometry.fit_translation(around, torch.eye(3).to(t).expand(len(t), 3, 3), boxes, K, t, steps=3)
 
     def to(self, device: torch.device) -> Codebook:
         """Returns a copy on a device."""

@@ -114,7 +114,7 @@ class Contours:
         return (self.directions != 0).any(-1).sum(1).clamp_min(1)
 
 
-def contours(depth: Tensor, normal: Tensor, color: Tensor, order: Tensor) -> Contours:
+def contours(depth: Tensor, normal: Tensor, color: Tensor, order: Tensor, count: int = _POINTS) -> Contours:
     """Picks edge points of renders: silhouettes, creases, and borders between colours.
 
     Args:
@@ -122,6 +122,7 @@ def contours(depth: Tensor, normal: Tensor, color: Tensor, order: Tensor) -> Con
         normal: (M, H, W, 3), zero where nothing is.
         color: (M, H, W, 3) unlit, in [0, 1], zero where nothing is.
         order: (M, H, W) in [0, 1): where there are more edge pixels than points, those of the highest are picked.
+        count: How many points at most.
     """
     inside = (depth > 0).float()[:, None]
     planes = depth.new_empty(len(depth), 7, *depth.shape[1:])
@@ -134,7 +135,7 @@ def contours(depth: Tensor, normal: Tensor, color: Tensor, order: Tensor) -> Con
     directions, square = _edges(planes)
     strong = square > 0.25 * square.amax((1, 2), keepdim=True).clamp_min(1e-6)
     ranked = (strong * (1.0 + order)).flatten(1)
-    picked = ranked.topk(min(_POINTS, ranked.shape[1]), dim=1)
+    picked = ranked.topk(min(count, ranked.shape[1]), dim=1)
     there = picked.values > 0
     width = depth.shape[2]
     points = torch.stack((picked.indices % width, picked.indices // width), -1) + 0.5
@@ -192,10 +193,9 @@ class Posed:
             shifts: (M, G, 2) pixels of the window.
             scales: (M, G) log of their size there over what it was.
         """
-        off = (self.center - self.at_box)[:, None] + shifts
+        off = ((self.center - self.at_box)[:, None] + shifts) / self.box
         grown = torch.log(self.boxed[:, 2] / self.t[:, 2])[:, None] + scales
-        far = (off / (self.box * _PRIOR_SHIFT)).square().sum(-1) + (grown / _PRIOR_SCALE).square()
-        return match * (self.share[:, None] * scales.exp()) ** _POWER - _PRIOR * far
+        return score(match, self.share[:, None] * scales.exp(), off, grown)
 
 
 class ContourMatcher:
@@ -226,11 +226,7 @@ class ContourMatcher:
     ) -> None:
         self._world, self._objects, self._side = world, objects, side
         self._box = side / PAD  # the box's longer side in pixels of the window
-        windows = geometry.padded_square(boxes, PAD)
-        self._K = geometry.crop_camera(K, windows, side)  # (N, 3, 3)
-        size = K.new_tensor([images.shape[3], images.shape[2]])
-        shown = _windows(images, which, windows, side, size if extent is None else extent)
-        self.field = EdgeField(edge_field(shown, _BLUR))
+        self.field, self._K = edges_around(images, which, boxes, K, side, extent)
         # the same points whenever a view is rendered again: a fixed shuffle of the window's pixels says which
         self._order = torch.rand(side, side, generator=torch.Generator().manual_seed(0)).to(boxes)
         self._length: Tensor | None = None  # (N,) of the contours first drawn, in the mean: what scores are shares of
@@ -295,6 +291,44 @@ class ContourMatcher:
         columns, rows = (corner[:, axis, None] + torch.arange(side, device=corner.device) for axis in (0, 1))
         found = contours(seen.depth, seen.normal, seen.color, self._order[rows[:, :, None], columns[:, None]])
         return replace(found, points=found.points + corner[:, None])
+
+
+def edges_around(
+    images: Tensor,
+    which: Tensor,
+    boxes: Tensor,
+    K: Tensor,
+    side: int,
+    extent: Tensor | None = None,
+    *,
+    blur: float = _BLUR,
+    samples: int = 1,
+) -> tuple[EdgeField, Tensor]:
+    """Returns the photos' edges in the windows around boxes, and the windows' cameras (N, 3, 3).
+
+    Args:
+        images, which, boxes, K, side, extent: As ``ContourMatcher`` has them.
+        blur: Pixels beside an edge at which it is still felt.
+        samples: Of the photo for a pixel of the window, along each axis.
+    """
+    windows = geometry.padded_square(boxes, PAD)
+    size = K.new_tensor([images.shape[3], images.shape[2]])
+    shown = _windows(images, which, windows, side * samples, size if extent is None else extent)
+    shown = shown if samples == 1 else F.avg_pool2d(shown, samples)
+    return EdgeField(edge_field(shown, blur)), geometry.crop_camera(K, windows, side)
+
+
+def score(match: Tensor, share: Tensor, off: Tensor, grown: Tensor) -> Tensor:
+    """Returns how good poses are, by their edges: 0 = chance.
+
+    Args:
+        match: Mean agreement of their edge pixels with the photo's.
+        share: How long their outlines are, over the mean of all that are compared.
+        off: (..., 2) how far they lie from where the box puts them, over its longer side.
+        grown: Log of their size over that which fills the box.
+    """
+    far = (off / _PRIOR_SHIFT).square().sum(-1) + (grown / _PRIOR_SCALE).square()
+    return match * share**_POWER - _PRIOR * far
 
 
 def _windows(images: Tensor, which: Tensor, windows: Tensor, side: int, extent: Tensor) -> Tensor:

@@ -30,29 +30,47 @@ class EdgeField:
         wp.load_module(vote_kernel.__name__, device=warp_device(directions.device))  # before several threads ask for it
         self.directions = directions
 
-    def votes(self, points: Tensor, directions: Tensor, projections: Tensor, shifts: Tensor, turned: Tensor) -> Tensor:
-        """Sums the agreement of M = N k renders' edge points with the photos' edges, under S poses each.
+    def votes(
+        self,
+        points: Tensor,
+        directions: Tensor,
+        projections: Tensor,
+        shifts: Tensor,
+        turned: Tensor,
+        views: Tensor | None = None,
+    ) -> Tensor:
+        """Sums the agreement of M = N k views' edge points with the photos' edges, under S poses each.
 
         A point at p is seen at the pixel (x / z, y / z) with (x, y, z) = projection @ p + shift, pixel centres at
         integer + 0.5. It agrees by 1 with a strong edge of its own direction, by -1 with one across.
 
         Args:
-            points: (M, P, 3).
-            directions: (M, P, 2), cos and sin of twice the direction; zero = does not vote.
-            projections: (M, S, 3, 3).
+            points: (V, P, 3).
+            directions: (V, P, 2), cos and sin of twice the direction; zero = does not vote.
+            projections: (M, S, 3, 3), or (M, 1, 3, 3): the same for all S.
             shifts: (M, S, 3).
-            turned: (M, S) radians by which the doubled directions are turned.
+            turned: (M, S) radians by which the doubled directions are turned, or (M, 1) as ``projections``.
+            views: (M,) which of the V views; None = each its own, V = M.
 
         Returns:
             (M, S).
         """
-        votes = torch.empty(turned.shape, device=self.directions.device)
+        votes = torch.empty(shifts.shape[:2], device=self.directions.device)
+        if views is None:
+            views = torch.arange(len(points), device=points.device)
         kinds = (wp.vec3, wp.vec2, wp.mat33, wp.vec3, wp.float32)
         given = (points, directions, projections, shifts, turned)
         flat = (x.float().contiguous().flatten(0, 1) for x in given)
         arrays = [wp.from_torch(x, dtype=kind) for x, kind in zip(flat, kinds, strict=True)]
-        counts = (len(points) // len(self.directions), turned.shape[1], points.shape[1], *self._size)
-        inputs = [*counts, self._padded, *arrays, wp.from_torch(votes.view(-1))]
+        rows, poses = votes.shape
+        counts = (rows // len(self.directions), poses, turned.shape[1], points.shape[1], *self._size)
+        inputs = [
+            *counts,
+            self._padded,
+            *arrays,
+            wp.from_torch(views.int().contiguous()),
+            wp.from_torch(votes.view(-1)),
+        ]
         device, stream = warp_device(self.directions.device), warp_stream(self.directions.device)
 
         def launch(first: int, last: int) -> None:

@@ -26,6 +26,7 @@ from codepose.estimation.methods import Method, load_codebooks, load_confidence,
 from codepose.estimation.pipelines import Pipeline
 from codepose.estimation.poses import Photos, Poses, Refiner, Seen
 from codepose.estimation.refine import useful_size
+from codepose.estimation.wide_search import WideSearch
 from codepose.estimation.windows import Window, least_overlap, merged, windows
 from codepose.networks.compilation import compile_convolutions
 from codepose.networks.detector import Boxes
@@ -181,6 +182,10 @@ class PoseEstimator:
         return DepthRefiner(self.world)
 
     @cached_property
+    def _wide_search(self) -> WideSearch:
+        return WideSearch(self.world)
+
+    @cached_property
     def world(self) -> World:
         """The run's meshes: those given, or loaded when they are first asked for."""
         return World(self.settings, self.device) if self._world is None else self._world
@@ -321,7 +326,7 @@ class PoseEstimator:
             pixels = self.pipeline.pixels(prepared)
             shown = K.new_tensor([pixels.shape[3], pixels.shape[2]]) if extent is None else extent
             seen = Seen(pixels, images[mine], boxes[mine], objects[mine], K, reconstructions[mine], shown, photos)
-            found = self.refiner(seen, self._proposed(index, values, views, seen)).best(1)
+            found = self.refiner(seen, self._proposed(index, latents[mine], views, values, seen)).best(1)
             R[mine], t[mine] = found.R[:, 0], found.t[:, 0]
             agreement[mine], contour[mine], judged[mine] = (
                 x[:, 0] for x in (found.agreement, found.contour, found.judged)
@@ -329,20 +334,23 @@ class PoseEstimator:
         asked = self.refiner is not None and self.settings.refinement.judged > 0
         return Estimates(R, t, similarity, agreement, contour, latents, reconstructions, judged if asked else None)
 
-    def _proposed(self, index: int, values: Tensor, views: Tensor, seen: Seen) -> Poses:
-        """Poses to begin at, for detections of one object: the best views that are apart, where the boxes put them.
+    def _proposed(self, index: int, latents: Tensor, views: Tensor, values: Tensor, seen: Seen) -> Poses:
+        """Poses to begin at, for detections of one object: views that are apart, where the boxes put them.
 
-        From the codebook's nearest views (N, k) and their cosines.
+        The best of the codebook's nearest views (N, k), by their cosines (N, k) and the reconstructions; then those
+        for which the photo's edges speak.
         """
         settings, book = self.settings.refinement, self.codebooks[index]
-        ranked, cosines = book.rerank(views, values, seen.reconstructions)
+        by_edges = min(settings.edge_views, settings.judged)
+        ranked, _ = book.rerank(views, values, seen.reconstructions)
         symmetries = self.world.objects[index].symmetries
-        picked = spread_views(
-            book.rotations[ranked], settings.judged or settings.hypotheses, settings.apart_deg, symmetries
-        )
-        starts, count = ranked.gather(1, picked), picked.shape[1]
+        many = (settings.judged or settings.hypotheses) - by_edges
+        starts = ranked.gather(1, spread_views(book.rotations[ranked], many, settings.apart_deg, symmetries))
+        if by_edges:
+            starts = torch.cat((starts, self._wide_search(seen, book, by_edges, settings.apart_deg)), 1)
+        count = starts.shape[1]
         _, t = book.poses(starts.flatten(), seen.boxes.repeat_interleave(count, 0), seen.K)
-        return Poses.start(book.rotations[starts], t.view(-1, count, 3), cosines.gather(1, picked))
+        return Poses.start(book.rotations[starts], t.view(-1, count, 3), book.cosines(starts, latents))
 
 
 def _device(name: str) -> torch.device:

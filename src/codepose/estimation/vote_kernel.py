@@ -74,21 +74,23 @@ def count_votes(
     first: int,
     renders_a_photo: int,
     poses: int,  # S
+    turns: int,  # S, or 1 = all S are turned alike
     voters: int,  # P
     height: int,  # of a field
     width: int,
     fields: wp.array(dtype=wp.vec2),  # (N height width,) cos and sin of twice the direction, zero at the rim
-    points: wp.array(dtype=wp.vec3),  # (M P,)
-    directions: wp.array(dtype=wp.vec2),  # (M P,) cos and sin of twice the direction
-    projections: wp.array(dtype=wp.mat33),  # (M S,) to pixels, homogeneous
+    points: wp.array(dtype=wp.vec3),  # (V P,)
+    directions: wp.array(dtype=wp.vec2),  # (V P,) cos and sin of twice the direction
+    projections: wp.array(dtype=wp.mat33),  # (M turns,) to pixels, homogeneous
     shifts: wp.array(dtype=wp.vec3),  # (M S,)
-    turned: wp.array(dtype=wp.float32),  # (M S,) radians that the doubled directions have turned
+    turned: wp.array(dtype=wp.float32),  # (M turns,) radians that the doubled directions have turned
+    views: wp.array(dtype=wp.int32),  # (M,) whose points
     votes: wp.array(dtype=wp.float32),  # (M S,)
 ):
     here = first + wp.tid()
-    render = here // poses
-    field = (render // renders_a_photo) * height * width
-    found = sum_votes(
-        fields, field, height, width, points, directions, render * voters, voters, projections[here], shifts[here]
-    )
-    votes[here] = found[0] * wp.cos(turned[here]) + found[1] * wp.sin(turned[here])
+    row = here // poses
+    turn = row * turns + (here % poses) % turns
+    field = (row // renders_a_photo) * height * width
+    own = views[row] * voters
+    found = sum_votes(fields, field, height, width, points, directions, own, voters, projections[turn], shifts[here])
+    votes[here] = found[0] * wp.cos(turned[turn]) + found[1] * wp.sin(turned[turn])
