@@ -175,7 +175,7 @@ class RefinementSettings(Frozen):
     which hands the best few on; 0 = it is not asked."""
     edge_views: Few = 16
     """How many of those that the judge compares are not the network's choice, but found among all of the codebook's
-    views by the photo's edges alone."""
+    views by the photo's edges alone; at most half."""
     apart_deg: NonNegative = 12.0
     similarity: NonNegative = 0.5
     """Weight of the cosine of the codes beside the match of the edges."""

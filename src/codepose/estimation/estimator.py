@@ -341,7 +341,7 @@ class PoseEstimator:
         for which the photo's edges speak.
         """
         settings, book = self.settings.refinement, self.codebooks[index]
-        by_edges = min(settings.edge_views, settings.judged)
+        by_edges = min(settings.edge_views, settings.judged // 2)
         ranked, _ = book.rerank(views, values, seen.reconstructions)
         symmetries = self.world.objects[index].symmetries
         many = (settings.judged or settings.hypotheses) - by_edges
