@@ -17,6 +17,7 @@ COMMANDS = {
     "calibrate": "learn how far a network's poses may be trusted; train does it by itself",
     "evaluate": "measure a trained run on held-out scenes; writes results.json and report.html",
     "predict": "find the part in photos, folders, videos or a webcam: overlays and JSON",
+    "bag": "find the part in the images of a ROS bag: a bag of detections and transforms",
     "reproduce": "run the paper's experiment: every cell, its baselines, and the rows it lacks",
     "pack": "make a trained run small enough to hand on",
     "export": "write a trained run as one ONNX file, for machines without PyTorch",

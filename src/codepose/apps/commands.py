@@ -268,6 +268,13 @@ def predict(options: o.Predict) -> int:
     return predict_images(options)
 
 
+def bag(options: o.Bag) -> int:
+    """Predicts on a ROS bag's images."""
+    from codepose.apps.bag import bag as look_through
+
+    return look_through(options)
+
+
 def report(options: o.Report) -> int:
     """Prints what ``evaluate`` found."""
     from codepose.apps.workflow import trained_methods
@@ -349,6 +356,7 @@ COMMAND_OPTIONS: dict[str, Any] = {
     "calibrate": o.Calibrate,
     "evaluate": o.Evaluate,
     "predict": o.Predict,
+    "bag": o.Bag,
     "report": o.Report,
     "reproduce": o.Reproduce,
     "pack": o.Pack,
@@ -363,6 +371,7 @@ _ACTIONS: dict[str, Callable[[Any], int]] = {
     "calibrate": calibrate,
     "evaluate": evaluate,
     "predict": predict,
+    "bag": bag,
     "report": report,
     "reproduce": reproduce,
     "pack": pack,

@@ -186,6 +186,42 @@ class Predict:
 
 
 @dataclass
+class Bag:
+    """Find the part in the images of a ROS bag; write a bag of vision_msgs/Detection3DArray and tf2_msgs/TFMessage."""
+
+    bag: Annotated[Path, tyro.conf.Positional]
+    """A bag of ROS 1 (.bag) or ROS 2 (.mcap, .db3, or its folder)."""
+    run: Annotated[Path, tyro.conf.Positional]
+    """Run folder."""
+    image: str
+    """The images' topic: sensor_msgs/Image or CompressedImage."""
+    info: str
+    """Their camera's topic: sensor_msgs/CameraInfo. Lens distortion is taken out."""
+    out: Path
+    """The new bag, of ROS 2: NAME.mcap is a file, another name a folder."""
+    rectified: bool = False
+    """The images were rectified already, as image_proc's image_rect: the CameraInfo's P counts, without distortion."""
+    method: Method = "joint"
+    """Which of the trained methods."""
+    min_score: float = 0.5
+    """Leave out detections below."""
+    min_confidence: float = 0.0
+    """Leave out poses that are right with a smaller probability (0 = keep all)."""
+    max_detections: int | None = None
+    """At most so many of each object in an image, best first; None = the run's detection.per_object."""
+    nms: float | None = None
+    """Of two boxes of one object whose IoU is larger, keep the better one; None = the run's detection.nms (0.5)."""
+    tiles: int = 1
+    """For small parts in large images: besides the whole image, look at overlapping squares of 1/TILES of its side."""
+    refine: bool = True
+    """Refine poses by render-and-compare; --no-refine is the paper's lookup."""
+    compile: bool = False
+    """Compile the networks first, which takes minutes: for a long bag on a GPU."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+
+
+@dataclass
 class Report:
     """Print a run's numbers and where its report is."""
 

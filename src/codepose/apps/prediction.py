@@ -34,7 +34,7 @@ from codepose.training.ranks import Shares, everyones, first_before_others, layo
 from codepose.training.run import Run
 
 if TYPE_CHECKING:
-    from codepose.apps.options import Predict
+    from codepose.apps.options import Bag, Predict
 
 
 def predict_images(options: Predict) -> int:
@@ -61,7 +61,7 @@ def predict_images(options: Predict) -> int:
     if options.obj_ids and options.bop is None:
         raise ConfigError("--obj-ids goes with --bop: it numbers the objects in that file")
     results = None if options.bop is None else BopFile.new(options.bop, run, options.obj_ids, everything)
-    predictor = Predictor(_estimator(_asked(run, options), options), camera, options, depths)
+    predictor = Predictor(load_estimator(asked(run, options), options, _device(options)), camera, options, depths)
     world = predictor.estimator.world
     overlay = Overlay(world if world.device.type == "cpu" else World(run.settings))
     own = run.path if run.path == options.run else Path()  # a network that codepose brings keeps nothing of ours
@@ -99,7 +99,7 @@ def _require_uses(options: Predict, sources: list[Source]) -> None:
         raise ConfigError("--depth-scale goes with --depth")
 
 
-def _asked(run: Run, options: Predict) -> Run:
+def asked(run: Run, options: Predict | Bag) -> Run:
     """The run with the detector's thresholds that the options ask for."""
     detection = run.settings.detection
     changes = {
@@ -110,9 +110,8 @@ def _asked(run: Run, options: Predict) -> Run:
     return Run(run.path, run.settings.model_copy(update={"detection": detection.model_copy(update=changes)}))
 
 
-def _estimator(run: Run, options: Predict) -> PoseEstimator:
-    """The run's, loaded where this process predicts."""
-    device = _device(options)
+def load_estimator(run: Run, options: Predict | Bag, device: str) -> PoseEstimator:
+    """The run's, as the options ask for, on a device."""
     estimator = first_before_others(
         lambda: PoseEstimator.load(run, options.method, device, refine=options.refine, compile=options.compile)
     )
@@ -168,11 +167,7 @@ class Predictor:
             camera = self._camera(width, height)
             measured = None if self.depths is None else self.depths.of(source, width, height)
             start = time.perf_counter()
-            straight = camera.undistort(image)
-            depth = None if measured is None else camera.undistort_depth(measured)
-            found = self.estimator(straight, camera.K, min_score=options.min_score, depth=depth, tiles=options.tiles)
-            found = [d for d in found if d.confidence is None or d.confidence >= options.min_confidence]
-            found = _best_of_each(found, options.max_detections)
+            found, straight = look(self.estimator, image, camera, options, measured)
             found = found if smoother is None else smoother(found)
             yield Prediction(source, number, camera, found, 1000.0 * (time.perf_counter() - start)), straight
 
@@ -199,6 +194,32 @@ class Predictor:
                 "photos of this size?"
             )
         return fitted
+
+
+def look(
+    estimator: PoseEstimator,
+    image: NDArray[np.uint8],
+    camera: Camera,
+    options: Predict | Bag,
+    measured: NDArray[np.float32] | None = None,
+) -> tuple[list[Detection], NDArray[np.uint8]]:
+    """Finds the parts in one image (H, W, 3) as the options ask for.
+
+    Args:
+        estimator: Loaded.
+        image: As the lens shows it.
+        camera: Of images of its size.
+        options: ``min_score``, ``min_confidence``, ``tiles`` and ``max_detections`` count.
+        measured: (H, W) mm, the depth image; None = there is none.
+
+    Returns:
+        What was found, best first, and the image without its lens distortion.
+    """
+    straight = camera.undistort(image)
+    depth = None if measured is None else camera.undistort_depth(measured)
+    found = estimator(straight, camera.K, min_score=options.min_score, depth=depth, tiles=options.tiles)
+    found = [d for d in found if d.confidence is None or d.confidence >= options.min_confidence]
+    return _best_of_each(found, options.max_detections), straight
 
 
 def _best_of_each(found: list[Detection], most: int | None) -> list[Detection]:
