@@ -13,7 +13,7 @@ import yaml
 from pydantic import ValidationError
 
 from codepose import config
-from codepose.apps.options import starting_settings, with_meshes
+from codepose.apps.chosen import starting_settings, with_meshes
 from codepose.config import OptimizerSettings, Phase, Settings
 from codepose.config_data import ConfigError
 from codepose.config_files import (

@@ -16,9 +16,9 @@ import tyro
 import yaml
 from PIL import Image
 
+from codepose.apps.chosen import starting_settings, with_meshes
 from codepose.apps.cli import COMMANDS
 from codepose.apps.commands import COMMAND_OPTIONS
-from codepose.apps.options import starting_settings, with_meshes
 from codepose.config import Settings
 from codepose.config_files import PRESETS, load_preset, load_settings, override
 from codepose.networks.build import build_detector, build_joint

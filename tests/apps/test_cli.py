@@ -20,8 +20,8 @@ from PIL import Image
 
 import codepose
 from codepose import geometry
+from codepose.apps.chosen import with_meshes
 from codepose.apps.cli import main
-from codepose.apps.options import with_meshes
 from codepose.config_files import load_preset, load_settings, to_yaml
 from codepose.estimation.pipelines import JointPipeline, TwoStagePipeline
 from codepose.synthesis.scenes import SceneSource

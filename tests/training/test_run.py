@@ -15,8 +15,9 @@ import torch
 import trimesh
 
 from codepose.apps import workflow
+from codepose.apps.chosen import with_meshes
 from codepose.apps.cli import main
-from codepose.apps.options import Train, with_meshes
+from codepose.apps.options import Train
 from codepose.apps.pack import pack
 from codepose.config import Settings
 from codepose.config_data import ConfigError

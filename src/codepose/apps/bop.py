@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from codepose.apps.options import Evaluate, Render, with_meshes
+from codepose.apps.chosen import with_meshes
+from codepose.apps.options import Evaluate, Render
 from codepose.config import Settings
 from codepose.config_data import ConfigError
 

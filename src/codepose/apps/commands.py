@@ -15,8 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from codepose.apps import options as o
+from codepose.apps.chosen import starting_settings, with_meshes
 from codepose.apps.complaints import complain
-from codepose.apps.options import require_usable, starting_settings, with_meshes
+from codepose.apps.options import require_usable
 from codepose.config_data import ConfigError
 from codepose.config_files import load_preset, override, told
 
