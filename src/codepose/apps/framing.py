@@ -40,9 +40,10 @@ class Framing:
     box_side: tuple[float, float]
 
     def options(self) -> list[str]:
-        """The options of ``train`` and ``preview``."""
+        """The options of ``train`` and ``preview``: the camera's, and views from all sides, as photos show a part."""
         camera = "--data.camera"
         return [
+            *("--objects.0.view-cone-deg", "180"),
             *(f"{camera}.image-size", f"{self.image_size}"),
             *(f"{camera}.focal", f"{self.focal:.0f}"),
             *(f"{camera}.box-side", *(f"{side:.0f}" for side in self.box_side)),
