@@ -43,7 +43,7 @@ def train(parts: Parts, textures: Tensor, args: argparse.Namespace) -> None:
     """Trains for a number of minutes with a schedule that ends with them."""
     device = parts.device
     on_gpu = device.type == "cuda"
-    network = PoseJudge().to(device, memory_format=torch.channels_last)
+    network = PoseJudge().to(device).to(memory_format=torch.channels_last)
     if args.init:
         network.load_state_dict({k: v.float() for k, v in load_file(args.init).items()}, strict=True)
     decayed = [p for p in network.parameters() if p.ndim > 1]
@@ -65,7 +65,7 @@ def train(parts: Parts, textures: Tensor, args: argparse.Namespace) -> None:
             verdict = network(scenes.photos[tried.crop], tried.renders)
         terms = loss(parts, scenes, tried, verdict)
         optimizer.zero_grad(set_to_none=True)
-        terms["loss"].backward()
+        terms["loss"].backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
         optimizer.step()
         step, seen = step + 1, seen + len(tried.crop)

@@ -103,4 +103,5 @@ def random_rotations(count: int, device: torch.device) -> Tensor:
 
 def small_turns(sigma: Tensor) -> Tensor:
     """Returns rotations (M, 3, 3) by normal rotation vectors of standard deviations sigma (M,) in radians."""
-    return axis_angle_to_rotation_matrix(torch.randn(len(sigma), 3, device=sigma.device) * sigma[:, None])
+    turns: Tensor = axis_angle_to_rotation_matrix(torch.randn(len(sigma), 3, device=sigma.device) * sigma[:, None])
+    return turns

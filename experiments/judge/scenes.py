@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from codepose.networks.pose_judge import SIDE
 from codepose.synthesis.renderer import Buffers, Instances
+from experiments.judge.develop import develop, uniform
 from experiments.judge.parts import Parts, random_rotations
 
 _BEFORE, _BEHIND = 3, 7
@@ -59,10 +60,6 @@ def cameras(focal: Tensor, side: int) -> Tensor:
     return K
 
 
-def _uniform(shape: tuple[int, ...] | int, low: float, high: float, device: torch.device) -> Tensor:
-    return torch.empty(shape, device=device).uniform_(low, high)
-
-
 @dataclass(frozen=True)
 class Looks:
     """Colours of N instances: two colours, mixed by waves along the part, and how they throw light back.
@@ -94,18 +91,18 @@ class Looks:
         colors = torch.where(grey, level + 0.08 * (colors - 0.5), colors).clamp(0.02, 0.98)
         plain = torch.rand(count, device=device) < 0.5
         near = (colors[0] + 0.08 * torch.randn(count, 3, device=device)).clamp(0.02, 0.98)
-        waves = torch.randn(count, 3, 3, device=device) * _uniform((count, 1, 1), 2.0, 25.0, device)
+        waves = torch.randn(count, 3, 3, device=device) * uniform((count, 1, 1), 2.0, 25.0, device)
         polished = torch.rand(count, device=device) < 0.33
         return cls(
             colors[0],
             torch.where(plain[:, None], near, colors[1]),
             waves,
-            _uniform((count, 3), 0.0, 2 * math.pi, device),
-            _uniform(count, 1.0, 30.0, device),
-            _uniform(count, -0.6, 0.6, device),
-            torch.where(polished, _uniform(count, 0.3, 1.0, device), 0.0),
-            _uniform(count, 0.0, 0.8, device),
-            torch.exp(_uniform(count, math.log(4.0), math.log(200.0), device)),
+            uniform((count, 3), 0.0, 2 * math.pi, device),
+            uniform(count, 1.0, 30.0, device),
+            uniform(count, -0.6, 0.6, device),
+            torch.where(polished, uniform(count, 0.3, 1.0, device), 0.0),
+            uniform(count, 0.0, 0.8, device),
+            torch.exp(uniform(count, math.log(4.0), math.log(200.0), device)),
         )
 
     def shared(self, same: Tensor, slots: int) -> Looks:
@@ -144,11 +141,11 @@ class Photographer:
         part = torch.randint(len(parts.points), (count,), device=where)
         diameter = parts.diameters[part]
         R = random_rotations(count, where)
-        distance = diameter * torch.exp(_uniform(count, math.log(1.8), math.log(25.0), where))
+        distance = diameter * torch.exp(uniform(count, math.log(1.8), math.log(25.0), where))
         t = torch.zeros(count, 3, device=where)
         t[:, 2] = distance
         box = parts.boxes(part, R, t)
-        side = (box[:, 2:] - box[:, :2]).amax(1) * _uniform(count, 1.12, 1.75, where)
+        side = (box[:, 2:] - box[:, :2]).amax(1) * uniform(count, 1.12, 1.75, where)
         off = torch.randn(count, 2, device=where).clamp(-2, 2) * 0.05 * side[:, None]
         t[:, :2] = (off - (box[:, 2:] + box[:, :2]) / 2) * distance[:, None]
         focal = 1.0 / side
@@ -179,12 +176,12 @@ class Photographer:
         other = torch.randint(len(self.parts.points), shape, device=where)
         other = torch.where(same[:, None], part[:, None], other)
         before = torch.arange(_EXTRA, device=where) < _BEFORE
-        depth = torch.where(before, _uniform(shape, 0.55, 0.95, where), _uniform(shape, 1.03, 1.8, where))
+        depth = torch.where(before, uniform(shape, 0.55, 0.95, where), uniform(shape, 1.03, 1.8, where))
         z = t[:, 2:] * depth
-        size = torch.where(before, _uniform(shape, 0.25, 0.9, where), _uniform(shape, 0.4, 1.8, where))
-        size = torch.where(same[:, None], _uniform(shape, 0.9, 1.1, where) / depth, size)
-        angle = _uniform(shape, 0.0, 2 * math.pi, where)
-        far = torch.where(before, _uniform(shape, 0.15, 0.75, where), _uniform(shape, 0.1, 0.8, where))
+        size = torch.where(before, uniform(shape, 0.25, 0.9, where), uniform(shape, 0.4, 1.8, where))
+        size = torch.where(same[:, None], uniform(shape, 0.9, 1.1, where) / depth, size)
+        angle = uniform(shape, 0.0, 2 * math.pi, where)
+        far = torch.where(before, uniform(shape, 0.15, 0.75, where), uniform(shape, 0.1, 0.8, where))
         place = torch.stack((angle.cos(), angle.sin()), -1) * (far * side[:, None])[..., None]
         place = place + (t[:, :2] / t[:, 2:])[:, None]
         heap = torch.where(torch.rand(count, 1, device=where) < _HEAPS, 0.85, 0.3)
@@ -238,22 +235,22 @@ class Photographer:
         two = []
         for _ in range(2):
             pick = torch.randint(len(self.textures), (count,), device=where)
-            angle = _uniform(count, 0.0, 2 * math.pi, where)
-            zoom = torch.exp(_uniform(count, math.log(0.12), math.log(1.0), where))
+            angle = uniform(count, 0.0, 2 * math.pi, where)
+            zoom = torch.exp(uniform(count, math.log(0.12), math.log(1.0), where))
             theta = torch.zeros(count, 2, 3, device=where)
             theta[:, 0, 0] = theta[:, 1, 1] = angle.cos() * zoom
             theta[:, 0, 1], theta[:, 1, 0] = -angle.sin() * zoom, angle.sin() * zoom
-            theta[:, :, 2] = _uniform((count, 2), -1.0, 1.0, where)
+            theta[:, :, 2] = uniform((count, 2), -1.0, 1.0, where)
             grid = F.affine_grid(theta, [count, 3, SIDE, SIDE], align_corners=False)
             found = F.grid_sample(self.textures[pick], grid, padding_mode="reflection", align_corners=False)
             flat = torch.rand(count, 3, 1, 1, device=where)
-            plain = _uniform((count, 1, 1, 1), 0.0, 1.0, where).pow(2.0)
+            plain = uniform((count, 1, 1, 1), 0.0, 1.0, where).pow(2.0)
             found = found * (1.0 - plain) + plain * flat
             found = self._printed(found, grid)
             gain = torch.exp(0.4 * torch.randn(count, 1, 1, 1, device=where))
             two.append((found * gain).clamp(0.0, 1.0))
         # a table's edge, a line on a board: one plane ends and another begins
-        angle, place = _uniform(count, 0.0, 2 * math.pi, where), _uniform(count, -1.6, 1.6, where)
+        angle, place = uniform(count, 0.0, 2 * math.pi, where), uniform(count, -1.6, 1.6, where)
         line = torch.linspace(-1.0, 1.0, SIDE, device=where)
         across = angle.cos()[:, None, None] * line[None, None] + angle.sin()[:, None, None] * line[None, :, None]
         mask = ((across - place[:, None, None]) * 60.0).sigmoid()[:, None]
@@ -271,10 +268,10 @@ class Photographer:
         pattern = torch.where(kind < 0.25, marks, cells)
         pattern = torch.where(kind < 0.17, stripes, pattern)
         pattern = torch.where(kind < 0.1, board, pattern)
-        low, high = _uniform((count, 3, 1, 1), 0.0, 0.4, where), _uniform((count, 3, 1, 1), 0.5, 1.0, where)
+        low, high = uniform((count, 3, 1, 1), 0.0, 0.4, where), uniform((count, 3, 1, 1), 0.5, 1.0, where)
         pattern = low + (high - low) * pattern
         shown = F.grid_sample(pattern, grid, mode="nearest", padding_mode="reflection", align_corners=False)
-        strength = torch.where(kind < 0.33, _uniform((count, 1, 1, 1), 0.3, 1.0, where), 0.0)
+        strength = torch.where(kind < 0.33, uniform((count, 1, 1, 1), 0.3, 1.0, where), 0.0)
         return found * (1.0 - strength) + shown * strength
 
     def _shadows(self, alpha: Tensor) -> Tensor:
@@ -284,7 +281,7 @@ class Photographer:
         theta = torch.eye(2, 3, device=where).repeat(count, 1, 1)
         theta[:, :, 2] = torch.randn(count, 2, device=where) * 0.15
         grid = F.affine_grid(theta, [count, 1, SIDE, SIDE], align_corners=False)
-        strength = _uniform((count, 1, 1, 1), -0.5, 0.8, where).clamp_min(0.0)
+        strength = uniform((count, 1, 1, 1), -0.5, 0.8, where).clamp_min(0.0)
         return 1.0 - strength * F.grid_sample(soft, grid, align_corners=False)
 
 
@@ -306,20 +303,20 @@ class Light:
         lamps[..., 2] = -lamps[..., 2].abs()
         lamps = F.normalize(lamps + torch.tensor([0.0, -0.4, 0.0], device=where), dim=-1)
         tone = 1.0 + 0.15 * torch.randn(count, 2, 3, device=where)
-        power = tone * _uniform((count, 2, 1), 0.0, 0.9, where)
+        power = tone * uniform((count, 2, 1), 0.0, 0.9, where)
         up = F.normalize(torch.randn(count, 3, device=where) + torch.tensor([0.0, -1.0, -0.5], device=where), dim=-1)
-        sky = _uniform((count, 1), 0.15, 0.8, where) * (1.0 + 0.1 * torch.randn(count, 3, device=where))
-        ground = sky * _uniform((count, 1), 0.2, 1.0, where)
+        sky = uniform((count, 1), 0.15, 0.8, where) * (1.0 + 0.1 * torch.randn(count, 3, device=where))
+        ground = sky * uniform((count, 1), 0.2, 1.0, where)
         own = rooms[torch.randint(len(rooms), (count,), device=where)]
-        own = (own - own.mean((1, 2, 3), keepdim=True)) * _uniform((count, 1, 1, 1), 0.5, 3.0, where)
+        own = (own - own.mean((1, 2, 3), keepdim=True)) * uniform((count, 1, 1, 1), 0.5, 3.0, where)
         spots = torch.zeros_like(own[:, :1])
         line = torch.linspace(-1.0, 1.0, own.shape[-1], device=where)
         for _ in range(4):
-            x, y = _uniform((2, count, 1, 1), -0.9, 0.9, where)
-            wide = torch.exp(_uniform((count, 1, 1), math.log(0.03), math.log(0.5), where))
+            x, y = uniform((2, count, 1, 1), -0.9, 0.9, where)
+            wide = torch.exp(uniform((count, 1, 1), math.log(0.03), math.log(0.5), where))
             blob = torch.exp(-((line[None, None] - x) ** 2 + (line[None, :, None] - y) ** 2) / wide**2)
-            spots += (blob * _uniform((count, 1, 1), 0.0, 1.2, where))[:, None]
-        rooms = own + _uniform((count, 1, 1, 1), 0.1, 0.7, where) + spots
+            spots += (blob * uniform((count, 1, 1), 0.0, 1.2, where))[:, None]
+        rooms = own + uniform((count, 1, 1, 1), 0.1, 0.7, where) + spots
         return cls(lamps, power, up, sky, ground, rooms.clamp_min(0.0))
 
 
@@ -365,44 +362,3 @@ def _read(images: Tensor, b: Tensor, place: Tensor) -> Tensor:
     top = flat[base] * (1 - wx) + flat[base + 1] * wx
     bottom = flat[base + side] * (1 - wx) + flat[base + side + 1] * wx
     return top * (1 - wy) + bottom * wy
-
-
-def develop(photos: Tensor) -> Tensor:
-    """What camera and light do to images (B, 3, s, s): exposure, colour, blur, resolution, noise, 8 bits."""
-    count, where = len(photos), photos.device
-    line = torch.linspace(-1.0, 1.0, photos.shape[-1], device=where)
-    slope = torch.randn(count, 2, 1, 1, device=where) * 0.15
-    ramp = 1.0 + slope[:, :1] * line + slope[:, 1:] * line[:, None]
-    gain = torch.exp(0.3 * torch.randn(count, 1, 1, 1, device=where))
-    balance = torch.exp(0.1 * torch.randn(count, 3, 1, 1, device=where))
-    photos = (photos * ramp.clamp_min(0.3) * gain * balance).clamp(1e-4, 1.0)
-    photos = photos.pow(torch.exp(0.3 * torch.randn(count, 1, 1, 1, device=where)))
-    grey = photos.mean(1, keepdim=True)
-    color = _uniform((count, 1, 1, 1), 0.3, 1.5, where)
-    color = torch.where(torch.rand_like(color) < 0.08, 0.0, color)
-    photos = grey + (photos - grey) * color
-    middle = photos.mean((2, 3), keepdim=True)
-    photos = middle + (photos - middle) * _uniform((count, 1, 1, 1), 0.5, 1.4, where)
-    photos = photos + 0.05 * torch.randn(count, 1, 1, 1, device=where)
-    photos = _blurred(photos)
-    sharpen = _uniform((count, 1, 1, 1), -1.0, 1.2, where).clamp_min(0.0)
-    photos = photos + sharpen * (photos - F.avg_pool2d(photos, 3, 1, 1, count_include_pad=False))
-    noise = torch.randn_like(photos) * _uniform((count, 1, 1, 1), 0.0, 0.05, where)
-    coarse = F.interpolate(torch.randn(count, 3, 48, 48, device=where), photos.shape[-1], mode="bilinear")
-    noise = noise + coarse * _uniform((count, 1, 1, 1), 0.0, 0.03, where)
-    return ((photos + noise).clamp(0.0, 1.0) * 255.0).round() / 255.0
-
-
-def _blurred(photos: Tensor) -> Tensor:
-    """Gaussian blur with a sigma of its own for each image, along each axis."""
-    count, where = len(photos), photos.device
-    reach = torch.arange(-5, 6, device=where)
-    for axis in (2, 3):
-        sigma = _uniform((count, 1), -1.0, 2.2, where).clamp_min(0.15)
-        kernel = torch.exp(-(reach**2) / (2.0 * sigma**2))
-        kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(3, 0)
-        shape = (count * 3, 1, 11, 1) if axis == 2 else (count * 3, 1, 1, 11)
-        pad = (0, 0, 5, 5) if axis == 2 else (5, 5, 0, 0)
-        flat = F.pad(photos.reshape(1, count * 3, *photos.shape[2:]), pad, mode="replicate")
-        photos = F.conv2d(flat, kernel.view(shape), groups=count * 3).view(photos.shape)
-    return photos

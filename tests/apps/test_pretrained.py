@@ -19,7 +19,8 @@ from codepose import geometry
 from codepose.apps import commands
 from codepose.apps.cli import main
 from codepose.estimation.estimator import PoseEstimator
-from codepose.estimation.refine import Photos, useful_size
+from codepose.estimation.poses import Photos
+from codepose.estimation.refine import useful_size
 from codepose.evaluation.metrics import box_iou_pairs
 from codepose.synthesis.appearance import Lights, render_shaded
 from codepose.synthesis.batches import SceneBatch
