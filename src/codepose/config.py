@@ -44,7 +44,7 @@ class NetworkSettings(Frozen):
     change and take most of the backward pass's time."""
     weights: str = "none"
     """Initial weights. 'none' = Kaiming; 'imagenet' needs torchvision's VGG16 file; else the folder of a trained
-    run of the same width and norm, or a network that codepose brings ('hammer'): its joint network is where all
+    run of the same width and norm, or a network that codepose brings ('base', 'hammer'): its joint network is where all
     stages begin."""
     anchor_sizes: Annotated[tuple[Positive, ...], Field(min_length=1)] = (64.0, 128.0, 256.0)
     aspect_ratios: Annotated[tuple[Positive, ...], Field(min_length=1)] = (0.5, 1.0, 2.0)

@@ -99,7 +99,7 @@ def demo(options: o.Demo) -> int:
     settings = load_preset("quick")
     limits = {"step1": 350.0, "step2": 200.0, "detector": 170.0, "original": 170.0}
     changes: dict[str, Any] = {f"{stage}.time_limit": limit for stage, limit in limits.items()}
-    settings = override(settings, changes | {"network.weights": "none"})  # the network it brings knows this very part
+    settings = override(settings, changes | {"network.weights": "none"})  # the paper's experiment begins at nothing
     methods = ("joint",) if options.joint_only else PAPER_METHODS
     run = Run.create(options.out or Path("runs/demo"), settings, resume=True)
     train(run, methods, device=options.device)
