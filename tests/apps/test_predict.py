@@ -90,6 +90,7 @@ def test_a_folder_gives_overlays_json_and_one_line_an_image(run: Path, photos: P
             "similarity",
             "agreement",
             "contour",
+            "judged",
             "box_xyxy",
             "R_cam_obj",
             "t_cam_obj_mm",
@@ -172,7 +173,7 @@ def test_bop_results_are_numbered_by_the_path(run: Path, photos: Path, tmp_path:
     rows = read_results(table)
     assert [(r.scene_id, r.im_id, r.obj_id) for r in rows] == [(48, 123, 1)] * 3 + [(0, 1, 1)] * 3
     for row, found in zip(rows, [d for line in lines for d in line["detections"]], strict=True):
-        assert row.score == pytest.approx(found["score"], abs=1e-6)
+        assert row.score == pytest.approx(found["judged"], abs=1e-6), "by it a photo's detections are ranked"
         np.testing.assert_allclose(row.R_cam_obj, found["R_cam_obj"], atol=1e-7)
         np.testing.assert_allclose(row.t_cam_obj, found["t_cam_obj_mm"], atol=1e-3)
     assert rows[0].time == pytest.approx(lines[0]["time_ms"] / 1000, abs=1e-5)
@@ -238,7 +239,9 @@ def test_a_calibrated_run_says_how_sure_it_is_and_leaves_out_what_it_is_not(
     assert main(["calibrate", str(own), "--images", "3"]) == 0
     assert "0 of 9 detections were right" in capsys.readouterr().out  # random weights: nothing to learn from
     for path in (own / "confidence").iterdir():
-        write_json(path, read_json(path) | {"weights": [0, 1, 1, 0], "bias": 0})
+        fitted = read_json(path)
+        assert len(fitted["weights"]) == (5 if "refined" in path.name else 4), "the judge's word is the fifth"
+        write_json(path, fitted | {"weights": [0, 1, 1, 0, 0][: len(fitted["weights"])], "bias": 0})
     _, lines = predict(own, tmp_path / "all", photos / "a.png")
     sure = [d["confidence"] for d in lines[0]["detections"]]
     assert len(sure) == 3

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from codepose.estimation.confidence import Confidence, evidence
-from codepose.storage.checksums import MARK, DamagedError
+from codepose.storage.checksums import MARK, DamagedError, read_json, write_json
 
 COUNT = 4000
 
@@ -103,3 +103,11 @@ def test_a_damaged_file_is_named_and_not_passed_over(tmp_path: Path) -> None:
     assert Confidence.load(path, "mark") is not None, "one of before has no checksum"
     path.write_text(json.dumps(old | {"bias": float("nan")}))
     assert Confidence.load(path, "mark") is None
+
+
+def test_a_file_with_a_weight_too_few_is_no_confidence(tmp_path: Path) -> None:
+    fitted = Confidence.fit(torch.randn(20, 5), torch.arange(20) > 9, "mark")
+    fitted.save(tmp_path / "c.json")
+    assert Confidence.load(tmp_path / "c.json", "mark") == fitted
+    write_json(tmp_path / "c.json", read_json(tmp_path / "c.json") | {"weights": [0.0] * 4})
+    assert Confidence.load(tmp_path / "c.json", "mark") is None

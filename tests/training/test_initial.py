@@ -84,8 +84,8 @@ def test_quick_begins_at_the_network_that_codepose_brings(tmp_path: Path, monkey
     settings = load_preset("quick")
     network = build_joint(settings)
     begin_with(network, settings.network.weights)
-    hammer = load_state(pretrained()["hammer"] / "step2" / "weights.safetensors")
-    assert all(torch.equal(value, hammer[key].to(value)) for key, value in network.state_dict().items())
+    base = load_state(pretrained()["base"] / "step2" / "weights.safetensors")
+    assert all(torch.equal(value, base[key].to(value)) for key, value in network.state_dict().items())
 
 
 def test_a_run_without_a_joint_network_is_refused(tmp_path: Path, tiny_settings: Settings) -> None:

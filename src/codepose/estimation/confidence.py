@@ -14,7 +14,7 @@ from typing import Annotated, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 from scipy.optimize import minimize
 from torch import Tensor
 
@@ -48,6 +48,12 @@ class Confidence(BaseModel):
     detections: int
     correct: int
     fingerprint: str = ""
+
+    @model_validator(mode="after")
+    def _has_a_weight_a_column(self) -> Self:
+        if not len(self.mean) == len(self.scale) == len(self.weights):
+            raise ValueError("mean, scale and weights have a number for each column")
+        return self
 
     @classmethod
     def fit(cls, evidence: Tensor, correct: Tensor, fingerprint: str = "") -> Self:
