@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=1000)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    network = load_network(args.weights)
+    network = load_network(torch.device("cpu"), args.weights)
     every = []
     for name in args.dataset:
         folder, number = name.split(":")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from codepose.networks.pose_judge import SIDE
+from codepose.networks.pose_judge import SIDE, crop_cameras
 from codepose.synthesis.renderer import Buffers, Instances
 from experiments.judge.develop import develop, uniform
 from experiments.judge.parts import Parts, random_rotations
@@ -48,16 +48,7 @@ class Scenes:
     @property
     def K(self) -> Tensor:
         """(B, 3, 3) in pixels."""
-        return cameras(self.focal, SIDE)
-
-
-def cameras(focal: Tensor, side: int) -> Tensor:
-    """Returns K (B, 3, 3) of square crops of ``side`` pixels; focal (B,) is over the side."""
-    K = torch.zeros(len(focal), 3, 3, device=focal.device)
-    K[:, 0, 0] = K[:, 1, 1] = focal * side
-    K[:, 0, 2] = K[:, 1, 2] = side / 2
-    K[:, 2, 2] = 1.0
-    return K
+        return crop_cameras(self.focal, SIDE)
 
 
 @dataclass(frozen=True)
@@ -149,7 +140,7 @@ class Photographer:
         off = torch.randn(count, 2, device=where).clamp(-2, 2) * 0.05 * side[:, None]
         t[:, :2] = (off - (box[:, 2:] + box[:, :2]) / 2) * distance[:, None]
         focal = 1.0 / side
-        K = cameras(focal, SIDE * _FINE)
+        K = crop_cameras(focal, SIDE * _FINE)
         same = torch.rand(count, device=where) < _SAME
         scene, alone, flat = self._arrange(part, R, t, diameter, side, same)
         size = (SIDE * _FINE, SIDE * _FINE)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from codepose import geometry
-from codepose.estimation.judge import Crops, JudgeRefiner, crop
+from codepose.estimation.judge import Crops, JudgeRefiner, crop, load_network
 from codepose.estimation.poses import Poses, Seen
 from codepose.networks.pose_judge import SIDE, Verdict
 from codepose.synthesis.renderer import Instances
@@ -137,3 +137,11 @@ def test_a_pose_beside_the_box_is_another_parts(world: World):
     beside = torch.tensor([0.0, 0.2, 0.6, 0.8])
     expected = 12.0 * (0.5 - (1.0 - beside) / (1.0 + beside)).clamp_min(0.0)
     torch.testing.assert_close(lost, expected, atol=0.35, rtol=0)
+
+
+def test_an_estimator_on_another_device_leaves_the_network_of_the_first_where_it_is():
+    first = load_network(torch.device("cpu"))
+    second = load_network(torch.device("meta"))
+    assert load_network(torch.device("cpu")) is first
+    assert {p.device.type for p in first.parameters()} == {"cpu"}
+    assert {p.device.type for p in second.parameters()} == {"meta"}

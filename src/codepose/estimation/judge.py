@@ -19,7 +19,7 @@ from torchvision.ops import box_iou
 
 from codepose import geometry
 from codepose.estimation.poses import Poses, Seen
-from codepose.networks.pose_judge import SIDE, PoseJudge, Verdict, moved, render_channels
+from codepose.networks.pose_judge import SIDE, PoseJudge, Verdict, crop_cameras, moved, render_channels
 from codepose.synthesis.lookalikes import spread_views
 from codepose.synthesis.renderer import Instances
 from codepose.synthesis.world import World
@@ -88,13 +88,13 @@ class JudgeRefiner:
 
     Args:
         world: Meshes and renderer.
-        network: The trained network; it is put into evaluation mode on the world's device.
+        network: The trained network, on the world's device; it is put into evaluation mode.
         rounds: How many of the best poses go on after each comparison, moved; the last number is how many come back.
     """
 
     def __init__(self, world: World, network: PoseJudge, rounds: tuple[int, ...] = ROUNDS) -> None:
         self.world = world
-        self.network = network.to(world.device).to(memory_format=torch.channels_last).eval()
+        self.network = network.to(memory_format=torch.channels_last).eval()
         self.rounds = rounds
 
     @torch.no_grad()
@@ -154,12 +154,9 @@ class JudgeRefiner:
         return replace(poses, R_view=R_view.view_as(poses.R_view), t=t.view_as(poses.t))
 
     def _renders(self, crops: Crops, row: Tensor, R: Tensor, t: Tensor) -> Tensor:
-        K = torch.zeros(len(row), 3, 3, device=R.device)
-        K[:, 0, 0] = K[:, 1, 1] = crops.focal[row] * SIDE
-        K[:, :2, 2], K[:, 2, 2] = SIDE / 2, 1.0
         objects = crops.objects[row]
         instances = Instances.single(objects, R, t)
-        seen = self.world.renderer.render(instances, K, (SIDE, SIDE))
+        seen = self.world.renderer.render(instances, crop_cameras(crops.focal[row], SIDE), (SIDE, SIDE))
         return render_channels(seen.depth, seen.normal, seen.color, t[:, 2], self.world.diameters[objects])
 
 
@@ -172,8 +169,8 @@ def _in_crops(crops: Crops, poses: Poses) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @cache
-def load_network(path: Path = SHIPPED) -> PoseJudge:
-    """Returns the network of a weights file, or the one that codepose brings."""
+def load_network(device: torch.device, path: Path = SHIPPED) -> PoseJudge:
+    """Returns the network of a weights file, or the one that codepose brings: one for all who ask on a device."""
     network = PoseJudge()
     network.load_state_dict({name: value.float() for name, value in load_file(path).items()})
-    return network.eval().requires_grad_(False)
+    return network.to(device).eval().requires_grad_(False)

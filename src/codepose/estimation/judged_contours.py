@@ -47,4 +47,4 @@ def refiner_of(world: World, settings: RefinementSettings) -> Refiner:
     contours = ContourRefiner(world, settings)
     if settings.judged == 0:
         return contours
-    return JudgedContours(JudgeRefiner(world, load_network()), contours)
+    return JudgedContours(JudgeRefiner(world, load_network(world.device)), contours)

@@ -113,6 +113,14 @@ def render_channels(depth: Tensor, normal: Tensor, color: Tensor, z: Tensor, dia
     return (torch.cat(channels, -1) * mask[..., None]).permute(0, 3, 1, 2)
 
 
+def crop_cameras(focal: Tensor, side: int) -> Tensor:
+    """Returns K (M, 3, 3) of square crops of ``side`` pixels, of focal lengths (M,) over the side."""
+    K = torch.zeros(len(focal), 3, 3, device=focal.device)
+    K[:, 0, 0] = K[:, 1, 1] = focal * side
+    K[:, :2, 2], K[:, 2, 2] = side / 2, 1.0
+    return K
+
+
 def moved(verdict: Verdict, R: Tensor, t: Tensor, focal: Tensor) -> tuple[Tensor, Tensor]:
     """Applies the motions to poses in crop cameras.
 
