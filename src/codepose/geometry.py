@@ -170,6 +170,22 @@ def turned_views(directions: Tensor, in_plane: int) -> Tensor:
     return view_rotation(grid, angles.expand(len(directions), -1)).reshape(-1, 3, 3)
 
 
+def nearest_view(R_view: Tensor, views: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Finds the view from the nearest direction.
+
+    Args:
+        R_view: (M, 3, 3).
+        views: (V, 3, 3) R_view, one of each direction.
+
+    Returns:
+        Which view (M,); what turns it into R_view, from the left, (M, 3, 3); that turn in the plane (M,), radians.
+    """
+    nearest = (R_view[:, 2] @ views[:, 2].T).argmax(1)
+    between = R_view @ views[nearest].mT
+    angle = torch.atan2(between[:, 1, 0] - between[:, 0, 1], between[:, 0, 0] + between[:, 1, 1])
+    return nearest, between, angle
+
+
 def project(points: Tensor, R: Tensor, t: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
     """Projects object points (P, 3) or (B, P, 3) mm under poses (B, 3, 3), (B, 3) mm and K (3, 3) or (B, 3, 3).
 

@@ -51,9 +51,8 @@ class ViewEdges:
 
     def nearest(self, R_view: Tensor) -> tuple[Tensor, Tensor]:
         """Returns which view (M,) lies nearest to each R_view (M, 3, 3), and its turn in the plane (M,), radians."""
-        view = (R_view[:, 2] @ self.rotations[:, 2].T).argmax(1)
-        between = R_view @ self.rotations[view].mT
-        return view, torch.atan2(between[:, 1, 0] - between[:, 0, 1], between[:, 0, 0] + between[:, 1, 1])
+        view, _, angle = geometry.nearest_view(R_view, self.rotations)
+        return view, angle
 
 
 def _drawn(world: World, index: int, R: Tensor, order: Tensor) -> tuple[Tensor, ...]:

@@ -109,9 +109,8 @@ class LookAlikes:
         What lies between a view and the nearest one compared, the turn in the plane above all, is applied to both;
         where the look-alike would leave the trained cone by it, the turn in the plane alone.
         """
-        nearest = (R_view[:, 2] @ self.rotations[:, 2].T).argmax(1)  # seen from the nearest direction
-        between, other = R_view @ self.rotations[nearest].mT, self.others[nearest, which]
-        angle = torch.atan2(between[:, 1, 0] - between[:, 0, 1], between[:, 0, 0] + between[:, 1, 1])
+        nearest, between, angle = geometry.nearest_view(R_view, self.rotations)
+        other = self.others[nearest, which]
         turn = axis_angle_to_rotation_matrix(F.pad(angle[:, None], (2, 0)))
         moved = between @ other
         return torch.where(self.model.trains(moved)[:, None, None], moved, turn @ other)
