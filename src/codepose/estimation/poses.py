@@ -122,8 +122,12 @@ class Poses:
 
     def best(self, keep: int) -> Self:
         """Returns the ``keep`` best of each detection, or all if there are fewer, best first."""
+        return self.picked(self.ranking(keep))
+
+    def ranking(self, keep: int) -> Tensor:
+        """Returns the places (N, m) of the ``keep`` best of each detection, or of all, best first."""
         value = self.score.nan_to_num(nan=-math.inf)
-        return self.picked(value.topk(min(keep, value.shape[1]), dim=1).indices)
+        return value.topk(min(keep, value.shape[1]), dim=1).indices
 
     def picked(self, places: Tensor) -> Self:
         """Returns those at places (N, m) of each detection, in that order."""

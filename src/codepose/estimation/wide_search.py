@@ -76,13 +76,16 @@ class WideSearch:
         numbers = torch.arange(len(book.codes), device=seen.boxes.device).expand(len(seen.boxes), -1)
         t = book.placed(numbers.flatten(), seen.boxes.repeat_interleave(len(book.codes), 0), seen.K)
         rotations = book.rotations.expand(len(numbers), -1, 3, 3)
-        # the number goes along where a cosine would be
-        found = Poses.start(rotations, t.view(*numbers.shape, 3), numbers.double())
+        found = Poses.start(rotations, t.view(*numbers.shape, 3), torch.zeros_like(numbers, dtype=t.dtype))
         for level in _LEVELS:
-            found = _laid(self._views[index], seen, found.best(level.keep) if level.keep else found, level)
-        found = found.best(found.t.shape[1])
-        picked = spread_views(found.R_view, count, apart_deg, self._world.objects[index].symmetries)
-        return found.picked(picked).similarity.long().to(home)
+            if level.keep:
+                best = found.ranking(level.keep)
+                found, numbers = found.picked(best), numbers.gather(1, best)
+            found = _laid(self._views[index], seen, found, level)
+        best = found.ranking(found.t.shape[1])
+        symmetries = self._world.objects[index].symmetries
+        picked = spread_views(found.picked(best).R_view, count, apart_deg, symmetries)
+        return numbers.gather(1, best.gather(1, picked)).to(home)
 
 
 def _laid(views: ViewEdges, seen: Seen, poses: Poses, level: _Level) -> Poses:
