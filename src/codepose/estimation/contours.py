@@ -331,12 +331,20 @@ def score(match: Tensor, share: Tensor, off: Tensor, grown: Tensor) -> Tensor:
     return match * share**_POWER - _PRIOR * far
 
 
+def read_photos(images: Tensor, which: Tensor, grid: Tensor, extent: Tensor) -> Tensor:
+    """Reads images (B, 3, H, W) of numbers (N,) at places (N, h, w, 2), as ``grid_sample`` has them.
+
+    Beyond what they show, ``extent`` (2,) pixels across and down, they go on as they end there.
+    """
+    size = grid.new_tensor([images.shape[3], images.shape[2]])
+    last = (2.0 * extent.to(grid) - 1.0) / size - 1.0  # the last pixels' centres
+    return F.grid_sample(images[which], torch.minimum(grid, last), padding_mode="border", align_corners=False)
+
+
 def _windows(images: Tensor, which: Tensor, windows: Tensor, side: int, extent: Tensor) -> Tensor:
     """Cuts windows (N, 4) out of images; beyond its edge the photo goes on as it ends, so that no edge is made."""
-    width, height = images.shape[3], images.shape[2]
-    last = (2.0 * extent.to(windows) - 1.0) / windows.new_tensor([width, height]) - 1.0  # the last pixels' centres
-    grid = torch.minimum(geometry.sampling_grid(windows, side, (width, height)), last)
-    return F.grid_sample(images[which], grid, padding_mode="border", align_corners=False)
+    size = images.shape[3], images.shape[2]
+    return read_photos(images, which, geometry.sampling_grid(windows, side, size), extent)
 
 
 def _grid(reach: Reach) -> Tensor:

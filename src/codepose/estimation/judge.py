@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from torchvision.ops import box_iou
 
 from codepose import geometry
+from codepose.estimation.contours import read_photos
 from codepose.estimation.poses import Poses, Seen
 from codepose.networks.pose_judge import SIDE, PoseJudge, Verdict, crop_cameras, moved, render_channels
 from codepose.synthesis.lookalikes import spread_views
@@ -77,9 +78,7 @@ def crop(images: Tensor, which: Tensor, boxes: Tensor, objects: Tensor, K: Tenso
     rays[..., :2] *= across[:, None, None, None]
     at = geometry.to_pixels(torch.einsum("nij,nhwj->nhwi", turn, rays), K)
     size = K.new_tensor([images.shape[3], images.shape[2]])
-    last = (2.0 * extent.to(K) - 1.0) / size - 1.0  # the last pixels' centres
-    grid = torch.minimum(at / size * 2.0 - 1.0, last)
-    seen = F.grid_sample(images[which], grid, padding_mode="border", align_corners=False)
+    seen = read_photos(images, which, at / size * 2.0 - 1.0, extent)
     return Crops(F.avg_pool2d(seen, samples), turn, 1.0 / across, objects)
 
 
