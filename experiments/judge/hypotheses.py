@@ -13,7 +13,7 @@ from codepose import geometry
 from codepose.networks.pose_judge import SIDE, THRESHOLDS, Verdict, moved, render_channels
 from codepose.synthesis.renderer import Instances
 from experiments.judge.parts import Parts, random_rotations, small_turns
-from experiments.judge.scenes import Scenes
+from experiments.judge.scenes import Scenes, pixels_of
 
 _KINDS = torch.tensor([0.12, 0.13, 0.08, 0.32, 0.35])
 """Shares of hypotheses: anyhow; flipped by half a turn; turned in the plane; within some 15 degrees; within some 4."""
@@ -129,9 +129,7 @@ def _colors(parts: Parts, scenes: Scenes, crop: Tensor, R: Tensor, t: Tensor, de
     known = torch.rand(len(scenes.part), device=R.device) < 0.4
     hit = (depth.view(-1) > 0).nonzero().squeeze(1)
     b = hit // (height * width)
-    column, row = hit % width, (hit // width) % height
-    rays = torch.stack((column + 0.5 - width / 2, row + 0.5 - height / 2), 1) / (scenes.focal[crop] * width)[b][:, None]
-    points = torch.cat((rays, torch.ones_like(rays[:, :1])), 1) * depth.view(-1)[hit][:, None]
+    points = geometry.from_pixels(pixels_of(hit, width, height), depth.view(-1)[hit], scenes.K[crop[b]])
     local = torch.einsum("mji,mj->mi", R[b], points - t[b]) / parts.diameters[scenes.part[crop[b]]][:, None]
     own = scenes.looks.albedo(crop[b], local)
     off = 1.0 + 0.1 * torch.randn(len(scenes.part), 3, device=R.device)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from codepose import geometry
 from codepose.networks.pose_judge import SIDE, crop_cameras
 from codepose.synthesis.renderer import Buffers, Instances
 from experiments.judge.develop import develop, uniform
@@ -203,7 +204,8 @@ class Photographer:
         hit = (seen.instance.view(-1) >= 0).nonzero().squeeze(1)
         owner = seen.instance.view(-1)[hit].long()
         b = scene.image[owner]
-        rays = _rays(hit, K, b, width, height)
+        pixels = pixels_of(hit, width, height)
+        rays = geometry.from_pixels(pixels, torch.ones_like(pixels[:, 0]), K[b])
         points = rays * seen.depth.view(-1)[hit][:, None]
         size = self.parts.diameters[scene.mesh[owner]] * scene.scale[owner]
         local = torch.einsum("mji,mj->mi", scene.R[owner], points - scene.t[owner]) / size[:, None]
@@ -311,11 +313,9 @@ class Light:
         return cls(lamps, power, up, sky, ground, rooms.clamp_min(0.0))
 
 
-def _rays(hit: Tensor, K: Tensor, b: Tensor, width: int, height: int) -> Tensor:
-    """Rays (M, 3) with z = 1 through the pixels of flat numbers (M,) of images (M,)."""
-    column, row = hit % width, (hit // width) % height
-    x, y = (column + 0.5 - K[b, 0, 2]) / K[b, 0, 0], (row + 0.5 - K[b, 1, 2]) / K[b, 1, 1]
-    return torch.stack((x, y, torch.ones_like(x)), 1)
+def pixels_of(hit: Tensor, width: int, height: int) -> Tensor:
+    """Centres (M, 2) of pixels of flat numbers (M,) of images."""
+    return torch.stack((hit % width, (hit // width) % height), 1) + 0.5
 
 
 def _lit(normal: Tensor, rays: Tensor, looks: Looks, look: Tensor, albedo: Tensor, b: Tensor, light: Light) -> Tensor:
