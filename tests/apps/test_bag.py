@@ -76,23 +76,23 @@ def info(store: Any, seconds: float = 1.0, matrix: NDArray[Any] = K, lens: tuple
 Messages = list[tuple[str, int, Any]]
 
 
-def write_ros1(path: Path, messages: Messages) -> Path:
-    with rosbag1.Writer(path) as writer:
+def write(opened: Any, messages: Messages, store: Any, serialize: Callable[[Any, str], Any]) -> None:
+    with opened as writer:
         topics: dict[str, Any] = {}
         for topic, time, one in messages:
             if topic not in topics:
-                topics[topic] = writer.add_connection(topic, one.__msgtype__, typestore=ROS1)
-            writer.write(topics[topic], time, ROS1.serialize_ros1(one, one.__msgtype__))
+                topics[topic] = writer.add_connection(topic, one.__msgtype__, typestore=store)
+            writer.write(topics[topic], time, serialize(one, one.__msgtype__))
+
+
+def write_ros1(path: Path, messages: Messages) -> Path:
+    write(rosbag1.Writer(path), messages, ROS1, ROS1.serialize_ros1)
     return path
 
 
 def write_ros2(path: Path, messages: Messages, plugin: str = "MCAP") -> Path:
-    with rosbag2.Writer(path, version=8, storage_plugin=rosbag2.StoragePlugin[plugin]) as writer:
-        topics: dict[str, Any] = {}
-        for topic, time, one in messages:
-            if topic not in topics:
-                topics[topic] = writer.add_connection(topic, one.__msgtype__, typestore=ROS2)
-            writer.write(topics[topic], time, ROS2.serialize_cdr(one, one.__msgtype__))
+    opened = rosbag2.Writer(path, version=8, storage_plugin=rosbag2.StoragePlugin[plugin])
+    write(opened, messages, ROS2, ROS2.serialize_cdr)
     return path
 
 
