@@ -232,3 +232,17 @@ def test_a_run_that_cannot_be_written_serves_all_the_same(run: Run, tmp_path: Pa
     monkeypatch.setattr(Codebook, "save", refuse)
     with pytest.warns(UserWarning, match="cannot be kept"):
         PoseEstimator.load(copy, device="cpu")
+
+
+def test_the_judges_word_ranks_the_detections_of_a_batch(
+    estimator: PoseEstimator, monkeypatch: pytest.MonkeyPatch, world: World
+) -> None:
+    """The refiner holds the detector's first for the worst."""
+
+    def refined(seen: Seen, poses: Poses) -> Poses:
+        return dataclasses.replace(poses.best(1), judged=torch.arange(len(poses.t)).float()[:, None])
+
+    monkeypatch.setattr(estimator, "refiner", refined)
+    (found,) = estimator.estimate(torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0)), world.K)
+    assert [d.judged for d in found] == [2.0, 1.0, 0.0]
+    assert found[0].score <= found[-1].score

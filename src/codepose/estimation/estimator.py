@@ -206,7 +206,8 @@ class PoseEstimator:
             Each image's detections, best first.
         """
         prepared = self.pipeline.prepare(images)
-        return self._described(prepared, _above(self.pipeline.detect(prepared), min_score), K, photos)
+        described = self._described(prepared, _above(self.pipeline.detect(prepared), min_score), K, photos)
+        return [sorted(found, key=lambda d: -d.rank) for found in described]
 
     @torch.no_grad()
     def _looked(self, photo: Tensor, K: Tensor, tiles: int, min_score: float) -> list[Detection]:
