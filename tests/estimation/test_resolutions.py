@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -72,23 +74,9 @@ def R_view() -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def estimator(world: World, R_view: Tensor) -> PoseEstimator:
+def estimator(world: World, R_view: Tensor, book_of: Callable[[World, Tensor], Codebook]) -> PoseEstimator:
     """A codebook of one view, the scene's own."""
-    model, first = world.objects[0], torch.zeros(1).long()
-    book = Codebook(
-        label=model.label,
-        codes=torch.ones(1, 4).half(),
-        thumbnails=torch.ones(1, 64).half(),
-        rotations=R_view[None],
-        boxes=world.boxes(first, R_view[None], world.reference_translations(first)),
-        z_ref=model.z_ref,
-        K=world.K,
-        hull=world.renderer.hull(0),
-        offset=model.offset,
-        exact=True,
-        fingerprint="",
-    )
-    return PoseEstimator(ContentPipeline(world.settings), [book])
+    return PoseEstimator(ContentPipeline(world.settings), [book_of(world, R_view[None])])
 
 
 def covered(low: float, high: float, count: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -32,25 +33,6 @@ def views(clean: tuple[World, SceneBatch]) -> ViewEdges:
     return ViewEdges.draw(clean[0], 0)
 
 
-def book_of(world: World, rotations: torch.Tensor) -> Codebook:
-    """A codebook that knows nothing but its views."""
-    count, model = len(rotations), world.objects[0]
-    zeros = torch.zeros(count).long()
-    return Codebook(
-        label="",
-        codes=torch.ones(count, 4).half(),
-        thumbnails=torch.ones(count, 64).half(),
-        rotations=rotations,
-        boxes=world.boxes(zeros, rotations, world.reference_translations(zeros)),
-        z_ref=model.z_ref,
-        K=world.K,
-        hull=world.renderer.hull(0),
-        offset=model.offset,
-        exact=True,
-        fingerprint="",
-    )
-
-
 def test_edge_points_of_a_view_lie_on_the_parts_surface_and_turn_with_it(views: ViewEdges, clean) -> None:
     world, _ = clean
     model = world.objects[0]
@@ -74,7 +56,9 @@ def test_the_nearest_view_and_the_turn_in_the_plane(views: ViewEdges) -> None:
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.04])
-def test_the_true_view_is_among_the_first_of_hundreds(clean: tuple[World, SceneBatch], shift: float) -> None:
+def test_the_true_view_is_among_the_first_of_hundreds(
+    clean: tuple[World, SceneBatch], shift: float, book_of: Callable[[World, torch.Tensor], Codebook]
+) -> None:
     """Its network would know nothing: all codes are the same."""
     world, scenes = clean
     grid = geometry.codebook_rotations(2, 24, world.objects[0].axis, 30.0)
@@ -92,7 +76,9 @@ def test_the_true_view_is_among_the_first_of_hundreds(clean: tuple[World, SceneB
     assert apart.min() > 11.9
 
 
-def test_views_are_placed_by_their_boxes_off_the_axis_too(clean: tuple[World, SceneBatch]) -> None:
+def test_views_are_placed_by_their_boxes_off_the_axis_too(
+    clean: tuple[World, SceneBatch], book_of: Callable[[World, torch.Tensor], Codebook]
+) -> None:
     """A third of the distance aside, where the original's formula is several per cent short."""
     world, scenes = clean
     book = book_of(world, scenes.R_view)
@@ -105,7 +91,9 @@ def test_views_are_placed_by_their_boxes_off_the_axis_too(clean: tuple[World, Sc
     assert off.median() < ((plain - t).norm(dim=1) / t.norm(dim=1)).median()
 
 
-def test_cosines_are_those_of_the_views_asked_for(clean: tuple[World, SceneBatch]) -> None:
+def test_cosines_are_those_of_the_views_asked_for(
+    clean: tuple[World, SceneBatch], book_of: Callable[[World, torch.Tensor], Codebook]
+) -> None:
     world, scenes = clean
     book = replace(book_of(world, scenes.R_view[:2]), codes=torch.tensor([[1.0, 0.0], [0.6, 0.8]]).half())
     found = book.cosines(torch.tensor([[1, 0], [0, 1]]), torch.tensor([[2.0, 0.0], [0.0, 3.0]]))
