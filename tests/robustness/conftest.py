@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -92,20 +92,15 @@ def small_run(tmp_path_factory: pytest.TempPathFactory, small_settings: Settings
     return run.path
 
 
-@pytest.fixture(scope="session")
-def loaded(small_run: Path, monkeypatch_session: pytest.MonkeyPatch) -> Path:
-    """The small run, whose estimator every command from here on finds loaded."""
+@pytest.fixture(scope="module")
+def loaded(small_run: Path) -> Iterator[Path]:
+    """The small run, whose estimator every command of the test file finds loaded."""
     from codepose.estimation.estimator import PoseEstimator
 
     ready = PoseEstimator.load(small_run)
-    monkeypatch_session.setattr(PoseEstimator, "load", classmethod(lambda *_, **__: ready))
-    return small_run
-
-
-@pytest.fixture(scope="session")
-def monkeypatch_session():
     with pytest.MonkeyPatch.context() as patch:
-        yield patch
+        patch.setattr(PoseEstimator, "load", classmethod(lambda *_, **__: ready))
+        yield small_run
 
 
 def pytest_configure(config: Any) -> None:
