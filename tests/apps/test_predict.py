@@ -16,9 +16,9 @@ from PIL import Image
 from torchvision.ops import box_iou
 
 from codepose.apps.cli import main
-from codepose.apps.prediction import _best_of_each
 from codepose.estimation.detection import Detection
 from codepose.estimation.estimator import PoseEstimator
+from codepose.estimation.looking import best_of_each
 from codepose.estimation.poses import Poses, Seen
 from codepose.estimation.refine import ContourRefiner
 from codepose.evaluation.bop_results import read_results
@@ -119,9 +119,9 @@ def test_overlapping_boxes_and_their_number_are_asked_for(run: Path, photos: Pat
 
 def test_each_object_has_its_own_limit() -> None:
     found = [SimpleNamespace(object_index=i) for i in (1, 1, 0, 1, 0, 2)]
-    assert _best_of_each(found, 1) == [found[0], found[2], found[5]]
-    assert _best_of_each(found, 2) == [found[0], found[1], found[2], found[4], found[5]]
-    assert _best_of_each(found, None) == found
+    assert best_of_each(found, 1) == [found[0], found[2], found[5]]
+    assert best_of_each(found, 2) == [found[0], found[1], found[2], found[4], found[5]]
+    assert best_of_each(found, None) == found
 
 
 def test_several_sources_a_pattern_and_equal_names(run: Path, photos: Path, tmp_path: Path) -> None:

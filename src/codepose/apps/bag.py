@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from codepose.apps import ros_messages as ros
-from codepose.apps.prediction import asked, load_estimator, look
+from codepose.apps.prediction import asked, load_estimator
 from codepose.config_data import ConfigError
 from codepose.estimation.calibration import CameraError
 from codepose.estimation.camera import Camera
+from codepose.estimation.looking import look
 from codepose.training.progress import Display
 from codepose.training.run import Run
 

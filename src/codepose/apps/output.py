@@ -20,6 +20,7 @@ from codepose.apps.sources import Source, Video, import_cv2
 from codepose.config_data import ConfigError
 from codepose.estimation.camera import Camera
 from codepose.estimation.detection import Detection
+from codepose.estimation.looking import answer
 from codepose.storage.replace import replacing, write_atomically
 from codepose.training.ranks import everyones, rank
 
@@ -44,14 +45,8 @@ class Prediction:
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain values for a JSON file."""
-        values: dict[str, Any] = {"file": _file(self.source)}
-        if isinstance(self.source, Video):
-            values["frame"] = self.frame
-        values |= {"width": self.camera.width, "height": self.camera.height, "K": self.camera.K.tolist()}
-        if self.camera.distortion:
-            values["distortion"] = list(self.camera.distortion)
-        values["detections"] = [d.to_json() for d in self.found]
-        return values | {"time_ms": round(self.time_ms, 2)}
+        frame = self.frame if isinstance(self.source, Video) else None
+        return answer(_file(self.source), self.camera, self.found, self.time_ms, frame)
 
 
 class Output:

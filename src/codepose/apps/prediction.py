@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import lru_cache
@@ -24,8 +23,8 @@ from codepose.apps.sources import Source, SourceError, Video, find_sources
 from codepose.config_data import ConfigError
 from codepose.estimation.calibration import CameraError
 from codepose.estimation.camera import Camera, FieldOfView, read_camera
-from codepose.estimation.detection import Detection
 from codepose.estimation.estimator import PoseEstimator
+from codepose.estimation.looking import look
 from codepose.estimation.smoothing import PoseSmoother
 from codepose.estimation.windows import require_tiles
 from codepose.synthesis.world import World
@@ -194,43 +193,6 @@ class Predictor:
                 "photos of this size?"
             )
         return fitted
-
-
-def look(
-    estimator: PoseEstimator,
-    image: NDArray[np.uint8],
-    camera: Camera,
-    options: Predict | Bag,
-    measured: NDArray[np.float32] | None = None,
-) -> tuple[list[Detection], NDArray[np.uint8]]:
-    """Finds the parts in one image (H, W, 3) as the options ask for.
-
-    Args:
-        estimator: Loaded.
-        image: As the lens shows it.
-        camera: Of images of its size.
-        options: ``min_score``, ``min_confidence``, ``tiles`` and ``max_detections`` count.
-        measured: (H, W) mm, the depth image; None = there is none.
-
-    Returns:
-        What was found, best first, and the image without its lens distortion.
-    """
-    straight = camera.undistort(image)
-    depth = None if measured is None else camera.undistort_depth(measured)
-    found = estimator(straight, camera.K, min_score=options.min_score, depth=depth, tiles=options.tiles)
-    found = [d for d in found if d.confidence is None or d.confidence >= options.min_confidence]
-    return _best_of_each(found, options.max_detections), straight
-
-
-def _best_of_each(found: list[Detection], most: int | None) -> list[Detection]:
-    """At most so many detections of each object, which come best first."""
-    counts: Counter[int] = Counter()
-    kept = []
-    for one in found:
-        counts[one.object_index] += 1
-        if most is None or counts[one.object_index] <= most:
-            kept.append(one)
-    return kept
 
 
 class Progress:

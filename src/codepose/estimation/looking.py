@@ -1,0 +1,97 @@
+"""One photo as it was asked for: its parts found, and the answer as plain values."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codepose.estimation.camera import Camera
+from codepose.estimation.detection import Detection
+from codepose.estimation.estimator import PoseEstimator
+
+
+class Wishes(Protocol):
+    """What may be asked of a look at one photo.
+
+    Attributes:
+        min_score: Leave out detections below.
+        min_confidence: Leave out poses that are right with a smaller probability.
+        tiles: As ``PoseEstimator`` takes it.
+        max_detections: At most so many of each object, best first; None = all.
+    """
+
+    @property
+    def min_score(self) -> float: ...
+    @property
+    def min_confidence(self) -> float: ...
+    @property
+    def tiles(self) -> int: ...
+    @property
+    def max_detections(self) -> int | None: ...
+
+
+def look(
+    estimator: PoseEstimator,
+    image: NDArray[np.uint8],
+    camera: Camera,
+    wishes: Wishes,
+    measured: NDArray[np.float32] | None = None,
+) -> tuple[list[Detection], NDArray[np.uint8]]:
+    """Finds the parts in one image (H, W, 3) as asked for.
+
+    Args:
+        estimator: Loaded.
+        image: As the lens shows it.
+        camera: Of images of its size.
+        wishes: What counts.
+        measured: (H, W) mm, the depth image; None = there is none.
+
+    Returns:
+        What was found, best first, and the image without its lens distortion.
+    """
+    straight = camera.undistort(image)
+    depth = None if measured is None else camera.undistort_depth(measured)
+    found = estimator(straight, camera.K, min_score=wishes.min_score, depth=depth, tiles=wishes.tiles)
+    return wanted(found, wishes), straight
+
+
+def wanted(found: list[Detection], wishes: Wishes) -> list[Detection]:
+    """Those of an image's detections, best first, that are sure enough, at most so many of each object."""
+    sure = [d for d in found if d.confidence is None or d.confidence >= wishes.min_confidence]
+    return best_of_each(sure, wishes.max_detections)
+
+
+def best_of_each(found: list[Detection], most: int | None) -> list[Detection]:
+    """At most so many detections of each object, which come best first."""
+    counts: Counter[int] = Counter()
+    kept = []
+    for one in found:
+        counts[one.object_index] += 1
+        if most is None or counts[one.object_index] <= most:
+            kept.append(one)
+    return kept
+
+
+def answer(
+    file: str, camera: Camera, found: list[Detection], time_ms: float, frame: int | None = None
+) -> dict[str, Any]:
+    """What was found in one image, as plain values for a JSON file.
+
+    Args:
+        file: The image's name.
+        camera: Of the image's size.
+        found: Best first, in the image without its lens distortion.
+        time_ms: From pixels in memory to poses.
+        frame: Its number in a video, from 0; None = it is a photo.
+    """
+    values: dict[str, Any] = {"file": file}
+    if frame is not None:
+        values["frame"] = frame
+    values |= {"width": camera.width, "height": camera.height, "K": camera.K.tolist()}
+    if camera.distortion:
+        values["distortion"] = list(camera.distortion)
+    values["detections"] = [d.to_json() for d in found]
+    return values | {"time_ms": round(time_ms, 2)}
