@@ -16,9 +16,9 @@ from benchmarks.iterations import Iterations, precision, stored
 from benchmarks.subjects import build_world, chosen, torchvision_detector
 from benchmarks.timing import Case, Contestant, Options, Report, command, interleaved
 from codepose.config import Settings
+from codepose.networks.backbone import Backbone
 from codepose.networks.build import build_detector, build_encoder, build_joint
 from codepose.networks.joint import JointNetwork
-from codepose.networks.vgg import Encoder
 from codepose.synthesis.batches import SceneBatch
 from codepose.synthesis.world import World
 from codepose.training.plan import Stage
@@ -61,7 +61,7 @@ def _moving(network: nn.Module) -> dict[str, list[nn.Parameter]]:
     return {"encoder": [p for p in network.parameters() if p.requires_grad]}
 
 
-def _encoder_like(joint: Stage, settings: Settings) -> Encoder:
+def _encoder_like(joint: Stage, settings: Settings) -> Backbone:
     """Returns an encoder of which the same layers are frozen as in the joint network, if any."""
     encoder, theirs = build_encoder(settings), cast(JointNetwork, joint.network).autoencoder.encoder
     for mine, other in zip(encoder.parameters(), theirs.parameters(), strict=True):

@@ -19,7 +19,7 @@ from codepose.config import Settings
 from codepose.config_files import load_preset, override
 from codepose.estimation.codebook import Codebook, build_codebook
 from codepose.estimation.pipelines import JointPipeline
-from codepose.networks.vgg import Encoder
+from codepose.networks.backbone import Backbone
 from codepose.synthesis.renderer import Renderer
 from codepose.synthesis.world import World
 
@@ -85,13 +85,13 @@ def random_codebook(pipeline: JointPipeline, world: World, views: int, latent: i
     return dataclasses.replace(book, **entries | {"codes": codes.to(pipeline.device)})
 
 
-def torchvision_detector(settings: Settings, encoder: Encoder) -> nn.Module:
+def torchvision_detector(settings: Settings, encoder: Backbone) -> nn.Module:
     """Returns torchvision's own Faster R-CNN on the encoder's layers, with the same anchors, proposals and RoIs.
 
     It normalises images itself, as the encoder does, and keeps them at their size, as ours does.
     """
     network, detection = settings.network, settings.detection
-    backbone = encoder.features
+    backbone = encoder.get_submodule("features")
     backbone.out_channels = encoder.out_channels  # type: ignore[assignment]  # where torchvision looks for it
     proposals = network.proposals
     model = FasterRCNN(

@@ -282,7 +282,7 @@ def test_joint_network(tiny_settings: Settings) -> None:
     best, found = best_proposals(on_gpu(2, 5, 4), on_gpu(2, 5) > 0.5, boxes[:, None])
     assert_on_gpu([best, found, network.heads.refine(features, best, order[:, None], (128, 128))])
     assert_on_gpu([network.latents(features, boxes, order), network.view_latents(on_gpu(2, 3, 32, 32), 64)])
-    assert_on_gpu([pool_features(features, boxes, order, 2), sample_features(features, boxes, order, 2)])
+    assert_on_gpu([pool_features(features, boxes, order, 2, 16), sample_features(features, boxes, order, 2, 16)])
     assert_on_gpu([crop_squares(images, boxes, order, 32)])
 
 
@@ -431,7 +431,7 @@ def test_backward_pass(tiny_settings: Settings) -> None:
         images, boxes = torch.rand(2, 3, 64, 64), torch.rand(2, 4)
         order = torch.arange(2)
     features = network.encoder(images)
-    latents = network.head.encode(sample_features(features, boxes, order, 2))
+    latents = network.head.encode(sample_features(features, boxes, order, 2, 16))
     error = mse(network.decode(latents), F.interpolate(images, (32, 32)), 4).mean()
     (error + angle_loss(latents, torch.rand(2, 3, 3, device="meta"), order)).backward()  # type: ignore[no-untyped-call]
     assert all(p.grad is not None and p.grad.device.type == "meta" for p in network.parameters())

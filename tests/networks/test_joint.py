@@ -129,7 +129,7 @@ def test_squares_are_not_rounded_to_bf16(pool: Callable[..., torch.Tensor]) -> N
     ramp = (torch.arange(32) * 16.0 + 8.0).expand(1, 1, 32, 32)
     square = torch.tensor([[263.3, 300.0, 331.1, 367.8]])
     with torch.autocast("cpu", torch.bfloat16):
-        bins = pool(ramp.bfloat16(), square, torch.zeros(1, dtype=torch.long), 4)
+        bins = pool(ramp.bfloat16(), square, torch.zeros(1, dtype=torch.long), 4, 16)
     expected = 263.3 + (torch.arange(4) + 0.5) * (331.1 - 263.3) / 4
     torch.testing.assert_close(bins[0, 0].float(), expected.expand(4, 4), atol=0.01, rtol=0.0)
 
@@ -141,7 +141,7 @@ def test_roi_of_a_whole_crop_is_step_1s_feature_map_and_latent(tiny_settings: Se
     features = net.encoder(crop)
     squares = torch.tensor([[0.0, 0.0, 32.0, 32.0]]).expand(2, 4)
     for pool in (pool_features, sample_features):
-        pooled = pool(features, squares, torch.arange(2), net.side)
+        pooled = pool(features, squares, torch.arange(2), net.side, 16)
         torch.testing.assert_close(pooled, features, rtol=1e-5, atol=1e-5)
     direct = net.autoencoder.encode(crop)
     boxes = squares.clone()
@@ -173,8 +173,8 @@ def test_roi_in_a_scene_differs_from_the_crop_by_border_effects_only(make_settin
     square = torch.tensor([[64.0, 64.0, 192.0, 192.0]])
     with torch.no_grad():
         direct = net.autoencoder.encode(crop)
-        inside = net.autoencoder.head.encode(pool_features(features, square, torch.zeros(1).long(), net.side))
-        aside = net.autoencoder.head.encode(pool_features(features, square + 16.0, torch.zeros(1).long(), net.side))
+        inside = net.autoencoder.head.encode(pool_features(features, square, torch.zeros(1).long(), net.side, 16))
+        aside = net.autoencoder.head.encode(pool_features(features, square + 16.0, torch.zeros(1).long(), net.side, 16))
     cosine = torch.nn.functional.cosine_similarity
     assert float(cosine(direct, inside)) > 0.95
     assert float(cosine(direct, aside)) < 0.8
@@ -186,11 +186,11 @@ def test_both_roi_poolings_agree_inside_at_the_rim_and_outside(tiny_settings: Se
     squares = torch.cat((corners, corners + 20 + 80 * torch.rand(50, 1)), 1)
     squares = torch.cat((squares, torch.tensor([[-9.0, 24.0, 46.0, 79.0], [93.0, 70.0, 150.0, 127.0]])))
     images = torch.randint(2, (52,))
-    a, b = pool_features(features, squares, images, 4), sample_features(features, squares, images, 4)
+    a, b = pool_features(features, squares, images, 4, 16), sample_features(features, squares, images, 4, 16)
     torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
     far = torch.tensor([[-200.0, -200.0, -100.0, -100.0]])
     for pool in (pool_features, sample_features):
-        assert float(pool(features, far, images[:1], 4).abs().max()) == 0.0
+        assert float(pool(features, far, images[:1], 4, 16).abs().max()) == 0.0
 
 
 @pytest.mark.parametrize("box_gradient", ["features", "boxes"])

@@ -148,8 +148,8 @@ def test_the_outermost_bins_that_are_read_lie_half_a_stride_outside() -> None:
     corner = torch.tensor([[-16.0, -16.0, 48.0, 48.0], [80.0, 80.0, 144.0, 144.0]])
     image = torch.zeros(2, dtype=torch.long)
     for pool in (pool_features, sample_features):
-        assert (pool(features, corner, image, 4) > 0).all()
-        further = pool(features, corner + torch.tensor([[-1.0], [1.0]]), image, 4)
+        assert (pool(features, corner, image, 4, 16) > 0).all()
+        further = pool(features, corner + torch.tensor([[-1.0], [1.0]]), image, 4, 16)
         assert (further[0, :, 0] == 0).all()
         assert (further[0, :, :, 0] == 0).all()
         assert (further[1, :, -1] == 0).all()

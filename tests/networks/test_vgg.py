@@ -111,7 +111,7 @@ def test_original_autoencoder_has_the_published_size() -> None:
 def test_latent_head_maps_the_paper_sizes() -> None:
     """32,768 -> latent -> 32,768 (12)."""
     with torch.device("meta"):
-        head = LatentHead(512, 8, 4096)
+        head = LatentHead(512, 8, 4096, 512)
     assert head.to_latent.weight.shape == (4096, 32768)
     assert head.from_latent.weight.shape == (32768, 4096)
 

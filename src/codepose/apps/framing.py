@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from codepose.config import Settings
+from codepose.config import GRID, Settings
 from codepose.config_data import NEAREST, ConfigError
 from codepose.estimation.camera import Camera, FieldOfView
 from codepose.estimation.windows import MOST
-from codepose.networks.vgg import STRIDE
 
 _SMALLEST, _LARGEST = 128, 512
 """Sides in pixels of the network's image that are proposed."""
@@ -78,7 +77,7 @@ def framing(camera: Camera | FieldOfView, diameter: float, distance: tuple[float
             f"--distance {far:g} mm: the part takes {middle:.1%} of the photo, too little to be found; go nearer"
         )
     least = max(_SMALLEST, base.network.crop, NEAREST * base.network.crop / (base.data.pad * focal * tiles))
-    size = STRIDE * math.ceil(min(max(wanted / (middle * tiles), least), _LARGEST) / STRIDE)
+    size = GRID * math.ceil(min(max(wanted / (middle * tiles), least), _LARGEST) / GRID)
     scale = size * tiles
     return Framing(share, tiles, size, focal * scale, (share[0] * scale, share[1] * scale))
 

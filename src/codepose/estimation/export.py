@@ -28,7 +28,6 @@ from codepose.estimation.estimator import PoseEstimator
 from codepose.estimation.pipelines import JointPipeline
 from codepose.networks.detector import DetectionHeads
 from codepose.networks.detector_training import decode, rpn_outputs
-from codepose.networks.vgg import STRIDE
 from codepose.storage.replace import replacing
 from codepose.synthesis.lookalikes import thumbnails
 
@@ -43,15 +42,16 @@ class BoxGraph(nn.Module):
     Args:
         heads: Trained, in eval mode.
         size: Side of the image in pixels.
+        stride: Of the features.
     """
 
     anchors: Tensor
 
-    def __init__(self, heads: DetectionHeads, size: int) -> None:
+    def __init__(self, heads: DetectionHeads, size: int, stride: int) -> None:
         super().__init__()
         self.heads = heads
         self.size = (size, size)
-        cells = torch.zeros(1, 1, size // STRIDE, size // STRIDE)
+        cells = torch.zeros(1, 1, size // stride, size // stride)
         (anchors,) = heads.rpn.anchor_generator(ImageList(torch.zeros(1, 3, size, size), [self.size]), [cells])
         self.register_buffer("anchors", anchors)
 
@@ -164,7 +164,8 @@ class PoseGraph(nn.Module):
         if not isinstance(estimator.pipeline, JointPipeline):
             raise ConfigError("only the joint network becomes one graph: the others are two networks")
         self.network = estimator.pipeline.network
-        self.detect = BoxGraph(self.network.heads, estimator.settings.data.camera.image_size)
+        size = estimator.settings.data.camera.image_size
+        self.detect = BoxGraph(self.network.heads, size, self.network.stride)
         self.decoder = copy.deepcopy(self.network.autoencoder.decoder)
         for name, layer in self.decoder.layers.named_children():
             if isinstance(layer, nn.GroupNorm):

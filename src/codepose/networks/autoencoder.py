@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
-from codepose.networks.vgg import STRIDE, Decoder, Encoder, start_dark
+from codepose.networks.backbone import Backbone
+from codepose.networks.vgg import Decoder, start_dark
 
 
 class Autoencoder(Protocol):
@@ -24,13 +25,20 @@ class Autoencoder(Protocol):
 
 
 class LatentHead(nn.Module):
-    """The fully connected layers between a c/16 x c/16 feature map and the latent, both ways."""
+    """The fully connected layers between a crop's feature map and the latent, both ways.
 
-    def __init__(self, channels: int, side: int, latent: int) -> None:
+    Args:
+        channels: Of the encoder's feature map.
+        side: Of both feature maps.
+        latent: Size of the latent.
+        decoder_channels: Of the decoder's feature map.
+    """
+
+    def __init__(self, channels: int, side: int, latent: int, decoder_channels: int) -> None:
         super().__init__()
-        self.shape = (channels, side, side)
+        self.shape = (decoder_channels, side, side)
         self.to_latent = nn.Linear(channels * side * side, latent)
-        self.from_latent = nn.Linear(latent, channels * side * side)
+        self.from_latent = nn.Linear(latent, decoder_channels * side * side)
         for layer in (self.to_latent, self.from_latent):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")
             nn.init.zeros_(layer.bias)
@@ -44,13 +52,13 @@ class LatentHead(nn.Module):
 
 
 class ExtendedAutoencoder(nn.Module):
-    """Section 3.1: VGG16, a latent, and the mirrored VGG16.
+    """Section 3.1: VGG16 or another backbone, a latent, and the mirrored VGG16.
 
     Args:
         encoder, head, decoder: The parts; Step 2 takes them over.
     """
 
-    def __init__(self, encoder: Encoder, head: LatentHead, decoder: Decoder) -> None:
+    def __init__(self, encoder: Backbone, head: LatentHead, decoder: Decoder) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = head
@@ -81,7 +89,7 @@ class OriginalAutoencoder(nn.Module):
             layers += [nn.Conv2d(channels, out, 5, stride=2, padding=2), nn.ReLU(inplace=True)]
             channels = out
         self.encoder = nn.Sequential(*layers)
-        self.head = LatentHead(channels, crop // STRIDE, latent)
+        self.head = LatentHead(channels, crop // 2 ** len(filters), latent, channels)
         layers = []
         for out in [*filters[-2::-1], 3]:
             layers += [nn.Upsample(scale_factor=2, mode="nearest"), nn.Conv2d(channels, out, 5, padding=2)]

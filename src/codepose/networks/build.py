@@ -2,24 +2,50 @@
 
 from __future__ import annotations
 
-from codepose.config import Settings
+from collections.abc import Callable
+
+from codepose.config import GRID, NetworkSettings, Settings
+from codepose.config_data import ConfigError
 from codepose.networks.autoencoder import ExtendedAutoencoder, LatentHead, OriginalAutoencoder
+from codepose.networks.backbone import Backbone
 from codepose.networks.detector import DetectionHeads, Detector
 from codepose.networks.joint import JointNetwork
-from codepose.networks.vgg import STRIDE, Decoder, Encoder
+from codepose.networks.timm_backbone import TimmBackbone
+from codepose.networks.vgg import Decoder, Encoder, decoder_channels
+
+BACKBONES: dict[str, Callable[[str, NetworkSettings], Backbone]] = {
+    "vgg16": lambda _, network: Encoder(network.width, network.norm),
+    "timm": lambda name, network: TimmBackbone(name, network.width),
+}
+"""What ``network.backbone`` may name. Of "timm/resnet18" the function gets "resnet18", and the settings."""
 
 
-def build_encoder(settings: Settings) -> Encoder:
-    """Returns VGG16 with random weights."""
-    return Encoder(settings.network.width, settings.network.norm)
+def build_encoder(settings: Settings) -> Backbone:
+    """Returns the backbone with random weights.
+
+    Raises:
+        ConfigError: There is none of this name, or the settings' sizes do not suit its stride.
+    """
+    name = settings.network.backbone
+    kind, _, which = name.partition("/")
+    if kind not in BACKBONES:
+        raise ConfigError(
+            f"network.backbone: no backbone is called {name!r}; there are "
+            f"{', '.join(sorted(BACKBONES)).replace('timm', 'timm/NAME')}"
+        )
+    backbone = BACKBONES[kind](which, settings.network)
+    if GRID % backbone.stride:
+        raise ConfigError(f"network.backbone {name}: its stride must be 2, 4, 8 or 16, not {backbone.stride}")
+    return backbone
 
 
 def build_extended(settings: Settings) -> ExtendedAutoencoder:
     """Returns the paper's extended AAE."""
     network = settings.network
     encoder = build_encoder(settings)
-    head = LatentHead(encoder.out_channels, network.crop // STRIDE, network.latent)
-    return ExtendedAutoencoder(encoder, head, Decoder(network.width, network.norm))
+    side, channels = network.crop // encoder.stride, decoder_channels(network.width, encoder.stride)
+    head = LatentHead(encoder.out_channels, side, network.latent, channels)
+    return ExtendedAutoencoder(encoder, head, Decoder(network.width, network.norm, encoder.stride))
 
 
 def build_original(settings: Settings) -> OriginalAutoencoder:

@@ -13,8 +13,8 @@ from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import MultiScaleRoIAlign, clip_boxes_to_image, roi_align
 
+from codepose.networks.backbone import Backbone
 from codepose.networks.detector_training import Proposals, Targets, decode, head_losses, of_class, pool, propose
-from codepose.networks.vgg import Encoder
 
 Boxes = dict[str, Tensor]
 """One image's detections: 'boxes' (n, 4) xyxy pixels, 'labels' (n,) from 1, and 'scores' (n,)."""
@@ -48,7 +48,7 @@ class _Float32Predictor(FastRCNNPredictor):
 
 
 class DetectionHeads(nn.Module):
-    """RPN and box head of Faster R-CNN on feature maps of stride 16.
+    """RPN and box head of Faster R-CNN on one feature map.
 
     Args:
         channels: Of the feature map.
@@ -156,7 +156,7 @@ class DetectionHeads(nn.Module):
 class Detector(nn.Module):
     """The independent Faster R-CNN of the two-network pipelines."""
 
-    def __init__(self, encoder: Encoder, heads: DetectionHeads) -> None:
+    def __init__(self, encoder: Backbone, heads: DetectionHeads) -> None:
         super().__init__()
         self.encoder = encoder
         self.heads = heads

@@ -18,7 +18,6 @@ from codepose.networks.autoencoder import ExtendedAutoencoder
 from codepose.networks.detector import Boxes, DetectionHeads, faster_losses
 from codepose.networks.detector_training import Targets, best_proposals
 from codepose.networks.losses import mse
-from codepose.networks.vgg import STRIDE
 from codepose.synthesis.batches import ScenePoses
 
 
@@ -44,30 +43,31 @@ class JointOutput(NamedTuple):
     view_latents: Tensor | None
 
 
-def pool_features(features: Tensor, squares: Tensor, images: Tensor, side: int) -> Tensor:
-    """The second RoIAlign of Section 3.2, at stride 16 with one sample at the centre of each bin.
+def pool_features(features: Tensor, squares: Tensor, images: Tensor, side: int, stride: int) -> Tensor:
+    """The second RoIAlign of Section 3.2, with one sample at the centre of each bin.
 
-    A square of side*16 pixels on the stride's grid gives back the feature map's own values: Step 1's FC weights then
-    transfer.
+    A square of side*stride pixels on the stride's grid gives back the feature map's own values: Step 1's FC weights
+    then transfer.
 
     Args:
         features: (B, C, h, w).
         squares: (N, 4) in image pixels; features outside the image are zeros.
         images: (N,) the image of each square.
         side: Bins along each axis.
+        stride: Pixels from one feature to the next.
 
     Returns:
         (N, C, side, side); no gradient reaches the squares.
     """
     rois = torch.cat((images[:, None].to(squares), squares), 1).float()  # bf16 is half a pixel off beyond 128
-    pooled: Tensor = roi_align(features.float(), rois, side, 1.0 / STRIDE, sampling_ratio=1, aligned=True)
+    pooled: Tensor = roi_align(features.float(), rois, side, 1.0 / stride, sampling_ratio=1, aligned=True)
     return pooled
 
 
-def sample_features(features: Tensor, squares: Tensor, images: Tensor, side: int) -> Tensor:
+def sample_features(features: Tensor, squares: Tensor, images: Tensor, side: int, stride: int) -> Tensor:
     """The same values as ``pool_features``, with a gradient to the squares."""
     height, width = features.shape[-2:]
-    grid = sampling_grid(squares, side, (STRIDE * width, STRIDE * height)).float()  # (N, s, s, 2)
+    grid = sampling_grid(squares, side, (stride * width, stride * height)).float()  # (N, s, s, 2)
     read = F.grid_sample(features[images].float(), grid, padding_mode="border", align_corners=False)
     # as in RoIAlign, the outermost features reach half a stride beyond the image, and then there are zeros
     within = (grid[..., 0].abs() <= 1.0 + 1.0 / width) & (grid[..., 1].abs() <= 1.0 + 1.0 / height)  # (N, s, s)
@@ -80,7 +80,7 @@ class JointNetwork(nn.Module):
     Args:
         autoencoder: Pre-trained in Step 1; its encoder becomes the detector's.
         heads: RPN and box head.
-        crop: Side of Step 1's images; the RoI has crop/16 bins a side.
+        crop: Side of Step 1's images; the RoI has crop/stride bins a side.
         pad: Side of the square RoI over max(w, h) of the box.
         box_gradient: 'features': L_mse reaches the detector through the features alone; 'boxes': it moves the box, too.
         feedback: 'detection': the detector's own box is fed back; 'random': the true box, jittered.
@@ -107,7 +107,8 @@ class JointNetwork(nn.Module):
         super().__init__()
         self.autoencoder = autoencoder
         self.heads = heads
-        self.side = crop // STRIDE
+        self.stride = autoencoder.encoder.stride
+        self.side = crop // self.stride
         self.pad = pad
         self.box_gradient = box_gradient
         self.feedback = feedback
@@ -117,14 +118,14 @@ class JointNetwork(nn.Module):
         self.view_canvas = view_canvas
 
     def encoder(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) in [0, 1] -> features (B, C, H/16, W/16)."""
+        """Images (B, 3, H, W) in [0, 1] -> features (B, C, H/stride, W/stride)."""
         features: Tensor = self.autoencoder.encoder(images)
         return features
 
     def latents(self, features: Tensor, boxes: Tensor, images: Tensor) -> Tensor:
         """Latents (N, D) of boxes (N, 4) in images (N,) of the batch; the boxes are squared and padded here."""
         pool = sample_features if self.box_gradient == "boxes" else pool_features
-        pooled = pool(features, padded_square(boxes, self.pad), images, self.side)  # (N, C, s, s)
+        pooled = pool(features, padded_square(boxes, self.pad), images, self.side, self.stride)  # (N, C, s, s)
         return self.autoencoder.head.encode(pooled)
 
     def view_latents(self, clean: Tensor, canvas: int) -> Tensor:
@@ -135,7 +136,8 @@ class JointNetwork(nn.Module):
         square = features.new_full((4,), first, dtype=torch.float32)
         square[2:] = canvas - rest
         order = torch.arange(len(clean), device=clean.device)
-        return self.autoencoder.head.encode(pool_features(features, square.expand(len(clean), 4), order, self.side))
+        squares = square.expand(len(clean), 4)
+        return self.autoencoder.head.encode(pool_features(features, squares, order, self.side, self.stride))
 
     def forward(self, images: Tensor, targets: Targets, poses: ScenePoses) -> JointOutput:
         """Computes the losses of Step 2.
@@ -146,7 +148,7 @@ class JointNetwork(nn.Module):
             poses: Those of them whose poses are learned, M in all.
         """
         size = (int(images.shape[2]), int(images.shape[3]))
-        features = self.encoder(images)  # (B, C, S/16, S/16)
+        features = self.encoder(images)  # (B, C, S/stride, S/stride)
         losses, proposals = faster_losses(self.heads, features, images, targets)
         truth = poses.boxes
         if self.feedback == "random":

