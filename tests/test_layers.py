@@ -13,7 +13,7 @@ import codepose
 
 ROOT = Path(__file__).parents[1] / "src" / "codepose"
 LAYERS = ("storage", "config_data", "config", "config_files", "geometry", "synthesis", "networks")
-LAYERS += ("training", "estimation", "evaluation", "apps")
+LAYERS += ("training", "estimation", "evaluation", "serve", "apps")
 
 
 def imported(path: Path) -> set[str]:

@@ -20,6 +20,7 @@ from codepose.apps.complaints import complain
 from codepose.apps.options import require_usable
 from codepose.config_data import ConfigError
 from codepose.config_files import load_preset, override, told
+from codepose.serve.options import Serve
 
 if TYPE_CHECKING:
     from codepose.estimation.methods import Method
@@ -276,6 +277,13 @@ def bag(options: o.Bag) -> int:
     return look_through(options)
 
 
+def serve(options: Serve) -> int:
+    """Answers over HTTP."""
+    from codepose.serve.command import serve as answer
+
+    return answer(options)
+
+
 def report(options: o.Report) -> int:
     """Prints what ``evaluate`` found."""
     from codepose.apps.workflow import trained_methods
@@ -358,6 +366,7 @@ COMMAND_OPTIONS: dict[str, Any] = {
     "evaluate": o.Evaluate,
     "predict": o.Predict,
     "bag": o.Bag,
+    "serve": Serve,
     "report": o.Report,
     "reproduce": o.Reproduce,
     "pack": o.Pack,
@@ -373,6 +382,7 @@ _ACTIONS: dict[str, Callable[[Any], int]] = {
     "evaluate": evaluate,
     "predict": predict,
     "bag": bag,
+    "serve": serve,
     "report": report,
     "reproduce": reproduce,
     "pack": pack,

@@ -1,0 +1,211 @@
+"""The service: photos in, poses out, over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import anyio.to_thread
+import numpy as np
+from anyio import CapacityLimiter
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from numpy.typing import NDArray
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.staticfiles import StaticFiles
+
+from codepose import __version__
+from codepose.config_data import ConfigError
+from codepose.serve import pictures
+from codepose.serve.cameras import Cameras
+from codepose.serve.guard import Guard, Limits
+from codepose.serve.metrics import Metrics
+from codepose.serve.models import Model
+from codepose.serve.problems import Problem, first_of, told
+from codepose.serve.worker import Worker
+
+PAGE = Path(__file__).parent / "page"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What the worker does: a function of many items of one kind."""
+
+    kind: object
+    item: Any
+    work: Callable[[Sequence[Any]], Sequence[Any]]
+
+
+class Service:
+    """What the requests share.
+
+    Args:
+        models: By name.
+        limits: What is taken.
+        cameras: Those that are stored.
+    """
+
+    def __init__(self, models: dict[str, Model], limits: Limits, cameras: Cameras) -> None:
+        self.models = models
+        self.limits = limits
+        self.cameras = cameras
+        self.metrics = Metrics(lambda: self._worker.waiting)
+        self._taken = 0
+        self._decoding = CapacityLimiter(1)
+        self._worker: Worker[Task, Any] = Worker(self._do, lambda task: task.kind, limits.batch)
+
+    @classmethod
+    def of(cls, request: Request) -> Self:
+        """The one that a request is addressed to."""
+        service: Self = request.app.state.service
+        return service
+
+    def _do(self, tasks: Sequence[Task]) -> Sequence[Any]:
+        self.metrics.batch.observe(len(tasks))
+        return tasks[0].work([task.item for task in tasks])
+
+    def close(self) -> None:
+        """Finishes what waits."""
+        self._worker.close()
+
+    def model(self, name: str) -> Model:
+        """A model by its name, or the only one.
+
+        Raises:
+            Problem: There is none of this name, or there are several and none is named.
+        """
+        if not name and len(self.models) == 1:
+            return next(iter(self.models.values()))
+        if name not in self.models:
+            complaint = f"there is no model {name[:60]!r}" if name else "model is missing"
+            raise Problem(404 if name else 422, f"{complaint}: there are {', '.join(self.models)}")
+        return self.models[name]
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Takes one of the places for requests that cost something.
+
+        Raises:
+            Problem: All are taken.
+        """
+        if self._taken >= self.limits.places:
+            raise Problem(
+                429, f"{self._taken} requests wait already: try again in a moment", headers={"Retry-After": "1"}
+            )
+        self._taken += 1
+        try:
+            yield
+        finally:
+            self._taken -= 1
+
+    async def photo(self, data: bytes) -> NDArray[np.uint8]:
+        """Decodes a photo beside the event loop, one at a time.
+
+        Raises:
+            Problem: It cannot be read, or is too large.
+        """
+        return await anyio.to_thread.run_sync(pictures.read_photo, data, self.limits.pixels, limiter=self._decoding)
+
+    async def run(self, request: Request, kind: object, item: T, work: Callable[[Sequence[T]], Sequence[Any]]) -> Any:
+        """Has the worker do something, unless it takes too long or nobody waits for it any more.
+
+        Args:
+            request: Whoever waits.
+            kind: Items of one kind are done together.
+            item: What to do.
+            work: Does it, for several items.
+
+        Raises:
+            Problem: It took too long, or the input is wrong.
+        """
+        future: Future[Any] = self._worker.submit(Task(kind, item, work))
+        waiting, end = asyncio.wrap_future(future), time.monotonic() + self.limits.seconds
+        try:
+            while not waiting.done():
+                await asyncio.wait({waiting}, timeout=min(0.5, max(0.0, end - time.monotonic())))
+                if waiting.done():
+                    break
+                if time.monotonic() >= end:
+                    raise Problem(504, f"there was no answer within {self.limits.seconds:g} seconds")
+                if await request.is_disconnected():
+                    raise Problem(499, "the client has gone")
+        finally:
+            waiting.cancel()  # takes it out of the line, if it is not done
+        try:
+            return waiting.result()
+        except ConfigError as error:
+            raise told(error) from None
+
+
+def create_app(
+    models: dict[str, Model],
+    *,
+    limits: Limits | None = None,
+    cameras: Cameras | None = None,
+    token: str = "",
+    hosts: frozenset[str] = frozenset(),
+) -> FastAPI:
+    """The application that a server such as uvicorn runs.
+
+    Args:
+        models: Loaded runs, by name.
+        limits: None = the defaults.
+        cameras: None = none are stored.
+        token: That requests have to bring; empty = none.
+        hosts: Names by which it may be called; none = any.
+    """
+    from codepose.serve.routes import router
+
+    limits = limits or Limits()
+    service = Service(models, limits, cameras or Cameras())
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await anyio.to_thread.run_sync(service.close)
+
+    app = FastAPI(
+        title="codepose",
+        version=__version__,
+        summary="Finds trained parts in photos and says how they lie.",
+        lifespan=lifespan,
+        docs_url=None,  # these pages load scripts from elsewhere
+        redoc_url=None,
+        middleware=[Middleware(Guard, limits=limits, metrics=service.metrics, token=token, hosts=hosts)],
+    )
+    app.state.service = service
+    app.include_router(router)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _problem)
+    app.add_exception_handler(Exception, _failure)
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> FileResponse:
+        return FileResponse(PAGE / "index.html", headers={"cache-control": "no-cache"})
+
+    app.mount("/page", StaticFiles(directory=PAGE))
+    return app
+
+
+async def _invalid(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return JSONResponse({"detail": first_of(error.errors())}, 422)
+
+
+async def _problem(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"detail": error.detail}, error.status_code, error.headers)
+
+
+async def _failure(_: Request, error: Exception) -> Response:
+    return JSONResponse({"detail": "the service failed; its log says more"}, 500)

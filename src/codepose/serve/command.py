@@ -1,0 +1,86 @@
+"""``codepose serve``: loads the runs and answers until it is stopped."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import TYPE_CHECKING
+
+from codepose.config_data import ConfigError
+from codepose.serve.options import Serve
+
+if TYPE_CHECKING:
+    from codepose.serve.guard import Limits
+
+LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
+_CONNECTIONS = 256
+
+
+def serve(options: Serve) -> int:
+    """Answers requests until SIGINT or SIGTERM; those that wait then are answered still.
+
+    Raises:
+        ConfigError: The extra is not installed, no run is named, or a number is wrong.
+        RunError: A run cannot be used.
+        OSError: The port is taken.
+    """
+    try:
+        import uvicorn
+
+        from codepose.serve.app import create_app
+        from codepose.serve.cameras import Cameras
+    except ImportError as error:
+        raise ConfigError(
+            f"the service needs {error.name}: type pip install 'codepose[serve]' (in a checkout '.[serve]')"
+        ) from None
+    from codepose.serve.models import load_models
+
+    if not options.runs:
+        raise ConfigError("name a run folder, or hammer: codepose serve runs/part")
+    limits = _limits(options)
+    cameras = Cameras(options.cameras)
+    listener = _listen(options.host, options.port)
+    models = load_models(options.runs, device=options.device, method=options.method, refine=options.refine)
+    token = options.token or os.environ.get("CODEPOSE_TOKEN", "")
+    local = options.host in LOCAL
+    app = create_app(models, limits=limits, cameras=cameras, token=token, hosts=LOCAL if local else frozenset())
+    if not local and not token:
+        print("anyone who can reach this machine may ask: set CODEPOSE_TOKEN, or put it behind a proxy", flush=True)
+    shown = f"[{options.host}]" if ":" in options.host else options.host
+    print(f"serving {', '.join(models)} at http://{shown}:{listener.getsockname()[1]} (stop: Ctrl-C)", flush=True)
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        limit_concurrency=_CONNECTIONS,
+        timeout_graceful_shutdown=int(limits.seconds) + 5,
+        server_header=False,
+    )
+    uvicorn.Server(config).run(sockets=[listener])
+    return 0
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Takes the port before the networks are loaded, which takes seconds."""
+    if not 0 <= port <= 65535:
+        raise ConfigError(f"--port is a number from 0 (any free one) to 65535, not {port}")
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=128)
+    except OSError as error:
+        raise ConfigError(f"--host {host} --port {port}: {error.strerror or error}: choose another") from None
+
+
+def _limits(options: Serve) -> Limits:
+    from codepose.serve.guard import Limits
+
+    for name in ("queue", "batch", "timeout", "max_mb", "max_megapixels"):
+        if not 0 < getattr(options, name) <= 1e6:
+            raise ConfigError(f"--{name.replace('_', '-')} must be larger than 0 and at most a million")
+    return Limits(
+        places=options.queue,
+        batch=options.batch,
+        seconds=options.timeout,
+        body=int(options.max_mb * 1e6),
+        pixels=int(options.max_megapixels * 1e6),
+    )

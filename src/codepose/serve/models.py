@@ -1,0 +1,136 @@
+"""The trained runs that the service answers for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import trimesh
+from numpy.typing import NDArray
+
+from codepose.estimation.camera import Camera
+from codepose.estimation.detection import Detection
+from codepose.estimation.estimator import PoseEstimator
+from codepose.estimation.looking import answer, wanted
+from codepose.estimation.methods import Method
+from codepose.serve.pictures import to_data_url
+from codepose.serve.problems import Problem
+from codepose.synthesis.mesh import to_trimesh
+from codepose.training.run import Run
+
+
+@dataclass(frozen=True, eq=False)
+class Wishes:
+    """As ``estimation.looking.Wishes``; and whether reconstructions are sent along."""
+
+    min_score: float = 0.5
+    min_confidence: float = 0.0
+    tiles: int = 1
+    max_detections: int | None = None
+    reconstructions: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """One photo that somebody wants to know about.
+
+    Attributes:
+        image: (H, W, 3) uint8, as the lens shows it.
+        camera: Of its size.
+    """
+
+    file: str
+    image: NDArray[np.uint8]
+    camera: Camera
+    wishes: Wishes
+
+
+class Model:
+    """One run, loaded.
+
+    Args:
+        name: By which requests ask for it.
+        estimator: Its.
+    """
+
+    def __init__(self, name: str, estimator: PoseEstimator) -> None:
+        self.name = name
+        self.estimator = estimator
+
+    @cached_property
+    def about(self) -> dict[str, Any]:
+        """What is to know of it, as plain values."""
+        objects = [
+            {
+                "index": index,
+                "label": part.label,
+                "diameter_mm": round(float(part.mesh.diameter), 3),
+                "size_mm": [round(float(side), 3) for side in part.mesh.extents],
+                "center_mm": [round(float(value), 3) for value in part.offset],
+                "mesh": f"v1/models/{quote(self.name)}/objects/{index}.ply",
+            }
+            for index, part in enumerate(self.estimator.world.objects)
+        ]
+        return {
+            "name": self.name,
+            "objects": objects,
+            "refined": self.estimator.refiner is not None,
+            "calibrated": self.estimator.confidence is not None,
+            "device": self.estimator.device.type,
+            "image_size": self.estimator.settings.data.camera.image_size,
+        }
+
+    def ply(self, index: int) -> bytes:
+        """An object's mesh in the CAD file's own frame, mm, with normals and colours.
+
+        Raises:
+            Problem: There is no such object.
+        """
+        if index not in range(len(self.estimator.world.objects)):
+            raise Problem(404, f"{self.name} has {len(self.estimator.world.objects)} objects, numbered from 0")
+        part = self.estimator.world.objects[index]
+        shape = to_trimesh(part.mesh.moved(part.offset.numpy()), normals=True)
+        return bytes(trimesh.exchange.ply.export_ply(shape, vertex_normal=True))
+
+    def answer(self, questions: Sequence[Question]) -> list[dict[str, Any]]:
+        """Looks at photos, all together where the network can, and says what is in each."""
+        start = time.perf_counter()
+        images = [q.camera.undistort(q.image) for q in questions]
+        found = [
+            self.estimator(image, q.camera.K, min_score=q.wishes.min_score, tiles=q.wishes.tiles)
+            for image, q in zip(images, questions, strict=True)
+        ]
+        time_ms = 1000.0 * (time.perf_counter() - start) / len(questions)
+        return [_told(q, wanted(f, q.wishes), time_ms) for q, f in zip(questions, found, strict=True)]
+
+
+def _told(question: Question, found: list[Detection], time_ms: float) -> dict[str, Any]:
+    values = answer(question.file, question.camera, found, time_ms)
+    if question.wishes.reconstructions:
+        for one, shown in zip(found, values["detections"], strict=True):
+            shown["reconstruction"] = None if one.reconstruction is None else to_data_url(one.reconstruction)
+    return values
+
+
+def load_models(runs: Sequence[Path], *, device: str, method: Method, refine: bool) -> dict[str, Model]:
+    """Loads runs; each is called by its folder's name, of two such the second is NAME-2.
+
+    Raises:
+        RunError: A folder is no run, or its training is not finished.
+        ConfigError: There is no such device.
+    """
+    models: dict[str, Model] = {}
+    for path in runs:
+        run = Run.open(path)
+        base = path.resolve().name
+        names = (base, *(f"{base}-{number}" for number in range(2, len(runs) + 2)))
+        name = next(name for name in names if name not in models)
+        models[name] = Model(name, PoseEstimator.load(run, method, device, refine=refine))
+        _ = models[name].about  # meshes are loaded now rather than in the first request
+    return models
