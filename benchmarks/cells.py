@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from codepose.apps.reproduce import fresh_stage
-from codepose.config import Phase, Settings, StageSettings
-from codepose.config_files import load_preset, override
 from codepose.networks.precision import autocast
+from codepose.paper.reproduce import fresh_stage
+from codepose.settings.files import load_preset, override
+from codepose.settings.schema import Phase, Settings, StageSettings
 from codepose.training.cost import measure
 from codepose.training.plan import Stage, freeze
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from codepose.config import Settings
 from codepose.networks.precision import uses_bf16
+from codepose.settings.schema import Settings
 
 _PACKAGES = ("codepose", "torch", "torchvision", "warp-lang", "numpy", "trimesh", "moderngl", "embreex", "faiss-cpu")
 

@@ -25,13 +25,13 @@ from benchmarks.iterations import Iterations, precision, stored
 from benchmarks.subjects import PAPER_VIEWS, build_world, chosen, random_codebook
 from benchmarks.timing import Case, Contestant, Options, Report, command, interleaved
 from benchmarks.work import Work, count_work
-from codepose.config import Settings
-from codepose.config_files import override
 from codepose.estimation.estimator import PoseEstimator
 from codepose.estimation.pipelines import JointPipeline
-from codepose.estimation.poses import Photos
-from codepose.estimation.refine import ContourRefiner
 from codepose.networks.build import build_detector, build_extended, build_joint, build_original
+from codepose.refinement.poses import Photos
+from codepose.refinement.render_and_compare import ContourRefiner
+from codepose.settings.files import override
+from codepose.settings.schema import Settings
 from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
 from codepose.training.plan import Stage

@@ -20,16 +20,16 @@ from benchmarks.iterations import Iterations, precision, stored
 from benchmarks.subjects import build_world, camera, chosen
 from benchmarks.timing import Case, Contestant, Options, Report, figure, interleaved, run_all
 from codepose import geometry
-from codepose.config import Settings
-from codepose.config_files import override
 from codepose.estimation.estimator import PoseEstimator
 from codepose.estimation.pipelines import Pipeline
-from codepose.estimation.poses import Photos
 from codepose.networks.build import build_extended, build_joint
 from codepose.networks.precision import uses_bf16
-from codepose.synthesis.renderer import Buffers, Instances, Renderer
+from codepose.parts.shapes import hammer
+from codepose.refinement.poses import Photos
+from codepose.rendering.renderer import Buffers, Instances, Renderer
+from codepose.settings.files import override
+from codepose.settings.schema import Settings
 from codepose.synthesis.scenes import SceneSource
-from codepose.synthesis.shapes import hammer
 from codepose.synthesis.world import World
 from codepose.training.cost import peak_flops
 from codepose.training.plan import Stage

@@ -21,9 +21,6 @@ from torch import Tensor, nn
 from benchmarks.subjects import PAPER_VIEWS, build_world, chosen, random_codebook, torchvision_detector
 from benchmarks.timing import Case, Contestant, Options, Report, Target, command, interleaved
 from codepose import geometry
-from codepose.config import Settings
-from codepose.config_data import ConfigError
-from codepose.config_files import override
 from codepose.estimation.estimator import PoseEstimator
 from codepose.estimation.export import export_onnx, largest_difference, require_onnx
 from codepose.estimation.pipelines import JointPipeline, Pipeline, TwoStagePipeline
@@ -31,6 +28,9 @@ from codepose.networks.autoencoder import ExtendedAutoencoder
 from codepose.networks.build import build_detector, build_joint, build_original
 from codepose.networks.detector import Boxes
 from codepose.networks.precision import autocast
+from codepose.settings.data import ConfigError
+from codepose.settings.files import override
+from codepose.settings.schema import Settings
 from codepose.training.cost import counted
 
 _TORCHVISION = "torchvision FasterRCNN"

@@ -12,16 +12,16 @@ import torch
 from torch import Tensor
 
 from benchmarks.timing import Options, synchronise
-from codepose.config import Settings
 from codepose.networks.precision import uses_bf16
+from codepose.runtime.devices import make_fabric
+from codepose.runtime.progress import Display
+from codepose.runtime.run import Run
+from codepose.settings.schema import Settings
 from codepose.synthesis.batches import split_batch
 from codepose.training.cost import counted
 from codepose.training.feed import Feed
 from codepose.training.loop import _Trainer
 from codepose.training.plan import Stage
-from codepose.training.progress import Display
-from codepose.training.run import Run
-from codepose.training.stages import make_fabric
 
 TOGETHER = 4
 """Iterations between which a CPU makes data: as many batches at a time (``training/feed.py``). Calls of ``run`` do a

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from codepose import geometry
 from codepose.estimation.estimator import PoseEstimator
-from codepose.estimation.judged_contours import JudgedContours
-from codepose.estimation.poses import Poses, Refiner, Seen
-from codepose.estimation.refine import ContourRefiner
-from codepose.estimation.windows import Window, least_overlap, windows
+from codepose.networks.windows import Window, least_overlap, windows
+from codepose.refinement.judged_contours import JudgedContours
+from codepose.refinement.poses import Poses, Refiner, Seen
+from codepose.refinement.render_and_compare import ContourRefiner
 
 _DEEP = (ContourRefiner, JudgedContours)
 

@@ -18,14 +18,14 @@ from benchmarks.photograph_links import RIGHT, Truth, links
 from benchmarks.photograph_parts import Part
 from benchmarks.photograph_tables import Recalls, Row
 from codepose import geometry
+from codepose.bop.benchmark import BopResults, evaluate_images
+from codepose.bop.dataset import BopDataset
+from codepose.bop.results import PoseResult
+from codepose.bop.scenes import BopImage
+from codepose.bop.scoring import BopRow, Judge
 from codepose.estimation.estimator import PoseEstimator
-from codepose.evaluation import draw
-from codepose.evaluation.bop import BopDataset
-from codepose.evaluation.bop_benchmark import BopResults, evaluate_images
-from codepose.evaluation.bop_judge import BopRow, Judge
-from codepose.evaluation.bop_results import PoseResult
-from codepose.evaluation.bop_scenes import BopImage
-from codepose.training.run import Run
+from codepose.reports import draw
+from codepose.runtime.run import Run
 
 SPLIT = "test"
 _TRUE, _RIGHT, _WRONG = (255, 255, 255), (40, 220, 60), (255, 60, 60)

@@ -13,8 +13,8 @@ from torch import Tensor
 from torchvision.ops import box_iou, clip_boxes_to_image
 
 from codepose import geometry
-from codepose.evaluation.bop_models import BopModel
-from codepose.evaluation.bop_scenes import BopInstance
+from codepose.bop.models import BopModel
+from codepose.bop.scenes import BopInstance
 from codepose.evaluation.pose_errors import mssd, symmetric_distance
 from codepose.synthesis.world import ObjectModel
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from codepose.apps.framing import Framing, framing
-from codepose.config_files import load_preset
-from codepose.estimation.camera import read_camera
-from codepose.evaluation.bop import BopDataset
-from codepose.evaluation.bop_entries import BopError
+from codepose.bop.dataset import BopDataset
+from codepose.bop.entries import BopError
+from codepose.cameras.camera import read_camera
+from codepose.cli.framing import Framing, framing
 from codepose.evaluation.pose_errors import symmetry_transforms
+from codepose.settings.files import load_preset
 
 Motion = tuple[float, ...]
 """A rigid motion as models_info.json has it: sixteen numbers, row by row."""

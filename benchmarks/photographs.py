@@ -26,14 +26,14 @@ from benchmarks.environment import describe
 from benchmarks.photograph_judge import Measured, measure
 from benchmarks.photograph_parts import HEADLINE, PARTS, Part
 from benchmarks.photograph_tables import Row, by_instance, differences, read_rows, summary, table, to_csv
-from codepose.apps.workflow import identity
-from codepose.config_data import ConfigError
-from codepose.estimation.calibration import CameraError
-from codepose.evaluation import draw
-from codepose.evaluation.bop_entries import BopError
+from codepose.api import identity
+from codepose.bop.entries import BopError
+from codepose.cameras.camera_entries import CameraError
+from codepose.parts.mesh import MeshError
+from codepose.reports import draw
+from codepose.runtime.run import Run, RunError
+from codepose.settings.data import ConfigError
 from codepose.storage.replace import write_atomically
-from codepose.synthesis.mesh import MeshError
-from codepose.training.run import Run, RunError
 
 _STEP1 = 0.6
 """Share of the time that Step 1 gets, Step 2 the rest."""

@@ -17,8 +17,8 @@ import numpy as np
 import trimesh
 from numpy.typing import NDArray
 
-from codepose.synthesis.cad.files import READERS, read_cad
-from codepose.synthesis.mesh import MeshError
+from codepose.parts.cad.files import READERS, read_cad
+from codepose.parts.mesh import MeshError
 
 _TOLERANCE = 1e-4
 _TIMEOUT = 60  # seconds

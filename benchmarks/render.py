@@ -16,9 +16,9 @@ from benchmarks.render_peers import Peer, embree_peer, moderngl_peer
 from benchmarks.subjects import camera
 from benchmarks.timing import Case, Contestant, Options, Report, command, interleaved
 from codepose import geometry
-from codepose.synthesis.mesh import Mesh, mesh_from_trimesh
-from codepose.synthesis.renderer import Buffers, Instances, Renderer
-from codepose.synthesis.shapes import hammer
+from codepose.parts.mesh import Mesh, mesh_from_trimesh
+from codepose.parts.shapes import hammer
+from codepose.rendering.renderer import Buffers, Instances, Renderer
 
 _FOCAL = 300.0
 _PAD = 1.2

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from codepose.synthesis.mesh import Mesh
+from codepose.parts.mesh import Mesh
 
 Array = NDArray[np.float32]
 Peer = Callable[[Array, Array, Array, int], tuple[Array, Array]]

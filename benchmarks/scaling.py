@@ -16,11 +16,11 @@ import torch
 from benchmarks.iterations import Iterations, stored
 from benchmarks.subjects import PAPER_VIEWS, build_world, chosen, random_codebook
 from benchmarks.timing import Case, Contestant, Options, Report, command, interleaved
-from codepose.config import Settings
-from codepose.config_files import override
 from codepose.estimation.estimator import PoseEstimator
 from codepose.estimation.pipelines import JointPipeline
 from codepose.networks.build import build_joint
+from codepose.settings.files import override
+from codepose.settings.schema import Settings
 from codepose.synthesis.scenes import SceneSource
 from codepose.training.stages import step2_stage
 

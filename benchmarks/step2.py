@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from benchmarks.iterations import Iterations, precision, stored
 from benchmarks.subjects import build_world, chosen, torchvision_detector
 from benchmarks.timing import Case, Contestant, Options, Report, command, interleaved
-from codepose.config import Settings
 from codepose.networks.backbone import Backbone
 from codepose.networks.build import build_detector, build_encoder, build_joint
 from codepose.networks.joint import JointNetwork
+from codepose.settings.schema import Settings
 from codepose.synthesis.batches import SceneBatch
 from codepose.synthesis.world import World
 from codepose.training.plan import Stage

@@ -15,12 +15,12 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from benchmarks.timing import Options
 from codepose import geometry
-from codepose.config import Settings
-from codepose.config_files import load_preset, override
 from codepose.estimation.codebook import Codebook, build_codebook
 from codepose.estimation.pipelines import JointPipeline
 from codepose.networks.backbone import Backbone
-from codepose.synthesis.renderer import Renderer
+from codepose.rendering.renderer import Renderer
+from codepose.settings.files import load_preset, override
+from codepose.settings.schema import Settings
 from codepose.synthesis.world import World
 
 PAPER_VIEWS = 92_232

@@ -18,8 +18,8 @@ from benchmarks.timing import Case, Contestant, Options, Report, command, interl
 from benchmarks.vsd_numpy import depth_numpy, vsd_numpy
 from codepose import geometry
 from codepose.evaluation.vsd import vsd
+from codepose.rendering.renderer import Instances
 from codepose.synthesis.batches import SceneBatch
-from codepose.synthesis.renderer import Instances
 from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
 

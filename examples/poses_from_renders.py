@@ -10,10 +10,10 @@ import sys
 import torch
 
 from codepose import PoseEstimator
-from codepose.estimation.poses import Photos
-from codepose.estimation.refine import useful_size
+from codepose.refinement.poses import Photos
+from codepose.refinement.render_and_compare import useful_size
+from codepose.runtime.run import Run
 from codepose.synthesis.scenes import SceneSource
-from codepose.training.run import Run
 
 
 def main(folder: str, count: int = 8) -> None:

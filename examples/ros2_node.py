@@ -6,7 +6,7 @@ It needs ROS 2 (rclpy, vision_msgs, rosidl_runtime_py) and codepose in one Pytho
         -r image:=/camera/image_raw -r camera_info:=/camera/camera_info
 
 codepose is developed where there is no ROS: this file was never run with it. What reads and builds the messages is
-``codepose.apps.ros_messages``, which ``codepose bag`` shares and which is tested; see docs/robots.md.
+``codepose.ros.messages``, which ``codepose bag`` shares and which is tested; see docs/robots.md.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from rosidl_runtime_py.utilities import get_message
 
 from codepose import PoseEstimator
-from codepose.apps import ros_messages as ros
-from codepose.estimation.calibration import CameraError
-from codepose.estimation.camera import Camera
+from codepose.cameras.camera import Camera
+from codepose.cameras.camera_entries import CameraError
+from codepose.ros import messages as ros
 
 
 class PoseNode(Node):  # type: ignore[misc]

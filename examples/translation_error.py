@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from codepose.config_files import load_preset
 from codepose.geometry import fit_translation, translation_from_box
+from codepose.settings.files import load_preset
 from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
 

@@ -17,15 +17,15 @@ from typing import Any
 
 import numpy as np
 
-from codepose.apps.workflow import evaluate_run, train
-from codepose.config import Settings
-from codepose.config_files import load_preset, override
-from codepose.evaluation.comparison import Errors, auc_difference, read_errors
+from codepose.api import evaluate_run, train
 from codepose.networks.build import build_joint
+from codepose.paper.comparison import Errors, auc_difference, read_errors
+from codepose.parts.mesh import save_mesh
+from codepose.runtime.run import Run
+from codepose.settings.files import load_preset, override
+from codepose.settings.schema import Settings
 from codepose.storage.replace import write_atomically
-from codepose.synthesis.mesh import save_mesh
 from codepose.training.initial import begin_with
-from codepose.training.run import Run
 from experiments.base_network import held_out
 from experiments.parts.archive import Part, load_archive
 

@@ -20,18 +20,18 @@ import numpy as np
 import torch
 from torchvision.utils import save_image
 
-from codepose.config import Settings
-from codepose.config_data import ConfigError
-from codepose.config_files import load_run_settings
 from codepose.networks.build import build_extended
+from codepose.parts.mesh import save_mesh
+from codepose.runtime.checkpoint import save_state
+from codepose.runtime.devices import make_fabric
+from codepose.runtime.progress import Display
+from codepose.runtime.run import Run, RunError
+from codepose.settings.data import ConfigError
+from codepose.settings.files import load_run_settings
+from codepose.settings.schema import Settings
 from codepose.storage.replace import replacing
-from codepose.synthesis.mesh import save_mesh
 from codepose.synthesis.world import World
-from codepose.training.checkpoint import save_state
 from codepose.training.loop import fit
-from codepose.training.progress import Display
-from codepose.training.run import Run, RunError
-from codepose.training.stages import make_fabric
 from experiments.base_stages import PartSource, base_settings, build_base, crops_stage, models_of, picture, scenes_stage
 from experiments.parts.archive import Part, load_archive
 

@@ -17,8 +17,6 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import box_iou
 
-from codepose.config import Settings
-from codepose.config_files import load_preset, override
 from codepose.geometry import padded_square
 from codepose.networks.autoencoder import ExtendedAutoencoder, crop_squares
 from codepose.networks.build import build_joint
@@ -26,9 +24,11 @@ from codepose.networks.detector_training import Targets
 from codepose.networks.joint import JointNetwork
 from codepose.networks.losses import mse
 from codepose.networks.precision import autocast
+from codepose.parts.mesh import Mesh
+from codepose.randomness import Draws
+from codepose.settings.files import load_preset, override
+from codepose.settings.schema import Settings
 from codepose.synthesis.batches import CropBatch, SceneBatch, ScenePoses
-from codepose.synthesis.draws import Draws
-from codepose.synthesis.mesh import Mesh
 from codepose.synthesis.placement import draw_views
 from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import ObjectModel, World, reference_distance

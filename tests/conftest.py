@@ -9,12 +9,17 @@ import hypothesis
 import pytest
 import torch
 
-from codepose.config import Settings
-from codepose.config_files import load_preset, override
+from codepose.settings.files import load_preset, override
+from codepose.settings.schema import Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from codepose.estimation.codebook import Codebook
+    from codepose.runtime.run import Run
     from codepose.synthesis.world import World
-    from codepose.training.run import Run
 
 # the networks here are too small for two threads, and one is immune to whatever else the machine does
 torch.set_num_threads(1)
@@ -22,7 +27,7 @@ torch.set_num_threads(1)
 hypothesis.settings.register_profile("codepose", deadline=None)
 hypothesis.settings.load_profile("codepose")
 
-LONGEST = ("apps/test_reproduce.py", "apps/test_pretrained.py", "training/test_ranks.py", "apps/test_cli.py")
+LONGEST = ("paper/test_reproduce.py", "runtime/test_pretrained.py", "runtime/test_ranks.py", "cli/test_cli.py")
 """Files that are begun first, so that no worker is left alone with one of them at the end."""
 
 
@@ -124,7 +129,7 @@ def world(tiny_settings: Settings) -> World:
 def random_run(tmp_path_factory: pytest.TempPathFactory, tiny_settings: Settings) -> Run:
     """Random weights and a threshold of zero: it detects something everywhere."""
     from codepose.networks.build import build_joint
-    from codepose.training.run import Run
+    from codepose.runtime.run import Run
 
     settings = override(tiny_settings, {"detection.score": 0.0, "detection.per_object": 3} | LITTLE_REFINEMENT)
     run = Run.create(tmp_path_factory.mktemp("random") / "run", settings)
@@ -150,3 +155,29 @@ def little_refinement() -> dict[str, int]:
 @pytest.fixture(scope="session", name="make_settings")
 def _make_settings():
     return tiny
+
+
+def _book_of(world: World, rotations: Tensor) -> Codebook:
+    from codepose.estimation.codebook import Codebook
+
+    count, model = len(rotations), world.objects[0]
+    zeros = torch.zeros(count).long()
+    return Codebook(
+        label=model.label,
+        codes=torch.ones(count, 4).half(),
+        thumbnails=torch.ones(count, 64).half(),
+        rotations=rotations,
+        boxes=world.boxes(zeros, rotations, world.reference_translations(zeros)),
+        z_ref=model.z_ref,
+        K=world.K,
+        hull=world.renderer.hull(0),
+        offset=model.offset,
+        exact=True,
+        fingerprint="",
+    )
+
+
+@pytest.fixture(scope="session")
+def book_of() -> Callable[[World, Tensor], Codebook]:
+    """Makes codebooks that know nothing but their views (V, 3, 3)."""
+    return _book_of

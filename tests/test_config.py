@@ -12,11 +12,10 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from codepose import config
-from codepose.apps.chosen import starting_settings, with_meshes
-from codepose.config import OptimizerSettings, Phase, Settings
-from codepose.config_data import ConfigError
-from codepose.config_files import (
+from codepose.cli.chosen import starting_settings, with_meshes
+from codepose.settings import schema as config
+from codepose.settings.data import ConfigError
+from codepose.settings.files import (
     PRESETS,
     load_preset,
     load_run_settings,
@@ -25,6 +24,7 @@ from codepose.config_files import (
     save_run_settings,
     to_yaml,
 )
+from codepose.settings.schema import OptimizerSettings, Phase, Settings
 
 FOUND = sorted(p.name[:-5] for p in resources.files("codepose").joinpath("presets").iterdir() if p.name[-5:] == ".yaml")
 SHIPPED = {"quick", "robust", "cpu", "smoke", "paper-128-t1", "paper-128-t2", "paper-4096-t1", "paper-4096-t2"}

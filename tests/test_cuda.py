@@ -19,34 +19,27 @@ from PIL import Image
 from torch import Tensor
 
 from codepose import geometry
-from codepose.apps.cli import main
-from codepose.config import Settings
+from codepose.cli.main import main
 from codepose.estimation.codebook import Codebook, build_codebook, fingerprint
-from codepose.estimation.depth import DepthRefiner
 from codepose.estimation.estimator import PoseEstimator
 from codepose.estimation.methods import load_pipeline
-from codepose.estimation.poses import Photos, Poses, Seen
-from codepose.estimation.refine import ContourRefiner
 from codepose.evaluation.vsd import vsd
 from codepose.networks.build import build_detector, build_extended, build_joint
 from codepose.networks.detector_training import pool
 from codepose.networks.losses import angle_loss, mse
-from codepose.synthesis.renderer import Instances
+from codepose.refinement.depth_fit import DepthRefiner
+from codepose.refinement.poses import Photos, Poses, Seen
+from codepose.refinement.render_and_compare import ContourRefiner
+from codepose.rendering.renderer import Instances
+from codepose.runtime.checkpoint import load_state
+from codepose.runtime.devices import make_fabric
+from codepose.runtime.run import Run
+from codepose.settings.schema import Settings
 from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
-from codepose.training.checkpoint import load_state
 from codepose.training.loop import fit
 from codepose.training.plan import Stage
-from codepose.training.run import Run
-from codepose.training.stages import (
-    detector_stage,
-    make_fabric,
-    step1_stage,
-    step2_stage,
-    train_detector,
-    train_step1,
-    train_step2,
-)
+from codepose.training.stages import detector_stage, step1_stage, step2_stage, train_detector, train_step1, train_step2
 
 
 @pytest.fixture(autouse=True)

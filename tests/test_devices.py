@@ -26,29 +26,30 @@ from torch.overrides import TorchFunctionMode
 from torchvision.models.detection.image_list import ImageList
 
 from codepose import geometry
-from codepose.config import OptimizerSettings, Settings
-from codepose.estimation import refine, windows
 from codepose.estimation.codebook import Codebook
 from codepose.estimation.confidence import Confidence, evidence
-from codepose.estimation.contours import contours, edge_field
-from codepose.estimation.poses import Photos, Poses, Seen
 from codepose.evaluation import pose_errors, vsd
+from codepose.networks import windows
 from codepose.networks.autoencoder import crop_squares
 from codepose.networks.build import build_detector, build_extended, build_joint, build_original
 from codepose.networks.detector import AlignedRoIPool
 from codepose.networks.detector_training import best_proposals, pool
 from codepose.networks.joint import pool_features, sample_features
 from codepose.networks.losses import angle_loss, cos_loss, match_loss, mse
+from codepose.parts.symmetry_group import ContinuousSymmetry, Symmetries
+from codepose.randomness import Draws
+from codepose.refinement import render_and_compare as refine
+from codepose.refinement.contours import contours, edge_field
+from codepose.refinement.poses import Photos, Poses, Seen
+from codepose.rendering.rasteriser import Rasteriser
+from codepose.rendering.renderer import Buffers, Instances, Renderer
+from codepose.rendering.shading import Lights, Room
+from codepose.settings.schema import OptimizerSettings, Settings
 from codepose.synthesis import batches, scenes
-from codepose.synthesis.appearance import Lights, Room
 from codepose.synthesis.backgrounds import Backgrounds
-from codepose.synthesis.draws import Draws
 from codepose.synthesis.lookalikes import spread_views, thumbnails
 from codepose.synthesis.occluders import Occluders, merge
 from codepose.synthesis.placement import Companions, _shared, draw_views, place
-from codepose.synthesis.rasteriser import Rasteriser
-from codepose.synthesis.renderer import Buffers, Instances, Renderer
-from codepose.synthesis.symmetry_group import ContinuousSymmetry, Symmetries
 from codepose.synthesis.world import World
 from codepose.training import stages
 from codepose.training.meter import Meter
@@ -384,8 +385,8 @@ class FakeField:
 
 
 def test_contours_and_refinement(gpu_world: World, tiny_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("codepose.estimation.contours.EdgeField", FakeField)
-    monkeypatch.setattr("codepose.estimation.contours.gaussian_blur2d", lambda images, *_: images)  # reads its sigma
+    monkeypatch.setattr("codepose.refinement.contours.EdgeField", FakeField)
+    monkeypatch.setattr("codepose.refinement.contours.gaussian_blur2d", lambda images, *_: images)  # reads its sigma
     depth, normal, color = on_gpu(2, 32, 32), on_gpu(2, 32, 32, 3), on_gpu(2, 32, 32, 3)
     assert_on_gpu([edge_field(on_gpu(2, 3, 32, 32), 1.0), contours(depth, normal, color, depth)])
     gpu_world.clean_views = lambda objects, R: on_gpu(len(R), 3, 32, 32)  # type: ignore[method-assign, assignment]

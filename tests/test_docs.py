@@ -16,13 +16,13 @@ import tyro
 import yaml
 from PIL import Image
 
-from codepose.apps.chosen import starting_settings, with_meshes
-from codepose.apps.cli import COMMANDS
-from codepose.apps.commands import COMMAND_OPTIONS
-from codepose.config import Settings
-from codepose.config_files import PRESETS, load_preset, load_settings, override
+from codepose.cli.chosen import starting_settings, with_meshes
+from codepose.cli.commands import COMMAND_OPTIONS
+from codepose.cli.main import COMMANDS
 from codepose.networks.build import build_detector, build_joint
-from codepose.training.run import Run
+from codepose.runtime.run import Run
+from codepose.settings.files import PRESETS, load_preset, load_settings, override
+from codepose.settings.schema import Settings
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from codepose import geometry
-from codepose.synthesis.shapes import hammer
+from codepose.parts.shapes import hammer
 
 DOUBLE = torch.float64
 Z = torch.tensor([0.0, 0.0, 1.0], dtype=DOUBLE)

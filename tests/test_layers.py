@@ -12,8 +12,9 @@ import pytest
 import codepose
 
 ROOT = Path(__file__).parents[1] / "src" / "codepose"
-LAYERS = ("storage", "config_data", "config", "config_files", "geometry", "synthesis", "networks")
-LAYERS += ("training", "estimation", "evaluation", "serve", "apps")
+LAYERS = ("storage", "settings", "geometry", "randomness", "rendering", "parts", "runtime", "cameras", "synthesis")
+LAYERS += ("networks", "refinement", "estimation", "training", "evaluation", "bop", "reports", "predict", "ros")
+LAYERS += ("api", "serve", "paper", "cli")
 
 
 def imported(path: Path) -> set[str]:
@@ -53,7 +54,7 @@ def test_public_names_are_there(name: str) -> None:
 
 def test_help_needs_the_standard_library_alone() -> None:
     """It answers at once: no torch is imported, which would take seconds."""
-    code = "import sys; old = set(sys.modules); from codepose.apps.cli import main; code = main(['--help'])\n"
+    code = "import sys; old = set(sys.modules); from codepose.cli.main import main; code = main(['--help'])\n"
     code += "print(*{name.split('.')[0] for name in set(sys.modules) - old}); sys.exit(code)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert set(done.stdout.splitlines()[-1].split()) - sys.stdlib_module_names == {"codepose"}

@@ -32,14 +32,14 @@ from benchmarks.photograph_tables import (  # noqa: E402
     to_csv,
 )
 from codepose import geometry  # noqa: E402
+from codepose.bop.dataset import BopDataset  # noqa: E402
+from codepose.bop.entries import BopError  # noqa: E402
+from codepose.bop.models import BopModel  # noqa: E402
+from codepose.bop.writer import write_dataset  # noqa: E402
 from codepose.estimation.estimator import PoseEstimator  # noqa: E402
-from codepose.evaluation.bop import BopDataset  # noqa: E402
-from codepose.evaluation.bop_entries import BopError  # noqa: E402
-from codepose.evaluation.bop_models import BopModel  # noqa: E402
-from codepose.evaluation.bop_writer import write_dataset  # noqa: E402
 from codepose.evaluation.pose_errors import TargetErrors, symmetry_transforms  # noqa: E402
+from codepose.runtime.run import Run  # noqa: E402
 from codepose.synthesis.world import World  # noqa: E402
-from codepose.training.run import Run  # noqa: E402
 
 K = torch.tensor([[500.0, 0.0, 320.0], [0.0, 500.0, 240.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
 SIZE = (480, 640)

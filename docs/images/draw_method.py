@@ -12,9 +12,9 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Polygon, Rectang
 from torch import Tensor
 
 from codepose.estimation.estimator import PoseEstimator
+from codepose.runtime.run import Run
 from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
-from codepose.training.run import Run
 
 INK, SOFT, ORANGE, BLUE = "#23262b", "#667", "#f08018", "#2e6cbe"
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from codepose import geometry
 from codepose.networks.pose_judge import SIDE, THRESHOLDS, Verdict, moved, render_channels
-from codepose.synthesis.renderer import Instances
+from codepose.rendering.renderer import Instances
 from experiments.judge.parts import Parts, random_rotations, small_turns
 from experiments.judge.scenes import Scenes, pixels_of
 

@@ -12,8 +12,8 @@ from kornia.geometry.conversions import axis_angle_to_rotation_matrix
 from torch import Tensor
 from torch.nn import functional as F
 
-from codepose.synthesis.mesh import Mesh
-from codepose.synthesis.renderer import Renderer
+from codepose.parts.mesh import Mesh
+from codepose.rendering.renderer import Renderer
 from experiments.parts.archive import equivalent, load_archive
 
 POINTS = 64

@@ -15,15 +15,15 @@ import torch
 from torch import Tensor
 
 from codepose import geometry
-from codepose.config_data import ObjectSettings
-from codepose.config_files import load_preset
-from codepose.estimation.judge import JudgeRefiner, load_network
-from codepose.estimation.poses import Poses, Seen
-from codepose.estimation.refine import ContourRefiner
-from codepose.evaluation.bop import MIN_VISIBLE, BopDataset
-from codepose.evaluation.bop_scenes import BopImage, BopInstance
+from codepose.bop.dataset import MIN_VISIBLE, BopDataset
+from codepose.bop.scenes import BopImage, BopInstance
 from codepose.evaluation.equivalent_poses import pose_errors
 from codepose.networks.pose_judge import PoseJudge
+from codepose.refinement.judge import JudgeRefiner, load_network
+from codepose.refinement.poses import Poses, Seen
+from codepose.refinement.render_and_compare import ContourRefiner
+from codepose.settings.data import ObjectSettings
+from codepose.settings.files import load_preset
 from codepose.synthesis.world import World
 
 ROUNDS = (48, 16, 8, 4)

@@ -8,15 +8,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from codepose.config import Settings
 from codepose.estimation.codebook import Codebook
 from codepose.estimation.estimator import PoseEstimator
-from codepose.estimation.judged_contours import refiner_of
 from codepose.estimation.methods import load_codebooks, load_pipeline
 from codepose.estimation.pipelines import Pipeline
 from codepose.evaluation.benchmark import evaluate
+from codepose.refinement.judged_contours import refiner_of
+from codepose.runtime.run import Run
+from codepose.settings.schema import Settings
 from codepose.synthesis.world import World
-from codepose.training.run import Run
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from codepose import geometry
 from codepose.networks.pose_judge import SIDE, crop_cameras
-from codepose.synthesis.renderer import Buffers, Instances
+from codepose.rendering.renderer import Buffers, Instances
 from experiments.judge.develop import develop, uniform
 from experiments.judge.parts import Parts, random_rotations
 

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from scipy.spatial import KDTree
 from scipy.spatial.transform import Rotation
 
-from codepose.synthesis.mesh import Mesh
-from codepose.synthesis.symmetry_group import Symmetries
-from codepose.synthesis.textures import NEUTRAL
+from codepose.parts.mesh import Mesh
+from codepose.parts.symmetry_group import Symmetries
+from codepose.parts.textures import NEUTRAL
 
 STEP_DEG = 10.0  # between the turns that stand for a continuous axis
 _GRID = 256.0  # steps a mm of what is stored: zeros at a number's end compress

@@ -10,7 +10,7 @@ import numpy as np
 import trimesh
 from numpy.typing import NDArray
 
-from codepose.synthesis.mesh import Mesh
+from codepose.parts.mesh import Mesh
 from experiments.parts.draw import Draw
 
 Descriptor = NDArray[np.float64]

@@ -7,8 +7,8 @@ import trimesh
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from codepose.synthesis.decimation import decimate
-from codepose.synthesis.mesh import Mesh, MeshError, mesh_from_trimesh, signed_volume
+from codepose.parts.decimation import decimate
+from codepose.parts.mesh import Mesh, MeshError, mesh_from_trimesh, signed_volume
 
 DIAMETER_MM = 100.0
 FEWEST, MOST = 300, 6000  # faces

@@ -9,8 +9,8 @@ import torch
 from PIL import Image, ImageDraw
 
 from codepose import geometry
-from codepose.synthesis.mesh import Mesh
-from codepose.synthesis.renderer import Instances, Renderer
+from codepose.parts.mesh import Mesh
+from codepose.rendering.renderer import Instances, Renderer
 
 SIDE = 112  # pixels of a thumbnail
 _FAR_MM = 1000.0

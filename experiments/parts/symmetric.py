@@ -7,9 +7,9 @@ import trimesh
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
-from codepose.synthesis.mesh import Mesh
-from codepose.synthesis.symmetry import find_symmetries
-from codepose.synthesis.symmetry_group import Symmetries
+from codepose.parts.mesh import Mesh
+from codepose.parts.symmetry_group import Symmetries
+from codepose.parts.symmetry_search import find_symmetries
 from experiments.parts.finish import RefusedError
 
 _POINTS, _TURNED = 12_000, 3_000  # on the surface, and how many of them are turned

@@ -6,24 +6,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from codepose.config import Settings
-    from codepose.config_files import load_preset, load_settings
     from codepose.estimation.codebook import Codebook
     from codepose.estimation.detection import Detection
     from codepose.estimation.estimator import PoseEstimator
     from codepose.evaluation.vsd import vsd
-    from codepose.synthesis.mesh import Mesh, load_mesh
-    from codepose.synthesis.renderer import Renderer
+    from codepose.parts.mesh import Mesh, load_mesh
+    from codepose.rendering.renderer import Renderer
+    from codepose.settings.files import load_preset, load_settings
+    from codepose.settings.schema import Settings
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Settings": "config",
-    "load_preset": "config_files",
-    "load_settings": "config_files",
-    "Mesh": "synthesis.mesh",
-    "load_mesh": "synthesis.mesh",
-    "Renderer": "synthesis.renderer",
+    "Settings": "settings.schema",
+    "load_preset": "settings.files",
+    "load_settings": "settings.files",
+    "Mesh": "parts.mesh",
+    "load_mesh": "parts.mesh",
+    "Renderer": "rendering.renderer",
     "Codebook": "estimation.codebook",
     "Detection": "estimation.detection",
     "PoseEstimator": "estimation.estimator",

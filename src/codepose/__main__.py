@@ -1,5 +1,5 @@
 """python -m codepose."""
 
-from codepose.apps.cli import main
+from codepose.cli.main import main
 
 raise SystemExit(main())

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from codepose.estimation.calibration import CameraError
-from codepose.estimation.camera import Camera, read_camera
+from codepose.cameras.camera import Camera, read_camera
+from codepose.cameras.camera_entries import CameraError
 
 LENS = (-0.25, 0.08, 0.001, -0.002, 0.01)
 PINHOLE = {"fx": 500.0, "fy": 510.0, "cx": 320.0, "cy": 240.0}

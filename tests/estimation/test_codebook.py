@@ -10,8 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from codepose.config import Settings
-from codepose.config_files import override
 from codepose.estimation import nearest_codes
 from codepose.estimation.codebook import (
     Codebook,
@@ -24,9 +22,11 @@ from codepose.estimation.nearest_codes import RoundedCodes, nearest_in_chunks
 from codepose.estimation.pipelines import JointPipeline, Pipeline, TwoStagePipeline, crop_squares
 from codepose.geometry import geodesic_angle
 from codepose.networks.build import build_extended, build_joint
+from codepose.runtime.checkpoint import save_state
+from codepose.settings.files import override
+from codepose.settings.schema import Settings
 from codepose.synthesis.lookalikes import thumbnails
 from codepose.synthesis.world import World
-from codepose.training.checkpoint import save_state
 
 
 @pytest.fixture(scope="module", params=["joint", "two-stage"])

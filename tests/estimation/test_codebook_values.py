@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from codepose import geometry
-from codepose.config import Settings
-from codepose.config_data import ObjectSettings
-from codepose.config_files import override
 from codepose.estimation import nearest_codes
 from codepose.estimation.codebook import Codebook, CodebookError, add_weights, fingerprint
 from codepose.estimation.nearest_codes import RoundedCodes, nearest_in_chunks
-from codepose.training.checkpoint import save_state
+from codepose.runtime.checkpoint import save_state
+from codepose.settings.data import ObjectSettings
+from codepose.settings.files import override
+from codepose.settings.schema import Settings
 
 K = torch.tensor([[100.0, 0.0, 50.0], [0.0, 200.0, 40.0], [0.0, 0.0, 1.0]])
 CUBE = torch.tensor([[x, y, z] for x in (-50.0, 50.0) for y in (-50.0, 50.0) for z in (-50.0, 50.0)])

@@ -11,19 +11,19 @@ import pytest
 import torch
 
 from codepose import geometry
-from codepose.config_data import ConfigError
 from codepose.estimation.codebook import Codebook, fingerprint
 from codepose.estimation.detection import Detection
 from codepose.estimation.estimator import PoseEstimator, _device
 from codepose.estimation.methods import confidence_mark, load_codebooks, load_pipeline
 from codepose.estimation.pipelines import JointPipeline
-from codepose.estimation.poses import Poses, Seen
-from codepose.estimation.windows import letterbox
 from codepose.networks.build import build_joint
+from codepose.networks.windows import letterbox
+from codepose.refinement.poses import Poses, Seen
+from codepose.runtime.checkpoint import load_state
+from codepose.runtime.run import Run, RunError
+from codepose.settings.data import ConfigError
 from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
-from codepose.training.checkpoint import load_state
-from codepose.training.run import Run, RunError
 
 
 @pytest.fixture(scope="module")

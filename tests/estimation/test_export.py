@@ -13,18 +13,18 @@ import torch
 from PIL import Image
 
 from codepose import geometry
-from codepose.apps.cli import main
-from codepose.config import Settings
-from codepose.config_data import ConfigError
-from codepose.config_files import override
+from codepose.cameras.photos import read_image
+from codepose.cli.main import main
 from codepose.estimation.confidence import Confidence
 from codepose.estimation.estimator import PoseEstimator
 from codepose.estimation.export import OUTPUTS, BoxGraph, PoseGraph, largest_difference
 from codepose.estimation.methods import confidence_mark, confidence_path
-from codepose.estimation.windows import letterbox
 from codepose.networks.build import build_detector, build_joint, build_original
-from codepose.synthesis.photos import read_image
-from codepose.training.run import Run
+from codepose.networks.windows import letterbox
+from codepose.runtime.run import Run
+from codepose.settings.data import ConfigError
+from codepose.settings.files import override
+from codepose.settings.schema import Settings
 
 ROOT = Path(__file__).parents[2]
 BRACKET = ROOT / "tests" / "data" / "bracket.ply"

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from codepose.config import Settings
 from codepose.estimation.pipelines import JointPipeline, TwoStagePipeline
 from codepose.networks.build import build_joint
+from codepose.settings.schema import Settings
 
 CPU = torch.device("cpu")
 

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from codepose import geometry
-from codepose.config import RefinementSettings, Settings
 from codepose.estimation.codebook import Codebook
 from codepose.estimation.detection import Detection
 from codepose.estimation.estimator import PoseEstimator
-from codepose.estimation.refine import ContourRefiner
-from codepose.synthesis.appearance import Lights, render_shaded
-from codepose.synthesis.renderer import Instances
+from codepose.refinement.render_and_compare import ContourRefiner
+from codepose.rendering.renderer import Instances
+from codepose.rendering.shading import Lights, render_shaded
+from codepose.settings.schema import RefinementSettings, Settings
 from codepose.synthesis.world import World
 
 T_CAM_OBJ = (180.0, 120.0, 900.0)

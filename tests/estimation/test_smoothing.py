@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from codepose.estimation.detection import Detection
 from codepose.estimation.smoothing import PoseSmoother
-from codepose.synthesis.symmetry_group import Symmetries
+from codepose.parts.symmetry_group import Symmetries
 
 BOX = np.array([100.0, 100.0, 160.0, 180.0])
 

@@ -34,10 +34,10 @@ from codepose.estimation.estimator import Estimates
 from codepose.evaluation import benchmark
 from codepose.evaluation.benchmark import evaluate, settings_note
 from codepose.evaluation.results import Results, Row
+from codepose.parts.mesh import mesh_from_trimesh
+from codepose.parts.symmetry_group import Symmetries
+from codepose.rendering.renderer import Renderer
 from codepose.synthesis.batches import SceneBatch
-from codepose.synthesis.mesh import mesh_from_trimesh
-from codepose.synthesis.renderer import Renderer
-from codepose.synthesis.symmetry_group import Symmetries
 from codepose.synthesis.world import ObjectModel
 
 NAN = float("nan")

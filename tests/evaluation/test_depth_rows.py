@@ -11,9 +11,9 @@ from kornia.geometry.conversions import axis_angle_to_rotation_matrix
 from codepose.estimation.estimator import Estimates, PoseEstimator
 from codepose.evaluation.benchmark import evaluate
 from codepose.networks.build import build_joint
+from codepose.runtime.run import Run
 from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
-from codepose.training.run import Run
 
 
 def test_depth_mends_poses_and_nothing_else(make_settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

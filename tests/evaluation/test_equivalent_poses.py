@@ -17,17 +17,17 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from codepose import geometry
-from codepose.apps.workflow import Evaluation, evaluate_run
-from codepose.config import Settings
-from codepose.evaluation.bop import BopDataset
-from codepose.evaluation.bop_writer import write_dataset
+from codepose.api import Evaluation, evaluate_run
+from codepose.bop.dataset import BopDataset
+from codepose.bop.writer import write_dataset
 from codepose.evaluation.equivalent_poses import PoseErrors, pose_errors
 from codepose.evaluation.pose_errors import mssd, symmetry_transforms
 from codepose.networks.build import build_joint
-from codepose.synthesis.mesh import mesh_from_trimesh, save_mesh
-from codepose.synthesis.symmetry_group import Symmetries
+from codepose.parts.mesh import mesh_from_trimesh, save_mesh
+from codepose.parts.symmetry_group import Symmetries
+from codepose.runtime.run import Run
+from codepose.settings.schema import Settings
 from codepose.synthesis.world import ObjectModel, World
-from codepose.training.run import Run
 
 AWAY = (40.0, -25.0, 10.0)
 BOX, CYLINDER, PRISM, BALL, HAMMER = range(5)

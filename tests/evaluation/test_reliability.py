@@ -10,8 +10,8 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from codepose.estimation.detection import Detection
-from codepose.evaluation.plots import reliability_plot
 from codepose.evaluation.reliability import calibrate, expected_calibration_error, is_right, reliability
+from codepose.reports.plots import reliability_plot
 from codepose.synthesis.batches import SceneBatch
 from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World

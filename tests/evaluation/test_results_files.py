@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from codepose.apps.cli import main
-from codepose.config import Settings
-from codepose.evaluation.bop_entries import BopError
-from codepose.evaluation.bop_results import read_results
-from codepose.evaluation.comparison import read_errors
-from codepose.evaluation.grid_report import _facts, _figure4, read_groups
+from codepose.bop.entries import BopError
+from codepose.bop.results import read_results
+from codepose.cli.main import main
 from codepose.evaluation.results import read_summary
-from codepose.training.run import Run, RunError
+from codepose.paper.comparison import read_errors
+from codepose.paper.experiment_report import _facts, _figure4, read_groups
+from codepose.runtime.run import Run, RunError
+from codepose.settings.schema import Settings
 
 OLD = {
     "methods": {

@@ -10,18 +10,18 @@ import pytest
 import torch
 
 from codepose import geometry
-from codepose.config import Settings
-from codepose.config_files import override
-from codepose.evaluation.comparison import Errors
 from codepose.networks.build import build_joint
 from codepose.networks.detector_training import Targets
+from codepose.paper.comparison import Errors
+from codepose.parts.mesh import save_mesh
+from codepose.parts.shapes import distractors
+from codepose.parts.symmetry_group import Symmetries
+from codepose.runtime.run import Run
+from codepose.settings.files import override
+from codepose.settings.schema import Settings
 from codepose.synthesis.batches import ScenePoses
-from codepose.synthesis.mesh import save_mesh
-from codepose.synthesis.shapes import distractors
-from codepose.synthesis.symmetry_group import Symmetries
 from codepose.synthesis.world import World
 from codepose.training.initial import begin_with
-from codepose.training.run import Run
 from experiments.base_curve import ROWS, chosen, lines
 from experiments.base_network import KeptRun, held_out, train
 from experiments.base_stages import TURNS, PartSource, base_settings, build_base, models_of

@@ -11,8 +11,8 @@ from kornia.geometry.conversions import axis_angle_to_rotation_matrix
 from torch import Tensor
 
 from codepose.networks.pose_judge import SIDE, PoseJudge, Verdict
-from codepose.synthesis.mesh import mesh_from_trimesh
-from codepose.synthesis.shapes import distractors
+from codepose.parts.mesh import mesh_from_trimesh
+from codepose.parts.shapes import distractors
 from experiments.judge.hypotheses import Hypotheses, loss, nearest_truth, propose
 from experiments.judge.parts import Parts, random_rotations
 from experiments.judge.scenes import Photographer, Scenes

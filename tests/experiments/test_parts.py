@@ -16,8 +16,8 @@ from scipy.spatial.transform import Rotation
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))  # experiments/ is not part of the installed package
 
-from codepose.synthesis.mesh import Mesh, load_mesh, to_trimesh  # noqa: E402
-from codepose.synthesis.symmetry_group import ContinuousSymmetry, Symmetries  # noqa: E402
+from codepose.parts.mesh import Mesh, load_mesh, to_trimesh  # noqa: E402
+from codepose.parts.symmetry_group import ContinuousSymmetry, Symmetries  # noqa: E402
 from experiments.parts import __main__ as command  # noqa: E402
 from experiments.parts import catalogue, devices, fields, figures, lofts, symmetric, vessels  # noqa: E402
 from experiments.parts.archive import Part, equivalent, load_archive, save_archive  # noqa: E402

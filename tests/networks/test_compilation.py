@@ -8,13 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from codepose.config import Settings
-from codepose.config_files import override
 from codepose.networks.build import build_detector, build_extended, build_joint, build_original
 from codepose.networks.compilation import compile_convolutions
+from codepose.runtime.devices import make_fabric
+from codepose.runtime.run import Run
+from codepose.settings.files import override
+from codepose.settings.schema import Settings
 from codepose.synthesis.world import World
-from codepose.training.run import Run
-from codepose.training.stages import make_fabric, train_step1
+from codepose.training.stages import train_step1
 
 
 @pytest.mark.parametrize("norm", ["none", "block"])

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torchvision.ops import box_iou
 
-from codepose.config import Settings
 from codepose.geometry import padded_square
 from codepose.networks import detector_training
 from codepose.networks.build import build_joint
 from codepose.networks.detector_training import Proposals, best_proposals
 from codepose.networks.joint import JointNetwork, pool_features, sample_features
+from codepose.settings.schema import Settings
 from codepose.synthesis.batches import SceneBatch
 from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World

@@ -10,11 +10,11 @@ from torch import Tensor
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.ops import box_iou, clip_boxes_to_image, roi_align
 
-from codepose.config import Settings
 from codepose.networks import joint
 from codepose.networks.build import build_joint
 from codepose.networks.detector_training import Proposals, Targets
 from codepose.networks.joint import JointNetwork, pool_features, sample_features
+from codepose.settings.schema import Settings
 from codepose.synthesis.batches import ScenePoses
 
 HEIGHT, WIDTH, CROP = 96, 160, 32

@@ -20,7 +20,7 @@ from codepose.networks.losses import (
     pair_angles,
     reconstruction_health,
 )
-from codepose.synthesis.symmetry_group import ContinuousSymmetry, Symmetries
+from codepose.parts.symmetry_group import ContinuousSymmetry, Symmetries
 
 
 def rotations(count: int, seed: int = 0) -> torch.Tensor:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from codepose.config import Settings
 from codepose.networks.precision import uses_bf16
+from codepose.settings.schema import Settings
 
 CPU = torch.device("cpu")
 

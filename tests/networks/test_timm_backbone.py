@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from codepose.config_data import ConfigError
 from codepose.networks.build import build_encoder
 from codepose.networks.timm_backbone import TimmBackbone
+from codepose.settings.data import ConfigError
 
 timm = pytest.importorskip("timm")
 

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from torchvision.models import vgg16
 
-from codepose.config_data import ConfigError
 from codepose.networks.autoencoder import LatentHead, OriginalAutoencoder
 from codepose.networks.vgg import Decoder, Encoder, load_imagenet
+from codepose.settings.data import ConfigError
 
 
 @pytest.mark.parametrize("norm", ["none", "group", "block"])

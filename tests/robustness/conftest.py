@@ -11,7 +11,7 @@ import pytest
 import torch
 from robustness.harness import Case, Limits, run_cases
 
-from codepose.config import Settings
+from codepose.settings.schema import Settings
 
 FEWEST = 30
 """Cases of a campaign, however small its share."""
@@ -83,7 +83,7 @@ def small_run(tmp_path_factory: pytest.TempPathFactory, small_settings: Settings
     """A run of the hammer with random weights, and its codebook."""
     from codepose.estimation.estimator import PoseEstimator
     from codepose.networks.build import build_joint
-    from codepose.training.run import Run
+    from codepose.runtime.run import Run
 
     run = Run.create(tmp_path_factory.mktemp("small") / "run", small_settings)
     torch.manual_seed(0)

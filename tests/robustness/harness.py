@@ -291,7 +291,7 @@ def _work(
 
 def call(arguments: list[str], folder: Path) -> Outcome:
     """Runs a command in this process; its words are caught where even a library's C code writes them."""
-    from codepose.apps.cli import main
+    from codepose.cli.main import main
 
     trace, status = "", None
     with _caught(folder / ".out", folder / ".err"), warnings.catch_warnings():

@@ -26,8 +26,8 @@ def interrupted_after(stage: str, saves: int, arguments: list[str]) -> None:
 
 
 def _train(stage: str, saves: int, arguments: list[str]) -> None:
-    from codepose.apps.cli import main
-    from codepose.training.run import Run
+    from codepose.cli.main import main
+    from codepose.runtime.run import Run
 
     save, done = Run.save_checkpoint, []
 

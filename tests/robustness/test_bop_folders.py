@@ -33,7 +33,7 @@ class Truth:
     """Answers with an image's labels, found by its pixels; with nothing where these are no image of the dataset."""
 
     def __init__(self, path: Path) -> None:
-        from codepose.evaluation.bop import BopDataset
+        from codepose.bop.dataset import BopDataset
 
         self.device = torch.device("cpu")
         self.images = {image.rgb().tobytes(): image for image in BopDataset.open(path).images("test")}
@@ -56,7 +56,7 @@ class Truth:
 
 @pytest.fixture(scope="module")
 def dataset(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from codepose.apps.cli import main
+    from codepose.cli.main import main
 
     folder = tmp_path_factory.mktemp("bop") / "ds"
     assert main(["render", str(small_run), "--bop", str(folder), "--split", "test", "--images", "3"]) == 0
@@ -70,7 +70,7 @@ def test_odd_bop_folders(
     seed: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from codepose.apps.cli import main
+    from codepose.cli.main import main
     from codepose.estimation.estimator import PoseEstimator
 
     truth = Truth(dataset)

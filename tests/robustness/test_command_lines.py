@@ -23,9 +23,9 @@ from robustness.meshes import corpus as meshes
 from robustness.mutators import ODD_NUMBERS
 from robustness.photos import picture_of
 
-from codepose.apps import options as o
-from codepose.config import Settings
-from codepose.config_files import to_yaml
+from codepose.cli import options as o
+from codepose.settings.files import to_yaml
+from codepose.settings.schema import Settings
 
 pytestmark = pytest.mark.slow
 

@@ -14,8 +14,8 @@ from robustness.harness import Case, Limits, Outcome, call, rng_of
 from robustness.photos import picture_of
 from robustness.runs import train_words
 
-from codepose.config import Settings
-from codepose.config_files import to_yaml
+from codepose.settings.files import to_yaml
+from codepose.settings.schema import Settings
 
 pytestmark = pytest.mark.slow
 

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 from robustness.photos import picture_of
 
-from codepose.config import Settings
-from codepose.config_files import to_yaml
+from codepose.settings.files import to_yaml
+from codepose.settings.schema import Settings
 
 pytestmark = pytest.mark.slow
 

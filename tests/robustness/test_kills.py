@@ -15,8 +15,8 @@ import pytest
 from robustness.harness import call, cpu_seconds, rng_of
 from robustness.runs import train_words
 
-from codepose.apps.cli import main
-from codepose.config_files import to_yaml
+from codepose.cli.main import main
+from codepose.settings.files import to_yaml
 
 pytestmark = pytest.mark.slow
 

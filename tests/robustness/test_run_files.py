@@ -20,7 +20,7 @@ from robustness.harness import Case, Limits, Outcome, call, rng_of
 from robustness.photos import picture_of
 from robustness.runs import SYMMETRIES, interrupted_after, train_words
 
-from codepose.config_files import to_yaml
+from codepose.settings.files import to_yaml
 
 pytestmark = pytest.mark.slow
 

@@ -14,9 +14,9 @@ pytest.importorskip("fastapi", reason="pip install '.[serve]'")
 from starlette.testclient import TestClient
 
 from codepose.estimation.estimator import PoseEstimator
+from codepose.runtime.run import Run
 from codepose.serve.app import create_app
 from codepose.serve.models import Model
-from codepose.training.run import Run
 
 
 def png(width: int = 128, height: int = 96, seed: int = 0, kind: str = "PNG") -> bytes:

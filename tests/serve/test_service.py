@@ -24,12 +24,12 @@ import uvicorn
 from PIL import Image
 from starlette.testclient import TestClient
 
-from codepose.apps.cli import main
+from codepose.cli.main import main
+from codepose.runtime.run import Run
 from codepose.serve.app import create_app
 from codepose.serve.cameras import Cameras
 from codepose.serve.guard import Limits
 from codepose.serve.models import Model
-from codepose.training.run import Run
 
 K = "75,75,63.5,47.5"
 
@@ -146,7 +146,7 @@ def test_bytes_and_pixels_are_limited_before_anything_is_decoded(model: Model, m
     app = create_app({"part": model}, limits=Limits(body=200_000, pixels=128 * 96))
     with TestClient(app) as client:
         assert ask(client, make_photo()).status_code == 200
-        monkeypatch.setattr("codepose.synthesis.photos.read_image", lambda path: pytest.fail("it was decoded"))
+        monkeypatch.setattr("codepose.cameras.photos.read_image", lambda path: pytest.fail("it was decoded"))
         answer = ask(client, make_photo(129, 96))
         assert answer.status_code == 413
         assert "it has 129 x 96 pixels" in answer.json()["detail"]

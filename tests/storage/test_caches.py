@@ -53,7 +53,7 @@ def test_a_name_that_somebody_else_has_taken_is_not_used(tmp_path: Path) -> None
 def test_a_command_works_without_a_home(tmp_path: Path) -> None:
     """Warp compiles its kernels, Matplotlib lists its fonts."""
     (tmp_path / "home").write_text("")
-    code = "import codepose.synthesis.renderer, matplotlib; print(matplotlib.get_configdir())"
+    code = "import codepose.rendering.renderer, matplotlib; print(matplotlib.get_configdir())"
     environment = os.environ | {"TMPDIR": str(tmp_path / "tmp")}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr

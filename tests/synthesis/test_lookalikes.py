@@ -11,12 +11,12 @@ import torch
 from kornia.geometry.conversions import axis_angle_to_rotation_matrix
 
 from codepose import geometry
-from codepose.config_data import ObjectSettings
-from codepose.synthesis.draws import Draws
+from codepose.parts.symmetry_group import Symmetries
+from codepose.randomness import Draws
+from codepose.settings.data import ObjectSettings
 from codepose.synthesis.lookalikes import LookAlikes, spread_views, thumbnails
 from codepose.synthesis.placement import draw_objects, draw_views
 from codepose.synthesis.scenes import SceneSource
-from codepose.synthesis.symmetry_group import Symmetries
 from codepose.synthesis.world import World
 
 

@@ -15,13 +15,13 @@ import trimesh
 from torch import Tensor
 
 from codepose import geometry
-from codepose.config import Settings
-from codepose.config_data import ObjectSettings, OcclusionSettings
-from codepose.config_files import load_preset, override
-from codepose.synthesis.draws import Draws
-from codepose.synthesis.mesh import Mesh, mesh_from_trimesh
+from codepose.parts.mesh import Mesh, mesh_from_trimesh
+from codepose.randomness import Draws
+from codepose.rendering.renderer import Instances
+from codepose.settings.data import ObjectSettings, OcclusionSettings
+from codepose.settings.files import load_preset, override
+from codepose.settings.schema import Settings
 from codepose.synthesis.occluders import ATTEMPTS, Occluders, grip_radius, merge
-from codepose.synthesis.renderer import Instances
 from codepose.synthesis.world import World
 
 COUNT = 200

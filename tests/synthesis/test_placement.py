@@ -11,11 +11,11 @@ import trimesh
 from torchvision.ops import box_iou
 
 from codepose import geometry
-from codepose.config_data import ObjectSettings
-from codepose.config_files import override
+from codepose.parts.mesh import MeshError
+from codepose.randomness import Draws
+from codepose.settings.data import ObjectSettings
+from codepose.settings.files import override
 from codepose.synthesis.batches import split_batch
-from codepose.synthesis.draws import Draws
-from codepose.synthesis.mesh import MeshError
 from codepose.synthesis.placement import draw_views, place, require_visible
 from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World

@@ -17,14 +17,14 @@ from PIL import Image
 from torch import Tensor
 
 from codepose import geometry
-from codepose.config import Settings
-from codepose.config_data import AugmentationSettings, ConfigError
-from codepose.config_files import load_preset, override
-from codepose.synthesis.appearance import Lights, augment
+from codepose.randomness import Draws
+from codepose.rendering.renderer import Buffers, Instances
+from codepose.rendering.shading import Lights, augment
+from codepose.settings.data import AugmentationSettings, ConfigError
+from codepose.settings.files import load_preset, override
+from codepose.settings.schema import Settings
 from codepose.synthesis.backgrounds import Backgrounds, build_backgrounds
 from codepose.synthesis.batches import CropBatch, SceneBatch
-from codepose.synthesis.draws import Draws
-from codepose.synthesis.renderer import Buffers, Instances
 from codepose.synthesis.scenes import SceneSource, difficulty_at
 from codepose.synthesis.world import World
 

@@ -11,12 +11,12 @@ import trimesh
 from torch.nn import functional as F
 
 from codepose import geometry
-from codepose.config import Settings
-from codepose.config_data import ObjectSettings
-from codepose.config_files import load_preset, override
-from codepose.synthesis.draws import Draws
-from codepose.synthesis.mesh import mesh_from_trimesh
-from codepose.synthesis.renderer import Instances
+from codepose.parts.mesh import mesh_from_trimesh
+from codepose.randomness import Draws
+from codepose.rendering.renderer import Instances
+from codepose.settings.data import ObjectSettings
+from codepose.settings.files import load_preset, override
+from codepose.settings.schema import Settings
 from codepose.synthesis.resting import resting_directions
 from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.shadows import lit, plane_below

@@ -8,16 +8,17 @@ import pytest
 import torch
 from torch import nn
 
-from codepose.apps.cli import main
-from codepose.config import Settings
-from codepose.config_data import ObjectSettings
-from codepose.config_files import load_preset
+from codepose.cli.main import main
 from codepose.networks.build import build_detector, build_extended, build_joint, build_original
+from codepose.runtime.checkpoint import load_state
+from codepose.runtime.devices import make_fabric
+from codepose.runtime.run import Run, RunError, pretrained
+from codepose.settings.data import ObjectSettings
+from codepose.settings.files import load_preset
+from codepose.settings.schema import Settings
 from codepose.synthesis.world import World
-from codepose.training.checkpoint import load_state
 from codepose.training.initial import begin_with, require_initial
-from codepose.training.run import Run, RunError, pretrained
-from codepose.training.stages import make_fabric, train_detector, train_step1, train_step2
+from codepose.training.stages import train_detector, train_step1, train_step2
 
 
 def with_network(settings: Settings, **changes: object) -> Settings:

@@ -16,29 +16,22 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from codepose.config import Settings
-from codepose.config_files import to_yaml
 from codepose.networks.build import build_extended, build_joint
 from codepose.networks.losses import mse
+from codepose.runtime.checkpoint import load_state
+from codepose.runtime.devices import make_fabric
+from codepose.runtime.run import Run, RunError
+from codepose.settings.files import to_yaml
+from codepose.settings.schema import Settings
 from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
 from codepose.training import loop, plan
-from codepose.training.checkpoint import load_state
 from codepose.training.cost import counted, peak_flops
 from codepose.training.feed import Feed
 from codepose.training.loop import fit
 from codepose.training.meter import Meter, NonFiniteLossError
 from codepose.training.plan import Stage, steps_per_epoch
-from codepose.training.run import Run, RunError
-from codepose.training.stages import (
-    make_fabric,
-    step1_stage,
-    step2_stage,
-    train_detector,
-    train_original,
-    train_step1,
-    train_step2,
-)
+from codepose.training.stages import step1_stage, step2_stage, train_detector, train_original, train_step1, train_step2
 
 
 def weights(run: Run, stage: str) -> dict[str, torch.Tensor]:
@@ -188,8 +181,8 @@ def test_kill_9_loses_at_most_the_last_interval(make_settings, tmp_path: Path) -
     config = tmp_path / "settings.yaml"
     config.write_text(to_yaml(settings))
     code = (
-        "from codepose.config_files import load_settings; from codepose.training.run import Run\n"
-        "from codepose.apps.workflow import train\n"
+        "from codepose.settings.files import load_settings; from codepose.runtime.run import Run\n"
+        "from codepose.api import train\n"
         f"train(Run.create({str(tmp_path / 'run')!r}, load_settings({str(config)!r}), resume=True), device='cpu')"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

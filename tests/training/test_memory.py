@@ -6,10 +6,10 @@ import os
 
 import pytest
 
-from codepose.config import Settings
-from codepose.config_data import ConfigError
-from codepose.config_files import PRESETS, load_preset, override
 from codepose.networks.build import build_joint
+from codepose.settings.data import ConfigError
+from codepose.settings.files import PRESETS, load_preset, override
+from codepose.settings.schema import Settings
 from codepose.training.memory import least_memory, require_memory
 
 

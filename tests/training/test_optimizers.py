@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from codepose.config import OptimizerSettings
-from codepose.config_files import load_preset
+from codepose.settings.files import load_preset
+from codepose.settings.schema import OptimizerSettings
 from codepose.training.optimizers import build_optimizer, learning_rate
 
 

@@ -8,15 +8,16 @@ import pytest
 import torch
 from torch import nn
 
-from codepose.config import ALL_GROUPS, OptimizerSettings, Phase, StageSettings
 from codepose.networks.build import build_extended, build_joint
+from codepose.runtime.devices import make_fabric
+from codepose.runtime.run import Run
+from codepose.settings.schema import ALL_GROUPS, OptimizerSettings, Phase, StageSettings
 from codepose.synthesis.world import World
 from codepose.training import stages
 from codepose.training.loop import fit
 from codepose.training.optimizers import build_optimizer, forget
 from codepose.training.plan import Stage, freeze, phase_at, total_steps
-from codepose.training.run import Run
-from codepose.training.stages import jitter_stage, joint_groups, make_fabric, step2_stage
+from codepose.training.stages import jitter_stage, joint_groups, step2_stage
 
 
 def test_t2_moves_only_each_phases_groups(make_settings, world: World) -> None:

@@ -12,16 +12,16 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import box_iou
 
-from codepose.config import Phase, Settings
 from codepose.geometry import jittered_boxes, padded_square, view_rotation
 from codepose.networks.autoencoder import crop_squares
 from codepose.networks.build import build_detector, build_extended, build_joint, build_original
 from codepose.networks.joint import JointOutput
 from codepose.networks.losses import ReconstructionHealth, angle_loss, match_loss, reconstruction_health
+from codepose.parts.symmetry_group import Symmetries
+from codepose.runtime.ranks import Shares
+from codepose.settings.schema import Phase, Settings
 from codepose.synthesis.batches import CropBatch, SceneBatch, ScenePoses
-from codepose.synthesis.symmetry_group import Symmetries
 from codepose.training import stages
-from codepose.training.ranks import Shares
 from codepose.training.stages import detector_stage, jitter_stage, step1_stage, step2_stage, targets_of
 
 SYMMETRIES = (Symmetries.none(), Symmetries(np.diag([-1.0, -1.0, 1.0, 1.0])[None]))

@@ -1,27 +1,25 @@
-"""How a stage begins and ends: its device, its seed, its first weights, and what it gives back."""
+"""How a stage begins and ends: its seed, its first weights, and what it gives back."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import nn
 
-from codepose.config import OptimizerSettings, Settings
-from codepose.config_data import ConfigError
 from codepose.networks.build import build_detector, build_extended, build_joint, build_original
+from codepose.runtime.devices import make_fabric
+from codepose.runtime.run import Run
+from codepose.settings.schema import OptimizerSettings, Settings
 from codepose.synthesis.world import World
 from codepose.training import stages
 from codepose.training.loop import fit
 from codepose.training.plan import Stage
-from codepose.training.run import Run
-from codepose.training.stages import make_fabric, step2_stage
+from codepose.training.stages import step2_stage
 
 BUILD: dict[str, Callable[[Settings], nn.Module]] = {
     "step1": build_extended,
@@ -116,57 +114,3 @@ def test_what_step_1_taught_learns_as_slowly_as_asked_for(make_settings: Any, tm
         assert names, part
         for name in names:
             torch.testing.assert_close(moved[1][name], factor * moved[0][name], rtol=0.02, atol=1e-7)
-
-
-@pytest.fixture(name="fabrics")
-def _fabrics(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What Fabric is asked for."""
-    asked: list[Any] = []
-
-    class FakeFabric:
-        def __init__(self, **settings: Any) -> None:
-            self.settings, self.launched = settings, False
-            self.device = torch.device("cuda:1" if settings["accelerator"] == "cuda" else "cpu")
-            asked.append(self)
-
-        def launch(self) -> None:
-            self.launched = True
-
-    monkeypatch.setattr(stages, "Fabric", FakeFabric)
-    monkeypatch.setattr(stages, "named_device", torch.device)  # whatever this machine has
-    monkeypatch.setattr(stages, "DDPStrategy", lambda **settings: SimpleNamespace(**settings))
-    monkeypatch.setattr(torch.cuda, "set_device", lambda device: asked.append(device))
-    return asked
-
-
-@pytest.mark.parametrize(("name", "kind", "devices"), [("cpu", "cpu", 1), ("cuda", "cuda", 1), ("cuda:1", "cuda", [1])])
-def test_one_device(fabrics: list[Any], name: str, kind: str, devices: Any) -> None:
-    """In float32: bf16 is up to ``autocast``. What then names no GPU means this one."""
-    fabric = make_fabric(name)
-    assert fabrics[0] is fabric
-    assert fabrics[0].settings == {"accelerator": kind, "devices": devices, "precision": "32-true"}
-    assert fabrics[1:] == ([torch.device("cuda:1")] if kind == "cuda" else [])
-    assert not fabrics[0].launched
-
-
-@pytest.mark.parametrize(("devices", "nodes"), [(2, 1), (1, 2), (4, 3), (2, 2)])
-def test_several_devices_wait_a_day_for_each_other(fabrics: list[Any], devices: int, nodes: int) -> None:
-    fabric = make_fabric("cpu", devices, nodes)
-    assert fabrics == [fabric]
-    settings = dict(fabrics[0].settings)
-    assert settings.pop("strategy").timeout.total_seconds() == 24 * 3600
-    assert settings == {"accelerator": "cpu", "devices": devices, "num_nodes": nodes, "precision": "32-true"}
-    assert fabrics[0].launched
-
-
-@pytest.mark.parametrize("count", [1, 2])
-@pytest.mark.parametrize("error", [RuntimeError, ValueError, MisconfigurationException])
-def test_what_fabric_refuses_is_an_error_of_the_users(
-    monkeypatch: pytest.MonkeyPatch, count: int, error: type[Exception]
-) -> None:
-    def refuse(**_: Any) -> None:
-        raise error("no such device")
-
-    monkeypatch.setattr(stages, "Fabric", refuse)
-    with pytest.raises(ConfigError, match=r"^no such device$"):
-        make_fabric("cpu", count)

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from codepose import geometry
-from codepose.config import Settings
 from codepose.estimation.nearest_codes import RoundedCodes, multiplies_bytes, nearest_in_chunks
 from codepose.estimation.pipelines import Pipeline
+from codepose.runtime.checkpoint import CheckpointError, load_state, save_state
+from codepose.settings.schema import Settings
 from codepose.synthesis.lookalikes import thumbnails
 from codepose.synthesis.world import World
-from codepose.training.checkpoint import CheckpointError, load_state, save_state
 
 _FORMAT = b"grey thumbnails"
 """What a codebook holds beside codes: one of another format is built anew."""

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from codepose.synthesis.symmetry_group import Symmetries
+from codepose.parts.symmetry_group import Symmetries
 
 Array = NDArray[np.float64]
 

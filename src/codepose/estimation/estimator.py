@@ -13,27 +13,27 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from codepose import geometry
-from codepose.config import Settings
-from codepose.estimation.camera import checked_intrinsics, require_lens
+from codepose.cameras.camera import checked_intrinsics, require_lens
+from codepose.cameras.depth_images import NEAREST_MM
 from codepose.estimation.codebook import Codebook
 from codepose.estimation.confidence import Confidence, evidence
-from codepose.estimation.depth import DepthRefiner
-from codepose.estimation.depth_images import NEAREST_MM
 from codepose.estimation.detection import Detection
-from codepose.estimation.doubles import without_doubles
-from codepose.estimation.judged_contours import refiner_of
+from codepose.estimation.duplicates import without_doubles
 from codepose.estimation.methods import Method, load_codebooks, load_confidence, load_pipeline
 from codepose.estimation.pipelines import Pipeline
-from codepose.estimation.poses import Photos, Poses, Refiner, Seen
-from codepose.estimation.refine import useful_size
-from codepose.estimation.wide_search import WideSearch
-from codepose.estimation.windows import Window, least_overlap, merged, windows
 from codepose.networks.compilation import compile_convolutions
 from codepose.networks.detector import Boxes
+from codepose.networks.windows import Window, least_overlap, merged, windows
+from codepose.refinement.depth_fit import DepthRefiner
+from codepose.refinement.judged_contours import refiner_of
+from codepose.refinement.poses import Photos, Poses, Refiner, Seen
+from codepose.refinement.render_and_compare import useful_size
+from codepose.refinement.wide_search import WideSearch
+from codepose.runtime.devices import named_device
+from codepose.runtime.run import Run
+from codepose.settings.schema import Settings
 from codepose.synthesis.lookalikes import spread_views
 from codepose.synthesis.world import World
-from codepose.training.ranks import named_device
-from codepose.training.run import Run
 
 
 @dataclass(frozen=True)

@@ -21,13 +21,13 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import clip_boxes_to_image, nms
 
 from codepose import geometry
-from codepose.config_data import ConfigError
 from codepose.estimation.codebook import Codebook
 from codepose.estimation.confidence import evidence
 from codepose.estimation.estimator import PoseEstimator
 from codepose.estimation.pipelines import JointPipeline
 from codepose.networks.detector import DetectionHeads
 from codepose.networks.detector_training import decode, rpn_outputs
+from codepose.settings.data import ConfigError
 from codepose.storage.replace import replacing
 from codepose.synthesis.lookalikes import thumbnails
 

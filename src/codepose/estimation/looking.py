@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from codepose.estimation.camera import Camera
+from codepose.cameras.camera import Camera
 from codepose.estimation.detection import Detection
 from codepose.estimation.estimator import PoseEstimator
 

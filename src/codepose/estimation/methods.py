@@ -20,8 +20,8 @@ from codepose.estimation.codebook import (
 from codepose.estimation.confidence import Confidence
 from codepose.estimation.pipelines import JointPipeline, Pipeline, TwoStagePipeline
 from codepose.networks.build import build_detector, build_extended, build_joint, build_original
+from codepose.runtime.run import Run, RunError
 from codepose.synthesis.world import World
-from codepose.training.run import Run, RunError
 
 Method = Literal["joint", "extended", "original", "jitter"]
 METHODS: tuple[Method, ...] = get_args(Method)

@@ -7,12 +7,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from codepose.config import Settings
 from codepose.geometry import padded_square
 from codepose.networks.autoencoder import Autoencoder, crop_squares
 from codepose.networks.detector import Boxes, Detector
 from codepose.networks.joint import JointNetwork
 from codepose.networks.precision import autocast
+from codepose.settings.schema import Settings
 
 
 class Pipeline(Protocol):

@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 from torchvision.ops import box_iou
 
 from codepose.estimation.detection import Detection
-from codepose.synthesis.symmetry_group import Symmetries
+from codepose.parts.symmetry_group import Symmetries
 
 
 class PoseSmoother:

@@ -15,24 +15,24 @@ import torch
 from torch import Tensor
 
 from codepose import geometry
-from codepose.config import Settings
 from codepose.estimation.codebook import Codebook
-from codepose.estimation.depth import DepthRefiner
 from codepose.estimation.estimator import PoseEstimator
 from codepose.estimation.pipelines import Pipeline
-from codepose.estimation.poses import Photos
-from codepose.estimation.refine import useful_size
 from codepose.evaluation.equivalent_poses import pose_errors
 from codepose.evaluation.metrics import box_iou_pairs
 from codepose.evaluation.pose_errors import TAU_10, TAU_20, TAU_50, VSD_DELTA_MM, VSD_TAUS
 from codepose.evaluation.results import Example, ExampleEstimate, Results, Row
 from codepose.evaluation.vsd import vsd
 from codepose.networks.detector import Boxes
+from codepose.refinement.depth_fit import DepthRefiner
+from codepose.refinement.poses import Photos
+from codepose.refinement.render_and_compare import useful_size
+from codepose.runtime.ranks import Shares, everyones
+from codepose.settings.schema import Settings
 from codepose.synthesis.batches import SceneBatch
 from codepose.synthesis.scenes import SceneSource, Split
 from codepose.synthesis.world import World
 from codepose.training.cost import timed
-from codepose.training.ranks import Shares, everyones
 
 TAU_MM = 20.0
 _MISSED = float("nan")

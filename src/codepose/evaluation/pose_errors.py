@@ -18,7 +18,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from codepose import geometry
-from codepose.synthesis.symmetry_group import ContinuousSymmetry, Symmetries
+from codepose.parts.symmetry_group import ContinuousSymmetry, Symmetries
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from codepose.estimation.confidence import CORRECT, Confidence, evidence
 from codepose.estimation.detection import Detection
 from codepose.estimation.estimator import PoseEstimator
-from codepose.estimation.poses import Photos
-from codepose.estimation.refine import useful_size
 from codepose.evaluation.equivalent_poses import pose_errors
+from codepose.refinement.poses import Photos
+from codepose.refinement.render_and_compare import useful_size
 from codepose.synthesis.batches import SceneBatch
 from codepose.synthesis.scenes import SceneSource, Split
 from codepose.synthesis.world import World

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
 from codepose.evaluation.metrics import summarise_columns
-from codepose.training.run import RunError
+from codepose.runtime.run import RunError
 
 
 @dataclass

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from codepose.config_data import ConfigError
+from codepose.settings.data import ConfigError
 
 
 class Backbone(nn.Module):

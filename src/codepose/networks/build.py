@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from codepose.config import GRID, NetworkSettings, Settings
-from codepose.config_data import ConfigError
 from codepose.networks.autoencoder import ExtendedAutoencoder, LatentHead, OriginalAutoencoder
 from codepose.networks.backbone import Backbone
 from codepose.networks.detector import DetectionHeads, Detector
 from codepose.networks.joint import JointNetwork
 from codepose.networks.timm_backbone import TimmBackbone
 from codepose.networks.vgg import Decoder, Encoder, decoder_channels
+from codepose.settings.data import ConfigError
+from codepose.settings.schema import GRID, NetworkSettings, Settings
 
 BACKBONES: dict[str, Callable[[str, NetworkSettings], Backbone]] = {
     "vgg16": lambda _, network: Encoder(network.width, network.norm),

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from codepose.geometry import geodesic_angle
-from codepose.synthesis.symmetry_group import Symmetries, least_angles
+from codepose.parts.symmetry_group import Symmetries, least_angles
 
 _EPS = 1e-12
 _NEVER = -1e4

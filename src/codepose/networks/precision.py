@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from codepose.config import Settings
+from codepose.settings.schema import Settings
 
 
 def uses_bf16(settings: Settings, device: torch.device) -> bool:

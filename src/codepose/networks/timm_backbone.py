@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from codepose.config_data import ConfigError
 from codepose.networks.backbone import Backbone
 from codepose.networks.precision import multiplies_bf16
 from codepose.networks.vgg import group_norm, initialise
+from codepose.settings.data import ConfigError
 
 
 class Neck(nn.Module):

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import VGG16_Weights
 
-from codepose.config_data import ConfigError
 from codepose.networks.backbone import Backbone
+from codepose.settings.data import ConfigError
 
 _BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)

@@ -24,7 +24,6 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from codepose import __version__
-from codepose.config_data import ConfigError
 from codepose.serve import pictures
 from codepose.serve.cameras import Cameras
 from codepose.serve.guard import Guard, Limits
@@ -32,6 +31,7 @@ from codepose.serve.metrics import Metrics
 from codepose.serve.models import Model
 from codepose.serve.problems import Problem, first_of, told
 from codepose.serve.worker import Worker
+from codepose.settings.data import ConfigError
 
 PAGE = Path(__file__).parent / "page"
 T = TypeVar("T")

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from codepose.config_data import ConfigError
-from codepose.estimation.calibration import CameraError, named_camera
-from codepose.estimation.calibration_files import SUFFIXES, read_calibration
-from codepose.estimation.camera import Camera, FieldOfView
+from codepose.cameras.camera import Camera, FieldOfView
+from codepose.cameras.camera_entries import CameraError, named_camera
+from codepose.cameras.camera_files import SUFFIXES, read_calibration
 from codepose.serve.problems import Problem, told
+from codepose.settings.data import ConfigError
 
 _LONGEST = 20_000
 _WAYS = (

@@ -6,8 +6,8 @@ import os
 import socket
 from typing import TYPE_CHECKING
 
-from codepose.config_data import ConfigError
 from codepose.serve.options import Serve
+from codepose.settings.data import ConfigError
 
 if TYPE_CHECKING:
     from codepose.serve.guard import Limits

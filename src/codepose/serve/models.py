@@ -14,15 +14,15 @@ import numpy as np
 import trimesh
 from numpy.typing import NDArray
 
-from codepose.estimation.camera import Camera
+from codepose.cameras.camera import Camera
 from codepose.estimation.detection import Detection
 from codepose.estimation.estimator import PoseEstimator
 from codepose.estimation.looking import answer, wanted
 from codepose.estimation.methods import Method
+from codepose.parts.mesh import to_trimesh
+from codepose.runtime.run import Run
 from codepose.serve.pictures import to_data_url
 from codepose.serve.problems import Problem
-from codepose.synthesis.mesh import to_trimesh
-from codepose.training.run import Run
 
 
 @dataclass(frozen=True, eq=False)

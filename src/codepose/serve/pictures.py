@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from codepose.cameras import photos
 from codepose.serve.problems import Problem
-from codepose.synthesis import photos
 
 _one_at_a_time = threading.Lock()
 """The reader of photos turns warnings and C libraries' messages off and on again, for the whole process."""

@@ -11,14 +11,14 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from codepose import __version__
-from codepose.config_data import ConfigError
-from codepose.estimation.camera import require_lens
-from codepose.estimation.windows import MOST as MOST_TILES
+from codepose.cameras.camera import require_lens
+from codepose.networks.windows import MOST as MOST_TILES
 from codepose.serve import pictures
 from codepose.serve.app import Service
 from codepose.serve.examples import DETECTION, MODEL, POSES
 from codepose.serve.models import Question, Wishes
 from codepose.serve.problems import told
+from codepose.settings.data import ConfigError
 
 router = APIRouter()
 _MODELS: dict[str, Any] = {"content": {"application/json": {"example": {"models": [MODEL]}}}}

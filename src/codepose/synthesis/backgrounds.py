@@ -20,9 +20,9 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn import functional as F
 
-from codepose.config_data import ConfigError, DataSettings
-from codepose.synthesis.draws import Draws
-from codepose.synthesis.photos import SUFFIXES, read_image
+from codepose.cameras.photos import SUFFIXES, read_image
+from codepose.randomness import Draws
+from codepose.settings.data import ConfigError, DataSettings
 
 _LEAST_SIDE = 320
 _SPLITS = ("train", "val", "test")

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from codepose import geometry
-from codepose.synthesis.symmetry_group import Symmetries
+from codepose.parts.symmetry_group import Symmetries
 from codepose.synthesis.world import ObjectModel, World
 
 _LEVEL, _LEVEL_NARROW, _IN_PLANE = 2, 3, 36

@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from codepose import geometry
-from codepose.config_data import OcclusionSettings
-from codepose.synthesis.draws import Draws
-from codepose.synthesis.mesh import Mesh
-from codepose.synthesis.renderer import Instances
+from codepose.parts.mesh import Mesh
+from codepose.randomness import Draws
+from codepose.rendering.renderer import Instances
+from codepose.settings.data import OcclusionSettings
 from codepose.synthesis.world import World
 
 _HAND_GRIP_MM = 16.0

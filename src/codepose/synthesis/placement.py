@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from codepose import geometry
-from codepose.config_data import NEAREST
-from codepose.synthesis.draws import Draws
-from codepose.synthesis.mesh import MeshError
-from codepose.synthesis.renderer import Instances
+from codepose.parts.mesh import MeshError
+from codepose.randomness import Draws
+from codepose.rendering.renderer import Instances
+from codepose.settings.data import NEAREST
 from codepose.synthesis.world import World
 
 _TRIES = 4

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import ConvexHull
 
-from codepose.synthesis.mesh import Mesh
+from codepose.parts.mesh import Mesh
 
 _FLAT = 1e-3
 """Share of the diameter below which a part has no thickness, and a corner's distance from a side it belongs to."""

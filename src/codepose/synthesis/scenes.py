@@ -11,15 +11,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from codepose import geometry
-from codepose.config import Settings
-from codepose.synthesis.appearance import Lights, augment, render_shaded
+from codepose.randomness import Draws
+from codepose.rendering.renderer import Buffers, Instances
+from codepose.rendering.shading import Lights, augment, render_shaded
+from codepose.settings.schema import Settings
 from codepose.synthesis.backgrounds import Backgrounds
 from codepose.synthesis.batches import CropBatch, SceneBatch
-from codepose.synthesis.draws import Draws
 from codepose.synthesis.lookalikes import LookAlikes
 from codepose.synthesis.occluders import ATTEMPTS, Occluders, merge
 from codepose.synthesis.placement import Companions, draw_objects, draw_views, place, place_companions
-from codepose.synthesis.renderer import Buffers, Instances
 from codepose.synthesis.shadows import lit
 from codepose.synthesis.world import World
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from codepose import geometry
-from codepose.synthesis.draws import Draws
-from codepose.synthesis.renderer import Instances
+from codepose.randomness import Draws
+from codepose.rendering.renderer import Instances
 from codepose.synthesis.world import World
 
 _SIDE = 64  # pixels of a shadow map

@@ -12,17 +12,17 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from codepose import geometry
-from codepose.config import Settings
-from codepose.config_data import ObjectSettings
-from codepose.synthesis.appearance import Lights, render_shaded
+from codepose.parts.decimation import decimate
+from codepose.parts.mesh import Mesh
+from codepose.parts.shapes import distractors, hand, resolve
+from codepose.parts.symmetry_group import Symmetries, declared_symmetries
+from codepose.parts.symmetry_search import find_symmetries
+from codepose.rendering.renderer import Instances, Renderer
+from codepose.rendering.shading import Lights, render_shaded
+from codepose.settings.data import ObjectSettings
+from codepose.settings.schema import Settings
 from codepose.synthesis.backgrounds import Backgrounds, build_backgrounds, side_for
-from codepose.synthesis.decimation import decimate
-from codepose.synthesis.mesh import Mesh
-from codepose.synthesis.renderer import Instances, Renderer
 from codepose.synthesis.resting import resting_directions
-from codepose.synthesis.shapes import distractors, hand, resolve
-from codepose.synthesis.symmetry import find_symmetries
-from codepose.synthesis.symmetry_group import Symmetries, declared_symmetries
 
 
 @dataclass(frozen=True, eq=False)

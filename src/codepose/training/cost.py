@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from codepose.config import Settings
 from codepose.networks.precision import autocast, uses_bf16
+from codepose.settings.schema import Settings
 from codepose.training.optimizers import build_optimizer
 from codepose.training.plan import Stage, images_per_step, total_steps
 

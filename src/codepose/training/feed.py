@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from codepose.runtime.ranks import Shares
 from codepose.synthesis.batches import split_batch
 from codepose.synthesis.scenes import difficulty_at
 from codepose.training.plan import Clock, Stage, steps_per_epoch
-from codepose.training.ranks import Shares
 from codepose.training.streams import DataStream
 
 _TOGETHER = {"cpu": 128, "cuda": 1024}

@@ -7,13 +7,13 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from codepose.config import Settings
 from codepose.networks.autoencoder import OriginalAutoencoder
 from codepose.networks.backbone import Backbone
 from codepose.networks.build import build_extended
 from codepose.networks.joint import JointNetwork
-from codepose.training.checkpoint import CheckpointError, load_state
-from codepose.training.run import Run, RunError, pretrained
+from codepose.runtime.checkpoint import CheckpointError, load_state
+from codepose.runtime.run import Run, RunError, pretrained
+from codepose.settings.schema import Settings
 
 _FILES = (".pth", ".pt", ".bin", ".safetensors")
 

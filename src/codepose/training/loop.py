@@ -12,17 +12,17 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from codepose.config import Phase
 from codepose.networks.compilation import compile_convolutions
 from codepose.networks.precision import autocast, uses_bf16
+from codepose.runtime.progress import Display, rate_text
+from codepose.runtime.ranks import Interrupt, Shares, barrier, everyones, rank, reseed, total, world_size
+from codepose.runtime.run import MetricsLog, Run, RunError
+from codepose.settings.schema import Phase
 from codepose.training.cost import counted, peak_flops
 from codepose.training.feed import Feed
 from codepose.training.meter import Meter
 from codepose.training.optimizers import build_optimizer, forget, learning_rate
 from codepose.training.plan import Clock, Stage, freeze, images_per_step, phase_at, total_steps
-from codepose.training.progress import Display, rate_text
-from codepose.training.ranks import Interrupt, Shares, barrier, everyones, rank, reseed, total, world_size
-from codepose.training.run import MetricsLog, Run, RunError
 
 
 def fit(stage: Stage, run: Run, fabric: Fabric, *, seed: int = 0, display: Display | None = None) -> None:

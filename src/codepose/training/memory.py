@@ -6,9 +6,9 @@ import os
 
 import torch
 
-from codepose.config import Settings
-from codepose.config_data import ConfigError
 from codepose.networks.build import build_joint
+from codepose.settings.data import ConfigError
+from codepose.settings.schema import Settings
 
 _COPIES = 3
 """Of each weight: itself, its gradient, and one moment of the optimiser at least, in float32."""

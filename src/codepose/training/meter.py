@@ -8,7 +8,7 @@ import time
 import torch
 from torch import Tensor
 
-from codepose.training.ranks import total, world_size
+from codepose.runtime.ranks import total, world_size
 
 
 class NonFiniteLossError(FloatingPointError):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from codepose.config import OptimizerSettings
+from codepose.settings.schema import OptimizerSettings
 
 
 def build_optimizer(

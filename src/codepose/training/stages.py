@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from datetime import timedelta
 from typing import TypeVar
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.strategies import DDPStrategy
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torchvision.ops import box_iou
 
-from codepose.config import Settings
-from codepose.config_data import ConfigError
 from codepose.geometry import jittered_boxes, padded_square
 from codepose.networks.autoencoder import ExtendedAutoencoder, OriginalAutoencoder, crop_squares
 from codepose.networks.backbone import frozen_parameters
@@ -24,61 +19,21 @@ from codepose.networks.detector_training import Targets
 from codepose.networks.joint import JointNetwork
 from codepose.networks.losses import angle_loss, cos_loss, match_loss, mse, reconstruction_health
 from codepose.networks.precision import autocast
+from codepose.runtime.progress import Display
+from codepose.runtime.ranks import Shares, from_first, mean_over
+from codepose.runtime.run import Run
+from codepose.settings.schema import Settings
 from codepose.synthesis.batches import CropBatch, SceneBatch, ScenePoses
 from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
 from codepose.training.initial import begin_with
 from codepose.training.loop import fit
 from codepose.training.plan import Stage, batch_of
-from codepose.training.progress import Display
-from codepose.training.ranks import Shares, from_first, layout, mean_over, named_device
-from codepose.training.run import Run
 
 _VAL_CROPS = 64
 _VAL_SCENES = 32
 _SEEN = 0.1
 """Visible fraction from which on a companion is to be found, as in BOP's targets."""
-_PATIENCE = timedelta(days=1)
-"""How long ranks wait for each other: one may have a whole video to itself."""
-
-
-def make_fabric(device: str = "auto", devices: int = 1, nodes: int = 1) -> Fabric:
-    """Returns a Fabric for one device, or, with its processes started, for several that work as one (DDP).
-
-    Args:
-        device: "auto", "cpu", "cuda" or "cuda:N".
-        devices: How many on each machine. Left at 1, torchrun's and srun's own processes are used.
-        nodes: Machines; on each of them this program is started.
-
-    Raises:
-        ConfigError: There is no such device, there are not so many, or a launcher has started another number of
-            processes.
-    """
-    # Fabric's own mixed precision is left off: it would turn boxes, rotations and targets into bf16 on their way into
-    # the network. ``autocast`` rounds only what the layers multiply
-    one = named_device(device)
-    devices, nodes = layout(devices, nodes)
-    if devices * nodes == 1:
-        return _one_device(one.type, 1 if one.index is None else [one.index])
-    if one.index is not None:
-        raise ConfigError(f"--device {device} is one device, not {devices * nodes}: type --device {one.type}")
-    try:
-        strategy = DDPStrategy(timeout=_PATIENCE)
-        fabric = Fabric(accelerator=one.type, devices=devices, num_nodes=nodes, strategy=strategy, precision="32-true")
-    except (RuntimeError, ValueError, MisconfigurationException) as error:
-        raise ConfigError(str(error)) from None
-    fabric.launch()
-    return fabric
-
-
-def _one_device(kind: str, devices: list[int] | int) -> Fabric:
-    try:
-        fabric = Fabric(accelerator=kind, devices=devices, precision="32-true")
-    except (RuntimeError, ValueError, MisconfigurationException) as error:
-        raise ConfigError(str(error)) from None
-    if fabric.device.type == "cuda":
-        torch.cuda.set_device(fabric.device)  # what names no device means this one; ``launch`` does so for several
-    return fabric
 
 
 def step1_stage(settings: Settings, world: World, network: nn.Module, *, original: bool = False) -> Stage:

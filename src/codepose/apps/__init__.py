@@ -1,1 +1,0 @@
-"""Programs: what a person runs."""

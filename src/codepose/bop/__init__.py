@@ -1,0 +1,1 @@
+"""BOP datasets and result files, in and out."""

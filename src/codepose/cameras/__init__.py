@@ -1,0 +1,1 @@
+"""What comes from a camera: its intrinsics and lens, photos, depth images."""

@@ -1,0 +1,391 @@
+"""What each command does: a few lines over a public function."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tyro
+from pydantic import ValidationError
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from codepose.cli import options as o
+from codepose.cli.chosen import starting_settings, with_meshes
+from codepose.cli.options import require_usable
+from codepose.runtime.complaints import complain
+from codepose.serve.options import Serve
+from codepose.settings.data import ConfigError
+from codepose.settings.files import load_preset, override, told
+
+if TYPE_CHECKING:
+    from codepose.estimation.methods import Method
+    from codepose.runtime.run import Run
+
+_console = Console(highlight=False)
+_SHOWN = 24
+"""Scenes of the demo of the pretrained network."""
+
+
+def run(command: str, arguments: list[str], description: str) -> int:
+    """Parses a command's options and runs it; returns the exit status.
+
+    Errors that a user can mend end in one line on stderr and status 1.
+    """
+    kind, action = COMMAND_OPTIONS[command], _ACTIONS[command]
+    try:
+        default: Any = tyro.MISSING_NONPROP
+        if command in ("train", "preview", "render"):
+            required = {"bop": tyro.MISSING} if command == "render" else {}
+            default = kind(settings=starting_settings(arguments), **required)
+        options = tyro.cli(kind, args=arguments, prog=f"codepose {command}", description=description, default=default)
+        require_usable(options)
+        return action(options)
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        if not isinstance(error, _user_errors()):
+            raise
+        if isinstance(error, ValidationError):  # settings that do not go together
+            error = ConfigError(told(error))
+        if isinstance(error, OSError) and error.filename is not None and error.strerror:
+            error = OSError(f"{error.filename}: {error.strerror}")  # without its number
+        if _is_first():
+            complain(f"codepose {command}: {error}")
+        elif isinstance(error, OSError):  # all refuse wrong options alike, but a disk may be full on one machine alone
+            complain(f"codepose {command}, on another machine or device: {error}")
+        return 1
+
+
+def _is_first() -> bool:
+    """Whether this process is the one that speaks: with several devices, the first."""
+    from codepose.runtime.ranks import rank
+
+    return rank() == 0
+
+
+def _user_errors() -> tuple[type[Exception], ...]:
+    from codepose.bop.entries import BopError
+    from codepose.parts.mesh import MeshError
+    from codepose.runtime.checkpoint import CheckpointError
+    from codepose.runtime.run import RunError
+    from codepose.storage.checksums import DamagedError
+    from codepose.training.meter import NonFiniteLossError
+
+    return (
+        ConfigError,
+        ValidationError,
+        BopError,
+        DamagedError,
+        MeshError,
+        RunError,
+        CheckpointError,
+        NonFiniteLossError,
+        OSError,
+    )
+
+
+def demo(options: o.Demo) -> int:
+    """Runs the whole loop on the built-in hammer, or shows the network that is trained already."""
+    if options.pretrained:
+        return _demo_pretrained(options)
+    from codepose.api import evaluate_run, train, trained_methods
+    from codepose.estimation.methods import PAPER_METHODS
+    from codepose.runtime.run import Run
+
+    settings = load_preset("quick")
+    limits = {"step1": 350.0, "step2": 200.0, "detector": 170.0, "original": 170.0}
+    changes: dict[str, Any] = {f"{stage}.time_limit": limit for stage, limit in limits.items()}
+    settings = override(settings, changes | {"network.weights": "none"})  # the paper's experiment begins at nothing
+    methods = ("joint",) if options.joint_only else PAPER_METHODS
+    run = Run.create(options.out or Path("runs/demo"), settings, resume=True)
+    train(run, methods, device=options.device)
+    _calibrate(run, options.device)
+    wanted = [m for m in trained_methods(run) if m in methods]
+    _print_evaluation(evaluate_run(run, wanted, refine=True, device=options.device).summary, run.path)
+    return 0
+
+
+def _demo_pretrained(options: o.Demo) -> int:
+    from codepose.api import evaluate_run
+    from codepose.estimation.pack import unpack
+    from codepose.runtime.run import Run, pretrained
+
+    # results are written beside the run's weights: not into the installed package
+    run = unpack(Run.open(pretrained()["hammer"]), options.out or Path("runs/pretrained"))
+    evaluation = evaluate_run(run, images=_SHOWN, refine=True, device=options.device)
+    _print_evaluation(evaluation.summary, run.path)
+    return 0
+
+
+def preview(options: o.Preview) -> int:
+    """Writes a contact sheet."""
+    from PIL import Image
+
+    from codepose.api import preview as sheet
+
+    settings = with_meshes(options.settings, options.meshes, options.unit, options.body)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(sheet(settings, count=options.count, difficulty=options.difficulty)).save(options.out)
+    _console.out(f"wrote {options.out}")
+    return 0
+
+
+def train(options: o.Train) -> int:
+    """Trains a run."""
+    from codepose import api as workflow
+    from codepose.runtime.devices import make_fabric
+    from codepose.runtime.run import Run
+    from codepose.synthesis.backgrounds import require_photos
+    from codepose.synthesis.placement import require_visible
+    from codepose.synthesis.world import World
+    from codepose.training.initial import require_initial
+    from codepose.training.memory import require_memory
+
+    make_fabric(options.device, options.devices, options.nodes)  # starts the other processes
+    _console.quiet = not _is_first()
+    settings = with_meshes(options.settings, options.meshes, options.unit, options.body)
+    resumed = options.resume and (options.out / "config.yaml").is_file()
+    run = Run.create(options.out, settings, resume=True) if resumed else None
+    if options.resume and not resumed:
+        _console.out(f"{options.out} holds no run yet: it is begun there")
+    settings = run.settings if run else settings
+    # what cannot be used is refused before anything is written
+    require_memory(settings, options.nodes)
+    if run is None:  # one that has begun may need its first weights no more
+        require_initial(settings)
+    require_photos(settings.data)
+    world = World(settings)
+    require_visible(world)
+    for model in world.objects:
+        size = " x ".join(f"{v:.0f}" for v in model.mesh.extents)
+        _console.out(f"{model.label}: {size} mm, {len(model.mesh.faces)} faces")
+        if model.cone_deg < 180:
+            axis = ", ".join(f"{v:.0f}" for v in model.axis.tolist())
+            both = " and its opposite" if model.opposite else ""
+            _console.out(
+                f"  only views within {model.cone_deg:.0f} degrees of direction ({axis}){both} are learned: type "
+                "--objects.0.view-direction X Y Z for another side, --objects.0.view-opposite for the other side as "
+                "well, --objects.0.view-cone-deg 180 for all (longer)"
+            )
+    if (weights := settings.network.weights) != "none":
+        _console.out(f"begins at the weights of {weights}; type --network.weights none to begin at random ones")
+    run = run or Run.create(options.out, settings)
+    workflow.train(run, options.methods, device=options.device, devices=options.devices, nodes=options.nodes)
+    for method in options.methods:
+        _calibrate(run, options.device, method)
+    _console.out(f"trained: {run.path}")
+    _console.out(f"next: {shlex.join(['codepose', 'evaluate', str(run.path), '--refine'])}")
+    which = [] if "joint" in options.methods else ["--method", options.methods[0]]
+    command = ["codepose", "predict", str(run.path), "photo.png", "--K", "fx,fy,cx,cy", *which]
+    _console.out(f"      {shlex.join(command)}")
+    return 0
+
+
+def _calibrate(run: Run, device: str, method: Method = "joint") -> None:
+    """Calibrates a freshly trained network; one that finds nothing yet is no reason to fail."""
+    from codepose.api import calibrate_run
+    from codepose.runtime.ranks import world_size
+    from codepose.runtime.run import RunError
+
+    if world_size() > 1:
+        words = ["codepose", "calibrate", str(run.path), "--method", method]
+        _console.out(f"not calibrated: type {shlex.join(words)}")
+        return
+    try:
+        calibrate_run(run, method, device=device)
+    except RunError as error:
+        complain(f"codepose: {error}")
+
+
+def calibrate(options: o.Calibrate) -> int:
+    """Fits the confidence of a trained run."""
+    from codepose.api import calibrate_run
+    from codepose.runtime.run import Run
+
+    run = Run.open(options.run)
+    fitted = calibrate_run(run, options.method, images=options.images, device=options.device, again=True)
+    for refined, found in fitted.items():
+        _console.out(
+            f"{'refined' if refined else 'plain'}: {found.correct} of {found.detections} detections were right"
+        )
+    return 0
+
+
+def evaluate(options: o.Evaluate) -> int:
+    """Evaluates a run and prints its table."""
+    from codepose.api import evaluate_run
+    from codepose.runtime.run import Run
+
+    if options.bop is not None:
+        from codepose.cli.bop_commands import evaluate as evaluate_bop
+
+        return evaluate_bop(options, options.bop)
+    if options.camera:
+        raise ConfigError("--camera goes with --bop: it is the settings' own camera that sees the synthetic scenes")
+    if options.tiles != 1:
+        raise ConfigError("--tiles goes with --bop: the synthetic scenes have the network's own scale")
+    if options.obj_ids:
+        raise ConfigError("--obj-ids goes with --bop: the synthetic scenes hold the run's own objects")
+    if options.split not in ("test", "val"):
+        raise ConfigError(f"--split is test or val, not {options.split!r}; other splits go with --bop DATASET")
+    done = evaluate_run(
+        Run.open(options.run),
+        options.methods or None,
+        images=options.images,
+        split="val" if options.split == "val" else "test",
+        refine=options.refine,
+        depth=options.depth,
+        device=options.device,
+        devices=options.devices,
+        nodes=options.nodes,
+    )
+    if _is_first():
+        _print_evaluation(done.summary, options.run)
+    return 0
+
+
+def mesh(options: o.MeshDoctor) -> int:
+    """Looks a CAD file over."""
+    from codepose.cli.mesh_doctor import mesh as look
+
+    return look(options)
+
+
+def render(options: o.Render) -> int:
+    """Writes a BOP dataset."""
+    from codepose.cli.bop_commands import render as write
+
+    return write(options)
+
+
+def predict(options: o.Predict) -> int:
+    """Predicts on photos, folders, videos or a webcam."""
+    from codepose.predict.prediction import predict_images
+
+    return predict_images(options)
+
+
+def bag(options: o.Bag) -> int:
+    """Predicts on a ROS bag's images."""
+    from codepose.cli.bag import bag as look_through
+
+    return look_through(options)
+
+
+def serve(options: Serve) -> int:
+    """Answers over HTTP."""
+    from codepose.serve.command import serve as answer
+
+    return answer(options)
+
+
+def report(options: o.Report) -> int:
+    """Prints what ``evaluate`` found."""
+    from codepose.api import trained_methods
+    from codepose.evaluation.results import read_summary
+    from codepose.runtime.run import Run, RunError
+
+    run = Run.open(options.run)
+    path = run.path / "evaluation" / "results.json"
+    if not path.is_file():
+        run.require_own()
+        if not trained_methods(run):
+            raise RunError(f"{options.run} is not trained to the end: type {run.resume_command}")
+        again = shlex.join(["codepose", "evaluate", str(options.run)])
+        raise RunError(f"{options.run} has not been evaluated: type {again}")
+    _print_evaluation(read_summary(path), run.path)
+    return 0
+
+
+def _print_evaluation(summary: dict[str, Any], run: Path) -> None:
+    """Prints the table of an evaluation, and where its report is."""
+    title = f"{summary['images']} held-out scenes, preset {summary['preset']}"
+    table = Table(title=Text(title), box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)  # fits 80 characters
+    columns = {
+        "AUC": ("auc", ".1f"),
+        "AUC/N": ("auc_fraction", ".3f"),
+        "recall\n@0.3": ("recall_03", ".3f"),
+        "IoU": ("mean_iou", ".3f"),
+        "rotation\n(median)": ("rotation_median_deg", ".1f"),
+        "translation\n(median)": ("translation_median_mm", ".1f"),
+        "MSSD\n<10%": ("mssd_recall_10", ".3f"),
+        "ms an\nimage": ("ms_per_image", ".0f"),
+    }
+    table.add_column("method")
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True)
+    units = {"rotation\n(median)": "\u00b0", "translation\n(median)": " mm"}
+    for method, numbers in summary["methods"].items():
+        cells = []
+        for name, (key, form) in columns.items():
+            value = numbers.get(key)  # an older evaluation lacks some
+            cells.append("-" if value is None else f"{value:{form}}{units.get(name, '')}")
+        table.add_row(Text(method), *cells)
+    _console.print(table, highlight=True)
+    _console.out(f"report: {run / 'report.html'}")
+
+
+def reproduce(options: o.Reproduce) -> int:
+    """Runs the paper's experiment."""
+    from codepose.paper.reproduce import reproduce as run_experiment
+
+    return run_experiment(options)
+
+
+def pack(options: o.Pack) -> int:
+    """Packs a run."""
+    from codepose.estimation.pack import pack as pack_run
+    from codepose.runtime.run import Run
+
+    packed = pack_run(Run.open(options.run), options.out, codebook_level=options.codebook_level)
+    size = sum(p.stat().st_size for p in packed.path.rglob("*") if p.is_file()) / 1e6
+    _console.out(f"packed: {packed.path}, {size:.1f} MB")
+    # the rounded weights and the coarser codebook are another network: the run's own calibration is not theirs
+    _console.out(f"next: {shlex.join(['codepose', 'calibrate', str(packed.path)])}")
+    return 0
+
+
+def export(options: o.Export) -> int:
+    """Writes an ONNX file."""
+    from codepose.cli.onnx_file import export as export_run
+
+    return export_run(options)
+
+
+COMMAND_OPTIONS: dict[str, Any] = {
+    "demo": o.Demo,
+    "mesh": o.MeshDoctor,
+    "preview": o.Preview,
+    "train": o.Train,
+    "calibrate": o.Calibrate,
+    "evaluate": o.Evaluate,
+    "predict": o.Predict,
+    "bag": o.Bag,
+    "serve": Serve,
+    "report": o.Report,
+    "reproduce": o.Reproduce,
+    "pack": o.Pack,
+    "export": o.Export,
+    "render": o.Render,
+}
+_ACTIONS: dict[str, Callable[[Any], int]] = {
+    "demo": demo,
+    "mesh": mesh,
+    "preview": preview,
+    "train": train,
+    "calibrate": calibrate,
+    "evaluate": evaluate,
+    "predict": predict,
+    "bag": bag,
+    "serve": serve,
+    "report": report,
+    "reproduce": reproduce,
+    "pack": pack,
+    "export": export,
+    "render": render,
+}

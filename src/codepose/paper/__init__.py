@@ -1,0 +1,1 @@
+"""The paper's experiment by one command, and its report."""

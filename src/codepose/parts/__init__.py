@@ -1,0 +1,1 @@
+"""CAD parts: meshes, textures, shapes, symmetries."""

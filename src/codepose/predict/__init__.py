@@ -1,0 +1,1 @@
+"""Images from files or cameras, poses out to files."""

@@ -1,0 +1,50 @@
+"""The judge and the edges together: it ranks and moves poses, they place the best ones, and it has the last word."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from codepose.refinement.judge import JudgeRefiner, load_network
+from codepose.refinement.poses import Poses, Refiner, Seen
+from codepose.refinement.render_and_compare import ContourRefiner
+from codepose.settings.schema import RefinementSettings
+from codepose.synthesis.world import World
+
+_CONTOUR = 20.0
+"""Log-odds for a contour that matches wholly: edges tell front from back where the judge hardly can."""
+
+
+class JudgedContours:
+    """Refines by the judge first, then each of the best poses by the photo's edges; the judge chooses among all.
+
+    The judge tells apart how a part lies where edges cannot; edges place it to a fraction of a pixel.
+
+    Args:
+        judge: Ranks and moves; says how many poses go on.
+        contours: Refines a single pose of each detection.
+    """
+
+    def __init__(self, judge: JudgeRefiner, contours: Refiner) -> None:
+        self.judge = judge
+        self.contours = contours
+
+    @torch.no_grad()
+    def __call__(self, seen: Seen, poses: Poses) -> Poses:
+        """Returns the judge's best poses, each refined by edges where the judge holds that for better, best first."""
+        few = self.judge(seen, poses)
+        count = few.t.shape[1]
+        rows = torch.arange(len(few.t), device=few.t.device).repeat_interleave(count)
+        deep = self.contours(seen.select(rows), few.reshaped(len(rows), 1)).best(1).reshaped(len(few.t), count)
+        deep = replace(deep, judged=self.judge.scores(seen, deep))
+        finer = deep.where(deep.judged >= few.judged, replace(few, contour=deep.contour, agreement=deep.agreement))
+        return replace(finer, score=finer.judged + _CONTOUR * finer.contour).best(count)
+
+
+def refiner_of(world: World, settings: RefinementSettings) -> Refiner:
+    """Returns the refiner that the settings ask for."""
+    contours = ContourRefiner(world, settings)
+    if settings.judged == 0:
+        return contours
+    return JudgedContours(JudgeRefiner(world, load_network(world.device)), contours)

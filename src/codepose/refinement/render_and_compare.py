@@ -1,0 +1,129 @@
+"""Render-and-compare: the pose whose render agrees best with the network's reconstruction and with the photo's edges.
+
+The reconstruction shows the part as the network believes it to lie, without occluders, in the targets' light. It
+knows more than the nearest code says (docs/log/2026-11-22-codes.md): the codebook ranks its nearest views by it
+(``Codebook.rerank``), and here poses near the best of these are rendered as targets are and compared with it. Where
+the part is and how far away, and how it lies to a few degrees, the photo's edges say (``contours.py``): poses are
+searched for along them (``edge_search.py``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from codepose import geometry
+from codepose.refinement.contours import PAD, ContourMatcher, Reach, Reaches
+from codepose.refinement.edge_search import search
+from codepose.refinement.poses import Poses, Seen
+from codepose.settings.data import CameraSettings
+from codepose.settings.schema import RefinementSettings
+from codepose.synthesis.world import World
+
+_RENDERS = 256
+"""Views rendered at a time."""
+_COARSE, _FINE = 96, 192
+"""Pixels along the windows in which renders are compared with the photo."""
+_FAR: Reaches = (Reach(0.12, 0.20, 9), Reach(0.045, 0.075, 7), Reach(0.010, 0.015, 3))
+"""Where to look from a box: down to a third of a pixel of the coarse window."""
+_NEAR: Reaches = (Reach(0.03, 0.045, 7), Reach(0.008, 0.012, 3))
+_THERE: Reaches = (Reach(0.0, 0.0, 1),)
+_NEARER = 0.63
+"""How much nearer each round searches than the one before."""
+_CLOSER = 1.25
+"""From so many photo pixels on for one of the coarse window's, the fine one shows more."""
+
+
+def agreement(reconstructions: Tensor, renders: Tensor) -> Tensor:
+    """Normalised cross-correlation of images, the same for any gain and offset of either.
+
+    Args:
+        reconstructions: (N, 3, c, c).
+        renders: (N, k, 3, c, c).
+
+    Returns:
+        (N, k) in [-1, 1]; 0 where one of the images is flat.
+    """
+    a, b = reconstructions.flatten(1), renders.flatten(2)
+    a, b = a - a.mean(1, keepdim=True), b - b.mean(2, keepdim=True)
+    return torch.einsum("nd,nkd->nk", F.normalize(a, dim=1, eps=1e-6), F.normalize(b, dim=2, eps=1e-6))
+
+
+def useful_size(camera: CameraSettings) -> int:
+    """Returns the side of photos, in pixels, that fills the fine window around a box of the middle of the range.
+
+    Larger boxes then have a little more pixels there than the window, smaller ones a little fewer.
+    """
+    middle = sum(camera.box_side) / 2
+    return max(camera.image_size, round(camera.image_size * _FINE / (PAD * middle)))
+
+
+class ContourRefiner:
+    """Refines poses by render-and-compare: rotations by the reconstruction and the photo's edges, place by the edges.
+
+    Detections around which the photos, or else the images, have a quarter more pixels than the coarse window are
+    searched for in a fine one.
+
+    Args:
+        world: The run's meshes and renderer.
+        settings: How many poses are searched around, and how far.
+    """
+
+    def __init__(self, world: World, settings: RefinementSettings) -> None:
+        self.world = world
+        self.settings = settings
+
+    @torch.no_grad()
+    def __call__(self, seen: Seen, poses: Poses) -> Poses:
+        """Returns each detection's best pose (N, 1); all of the given ones are laid over the photo."""
+        home = poses.t.device
+        seen, poses = seen.to(self.world.device), poses.to(self.world.device)
+        start = replace(poses, agreement=self._agreement(seen, poses.R_view))
+        found = self._laid(_matcher(self.world, seen, _COARSE), start, _FAR)
+        one = found.best(1)
+        in_photos = seen.in_photos()
+        coarse, fine = _by_resolution(in_photos.boxes)
+        for side, looked, rows in ((_COARSE, seen, coarse), (_FINE, in_photos, fine)):
+            if len(rows):
+                one = one.replaced(rows, self._searched(side, looked.select(rows), found.select(rows)).best(1))
+        return one.to(home)
+
+    def _searched(self, side: int, seen: Seen, start: Poses) -> Poses:
+        """Lays poses over the photo anew, then searches around the best, ever nearer."""
+        settings, matcher = self.settings, _matcher(self.world, seen, side)
+        found = self._laid(matcher, start, _NEAR)
+        for turn in range(settings.rounds):
+            count = settings.hypotheses if turn < 2 else max(1, settings.keep >> (turn - 2))
+            near = found.best(count)
+            R_view, t = search(matcher, near.R_view, near.t, near.boxed, settings.step_deg * _NEARER**turn)
+            near = replace(near, R_view=R_view, t=t, agreement=self._agreement(seen, R_view))
+            found = found.joined(self._laid(matcher, near, _THERE))
+        return found
+
+    def _laid(self, matcher: ContourMatcher, given: Poses, reaches: Reaches) -> Poses:
+        """Poses where their edges lie best on the photo's."""
+        t, contour = matcher.fit(given.R_view, given.boxed, given.t, reaches)
+        weights = self.settings
+        score = contour + weights.agreement * given.agreement + weights.similarity * given.similarity
+        return replace(given, t=t, contour=contour, score=score)
+
+    def _agreement(self, seen: Seen, rotations: Tensor) -> Tensor:
+        count = rotations.shape[1]
+        which = seen.objects.repeat_interleave(count)
+        parts = zip(torch.split(which, _RENDERS), torch.split(rotations.flatten(0, 1), _RENDERS), strict=True)
+        images = torch.cat([self.world.clean_views(objects, R) for objects, R in parts])
+        return agreement(seen.reconstructions, images.reshape(-1, count, *images.shape[1:]))
+
+
+def _matcher(world: World, seen: Seen, side: int) -> ContourMatcher:
+    where = (seen.images, seen.which, seen.boxes, seen.objects, seen.K)
+    return ContourMatcher(world, *where, side=side, extent=seen.extent)
+
+
+def _by_resolution(boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """The numbers of those boxes (N, 4) for which the coarse windows are fine enough, and of the others."""
+    fine = geometry.box_size(boxes).amax(1) * PAD >= _CLOSER * _COARSE
+    return (~fine).nonzero().squeeze(1), fine.nonzero().squeeze(1)

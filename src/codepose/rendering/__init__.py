@@ -1,0 +1,1 @@
+"""Meshes at poses to images: the rasteriser and its shading."""

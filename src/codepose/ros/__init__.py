@@ -1,0 +1,1 @@
+"""ROS messages, in and out."""

@@ -1,0 +1,1 @@
+"""What training and inference stand on: run folders, checkpoints, devices, processes, progress."""

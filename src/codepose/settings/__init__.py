@@ -1,0 +1,1 @@
+"""Frozen settings of everything a run does, and their files."""

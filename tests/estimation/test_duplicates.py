@@ -1,0 +1,72 @@
+"""Two detections of one part in one place: the better one stays; parts that only touch stay both."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import trimesh
+from scipy.spatial.transform import Rotation
+
+from codepose.estimation.detection import Detection
+from codepose.estimation.duplicates import without_doubles
+from codepose.settings.data import ObjectSettings
+from codepose.settings.schema import Settings
+from codepose.synthesis.world import ObjectModel, World
+
+BOX = np.array([100.0, 100.0, 160.0, 180.0])
+TURN = Rotation.from_rotvec([0.4, -0.9, 0.3]).as_matrix()
+
+CENTRE = np.array([300.0, 40.0, -90.0])
+
+
+@pytest.fixture(scope="module")
+def plates(tmp_path_factory: pytest.TempPathFactory) -> list[ObjectModel]:
+    """A triangle 6 mm thick, twice: looks the same in six poses, turns neither about its box's middle nor its file's
+    origin."""
+    plate = trimesh.creation.cylinder(radius=40.0, height=6.0, sections=3)
+    plate.apply_translation(CENTRE)
+    path = tmp_path_factory.mktemp("mesh") / "plate.stl"
+    plate.export(path)
+    parts = tuple(ObjectSettings(mesh=str(path), label=f"p{i}") for i in (0, 1))
+    return list(World(Settings(objects=parts)).objects)
+
+
+def moved(one: Detection, by: tuple[float, float, float], turn_deg: float = 0.0, **changes: object) -> Detection:
+    """The part moved by mm in its own frame, and turned about the triangle's middle."""
+    spin = Rotation.from_rotvec([0.0, 0.0, turn_deg], degrees=True).as_matrix()
+    R = one.R_cam_obj @ spin
+    t = one.R_cam_obj @ (CENTRE - spin @ CENTRE + by) + one.t_cam_obj
+    return dataclasses.replace(one, R_cam_obj=R, t_cam_obj=t, **changes)
+
+
+@pytest.mark.parametrize("turn_deg", [0.0, 1.0, 120.0, 241.0])
+def test_the_better_of_two_in_one_place_stays(plates: list[ObjectModel], turn_deg: float) -> None:
+    best = Detection("p0", 0, 0.9, 0.8, BOX, TURN, np.array([20.0, -30.0, 700.0]))
+    again = moved(best, (0.1, -0.2, 0.5), turn_deg, score=0.6)
+    assert without_doubles([best, again], plates) == [best]
+
+
+@pytest.mark.parametrize(
+    ("by", "turn_deg"),
+    [
+        *[((0.0, 0.0, 6.0), 0.0), ((0.0, 0.0, 6.0), 120.0), ((0.0, 0.0, 2.0), 0.0), ((8.0, 0.0, 0.0), 0.0)],
+        ((0.0, 0.0, 0.0), 60.0),
+    ],
+    ids=["stacked", "stacked and turned", "nested", "beside", "turned"],
+)
+def test_what_is_not_in_one_place_stays(
+    plates: list[ObjectModel], by: tuple[float, float, float], turn_deg: float
+) -> None:
+    best = Detection("p0", 0, 0.9, 0.8, BOX, TURN, np.array([20.0, -30.0, 700.0]))
+    assert len(without_doubles([best, moved(best, by, turn_deg, score=0.6)], plates)) == 2
+
+
+def test_other_objects_may_be_there(plates: list[ObjectModel]) -> None:
+    """Which of two similar parts it is, the scores say, not we."""
+    best = Detection("p0", 0, 0.9, 0.8, BOX, TURN, np.array([20.0, -30.0, 700.0]))
+    other = dataclasses.replace(best, object_index=1, score=0.5)
+    third = moved(best, (0.0, 0.0, 1.0), score=0.4)
+    assert without_doubles([best, other, third], plates) == [best, other]
+    assert without_doubles([], plates) == []

@@ -1,0 +1,70 @@
+"""Judge and edges together: who has which word."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from codepose.refinement.judge import JudgeRefiner
+from codepose.refinement.judged_contours import JudgedContours, refiner_of
+from codepose.refinement.poses import Poses, Seen
+from codepose.refinement.render_and_compare import ContourRefiner
+from codepose.settings.schema import RefinementSettings
+from codepose.synthesis.world import World
+
+EYE = torch.eye(3)
+
+
+class KnownJudge:
+    """Hands on the poses it is given, and holds each for as good as a table says, by its distance."""
+
+    def __init__(self, before: Tensor, after: Tensor) -> None:
+        self.before, self.after = before, after
+
+    def __call__(self, seen: Seen, poses: Poses) -> Poses:
+        return replace(poses, judged=self.before, score=self.before)
+
+    def scores(self, seen: Seen, poses: Poses) -> Tensor:
+        return self.after
+
+
+def _seen(count: int) -> Seen:
+    row = torch.arange(count)
+    return Seen(torch.rand(1, 3, 8, 8), row * 0, torch.rand(count, 4), row * 0, EYE, torch.zeros(count, 3, 4, 4), row)
+
+
+def _edges(contour: Tensor):
+    """Moves every pose 1 mm; detections come one pose at a time, with the boxes of those they belong to."""
+
+    def refine(seen: Seen, poses: Poses) -> Poses:
+        assert poses.t.shape == (contour.numel(), 1, 3)
+        assert len(seen.boxes) == contour.numel()
+        return replace(poses, t=poses.t + 1.0, contour=contour.view(-1, 1), score=contour.view(-1, 1))
+
+    return refine
+
+
+def test_a_pose_is_taken_as_edges_left_it_only_where_the_judge_agrees():
+    before, after = torch.tensor([[4.0, 3.0], [1.0, 2.0]]), torch.tensor([[3.9, 3.5], [1.0, 1.5]])
+    start = Poses.start(EYE.expand(2, 2, 3, 3), torch.arange(12.0).view(2, 2, 3), torch.zeros(2, 2))
+    refine = JudgedContours(KnownJudge(before, after), _edges(torch.tensor([[0.1, 0.1], [0.3, 0.2]])))  # type: ignore[arg-type]
+    found = refine(_seen(2), start)
+    assert found.judged.tolist() == [[4.0, 3.5], [1.0, 2.0]]
+    torch.testing.assert_close(found.contour, torch.tensor([[0.1, 0.1], [0.3, 0.2]]))
+    torch.testing.assert_close(found.score, found.judged + 20.0 * found.contour)
+    expected = torch.stack((start.t[0, 0], start.t[0, 1] + 1.0))
+    torch.testing.assert_close(found.t[0], expected)
+    # the second detection: log-odds 1 and 2, but contours 0.3 and 0.2
+    torch.testing.assert_close(found.t[1], torch.stack((start.t[1, 0] + 1.0, start.t[1, 1])))
+
+
+@pytest.mark.parametrize(("judged", "kind"), [(0, ContourRefiner), (5, JudgedContours)])
+def test_the_settings_say_whether_the_judge_is_asked(world: World, judged: int, kind: type):
+    refiner = refiner_of(world, RefinementSettings(judged=judged))
+    assert isinstance(refiner, kind)
+    if isinstance(refiner, JudgedContours):
+        assert isinstance(refiner.judge, JudgeRefiner)
+        assert not any(p.requires_grad for p in refiner.judge.network.parameters())
