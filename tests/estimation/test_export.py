@@ -91,7 +91,7 @@ def test_boxes_are_those_of_the_detector(make_settings, seed: int) -> None:
             predictor.weight.mul_(30.0)
         features = torch.rand(1, heads.rpn.head.cls_logits.in_channels, 8, 8)
         wanted = heads.detect(features, images(1))[0]
-        boxes, labels, scores = BoxGraph(heads, 128)(features)
+        boxes, labels, scores = BoxGraph(heads, 128, 16)(features)
     assert seed % 2 or len(wanted["boxes"]) == 10
     torch.testing.assert_close(scores, wanted["scores"])
     torch.testing.assert_close(boxes, wanted["boxes"], atol=1e-3, rtol=1e-5)
