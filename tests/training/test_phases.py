@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from codepose.networks.build import build_extended, build_joint
+from codepose.networks.build import build_detector, build_extended, build_joint
 from codepose.runtime.devices import make_fabric
 from codepose.runtime.run import Run
 from codepose.settings.schema import ALL_GROUPS, OptimizerSettings, Phase, StageSettings
@@ -17,7 +17,7 @@ from codepose.training import stages
 from codepose.training.loop import fit
 from codepose.training.optimizers import build_optimizer, forget
 from codepose.training.plan import Stage, freeze, phase_at, total_steps
-from codepose.training.stages import jitter_stage, joint_groups, step2_stage
+from codepose.training.stages import detector_stage, jitter_stage, joint_groups, step1_stage, step2_stage
 
 
 def test_t2_moves_only_each_phases_groups(make_settings, world: World) -> None:
@@ -105,6 +105,27 @@ def test_frozen_blocks_stay_as_step_1_made_them(tmp_path: Path, make_settings, w
         assert not any(moved[name] for name in first)
         assert all(moved[name] for name in moved if name not in first and name.endswith("weight"))
         assert all(p.requires_grad for p in network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("build", "make"),
+    [
+        (build_extended, step1_stage),
+        (build_detector, detector_stage),
+        (build_joint, step2_stage),
+        (build_extended, jitter_stage),
+    ],
+)
+def test_a_frozen_backbone_stays_in_every_stage(build, make, tmp_path: Path, make_settings, world: World) -> None:
+    settings = make_settings(**{"network.frozen": True, "network.weights": "imagenet", "network.frozen_blocks": 0})
+    torch.manual_seed(0)
+    network = build(settings)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    fit(make(settings, world, network), Run.create(tmp_path / "run", settings), make_fabric("cpu"))
+    stayed = {key for key, value in network.state_dict().items() if torch.equal(value, before[key])}
+    encoder = {key for key in before if key.removeprefix("autoencoder.").startswith("encoder.")}
+    assert encoder <= stayed
+    assert not any(key.endswith("weight") for key in stayed - encoder)
 
 
 def test_no_two_stages_of_any_seeds_begin_alike(tmp_path: Path, make_settings) -> None:

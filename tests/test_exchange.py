@@ -1,0 +1,126 @@
+"""Parts can be exchanged: the recipes of docs/extending.md train, refine and export, and so does a network of timm."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from codepose import geometry
+from codepose.estimation.estimator import PoseEstimator
+from codepose.estimation.export import OUTPUTS, PoseGraph, export_onnx, largest_difference
+from codepose.networks.backbone import Backbone
+from codepose.networks.build import BACKBONES, build_encoder, build_joint
+from codepose.runtime.devices import make_fabric
+from codepose.runtime.run import Run
+from codepose.settings.data import ConfigError
+from codepose.settings.schema import Settings
+from codepose.synthesis.scenes import SceneSource
+from codepose.synthesis.world import World
+from codepose.training.stages import train_detector, train_jitter, train_step1, train_step2
+
+RECIPE = Path(__file__).parents[1] / "docs" / "extending.md"
+
+
+@pytest.fixture(params=["small", "timm/test_efficientnet"])
+def settings(request: pytest.FixtureRequest, make_settings, little_refinement, monkeypatch) -> Settings:
+    if request.param == "small":
+        (code,) = re.findall(r"```python\n(.*?)```", RECIPE.read_text(), flags=re.DOTALL)
+        monkeypatch.setitem(BACKBONES, "small", None)  # goes with the test
+        exec(compile(code, "my_codepose.py", "exec"), {"__name__": "my_codepose"})
+    else:
+        pytest.importorskip("timm")
+    changes = {
+        "network.backbone": request.param,
+        "network.frozen_blocks": 1,
+        "detection.score": 0.0,
+        "detection.per_object": 2,
+    }
+    made: Settings = make_settings(**changes, **little_refinement)
+    return made
+
+
+def test_it_trains_refines_and_is_loaded(settings: Settings, tmp_path: Path, world: World) -> None:
+    run, fabric = Run.create(tmp_path / "run", settings), make_fabric("cpu")
+    extended = train_step1(run, world, fabric)
+    network = train_step2(run, world, fabric, extended)
+    before, after = extended.encoder.blocks(), network.autoencoder.encoder.blocks()
+    stayed = [all(map(torch.equal, *blocks)) for blocks in zip(before, after, strict=True)]
+    assert stayed[0]
+    assert not any(stayed[1:])
+    scenes = SceneSource(world, "test").scenes(torch.arange(1))
+    found = PoseEstimator.load(run.path, device="cpu", refine=True).estimate(scenes.images, world.K)[0]
+    assert found
+    assert all(one.contour is not None for one in found)
+
+
+def test_the_baselines_train_on_it(settings: Settings, tmp_path: Path, world: World) -> None:
+    run, fabric = Run.create(tmp_path / "run", settings), make_fabric("cpu")
+    train_detector(run, world, fabric)
+    train_jitter(run, world, fabric, train_step1(run, world, fabric))
+    scenes = SceneSource(world, "test").scenes(torch.arange(1))
+    for method in ("extended", "jitter"):
+        assert PoseEstimator.load(run.path, method, "cpu").estimate(scenes.images, world.K)[0]
+
+
+def test_a_box_of_a_whole_crop_has_the_crops_code(settings: Settings) -> None:
+    """At whatever stride: Step 1's FC weights see in Step 2 what they were trained on."""
+    torch.manual_seed(0)
+    network, crops = build_joint(settings).eval(), torch.rand(2, 3, 32, 32)
+    inset = 16.0 - 16.0 / network.pad
+    boxes = torch.tensor([[inset, inset, 32.0 - inset, 32.0 - inset]]).expand(2, 4)
+    codes = network.latents(network.encoder(crops), boxes, torch.arange(2))
+    torch.testing.assert_close(codes, network.autoencoder.encode(crops), rtol=1e-4, atol=1e-4)
+    assert network.autoencoder.decode(codes).shape == crops.shape
+
+
+@pytest.fixture
+def estimator(settings: Settings, tmp_path: Path) -> PoseEstimator:
+    """Of random weights; it finds something in every image."""
+    run = Run.create(tmp_path / "run", settings)
+    torch.manual_seed(0)
+    run.save_weights("step2", build_joint(settings))
+    return PoseEstimator.load(run, device="cpu")
+
+
+def test_the_exported_graph_finds_the_same(estimator: PoseEstimator, world: World) -> None:
+    image = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    wanted = estimator.estimate(image, world.K)[0]
+    with torch.no_grad():
+        found = dict(zip(OUTPUTS, PoseGraph(estimator).eval()(image, geometry.to_opencv(world.K)), strict=True))
+    assert len(wanted) == 2
+    for i, one in enumerate(wanted):
+        torch.testing.assert_close(found["boxes"][i], torch.from_numpy(one.box).float(), atol=1e-2, rtol=1e-4)
+        assert float(found["similarity"][i]) == pytest.approx(one.similarity, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_onnx_runtime_finds_the_same(estimator: PoseEstimator, tmp_path: Path, world: World) -> None:
+    pytest.importorskip("onnxscript")
+    graph = export_onnx(estimator, tmp_path / "part.onnx")
+    images = torch.rand(2, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    count, off = largest_difference(graph, tmp_path / "part.onnx", images, world.K)
+    assert count == 4
+    assert off < 0.01
+
+
+class Wrong(Backbone):
+    stride, out_channels = 32, 8
+
+
+def test_a_stride_that_suits_no_image_is_refused(make_settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(BACKBONES, "wrong", lambda *_: Wrong())
+    with pytest.raises(ConfigError, match=r"network\.backbone wrong: its stride must be 2, 4, 8 or 16, not 32"):
+        build_encoder(make_settings(**{"network.backbone": "wrong"}))
+
+
+def test_a_backbone_without_pretrained_weights_says_so() -> None:
+    with pytest.raises(ConfigError, match=r"Wrong has no pretrained weights: type --network\.weights none"):
+        Wrong().load_pretrained()
+
+
+def test_random_weights_are_not_frozen(make_settings) -> None:
+    with pytest.raises(ConfigError, match=r"network\.frozen: random weights would stay random"):
+        make_settings(**{"network.frozen": True})
