@@ -26,11 +26,11 @@ from benchmarks.environment import describe
 from benchmarks.photograph_judge import Measured, measure
 from benchmarks.photograph_parts import HEADLINE, PARTS, Part
 from benchmarks.photograph_tables import Row, by_instance, differences, read_rows, summary, table, to_csv
-from codepose.api import identity
 from codepose.bop.entries import BopError
 from codepose.cameras.camera_entries import CameraError
 from codepose.parts.mesh import MeshError
 from codepose.reports import draw
+from codepose.runtime.provenance import identity
 from codepose.runtime.run import Run, RunError
 from codepose.settings.data import ConfigError
 from codepose.storage.replace import write_atomically

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from codepose.api import evaluate_run, train
+from codepose.api import evaluate, train_stages
 from codepose.networks.build import build_joint
 from codepose.paper.comparison import Errors, auc_difference, read_errors
 from codepose.parts.mesh import save_mesh
@@ -67,12 +67,12 @@ def measured(part: Part, start: str, minutes: float, folder: Path, images: int, 
             save_mesh(part.mesh, mesh)
             run = Run.create(folder, settings_for(mesh, start, minutes, images, level), resume=True)
         if minutes > 0:
-            train(run, ["joint"], device="cpu")
+            train_stages(run, ["joint"], device="cpu")
         elif not run.has("step2"):
             network = build_joint(run.settings)
             begin_with(network, start)
             run.save_weights("step2", network)
-        evaluate_run(run, ["joint"], refine=True, device="cpu")
+        evaluate(run, ["joint"], refine=True, device="cpu")
     return read_errors(table)
 
 

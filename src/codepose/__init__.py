@@ -6,12 +6,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from codepose.api import calibrate, evaluate, export, preview, train
+    from codepose.cameras.camera import Camera
     from codepose.estimation.codebook import Codebook
     from codepose.estimation.detection import Detection
     from codepose.estimation.estimator import PoseEstimator
     from codepose.evaluation.vsd import vsd
     from codepose.parts.mesh import Mesh, load_mesh
     from codepose.rendering.renderer import Renderer
+    from codepose.runtime.run import Run
     from codepose.settings.files import load_preset, load_settings
     from codepose.settings.schema import Settings
 
@@ -19,6 +22,13 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Settings": "settings.schema",
+    "Run": "runtime.run",
+    "Camera": "cameras.camera",
+    "train": "api",
+    "calibrate": "api",
+    "evaluate": "api",
+    "preview": "api",
+    "export": "api",
     "load_preset": "settings.files",
     "load_settings": "settings.files",
     "Mesh": "parts.mesh",
@@ -31,16 +41,23 @@ _HOMES = {
 }
 
 __all__ = [
+    "Camera",
     "Codebook",
     "Detection",
     "Mesh",
     "PoseEstimator",
     "Renderer",
+    "Run",
     "Settings",
     "__version__",
+    "calibrate",
+    "evaluate",
+    "export",
     "load_mesh",
     "load_preset",
     "load_settings",
+    "preview",
+    "train",
     "vsd",
 ]
 
@@ -50,3 +67,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'codepose' has no attribute {name!r}")
     return getattr(import_module(f"codepose.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

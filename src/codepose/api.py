@@ -1,25 +1,22 @@
-"""What the commands do, for Python users too: preview, train, evaluate, report."""
+"""What the commands do, for Python: preview, train, calibrate, evaluate, export. What they check is checked here."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
-import platform
 import time
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import numpy as np
 import torch
-import torchvision
 from lightning_fabric import Fabric
 
-from codepose import __version__
 from codepose.estimation.confidence import Confidence
 from codepose.estimation.estimator import PoseEstimator
+from codepose.estimation.export import OUTPUTS, export_onnx, largest_difference, require_onnx
 from codepose.estimation.methods import (
     METHODS,
     PAPER_METHODS,
@@ -31,31 +28,117 @@ from codepose.estimation.methods import (
     load_confidence,
     load_pipeline,
 )
-from codepose.evaluation.benchmark import evaluate
-from codepose.evaluation.reliability import calibrate
+from codepose.evaluation import benchmark, reliability
 from codepose.evaluation.results import Results
 from codepose.refinement.judged_contours import refiner_of
-from codepose.reports import draw
+from codepose.reports.preview import preview
 from codepose.reports.run_report import write_run_report
 from codepose.runtime.devices import make_fabric
 from codepose.runtime.progress import Display
+from codepose.runtime.provenance import provenance
 from codepose.runtime.ranks import first_before_others, from_first, world_size
 from codepose.runtime.run import Run, RunError
+from codepose.settings.data import ConfigError
 from codepose.settings.schema import Settings
 from codepose.storage.checksums import DamagedError
 from codepose.storage.replace import replacing_together, write_atomically
-from codepose.synthesis.scenes import SceneSource
+from codepose.synthesis.backgrounds import require_photos
+from codepose.synthesis.placement import require_visible
+from codepose.synthesis.scenes import SceneSource, Split
 from codepose.synthesis.world import World
+from codepose.training.initial import require_initial
+from codepose.training.memory import require_memory
 from codepose.training.stages import train_detector, train_jitter, train_original, train_step1, train_step2
+
+__all__ = [
+    "Evaluation",
+    "Exported",
+    "calibrate",
+    "evaluate",
+    "export",
+    "preview",
+    "train",
+    "train_stages",
+    "trained_methods",
+]
+
+_COMPARED = 8
+"""Scenes in which an exported file is compared with PyTorch."""
+_TOLERANCE = 0.1
+"""Pixels by which its boxes may differ: far more than rounding makes of them."""
 
 
 def train(
+    settings: Settings,
+    out: str | Path,
+    methods: Sequence[Method] = ("joint",),
+    *,
+    resume: bool = False,
+    device: str = "auto",
+    devices: int = 1,
+    nodes: int = 1,
+    before: Callable[[World], None] | None = None,
+) -> Run:
+    """Trains networks on CAD parts and calibrates them: all that ``codepose train`` does.
+
+    What cannot be trained is refused before anything is written. With several devices nothing is calibrated: call
+    ``calibrate`` in one process afterwards.
+
+    Args:
+        settings: As ``load_preset`` returns them; ``objects`` names the CAD files.
+        out: The run's folder; it must not hold a run unless ``resume`` is set.
+        methods: Which of "joint", "extended", "original", "jitter".
+        resume: Goes on where the folder's run stopped, or begins it.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        devices, nodes: See ``make_fabric``.
+        before: Is shown the parts once all is checked, before anything is written.
+
+    Returns:
+        The trained run.
+
+    Raises:
+        ConfigError: Settings that cannot be trained, more memory than there is, or no such device.
+        MeshError: A CAD file that cannot be used.
+        RunError: The folder holds another run, or another process trains it.
+        StorageError: The disk is full; the run can be resumed.
+
+    Warns:
+        UserWarning: A network finds nothing yet, so it cannot be calibrated.
+    """
+    make_fabric(device, devices, nodes)  # with several devices, starts the other processes
+    begun = resume and (Path(out) / "config.yaml").is_file()
+    run = Run.create(out, settings, resume=True) if begun else None
+    world = _trainable(run.settings if run else settings, nodes, begun=begun)
+    if before is not None:
+        before(world)
+    run = run or Run.create(out, settings)
+    train_stages(run, methods, device=device, devices=devices, nodes=nodes)
+    for method in methods if world_size() == 1 else ():
+        try:
+            calibrate(run, method, device=device, again=False)
+        except RunError as error:
+            warnings.warn(str(error))
+    return run
+
+
+def _trainable(settings: Settings, nodes: int, *, begun: bool) -> World:
+    """Returns the parts of settings that can be trained, and refuses others; a begun run has its first weights."""
+    require_memory(settings, nodes)
+    if not begun:
+        require_initial(settings)
+    require_photos(settings.data)
+    world = World(settings)
+    require_visible(world)
+    return world
+
+
+def train_stages(
     run: Run, methods: Sequence[Method] = PAPER_METHODS, *, device: str = "auto", devices: int = 1, nodes: int = 1
 ) -> None:
     """Trains, or goes on training, every stage that the methods need, joint network first.
 
     Args:
-        run: Its settings say what and how.
+        run: Its settings say what and how. They are not checked again.
         methods: Which of "joint", "extended", "original", "jitter".
         device: "auto", "cpu", "cuda" or "cuda:N".
         devices, nodes: See ``make_fabric``; call that before ``Run.create`` where there are several.
@@ -83,6 +166,10 @@ def _train(run: Run, needed: set[str], fabric: Fabric) -> None:
         train_original(run, world, fabric)
 
 
+def _opened(run: Run | str | Path) -> Run:
+    return run if isinstance(run, Run) else Run.open(run)
+
+
 def trained_methods(run: Run) -> list[Method]:
     """Returns the methods all of whose stages are done."""
     return [m for m in METHODS if all(run.has(stage) for stage in STAGES[m])]
@@ -98,8 +185,8 @@ class Evaluation:
     csv_path: Path
 
 
-def evaluate_run(
-    run: Run,
+def evaluate(
+    run: Run | str | Path,
     methods: Sequence[Method] | None = None,
     *,
     images: int | None = None,
@@ -113,7 +200,7 @@ def evaluate_run(
     """Evaluates methods on the same held-out scenes and writes results.json, per_image.csv and report.html.
 
     Args:
-        run: A trained run.
+        run: A trained run, or its folder.
         methods: None = all that are trained.
         images: How many scenes; None = the settings' test split.
         split: "test", or "val" for choosing anything.
@@ -124,18 +211,22 @@ def evaluate_run(
 
     Raises:
         RunError: A method is not trained, or the run is one that codepose brings.
+        ConfigError: There is no such split or device.
     """
+    if split not in ("test", "val"):
+        raise ConfigError(f"the split is test or val, not {split!r}: other splits are those of BOP datasets")
+    run = _opened(run)
     run.require_own()
     where = make_fabric(device, devices, nodes).device
     world = World(run.settings, where)
     methods = list(methods or trained_methods(run) or ["joint"])
     estimators = _estimators(run, methods, world, refine=refine)
     with Display(f"Evaluation on {split}") as display:
-        results = evaluate(
+        results = benchmark.evaluate(
             world,
             estimators,
             images=images or run.settings.data.test_images,
-            split="val" if split == "val" else "test",
+            split=cast("Split", split),
             depth=depth,
             progress=lambda share: display.update(share, ""),
         )
@@ -173,17 +264,22 @@ def _written(run: Run, world: World, results: Results, summary: dict[str, Any]) 
     return Evaluation(results, summary, json_path, csv_path)
 
 
-def calibrate_run(
-    run: Run, method: Method = "joint", *, images: int | None = None, device: str = "auto", again: bool = False
+def calibrate(
+    run: Run | str | Path,
+    method: Method = "joint",
+    *,
+    images: int | None = None,
+    device: str = "auto",
+    again: bool = True,
 ) -> dict[bool, Confidence]:
     """Fits a method's confidence on validation scenes, without and with refinement, and keeps both in the run.
 
     Args:
-        run: A trained run.
+        run: A trained run, or its folder.
         method: Which method.
         images: How many scenes; None = the settings' validation split.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        again: Also where it is there already, of these weights and settings.
+        again: False = what was fitted for these weights and settings is kept.
 
     Returns:
         The confidence of plain (False) and refined (True) poses.
@@ -191,6 +287,7 @@ def calibrate_run(
     Raises:
         RunError: The method is not trained, it found nothing at all, or the run is one that codepose brings.
     """
+    run = _opened(run)
     run.require_own()
     world = World(run.settings, make_fabric(device).device)
     plain = _estimator(run, method, world)
@@ -209,7 +306,7 @@ def calibrate_run(
         estimator = PoseEstimator(plain.pipeline, plain.codebooks, refiner, world=world)
         with Display(f"Confidence: {method}{', refined' if refined else ''}") as display:
             try:
-                found = calibrate(
+                found = reliability.calibrate(
                     world,
                     estimator,
                     images=images or run.settings.data.val_images,
@@ -235,70 +332,48 @@ def _estimator(run: Run, method: Method, world: World) -> PoseEstimator:
     return PoseEstimator(pipeline, books, confidence=confidence, world=world)
 
 
-def provenance(run: Run, device: torch.device) -> dict[str, Any]:
-    """Returns what every results.json says of itself: of which run, by which versions, on what, when."""
-    cpu = (torch.cpu.get_capabilities().get("cpu_name"), torch.backends.cpu.get_cpu_capability())
-    return {
-        "preset": run.settings.name,
-        "run": identity(run),
-        "codepose": __version__,
-        "torch": str(torch.__version__),
-        "torchvision": str(torchvision.__version__),
-        "hardware": hardware(device),
-        "processor": ", ".join(filter(None, (*cpu, platform.machine()))),
-        "date": time.strftime("%Y-%m-%d"),
-    }
+@dataclass(frozen=True)
+class Exported:
+    """An ONNX file, and how it agrees with PyTorch on rendered scenes.
+
+    Attributes:
+        path: The file.
+        outputs: Names of what it returns.
+        image_size: Side of its square image, pixels.
+        scenes, detections: In how many scenes it was compared, and by how many detections.
+        difference: The largest of their boxes, pixels.
+    """
+
+    path: Path
+    outputs: tuple[str, ...]
+    image_size: int
+    scenes: int
+    detections: int
+    difference: float
 
 
-def identity(run: Run) -> dict[str, Any]:
-    """Returns a run's folder's name and the SHA-256 of its settings and of every stage's weights, by file."""
-    paths = [run.path / "config.yaml", *sorted(run.path.glob("*/weights.safetensors"))]
-    digests = {}
-    for path in paths:
-        with open(path, "rb") as file:
-            digests[path.relative_to(run.path).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"folder": run.path.resolve().name, "sha256": digests}
+def export(run: Run | str | Path, path: str | Path) -> Exported:
+    """Writes a run's joint network and codebooks as one ONNX file, and compares it with PyTorch on rendered scenes.
 
-
-def hardware(device: torch.device) -> str:
-    """Returns in words what the numbers were measured on."""
-    several = f"{world_size()} x " if world_size() > 1 else ""
-    if device.type == "cuda":
-        return several + str(torch.cuda.get_device_name(device))
-    name = torch.cpu.get_capabilities().get("cpu_name", platform.processor())
-    return f"{several}{name}, {torch.get_num_threads()} CPU threads"
-
-
-def preview(settings: Settings, *, count: int = 8, scenes: bool = True, difficulty: float = 1.0) -> draw.Picture:
-    """Draws a contact sheet of training data before any training.
+    Poses are not refined; docs/deployment.md says what that costs.
 
     Args:
-        settings: The run's.
-        count: Columns.
-        scenes: Also draw Step-2 scenes with their boxes.
-        difficulty: Of the curriculum, in [0, 1].
+        run: A trained run, its folder, or "hammer".
+        path: The file, such as "part.onnx".
 
-    Returns:
-        uint8 (H, W, 3).
+    Raises:
+        RunError: The run is not trained, or the two do not agree; then the file stays for a look.
+        ConfigError: Another suffix than .onnx, or a package is missing.
     """
-    world = World(settings)
-    source = SceneSource(world, "train")
-    with torch.no_grad():
-        crops = source.crops(torch.arange(count), difficulty)
-        rows = [("input", crops.inputs), ("target", crops.targets)]
-        sheet = draw.contact_sheet(rows, columns=count, scale=max(1, 128 // settings.network.crop))
-        if not scenes:
-            return sheet
-        batch = source.scenes(torch.arange(min(count, 4)), difficulty)
-    nothing = np.full((1, len(batch.boxes), 4), np.nan)
-    pictures = draw.detections(
-        batch.images,
-        batch.boxes,
-        nothing,
-        None,
-        [f"{v:.0%} visible" for v in batch.visible_fraction.tolist()],
-        ["amodal box"],
-    )
-    width = max(sheet.shape[1], pictures.shape[1])
-    padded = [np.pad(p, ((0, 8), (0, width - p.shape[1]), (0, 0)), constant_values=255) for p in (sheet, pictures)]
-    return np.concatenate(padded)
+    path = Path(path)
+    if path.suffix.lower() != ".onnx":
+        raise ConfigError(f"{path}: give a file's name, such as {path.stem}.onnx")
+    require_onnx()
+    run = _opened(run)
+    estimator = PoseEstimator.load(run, device="cpu")
+    graph = export_onnx(estimator, path)
+    scenes = SceneSource(estimator.world, "test").scenes(torch.arange(_COMPARED))
+    count, difference = largest_difference(graph, path, scenes.images, scenes.K)
+    if difference > _TOLERANCE:
+        raise RunError(f"{path} does not find what PyTorch finds: boxes differ by {difference:.3g} px")
+    return Exported(path, tuple(OUTPUTS), run.settings.data.camera.image_size, _COMPARED, count, difference)

@@ -188,7 +188,7 @@ def test_preview_draws_before_training(preset: Path, tmp_path: Path) -> None:
         (["evaluate", "nowhere", "--images", "0"], "--images must be a number from 1"),
         (["preview", "--difficulty", "5"], "--difficulty is a share from 0 to"),
         (["preview", "--out", "sheet.psd"], "give a picture's name, such as sheet.png"),
-        (["evaluate", "nowhere", "--split", "train"], "--split is test or val"),
+        (["evaluate", "nowhere", "--split", "train"], "the split is test or val"),
         (["evaluate", "nowhere", "--obj-ids", "5"], "--obj-ids goes with --bop"),
         (["evaluate", "nowhere", "--camera", "cam1"], "--camera goes with --bop"),
         (["predict", "nowhere", "photo.png", "--K", "fov=60", "--min-score", "50"], "--min-score is a share from 0 to"),
@@ -275,7 +275,7 @@ def test_the_demo_learns_the_hammer_from_nothing(tmp_path: Path, monkeypatch: py
     def stopped(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("codepose.api.train", stopped)
+    monkeypatch.setattr("codepose.api.train_stages", stopped)
     assert main(["demo", "--out", str(tmp_path / "demo")]) == 130
     assert load_settings(tmp_path / "demo" / "config.yaml").network.weights == "none"
     assert load_preset("quick").network.weights == "base"

@@ -17,7 +17,7 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from codepose import geometry
-from codepose.api import Evaluation, evaluate_run
+from codepose.api import Evaluation, evaluate
 from codepose.bop.dataset import BopDataset
 from codepose.bop.writer import write_dataset
 from codepose.evaluation.equivalent_poses import PoseErrors, pose_errors
@@ -135,7 +135,7 @@ def evaluation(parts: Settings, tmp_path_factory: pytest.TempPathFactory) -> Eva
     run = Run.create(tmp_path_factory.mktemp("run") / "run", settings)
     torch.manual_seed(0)
     run.save_weights("step2", build_joint(settings))
-    return evaluate_run(run, images=6, device="cpu")
+    return evaluate(run, images=6, device="cpu")
 
 
 def test_the_oracle_is_within_a_grid_step_of_a_pose_that_looks_the_same(evaluation: Evaluation) -> None:

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import codepose
-from codepose.api import evaluate_run
+from codepose.api import evaluate
 from codepose.cli.main import main
 from codepose.paper import reproduce
 from codepose.paper.comparison import auc_difference, read_errors
@@ -103,7 +103,7 @@ def test_a_grid_goes_on_after_kill_9(out: Path, tmp_path: Path) -> None:
 def test_a_second_call_repeats_nothing(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = sorted(out.rglob("weights.safetensors"))
     before = [p.stat().st_mtime_ns for p in weights]
-    monkeypatch.setattr("codepose.paper.reproduce.evaluate_run", lambda *_, **__: pytest.fail("evaluated again"))
+    monkeypatch.setattr("codepose.paper.reproduce.evaluate", lambda *_, **__: pytest.fail("evaluated again"))
     assert main(["reproduce", "--scale", "smoke", "--seeds", "2", "--out", str(out), "--cells", *PICKED]) == 0
     assert [p.stat().st_mtime_ns for p in weights] == before
 
@@ -116,8 +116,8 @@ def test_later_cells_take_over_what_earlier_ones_left(out: Path, tmp_path: Path,
     def spied(run: Run, methods: list[str], **_: object) -> None:
         trained.append(sorted(s for s in ("step1", "detector", "original", "step2") if not run.has(s)))
 
-    monkeypatch.setattr("codepose.paper.reproduce.train", spied)
-    monkeypatch.setattr("codepose.paper.reproduce.evaluate_run", lambda *_, **__: None)
+    monkeypatch.setattr("codepose.paper.reproduce.train_stages", spied)
+    monkeypatch.setattr("codepose.paper.reproduce.evaluate", lambda *_, **__: None)
     monkeypatch.setattr("codepose.paper.reproduce.write_grid_report", lambda folder: folder)
     arguments = ["--scale", "smoke", "--seeds", "1", "--out", str(tmp_path), "--cells", "t2-128/*"]
     assert main(["reproduce", *arguments]) == 0
@@ -130,7 +130,7 @@ def test_methods_evaluated_by_an_earlier_call_stay_in_the_results(out: Path, mon
     results = json.loads(path.read_text())
     results["methods"] = {name: rows for name, rows in results["methods"].items() if name.startswith("joint")}
     text, evaluated = path.read_text(), []
-    monkeypatch.setattr("codepose.paper.reproduce.evaluate_run", lambda run, methods, **_: evaluated.append(methods))
+    monkeypatch.setattr("codepose.paper.reproduce.evaluate", lambda run, methods, **_: evaluated.append(methods))
     try:
         path.write_text(json.dumps(results))
         reproduce._evaluate(run, cells("smoke", 0, ["t1-128/extended"]), "cpu")
@@ -165,7 +165,7 @@ def test_results_of_other_scenes_are_not_taken_for_the_tests(out: Path, change: 
     run = Run.open(out / "seed-0" / "t1-128")
     path = run.path / "evaluation" / "results.json"
     text, evaluated = path.read_text(), []
-    monkeypatch.setattr("codepose.paper.reproduce.evaluate_run", lambda run, methods, **_: evaluated.append(methods))
+    monkeypatch.setattr("codepose.paper.reproduce.evaluate", lambda run, methods, **_: evaluated.append(methods))
     try:
         path.write_text(json.dumps(json.loads(text) | change))
         reproduce._evaluate(run, cells("smoke", 0, ["t1-128/joint"]), "cpu")
@@ -221,7 +221,7 @@ def test_an_evaluation_that_was_cut_off_leaves_the_one_before_it(out: Path, monk
 
     monkeypatch.setattr("codepose.api.write_run_report", cut_off)
     with pytest.raises(KeyboardInterrupt):
-        evaluate_run(run, ["joint"], images=2, device="cpu")
+        evaluate(run, ["joint"], images=2, device="cpu")
     assert files(run.path) == before
 
 

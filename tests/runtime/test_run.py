@@ -218,7 +218,7 @@ def test_training_holds_the_lock(tiny_settings: Settings, tmp_path: Path, monkey
     seen = []
     monkeypatch.setattr(workflow, "train_step1", lambda *_: seen.append((run.path / "train.lock").exists()))
     monkeypatch.setattr(workflow, "train_step2", lambda *_: None)
-    workflow.train(run, ["joint"], device="cpu")
+    workflow.train_stages(run, ["joint"], device="cpu")
     assert seen == [True]
 
 

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from conftest import tiny  # its settings; GPUs are hidden by the environment that pytest hands on
 
-from codepose.api import evaluate_run, train
+from codepose.api import evaluate, train_stages
 from codepose.cli.main import main
 from codepose.networks.build import build_extended
 from codepose.runtime.devices import make_fabric
@@ -168,7 +168,7 @@ def train_alone(out: Path) -> None:
     seen = watch_gradients()
     run = Run.create(out / "one", load_settings(out / "plain.yaml"))
     with open(os.devnull, "w") as nobody, redirect_stdout(nobody), redirect_stderr(nobody):
-        train(run, METHODS, device="cpu")
+        train_stages(run, METHODS, device="cpu")
         torch.save(seen, run.path / "gradients.pt")
         large_step(out, "one")
 
@@ -203,7 +203,7 @@ def work(out: Path) -> dict[str, Any]:
         Run.create(out / "two", tiny())
     except RunError as error:
         saw["create"] = str(error)
-    saw["rows"] = len(evaluate_run(Run.open(out / "two"), ("joint",), device="cpu").results.index)
+    saw["rows"] = len(evaluate(Run.open(out / "two"), ("joint",), device="cpu").results.index)
     place = ["--K", "75,75,63.5,47.5", "--min-score", "0", "--no-refine", "--out", str(out / "predicted")]
     saw["predict"] = main(["predict", str(out / "two"), str(out / "photos"), *place, "--bop", str(out / "bop.csv")])
     saw["kept"] = kept

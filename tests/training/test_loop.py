@@ -182,8 +182,9 @@ def test_kill_9_loses_at_most_the_last_interval(make_settings, tmp_path: Path) -
     config.write_text(to_yaml(settings))
     code = (
         "from codepose.settings.files import load_settings; from codepose.runtime.run import Run\n"
-        "from codepose.api import train\n"
-        f"train(Run.create({str(tmp_path / 'run')!r}, load_settings({str(config)!r}), resume=True), device='cpu')"
+        "from codepose.api import train_stages\n"
+        f"run = Run.create({str(tmp_path / 'run')!r}, load_settings({str(config)!r}), resume=True)\n"
+        "train_stages(run, device='cpu')"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     log = tmp_path / "run" / "step1" / "metrics.jsonl"

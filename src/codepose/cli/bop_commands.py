@@ -145,12 +145,12 @@ def evaluate_bop(
         RunError: The folder is no run, or one that codepose brings, or the method's training is not finished.
         BopError: The dataset has no such split, camera or objects, it is damaged, or its labels are not public.
     """
-    from codepose.api import provenance
     from codepose.bop.benchmark import evaluate_images
     from codepose.bop.dataset import BopDataset
     from codepose.bop.results import results_name
     from codepose.estimation.estimator import PoseEstimator
     from codepose.runtime.progress import Display
+    from codepose.runtime.provenance import provenance
     from codepose.runtime.run import Run
 
     run = run if isinstance(run, Run) else Run.open(run)

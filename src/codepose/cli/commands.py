@@ -23,8 +23,7 @@ from codepose.settings.data import ConfigError
 from codepose.settings.files import load_preset, override, told
 
 if TYPE_CHECKING:
-    from codepose.estimation.methods import Method
-    from codepose.runtime.run import Run
+    from codepose.synthesis.world import World
 
 _console = Console(highlight=False)
 _SHOWN = 24
@@ -93,9 +92,9 @@ def demo(options: o.Demo) -> int:
     """Runs the whole loop on the built-in hammer, or shows the network that is trained already."""
     if options.pretrained:
         return _demo_pretrained(options)
-    from codepose.api import evaluate_run, train, trained_methods
+    from codepose import api
     from codepose.estimation.methods import PAPER_METHODS
-    from codepose.runtime.run import Run
+    from codepose.runtime.run import Run, RunError
 
     settings = load_preset("quick")
     limits = {"step1": 350.0, "step2": 200.0, "detector": 170.0, "original": 170.0}
@@ -103,21 +102,24 @@ def demo(options: o.Demo) -> int:
     settings = override(settings, changes | {"network.weights": "none"})  # the paper's experiment begins at nothing
     methods = ("joint",) if options.joint_only else PAPER_METHODS
     run = Run.create(options.out or Path("runs/demo"), settings, resume=True)
-    train(run, methods, device=options.device)
-    _calibrate(run, options.device)
-    wanted = [m for m in trained_methods(run) if m in methods]
-    _print_evaluation(evaluate_run(run, wanted, refine=True, device=options.device).summary, run.path)
+    api.train_stages(run, methods, device=options.device)
+    try:
+        api.calibrate(run, device=options.device, again=False)
+    except RunError as error:  # one that finds nothing yet is no reason to fail
+        complain(f"codepose: {error}")
+    wanted = [m for m in api.trained_methods(run) if m in methods]
+    _print_evaluation(api.evaluate(run, wanted, refine=True, device=options.device).summary, run.path)
     return 0
 
 
 def _demo_pretrained(options: o.Demo) -> int:
-    from codepose.api import evaluate_run
+    from codepose import api
     from codepose.estimation.pack import unpack
     from codepose.runtime.run import Run, pretrained
 
     # results are written beside the run's weights: not into the installed package
     run = unpack(Run.open(pretrained()["hammer"]), options.out or Path("runs/pretrained"))
-    evaluation = evaluate_run(run, images=_SHOWN, refine=True, device=options.device)
+    evaluation = api.evaluate(run, images=_SHOWN, refine=True, device=options.device)
     _print_evaluation(evaluation.summary, run.path)
     return 0
 
@@ -126,41 +128,49 @@ def preview(options: o.Preview) -> int:
     """Writes a contact sheet."""
     from PIL import Image
 
-    from codepose.api import preview as sheet
+    from codepose import api
 
     settings = with_meshes(options.settings, options.meshes, options.unit, options.body)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(sheet(settings, count=options.count, difficulty=options.difficulty)).save(options.out)
+    Image.fromarray(api.preview(settings, count=options.count, difficulty=options.difficulty)).save(options.out)
     _console.out(f"wrote {options.out}")
     return 0
 
 
 def train(options: o.Train) -> int:
     """Trains a run."""
-    from codepose import api as workflow
+    from codepose import api
     from codepose.runtime.devices import make_fabric
-    from codepose.runtime.run import Run
-    from codepose.synthesis.backgrounds import require_photos
-    from codepose.synthesis.placement import require_visible
-    from codepose.synthesis.world import World
-    from codepose.training.initial import require_initial
-    from codepose.training.memory import require_memory
+    from codepose.runtime.ranks import world_size
 
     make_fabric(options.device, options.devices, options.nodes)  # starts the other processes
     _console.quiet = not _is_first()
     settings = with_meshes(options.settings, options.meshes, options.unit, options.body)
-    resumed = options.resume and (options.out / "config.yaml").is_file()
-    run = Run.create(options.out, settings, resume=True) if resumed else None
-    if options.resume and not resumed:
+    if options.resume and not (options.out / "config.yaml").is_file():
         _console.out(f"{options.out} holds no run yet: it is begun there")
-    settings = run.settings if run else settings
-    # what cannot be used is refused before anything is written
-    require_memory(settings, options.nodes)
-    if run is None:  # one that has begun may need its first weights no more
-        require_initial(settings)
-    require_photos(settings.data)
-    world = World(settings)
-    require_visible(world)
+    run = api.train(
+        settings,
+        options.out,
+        options.methods,
+        resume=options.resume,
+        device=options.device,
+        devices=options.devices,
+        nodes=options.nodes,
+        before=_describe,
+    )
+    for method in options.methods if world_size() > 1 else ():
+        words = ["codepose", "calibrate", str(run.path), "--method", method]
+        _console.out(f"not calibrated: type {shlex.join(words)}")
+    _console.out(f"trained: {run.path}")
+    _console.out(f"next: {shlex.join(['codepose', 'evaluate', str(run.path), '--refine'])}")
+    which = [] if "joint" in options.methods else ["--method", options.methods[0]]
+    command = ["codepose", "predict", str(run.path), "photo.png", "--K", "fx,fy,cx,cy", *which]
+    _console.out(f"      {shlex.join(command)}")
+    return 0
+
+
+def _describe(world: World) -> None:
+    """Says which parts are trained, from which sides, and at which weights the training begins."""
     for model in world.objects:
         size = " x ".join(f"{v:.0f}" for v in model.mesh.extents)
         _console.out(f"{model.label}: {size} mm, {len(model.mesh.faces)} faces")
@@ -172,43 +182,15 @@ def train(options: o.Train) -> int:
                 "--objects.0.view-direction X Y Z for another side, --objects.0.view-opposite for the other side as "
                 "well, --objects.0.view-cone-deg 180 for all (longer)"
             )
-    if (weights := settings.network.weights) != "none":
+    if (weights := world.settings.network.weights) != "none":
         _console.out(f"begins at the weights of {weights}; type --network.weights none to begin at random ones")
-    run = run or Run.create(options.out, settings)
-    workflow.train(run, options.methods, device=options.device, devices=options.devices, nodes=options.nodes)
-    for method in options.methods:
-        _calibrate(run, options.device, method)
-    _console.out(f"trained: {run.path}")
-    _console.out(f"next: {shlex.join(['codepose', 'evaluate', str(run.path), '--refine'])}")
-    which = [] if "joint" in options.methods else ["--method", options.methods[0]]
-    command = ["codepose", "predict", str(run.path), "photo.png", "--K", "fx,fy,cx,cy", *which]
-    _console.out(f"      {shlex.join(command)}")
-    return 0
-
-
-def _calibrate(run: Run, device: str, method: Method = "joint") -> None:
-    """Calibrates a freshly trained network; one that finds nothing yet is no reason to fail."""
-    from codepose.api import calibrate_run
-    from codepose.runtime.ranks import world_size
-    from codepose.runtime.run import RunError
-
-    if world_size() > 1:
-        words = ["codepose", "calibrate", str(run.path), "--method", method]
-        _console.out(f"not calibrated: type {shlex.join(words)}")
-        return
-    try:
-        calibrate_run(run, method, device=device)
-    except RunError as error:
-        complain(f"codepose: {error}")
 
 
 def calibrate(options: o.Calibrate) -> int:
     """Fits the confidence of a trained run."""
-    from codepose.api import calibrate_run
-    from codepose.runtime.run import Run
+    from codepose import api
 
-    run = Run.open(options.run)
-    fitted = calibrate_run(run, options.method, images=options.images, device=options.device, again=True)
+    fitted = api.calibrate(options.run, options.method, images=options.images, device=options.device)
     for refined, found in fitted.items():
         _console.out(
             f"{'refined' if refined else 'plain'}: {found.correct} of {found.detections} detections were right"
@@ -218,8 +200,7 @@ def calibrate(options: o.Calibrate) -> int:
 
 def evaluate(options: o.Evaluate) -> int:
     """Evaluates a run and prints its table."""
-    from codepose.api import evaluate_run
-    from codepose.runtime.run import Run
+    from codepose import api
 
     if options.bop is not None:
         from codepose.cli.bop_commands import evaluate as evaluate_bop
@@ -231,13 +212,11 @@ def evaluate(options: o.Evaluate) -> int:
         raise ConfigError("--tiles goes with --bop: the synthetic scenes have the network's own scale")
     if options.obj_ids:
         raise ConfigError("--obj-ids goes with --bop: the synthetic scenes hold the run's own objects")
-    if options.split not in ("test", "val"):
-        raise ConfigError(f"--split is test or val, not {options.split!r}; other splits go with --bop DATASET")
-    done = evaluate_run(
-        Run.open(options.run),
+    done = api.evaluate(
+        options.run,
         options.methods or None,
         images=options.images,
-        split="val" if options.split == "val" else "test",
+        split=options.split,
         refine=options.refine,
         depth=options.depth,
         device=options.device,
@@ -286,7 +265,7 @@ def serve(options: Serve) -> int:
 
 def report(options: o.Report) -> int:
     """Prints what ``evaluate`` found."""
-    from codepose.api import trained_methods
+    from codepose import api
     from codepose.evaluation.results import read_summary
     from codepose.runtime.run import Run, RunError
 
@@ -294,7 +273,7 @@ def report(options: o.Report) -> int:
     path = run.path / "evaluation" / "results.json"
     if not path.is_file():
         run.require_own()
-        if not trained_methods(run):
+        if not api.trained_methods(run):
             raise RunError(f"{options.run} is not trained to the end: type {run.resume_command}")
         again = shlex.join(["codepose", "evaluate", str(options.run)])
         raise RunError(f"{options.run} has not been evaluated: type {again}")
@@ -352,9 +331,16 @@ def pack(options: o.Pack) -> int:
 
 def export(options: o.Export) -> int:
     """Writes an ONNX file."""
-    from codepose.cli.onnx_file import export as export_run
+    from codepose import api
 
-    return export_run(options)
+    done = api.export(options.run, options.out)
+    _console.out(f"wrote {done.path}, {done.path.stat().st_size / 1e6:.1f} MB")
+    agree = f"{done.detections} detections in {done.scenes} scenes, boxes within {done.difference:.2g} px of PyTorch's"
+    _console.out(f"checked with ONNX Runtime: {agree}")
+    _console.out(f"in: image (1, 3, {done.image_size}, {done.image_size}), camera (3, 3)")
+    _console.out(f"out: {', '.join(done.outputs)}")
+    _console.out("poses are not refined; docs/deployment.md says what that costs")
+    return 0
 
 
 COMMAND_OPTIONS: dict[str, Any] = {

@@ -337,8 +337,6 @@ def require_usable(options: object) -> None:
         value = getattr(options, name, None)
         if value is not None and not 1 <= value <= most:
             raise ConfigError(f"--{name.replace('_', '-')} must be a number from 1 to {most:,}")
-    if isinstance(options, Export) and options.out.suffix.lower() != ".onnx":
-        raise ConfigError(f"{options.out}: give a file's name, such as {options.out.stem}.onnx")
     if isinstance(options, Preview | MeshDoctor):
         from PIL import Image
 

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from codepose.api import evaluate_run, train
+from codepose.api import evaluate, train_stages
 from codepose.estimation.methods import STAGES
 from codepose.evaluation.results import read_summary
 from codepose.networks.build import build_detector, build_extended, build_joint, build_original
@@ -65,7 +65,7 @@ def run_seed(
             for stage in training_stages(cell):
                 home = homes.get(stage_key(cell, stage), run)
                 from_first(partial(share, stage, home, run))
-            train(run, [cell.method], device=device)
+            train_stages(run, [cell.method], device=device)
             for stage in training_stages(cell):
                 homes.setdefault(stage_key(cell, stage), run)
         _evaluate(run, members, device)
@@ -90,7 +90,7 @@ def _evaluate(run: Run, members: Sequence[Cell], device: str) -> None:
     done = from_first(lambda: _evaluated(run))
     wanted = {cell.method for cell in members}
     if not wanted | {f"{method} + refinement" for method in wanted} <= done:
-        evaluate_run(run, [m for m in STAGES if m in wanted | done], refine=True, device=device)
+        evaluate(run, [m for m in STAGES if m in wanted | done], refine=True, device=device)
 
 
 def _evaluated(run: Run) -> set[str]:
