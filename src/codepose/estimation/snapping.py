@@ -1,0 +1,64 @@
+"""A pose set by hand, brought onto the photo's edges."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from codepose import geometry
+from codepose.estimation.estimator import PoseEstimator
+from codepose.networks.windows import Window
+from codepose.refinement.poses import Photos, Poses, Seen
+from codepose.refinement.render_and_compare import ContourRefiner, useful_size
+
+Array = NDArray[np.float64]
+_EDGES_ALONE = {"agreement": 0.0, "similarity": 0.0, "step_deg": 2.0}
+"""Whoever set the pose by hand knows better than the network how the part lies."""
+
+
+@torch.no_grad()
+def snap(
+    estimator: PoseEstimator, image: NDArray[np.uint8], K: ArrayLike, index: int, R_cam_obj: Array, t_cam_obj: Array
+) -> tuple[Array, Array, float]:
+    """Searches around a pose for the one whose edges lie best on the photo's.
+
+    Args:
+        estimator: Loaded, refining or not.
+        image: (H, W, 3) uint8 RGB without lens distortion.
+        K: (3, 3) of the image in pixels, OpenCV's convention.
+        index: Which of the run's objects.
+        R_cam_obj: (3, 3) rotation from the CAD file's frame to the camera's.
+        t_cam_obj: (3,) mm, position of the CAD file's origin; the part lies in front of the camera.
+
+    Returns:
+        R_cam_obj (3, 3), t_cam_obj (3,) in mm, and how well the edges lie on the photo's: 0 = by chance, 1 = perfectly.
+    """
+    device, world, settings = estimator.device, estimator.world, estimator.settings
+    photo = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float().div_(255.0).to(device)
+    size = settings.data.camera.image_size
+    whole = Window(0, 0, image.shape[1], image.shape[0])
+    small, camera = whole.look(photo, geometry.from_opencv(torch.from_numpy(np.asarray(K)).float()).to(device), size)
+    objects = torch.tensor([index], device=device)
+    R = torch.from_numpy(R_cam_obj).float().to(device)[None]
+    offset = world.objects[index].offset.float().to(device)
+    t = torch.from_numpy(t_cam_obj).float().to(device)[None] + R @ offset
+    boxes = world.boxes(objects, R, t, camera)
+    prepared = estimator.pipeline.prepare(small)
+    which = torch.zeros_like(objects)
+    shown = estimator.pipeline.decode(estimator.pipeline.latents(prepared, boxes, which))
+    seen: dict[str, Any] = {"extent": camera.new_tensor(whole.extent(size)), "photos": None}
+    finer = min(useful_size(settings.data.camera), max(image.shape[:2]))
+    if finer > size:
+        larger, own = whole.look(photo, geometry.from_opencv(torch.from_numpy(np.asarray(K)).float()).to(device), finer)
+        seen["photos"] = Photos(larger, (own / camera).diagonal()[:2])
+    view = geometry.offaxis_rotation(t).transpose(1, 2) @ R
+    start = Poses.start(view[:, None], t[:, None], torch.zeros(1, 1, device=device))
+    refine = ContourRefiner(world, settings.refinement.model_copy(update=_EDGES_ALONE))
+    found = refine(Seen(small, which, boxes, objects, camera, shown, **seen), start).best(1)
+    R_found, t_found = found.R[0, 0], found.t[0, 0]
+    places = (R_found, t_found - R_found @ offset)
+    R_best, t_best = (x.double().cpu().numpy() for x in places)
+    return R_best, t_best, float(found.contour[0, 0])
