@@ -83,7 +83,7 @@ def write_dataset(
         raise BopError(f"images must be at least 1, not {images}")
     if (path / split).exists():
         raise BopError(f"{path / split} already exists: remove it, or choose another folder")
-    _write_models(path, world, symmetries)
+    write_models(path, world, symmetries)
     _write_once(path / "camera.json", json.dumps(_camera(world), indent=2) + "\n")
     source = SceneSource(world, split)
     targets: list[dict[str, int]] = []
@@ -116,7 +116,12 @@ def _camera(world: World) -> dict[str, float | int]:
     }
 
 
-def _write_models(path: Path, world: World, symmetries: Sequence[Mapping[str, Any]] | None) -> None:
+def write_models(path: Path, world: World, symmetries: Sequence[Mapping[str, Any]] | None) -> None:
+    """Writes a dataset's models, in the CAD files' own frame, and `models_info.json`; as ``write_dataset`` does.
+
+    Raises:
+        BopError: The folder holds other objects or other symmetries, or the symmetries' number is wrong.
+    """
     if symmetries is not None and len(symmetries) != len(world.objects):
         raise BopError(f"symmetries must have one entry an object: {len(symmetries)} for {len(world.objects)} objects")
     meshes = [model.mesh.moved(model.offset.numpy()) for model in world.objects]

@@ -14,7 +14,7 @@ from typing import Any, Self, TypeVar
 import anyio.to_thread
 import numpy as np
 from anyio import CapacityLimiter
-from fastapi import FastAPI
+from fastapi import FastAPI, UploadFile
 from fastapi.exceptions import RequestValidationError
 from numpy.typing import NDArray
 from starlette.exceptions import HTTPException
@@ -24,9 +24,11 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from codepose import __version__
+from codepose.cameras.camera import Camera, require_lens
 from codepose.serve import pictures
 from codepose.serve.cameras import Cameras
 from codepose.serve.guard import Guard, Limits
+from codepose.serve.labels import Labels
 from codepose.serve.metrics import Metrics
 from codepose.serve.models import Model
 from codepose.serve.problems import Problem, first_of, told
@@ -53,12 +55,14 @@ class Service:
         models: By name.
         limits: What is taken.
         cameras: Those that are stored.
+        labels: Where labels are kept.
     """
 
-    def __init__(self, models: dict[str, Model], limits: Limits, cameras: Cameras) -> None:
+    def __init__(self, models: dict[str, Model], limits: Limits, cameras: Cameras, labels: Labels) -> None:
         self.models = models
         self.limits = limits
         self.cameras = cameras
+        self.labels = labels
         self.metrics = Metrics(lambda: self._worker.waiting)
         self._taken = 0
         self._decoding = CapacityLimiter(1)
@@ -77,6 +81,7 @@ class Service:
     def close(self) -> None:
         """Finishes what waits."""
         self._worker.close()
+        self.labels.close()
 
     def model(self, name: str) -> Model:
         """A model by its name, or the only one.
@@ -116,6 +121,21 @@ class Service:
         """
         return await anyio.to_thread.run_sync(pictures.read_photo, data, self.limits.pixels, limiter=self._decoding)
 
+    async def seen(self, image: UploadFile, K: str, camera: str, distortion: str) -> tuple[NDArray[np.uint8], Camera]:
+        """Decodes a request's photo, and fits its camera to it.
+
+        Raises:
+            Problem: One of them cannot be used.
+        """
+        pixels = await self.photo(await image.read())
+        height, width = pixels.shape[:2]
+        found = self.cameras.find(K, camera, distortion, width, height)
+        try:
+            require_lens(found.K, width, height)
+        except ConfigError as error:
+            raise told(error) from None
+        return pixels, found
+
     async def run(self, request: Request, kind: object, item: T, work: Callable[[Sequence[T]], Sequence[Any]]) -> Any:
         """Has the worker do something, unless it takes too long or nobody waits for it any more.
 
@@ -152,6 +172,7 @@ def create_app(
     *,
     limits: Limits | None = None,
     cameras: Cameras | None = None,
+    labels: Labels | None = None,
     token: str = "",
     hosts: frozenset[str] = frozenset(),
 ) -> FastAPI:
@@ -161,13 +182,14 @@ def create_app(
         models: Loaded runs, by name.
         limits: None = the defaults.
         cameras: None = none are stored.
+        labels: None = they are kept until the service stops.
         token: That requests have to bring; empty = none.
         hosts: Names by which it may be called; none = any.
     """
-    from codepose.serve.routes import router
+    from codepose.serve import label_routes, routes
 
     limits = limits or Limits()
-    service = Service(models, limits, cameras or Cameras())
+    service = Service(models, limits, cameras or Cameras(), labels or Labels(None, models))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -184,7 +206,8 @@ def create_app(
         middleware=[Middleware(Guard, limits=limits, metrics=service.metrics, token=token, hosts=hosts)],
     )
     app.state.service = service
-    app.include_router(router)
+    app.include_router(routes.router)
+    app.include_router(label_routes.router)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _problem)
     app.add_exception_handler(Exception, _failure)

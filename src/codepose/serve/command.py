@@ -29,6 +29,7 @@ def serve(options: Serve) -> int:
 
         from codepose.serve.app import create_app
         from codepose.serve.cameras import Cameras
+        from codepose.serve.labels import Labels
     except ImportError as error:
         raise ConfigError(
             f"the service needs {error.name}: type pip install 'codepose[serve]' (in a checkout '.[serve]')"
@@ -42,8 +43,10 @@ def serve(options: Serve) -> int:
     listener = _listen(options.host, options.port)
     models = load_models(options.runs, device=options.device, method=options.method, refine=options.refine)
     token = options.token or os.environ.get("CODEPOSE_TOKEN", "")
+    labels = Labels(options.labels, models)
     local = options.host in LOCAL
-    app = create_app(models, limits=limits, cameras=cameras, token=token, hosts=LOCAL if local else frozenset())
+    hosts = LOCAL if local else frozenset()
+    app = create_app(models, limits=limits, cameras=cameras, labels=labels, token=token, hosts=hosts)
     if not local and not token:
         print("anyone who can reach this machine may ask: set CODEPOSE_TOKEN, or put it behind a proxy", flush=True)
     shown = f"[{options.host}]" if ":" in options.host else options.host

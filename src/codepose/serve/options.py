@@ -11,7 +11,7 @@ import tyro
 
 @dataclass
 class Serve:
-    """Answer photos with poses over HTTP."""
+    """Answer photos with poses over HTTP, and show a page at the same address."""
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
     """Run folders, or "hammer"; each is called by its folder's name."""
@@ -23,6 +23,9 @@ class Serve:
     """Requests must bring it (Authorization: Bearer ...); better in the environment: CODEPOSE_TOKEN."""
     cameras: Path | None = None
     """Folder of calibration files, as --K of predict takes them: requests name one instead of sending K."""
+    labels: Path | None = None
+    """Folder for the page's labels: FOLDER/NAME becomes a BOP dataset of each run. None = they are kept until the
+    service stops; the page downloads them."""
     queue: int = 16
     """How many requests may wait; more are refused with 429."""
     batch: int = 8

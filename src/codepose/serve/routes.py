@@ -6,19 +6,17 @@ import json
 from pathlib import PurePath
 from typing import Annotated, Any
 
+import anyio.to_thread
 from fastapi import APIRouter, File, Form, Request, UploadFile
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from codepose import __version__
-from codepose.cameras.camera import require_lens
 from codepose.networks.windows import MOST as MOST_TILES
 from codepose.serve import pictures
 from codepose.serve.app import Service
 from codepose.serve.examples import DETECTION, MODEL, POSES
 from codepose.serve.models import Question, Wishes
-from codepose.serve.problems import told
-from codepose.settings.data import ConfigError
 
 router = APIRouter()
 _MODELS: dict[str, Any] = {"content": {"application/json": {"example": {"models": [MODEL]}}}}
@@ -83,7 +81,7 @@ class Answer(Response):
         return json.dumps(content, allow_nan=False).encode()
 
 
-_ERRORS: dict[int | str, dict[str, Any]] = {
+ERRORS: dict[int | str, dict[str, Any]] = {
     413: {"model": Error, "description": "too many bytes or pixels"},
     422: {"model": Error, "description": "something is missing or wrong"},
     429: {"model": Error, "description": "too many requests wait"},
@@ -91,7 +89,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.post("/v1/poses", response_model=Poses, responses=_ERRORS, summary="Find the parts in a photo")
+@router.post("/v1/poses", response_model=Poses, responses=ERRORS, summary="Find the parts in a photo")
 async def poses(
     request: Request,
     image: Image,
@@ -113,29 +111,25 @@ async def poses(
     asked = service.model(model)
     wishes = Wishes(min_score, min_confidence, tiles, max_detections, reconstructions)
     with service.place():
-        pixels = await service.photo(await image.read())
-        found = service.cameras.find(K, camera, distortion, pixels.shape[1], pixels.shape[0])
-        try:
-            require_lens(found.K, pixels.shape[1], pixels.shape[0])
-        except ConfigError as error:
-            raise told(error) from None
+        pixels, found = await service.seen(image, K, camera, distortion)
         question = Question(PurePath(image.filename or "image").name, pixels, found, wishes)
         values = await service.run(request, (asked.name, "poses"), question, asked.answer)
     service.metrics.detections.labels(asked.name).inc(len(values["detections"]))
     return Answer(values)
 
 
-@router.post("/v1/photo", response_class=Response, responses=_ERRORS, summary="A photo as the network sees it")
+@router.post("/v1/photo", response_class=Response, responses=ERRORS, summary="A photo as the network sees it")
 async def photo(
     request: Request, image: Image, K: K = "", camera: CameraName = "", distortion: Distortion = ""
 ) -> Response:
     """Upright, without its lens distortion, as JPEG: what the poses are to be drawn on."""
     service = Service.of(request)
     with service.place():
-        pixels = await service.photo(await image.read())
         if K or camera:
-            found = service.cameras.find(K, camera, distortion, pixels.shape[1], pixels.shape[0])
-            pixels = await service.run(request, "photo", pixels, lambda many: [found.undistort(one) for one in many])
+            pixels, found = await service.seen(image, K, camera, distortion)
+            pixels = await anyio.to_thread.run_sync(found.undistort, pixels)
+        else:
+            pixels = await service.photo(await image.read())
         return Response(pictures.to_jpeg(pixels), media_type="image/jpeg")
 
 
