@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import socket
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from PIL import Image
 
 pytest.importorskip("fastapi", reason="pip install '.[serve]'")
 
+import uvicorn
 from starlette.testclient import TestClient
 
 from codepose.estimation.estimator import PoseEstimator
@@ -40,3 +44,22 @@ def model(random_run: Run) -> Model:
 def client(model: Model) -> Iterator[TestClient]:
     with TestClient(create_app({"part": model}), raise_server_exceptions=False) as client:
         yield client
+
+
+@contextmanager
+def served(app) -> Iterator[tuple[uvicorn.Server, str]]:
+    """A real server at a free port."""
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=60))
+    listener = socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        yield server, f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture(scope="session")
+def running():
+    return served

@@ -8,19 +8,15 @@ import io
 import json
 import shlex
 import shutil
-import socket
 import subprocess
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
 import trimesh
-import uvicorn
 from PIL import Image
 from starlette.testclient import TestClient
 
@@ -347,22 +343,8 @@ def test_a_wrong_start_ends_in_one_line(words: tuple[str, ...], text: str, capsy
     assert said.count("\n") == 1
 
 
-@contextmanager
-def running(app) -> Iterator[tuple[uvicorn.Server, str]]:
-    """A real server at a free port."""
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=60))
-    listener = socket.create_server(("127.0.0.1", 0))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    try:
-        yield server, f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
-
-
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
-def test_the_documented_curl_command_is_answered(model: Model, make_photo, tmp_path: Path) -> None:
+def test_the_documented_curl_command_is_answered(model: Model, make_photo, tmp_path: Path, running) -> None:
     page = Path(__file__).parents[2] / "docs" / "service.md"
     line = next(line for line in page.read_text().splitlines() if line.startswith("curl "))
     (tmp_path / "photo.png").write_bytes(make_photo(640, 480))
@@ -373,7 +355,7 @@ def test_the_documented_curl_command_is_answered(model: Model, make_photo, tmp_p
     assert (told["file"], told["K"][0]) == ("photo.png", [615.2, 0, 322.1])
 
 
-def test_a_stopped_service_answers_what_it_has_taken(make_photo) -> None:
+def test_a_stopped_service_answers_what_it_has_taken(make_photo, running) -> None:
     slow = Slow()
     with running(create_app({"slow": slow})) as (server, address), ThreadPoolExecutor() as pool:
         asked = pool.submit(

@@ -18,7 +18,7 @@ COMMANDS = {
     "evaluate": "measure a trained run on held-out scenes; writes results.json and report.html",
     "predict": "find the part in photos, folders, videos or a webcam: overlays and JSON",
     "bag": "find the part in the images of a ROS bag: a bag of detections and transforms",
-    "serve": "answer photos with poses over HTTP",
+    "serve": "answer photos with poses over HTTP, with a page at the same address",
     "reproduce": "run the paper's experiment: every cell, its baselines, and the rows it lacks",
     "pack": "make a trained run small enough to hand on",
     "export": "write a trained run as one ONNX file, for machines without PyTorch",
