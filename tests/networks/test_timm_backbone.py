@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from codepose.networks.build import build_encoder
-from codepose.networks.timm_backbone import TimmBackbone
+from codepose.networks.timm_backbone import Neck, TimmBackbone
 from codepose.settings.data import ConfigError
 
 timm = pytest.importorskip("timm")
@@ -44,6 +44,13 @@ def test_blocks_are_the_layers_up_to_each_feature_map(backbone: TimmBackbone) ->
     assert {owners[p].split(".")[0] for p in left} == {"neck"}
 
 
+def test_a_block_ends_with_its_last_layer(backbone: TimmBackbone) -> None:
+    layers = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.Conv2d(4, 5, 1))
+    layers.feature_info = [{"module": "0"}, {"module": "1"}]
+    backbone.model, backbone.levels = layers, [0, 1]
+    assert [[p.shape[0] for p in block] for block in backbone.blocks()] == [[4, 4], [5, 5]]
+
+
 def test_the_neck_reads_both_feature_maps_of_normalised_images(backbone: TimmBackbone) -> None:
     plain, images = timm.create_model(NAME, features_only=True, out_indices=(2, 3)).eval(), torch.rand(1, 3, 64, 64)
     plain.load_state_dict(backbone.model.state_dict(), strict=False)
@@ -51,6 +58,22 @@ def test_the_neck_reads_both_feature_maps_of_normalised_images(backbone: TimmBac
     mean, std = (torch.tensor(config[key])[:, None, None] for key in ("mean", "std"))
     backbone.eval()
     torch.testing.assert_close(backbone(images), backbone.neck(plain((images - mean) / std)))
+
+
+def test_the_neck_joins_both_on_one_grid() -> None:
+    """What a joined feature reads of the fine ones lies around its own middle."""
+    torch.manual_seed(0)
+    neck, coarse = Neck(2, 3, 8).requires_grad_(False), torch.rand(1, 3, 4, 4)
+    fine = torch.rand(1, 2, 8, 8).requires_grad_()
+    assert neck([fine, coarse]).shape == (1, 8, 4, 4)
+    neck.fine.weight.fill_(1.0)
+    (read,) = torch.autograd.grad(neck.fine(fine)[0, 0, 1, 2], fine)
+    rows, columns = (read[0, 0].sum(axis).nonzero()[:, 0].tolist() for axis in (1, 0))
+    assert (rows, columns) == ([1, 2, 3, 4], [3, 4, 5, 6])  # around 2.5, 4.5: the middle of cell 1, 2
+    (changed,) = torch.autograd.grad(neck([fine, coarse]).sum(), fine)
+    assert changed.abs().max() > 0.0
+    only = Neck(None, 3, 8)
+    assert only([coarse]).shape == (1, 8, 4, 4)
 
 
 def test_batch_norms_keep_their_statistics(backbone: TimmBackbone) -> None:
