@@ -124,7 +124,7 @@ def test_a_refined_pose_is_given_out_in_the_cameras_frame(
     def refined(seen: Seen, poses: Poses) -> Poses:
         assert torch.equal(seen.extent, torch.tensor([128.0, 128.0]))
         assert poses.t.shape == (1, estimator.settings.refinement.judged, 3)
-        pairs = ((0.9, 0.8), (0.3, 0.75), (0.9, 0.25), (3, -1.5), (1, 2))
+        pairs = ((0.9, 0.8), (0.3, 0.75), (0.9, 0.25), (3.0, -1.5), (1.0, 2.0))
         evidence = (torch.tensor([[first, second]]) for first, second in pairs)
         both = torch.stack((torch.eye(3)[None], R_view), 1), torch.stack((2.0 * place, place), 1)
         return Poses(*both, both[1], *evidence)
@@ -136,6 +136,53 @@ def test_a_refined_pose_is_given_out_in_the_cameras_frame(
     torch.testing.assert_close(found.R, turn @ R_view, atol=1e-6, rtol=0)
     assert torch.equal(found.t, place)
     assert (float(found.agreement), float(found.contour), float(found.judged)) == (0.75, 0.25, -1.5)
+
+
+@pytest.mark.parametrize(
+    ("scores", "looked_at", "kept"),
+    [
+        ([1.0, 2.0, 3.0], 3, 2),  # each look is better: as many as the settings allow
+        ([1.0, 1.0, 0.5], 3, 1),  # what is as good counts as better, what is worse does not
+        ([1.0, 0.5, 2.0], 2, 0),  # the first pose stays, and its box has been looked at
+    ],
+)
+def test_a_box_that_its_pose_shows_to_be_off_is_looked_at_again(
+    estimator: PoseEstimator,
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    scores: list[float],
+    looked_at: int,
+    kept: int,
+) -> None:
+    """The first of two boxes leads ever farther to the right; the second one is the box of its own pose."""
+    K, straight = world.K, torch.eye(3).expand(2, 1, 3, 3)
+    places = [torch.tensor([[[x, 0.0, 900.0]], [[-250.0, 0.0, 900.0]]]) for x in (0.0, 100.0, 200.0)]
+    objects = torch.zeros(2, dtype=torch.long)
+    seen_boxes: list[torch.Tensor] = []
+
+    def posed(look: int) -> Poses:
+        value = torch.full((2, 1), scores[look])
+        return dataclasses.replace(Poses.start(straight, places[look], value), agreement=value)
+
+    own = world.boxes(objects, posed(0).R[:, 0], places[0][:, 0], K)
+    off = own.clone()
+    off[0, :] -= 30.0
+
+    def refined(seen: Seen, _: Poses) -> Poses:
+        seen_boxes.append(seen.boxes)
+        return posed(len(seen_boxes) - 1).select(torch.arange(len(seen.boxes)))
+
+    monkeypatch.setattr(estimator, "refiner", refined)
+    prepared = estimator.pipeline.prepare(torch.rand(1, 3, 128, 128))
+    found = estimator.poses(prepared, off, objects, objects, K)
+    assert estimator.settings.refinement.looks == 3
+    assert [len(boxes) for boxes in seen_boxes] == [2, 1, 1][:looked_at]
+    torch.testing.assert_close(seen_boxes[1], own[:1])  # the box of the pose that the first look found
+    assert torch.equal(found.t, torch.cat((places[kept][0], places[0][1])))
+    assert found.agreement.tolist() == [scores[kept], scores[0]]
+    chosen = torch.cat((seen_boxes[kept][:1], own[1:]))
+    torch.testing.assert_close(found.latents, estimator.pipeline.latents(prepared, chosen, objects))
+    torch.testing.assert_close(found.reconstructions, estimator.pipeline.decode(found.latents))
 
 
 def test_a_damaged_codebook_is_built_anew_with_a_word(run: Run) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
+from torchvision.ops import box_iou
 
 from codepose import geometry
 from codepose.cameras.camera import checked_intrinsics, require_lens
@@ -19,6 +20,7 @@ from codepose.estimation.codebook import Codebook
 from codepose.estimation.confidence import Confidence, evidence
 from codepose.estimation.detection import Detection
 from codepose.estimation.duplicates import without_doubles
+from codepose.estimation.hypotheses import Hypotheses
 from codepose.estimation.methods import Method, load_codebooks, load_confidence, load_pipeline
 from codepose.estimation.pipelines import Pipeline
 from codepose.networks.compilation import compile_convolutions
@@ -28,12 +30,13 @@ from codepose.refinement.depth_fit import DepthRefiner
 from codepose.refinement.judged_contours import refiner_of
 from codepose.refinement.poses import Photos, Poses, Refiner, Seen
 from codepose.refinement.render_and_compare import useful_size
-from codepose.refinement.wide_search import WideSearch
 from codepose.runtime.devices import named_device
 from codepose.runtime.run import Run
 from codepose.settings.schema import Settings
-from codepose.synthesis.lookalikes import spread_views
 from codepose.synthesis.world import World
+
+_SAME_BOX = 0.9
+"""Boxes of a larger IoU are one: looking again would change nothing."""
 
 
 @dataclass(frozen=True)
@@ -182,8 +185,8 @@ class PoseEstimator:
         return DepthRefiner(self.world)
 
     @cached_property
-    def _wide_search(self) -> WideSearch:
-        return WideSearch(self.world)
+    def _hypotheses(self) -> Hypotheses:
+        return Hypotheses(self.world, self.codebooks)
 
     @cached_property
     def world(self) -> World:
@@ -299,6 +302,9 @@ class PoseEstimator:
     ) -> Estimates:
         """Returns the poses of N given boxes.
 
+        Where a refined pose shows that its box was off, it is looked at again in the box that the pose has, at most
+        as often as the settings say, and the better pose stays.
+
         Args:
             prepared: The pipeline's view of the images.
             boxes: (N, 4) amodal, unpadded.
@@ -310,48 +316,57 @@ class PoseEstimator:
                 sees no edge; None = all of them.
         """
         latents = self.pipeline.latents(prepared, boxes, images)
-        reconstructions = self.pipeline.decode(latents)
-        R, t = boxes.new_zeros(len(boxes), 3, 3), boxes.new_zeros(len(boxes), 3)
-        similarity, agreement, contour, judged = (boxes.new_zeros(len(boxes)) for _ in range(4))
-        for index, book in enumerate(self.codebooks):
-            mine = (objects == index).nonzero().squeeze(1)
-            if len(mine) == 0:
-                continue
-            wanted = self.settings.refinement.candidates if self.refiner is not None else 1
-            values, views = book.search(latents[mine], min(wanted, len(book.codes)))
+        pixels = self.pipeline.pixels(prepared)
+        extent = K.new_tensor([pixels.shape[3], pixels.shape[2]]) if extent is None else extent
+        seen = Seen(pixels, images, boxes, objects, K, self.pipeline.decode(latents), extent, photos)
+        if self.refiner is None:
+            return self._nearest(seen, latents)
+        found = self._refined(seen, latents)
+        for _ in range(self.settings.refinement.looks - 1):
+            posed = self.world.boxes(objects, found.R[:, 0], found.t[:, 0], K)
+            again = (box_iou(posed, seen.boxes).diagonal() < _SAME_BOX).nonzero().squeeze(1)
+            if len(again) == 0:
+                break
+            codes = self.pipeline.latents(prepared, posed[again], images[again])
+            look = replace(seen.select(again), boxes=posed[again], reconstructions=self.pipeline.decode(codes))
+            other = self._refined(look, codes)
+            better = (other.score >= found.score[again]).squeeze(1)
+            seen = replace(seen, boxes=seen.boxes.index_copy(0, again, look.boxes))
+            found = found.replaced(again[better], other.select(better))
+            latents = latents.index_copy(0, again[better], codes[better])
+        asked = self.settings.refinement.judged > 0
+        R, t, similarity, agreement, contour, judged = (
+            x[:, 0] for x in (found.R, found.t, found.similarity, found.agreement, found.contour, found.judged)
+        )
+        shown = self.pipeline.decode(latents)
+        return Estimates(R, t, similarity, agreement, contour, latents, shown, judged if asked else None)
+
+    def _nearest(self, seen: Seen, latents: Tensor) -> Estimates:
+        """The codebook's nearest views of detections, where their boxes put them."""
+        R, t = latents.new_zeros(len(latents), 3, 3), latents.new_zeros(len(latents), 3)
+        similarity, agreement = latents.new_zeros(len(latents)), latents.new_zeros(len(latents))
+        for index in sorted(set(seen.objects.tolist())):
+            mine, book = (seen.objects == index).nonzero().squeeze(1), self.codebooks[index]
+            values, views = book.search(latents[mine], 1)
             similarity[mine] = values[:, 0]
-            if self.refiner is None:
-                R[mine], t[mine] = book.poses(views[:, 0], boxes[mine], K)
-                agreement[mine] = book.agreement(views, reconstructions[mine])[:, 0]
-                continue
-            pixels = self.pipeline.pixels(prepared)
-            shown = K.new_tensor([pixels.shape[3], pixels.shape[2]]) if extent is None else extent
-            seen = Seen(pixels, images[mine], boxes[mine], objects[mine], K, reconstructions[mine], shown, photos)
-            found = self.refiner(seen, self._proposed(index, latents[mine], views, values, seen)).best(1)
-            R[mine], t[mine] = found.R[:, 0], found.t[:, 0]
-            agreement[mine], contour[mine], judged[mine] = (
-                x[:, 0] for x in (found.agreement, found.contour, found.judged)
-            )
-        asked = self.refiner is not None and self.settings.refinement.judged > 0
-        return Estimates(R, t, similarity, agreement, contour, latents, reconstructions, judged if asked else None)
+            R[mine], t[mine] = book.poses(views[:, 0], seen.boxes[mine], seen.K)
+            agreement[mine] = book.agreement(views, seen.reconstructions[mine])[:, 0]
+        return Estimates(R, t, similarity, agreement, torch.zeros_like(similarity), latents, seen.reconstructions)
 
-    def _proposed(self, index: int, latents: Tensor, views: Tensor, values: Tensor, seen: Seen) -> Poses:
-        """Poses to begin at, for detections of one object: views that are apart, where the boxes put them.
-
-        The best of the codebook's nearest views (N, k), by their cosines (N, k) and the reconstructions; then those
-        for which the photo's edges speak.
-        """
-        settings, book = self.settings.refinement, self.codebooks[index]
-        by_edges = min(settings.edge_views, settings.judged // 2)
-        ranked, _ = book.rerank(views, values, seen.reconstructions)
-        symmetries = self.world.objects[index].symmetries
-        many = (settings.judged or settings.hypotheses) - by_edges
-        starts = ranked.gather(1, spread_views(book.rotations[ranked], many, settings.apart_deg, symmetries))
-        if by_edges:
-            starts = torch.cat((starts, self._wide_search(seen, book, by_edges, settings.apart_deg)), 1)
-        count = starts.shape[1]
-        _, t = book.poses(starts.flatten(), seen.boxes.repeat_interleave(count, 0), seen.K)
-        return Poses.start(book.rotations[starts], t.view(-1, count, 3), book.cosines(starts, latents))
+    def _refined(self, seen: Seen, latents: Tensor) -> Poses:
+        """The refined pose (N, 1) of each detection; its similarity is that of the codebook's nearest view."""
+        assert self.refiner is not None
+        count = len(latents)
+        result = Poses.start(
+            torch.eye(3).to(latents).expand(count, 1, 3, 3), latents.new_zeros(count, 1, 3), latents.new_zeros(count, 1)
+        )
+        for index in sorted(set(seen.objects.tolist())):
+            mine = (seen.objects == index).nonzero().squeeze(1)
+            here = seen.select(mine)
+            begun, similarity = self._hypotheses(here, latents[mine])
+            found = replace(self.refiner(here, begun).best(1), similarity=similarity[:, None])
+            result = result.replaced(mine, found)
+        return result
 
 
 def _device(name: str) -> torch.device:

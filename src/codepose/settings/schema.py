@@ -185,6 +185,9 @@ class RefinementSettings(Frozen):
     edge_views: Few = 16
     """How many of those that the judge compares are not the network's choice, but found among all of the codebook's
     views by the photo's edges alone; at most half."""
+    looks: Annotated[int, Field(ge=1, le=10)] = 3
+    """How often a box is looked at, at most: where the pose found shows that the box was off, again in the box that
+    the pose has."""
     apart_deg: NonNegative = 12.0
     similarity: NonNegative = 0.5
     """Weight of the cosine of the codes beside the match of the edges."""

@@ -1,0 +1,51 @@
+"""Where refinement begins: views that the network's code or the photo's edges speak for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from codepose.estimation.codebook import Codebook
+from codepose.refinement.poses import Poses, Seen
+from codepose.refinement.wide_search import WideSearch
+from codepose.synthesis.lookalikes import spread_views
+from codepose.synthesis.world import World
+
+
+class Hypotheses:
+    """Proposes poses of detections: views that are apart, where the boxes put them.
+
+    Args:
+        world: The run's meshes and renderer.
+        codebooks: One an object.
+    """
+
+    def __init__(self, world: World, codebooks: Sequence[Codebook]) -> None:
+        self._world, self._codebooks = world, codebooks
+        self._settings = world.settings.refinement
+        self._by_edges = WideSearch(world)
+
+    def __call__(self, seen: Seen, latents: Tensor) -> tuple[Poses, Tensor]:
+        """Returns poses (N, k) to begin at, and the cosine (N,) of each code with the codebook's nearest.
+
+        The codebook's nearest views, ranked by their cosines and the reconstructions; then, where the judge is asked,
+        those for which the photo's edges speak.
+
+        Args:
+            seen: N detections of one object.
+            latents: (N, D) their codes.
+        """
+        settings, index = self._settings, int(seen.objects[0])
+        book, symmetries = self._codebooks[index], self._world.objects[index].symmetries
+        values, views = book.search(latents, min(settings.candidates, len(book.codes)))
+        ranked, _ = book.rerank(views, values, seen.reconstructions)
+        by_edges = min(settings.edge_views, settings.judged // 2)
+        many = (settings.judged or settings.hypotheses) - by_edges
+        starts = ranked.gather(1, spread_views(book.rotations[ranked], many, settings.apart_deg, symmetries))
+        if by_edges:
+            starts = torch.cat((starts, self._by_edges(seen, book, by_edges, settings.apart_deg)), 1)
+        count = starts.shape[1]
+        _, t = book.poses(starts.flatten(), seen.boxes.repeat_interleave(count, 0), seen.K)
+        return Poses.start(book.rotations[starts], t.view(-1, count, 3), book.cosines(starts, latents)), values[:, 0]
