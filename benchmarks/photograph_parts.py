@@ -13,7 +13,7 @@ from codepose.bop.entries import BopError
 from codepose.cameras.camera import read_camera
 from codepose.cli.framing import Framing, framing
 from codepose.evaluation.pose_errors import symmetry_transforms
-from codepose.settings.files import load_preset
+from codepose.settings.files import DEFAULT_PRESET, load_preset
 
 Motion = tuple[float, ...]
 """A rigid motion as models_info.json has it: sixteen numbers, row by row."""
@@ -73,7 +73,7 @@ class Part:
         """
         model = self.dataset(data).models[self.obj_id]
         camera = read_camera(str(data / self.folder / "camera.json"))
-        return framing(camera, model.mesh().diameter, self.distance, load_preset("quick"))
+        return framing(camera, model.mesh().diameter, self.distance, load_preset(DEFAULT_PRESET))
 
 
 HEADLINE = ("key", "camera", "cat", "driller", "can", "triangle")

@@ -27,7 +27,7 @@ from codepose.settings.files import (
 from codepose.settings.schema import OptimizerSettings, Phase, Settings
 
 FOUND = sorted(p.name[:-5] for p in resources.files("codepose").joinpath("presets").iterdir() if p.name[-5:] == ".yaml")
-SHIPPED = {"quick", "robust", "cpu", "smoke", "paper-128-t1", "paper-128-t2", "paper-4096-t1", "paper-4096-t2"}
+SHIPPED = {"photos", "quick", "robust", "cpu", "smoke", "paper-128-t1", "paper-128-t2", "paper-4096-t1", "paper-4096-t2"}
 
 # dotted key → what the paper prints, or what decisions.md settles
 PRINTED: dict[str, Any] = {
@@ -365,10 +365,22 @@ def test_a_file_may_change_a_preset(tmp_path: Path) -> None:
         load_settings(write(tmp_path / "none.yaml", "base: fast\n"))
 
 
-def test_a_file_on_the_command_line_changes_quick_and_brings_its_own_paths(tmp_path: Path) -> None:
+def test_the_default_is_quick_on_features_of_photographs() -> None:
+    """Seen from all sides and in heaps, as photographs show parts; all else is quick's."""
+    photos, quick = load_preset("photos"), load_preset("quick")
+    network = {"backbone": "timm/tf_efficientnet_lite0", "weights": "imagenet", "frozen": True, "frozen_blocks": 0}
+    assert photos.network == quick.network.model_copy(update=network)
+    heaps = quick.data.occlusion.model_copy(update={"companions": 4, "overlap": 0.8})
+    assert photos.data == quick.data.model_copy(update={"occlusion": heaps})
+    assert [(o.mesh, o.view_cone_deg) for o in photos.objects] == [("hammer", 180.0)]
+    assert (photos.step1, photos.step2, photos.losses) == (quick.step1, quick.step2, quick.losses)
+    assert starting_settings([]) == photos
+
+
+def test_a_file_on_the_command_line_changes_the_default_and_brings_its_own_paths(tmp_path: Path) -> None:
     text = "objects: [{mesh: cad/a.stl}, {mesh: hammer, label: tool}]\ndata: {backgrounds: photos}\n"
     settings = starting_settings(["--preset", str(write(tmp_path / "my.yaml", text))])
-    assert settings.network == load_preset("quick").network
+    assert settings.network == load_preset("photos").network
     assert [o.mesh for o in settings.objects] == [str(tmp_path / "cad" / "a.stl"), "hammer"]
     assert settings.data.backgrounds == str(tmp_path / "photos")
     here = override(load_preset("quick"), {"data.backgrounds": "photos"})

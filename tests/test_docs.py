@@ -218,10 +218,10 @@ def flat(values: Any, path: str = "") -> Iterator[tuple[str, str]]:
 
 def preset_table() -> str:
     """The table of docs/presets.md."""
-    names = ("paper-128-t1", "quick", "cpu", "robust")
+    names = ("paper-128-t1", "photos", "quick", "cpu", "robust")
     presets = [dict(flat(load_preset(name).model_dump())) for name in names]
     rhythm = (".checkpoint_every", ".validations")
-    rows = [f"| setting | {' | '.join(names)} |", "|---|---|---|---|---|"]
+    rows = [f"| setting | {' | '.join(names)} |", "|---|---|---|---|---|---|"]
     for key in presets[0]:
         values = [preset[key] for preset in presets]
         if len(set(values)) > 1 and key != "name" and not key.endswith(rhythm):

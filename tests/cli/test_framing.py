@@ -22,7 +22,7 @@ from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
 
 BRACKET = Path(__file__).parents[1] / "data" / "bracket.ply"
-QUICK = load_preset("quick")
+PHOTOS = load_preset("photos")
 
 
 def camera(focal: float, width: int | None = None, height: int | None = None) -> Camera:
@@ -31,12 +31,11 @@ def camera(focal: float, width: int | None = None, height: int | None = None) ->
 
 def settings_of(found: Framing) -> Settings:
     values = [word for word in found.options() if not word.startswith("--")]
-    cone, size, focal, low, high = (float(v) for v in values)
-    assert cone == 180.0, "nobody knows from which side a photo shows a part"
-    changes: dict[str, Any] = {"objects.0.mesh": str(BRACKET), "network.weights": "none", "losses.look_alikes": 0}
-    changes["objects.0.view_cone_deg"] = cone
+    size, focal, low, high = (float(v) for v in values)
+    assert PHOTOS.objects[0].view_cone_deg == 180.0, "nobody knows from which side a photo shows a part"
+    changes: dict[str, Any] = {"objects.0.mesh": str(BRACKET), "losses.look_alikes": 0}
     changes |= {"data.camera.image_size": int(size), "data.camera.focal": focal, "data.camera.box_side": [low, high]}
-    return override(QUICK, changes)
+    return override(PHOTOS, changes)
 
 
 def placed(world: World, count: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -49,8 +48,8 @@ def placed(world: World, count: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("distance", [(300.0, 700.0), (160.0, 200.0), (3000.0, 5000.0)])
 def test_scenes_are_seen_from_the_distances_that_were_given(distance: tuple[float, float]) -> None:
-    diameter = World(override(QUICK, {"objects.0.mesh": str(BRACKET)})).objects[0].mesh.diameter
-    found = framing(camera(615.0), diameter, distance, QUICK)
+    diameter = World(override(PHOTOS, {"objects.0.mesh": str(BRACKET)})).objects[0].mesh.diameter
+    found = framing(camera(615.0), diameter, distance, PHOTOS)
     boxes, away = placed(World(settings_of(found)), 150)
     near, far = distance
     assert float(away.quantile(0.1)) == pytest.approx(near, rel=0.2)
@@ -62,20 +61,20 @@ def test_scenes_are_seen_from_the_distances_that_were_given(distance: tuple[floa
 
 
 def test_tiles_make_up_for_small_parts_and_the_size_of_photos_does_not_matter() -> None:
-    near, far = (framing(camera(615.0), 128.0, d, QUICK) for d in ((400.0, 600.0), (4000.0, 6000.0)))
+    near, far = (framing(camera(615.0), 128.0, d, PHOTOS) for d in ((400.0, 600.0), (4000.0, 6000.0)))
     assert near.tiles == 1
     assert far.tiles > 4
     np.testing.assert_allclose(np.array(near.share) / far.share, 10.0)
     twice = Camera(np.array([[1230.0, 0.0, 639.5], [0.0, 1230.0, 479.5], [0.0, 0.0, 1.0]]), 1280, 960)
-    np.testing.assert_allclose(framing(twice, 128.0, (400.0, 600.0), QUICK).box_side, near.box_side)
+    np.testing.assert_allclose(framing(twice, 128.0, (400.0, 600.0), PHOTOS).box_side, near.box_side)
     portrait = Camera(np.array([[615.0, 0.0, 239.5], [0.0, 615.0, 319.5], [0.0, 0.0, 1.0]]))
-    assert framing(portrait, 128.0, (400.0, 600.0), QUICK) == near
+    assert framing(portrait, 128.0, (400.0, 600.0), PHOTOS) == near
     wide = FieldOfView(2 * np.degrees(np.arctan(320.0 / 615.0)))
-    np.testing.assert_allclose(framing(wide, 128.0, (400.0, 600.0), QUICK).box_side, near.box_side, rtol=1e-6)
+    np.testing.assert_allclose(framing(wide, 128.0, (400.0, 600.0), PHOTOS).box_side, near.box_side, rtol=1e-6)
 
 
 def test_a_wide_lens_keeps_its_focal_length_usable() -> None:
-    found = framing(FieldOfView(130.0), 128.0, (100.0, 150.0), QUICK)
+    found = framing(FieldOfView(130.0), 128.0, (100.0, 150.0), PHOTOS)
     settings_of(found)  # refuses a camera that would be in the part
 
 
@@ -91,14 +90,14 @@ def test_a_wide_lens_keeps_its_focal_length_usable() -> None:
 )
 def test_distances_that_cannot_be_are_refused(distance: tuple[float, float], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        framing(camera(615.0), 128.0, distance, QUICK)
+        framing(camera(615.0), 128.0, distance, PHOTOS)
 
 
 def test_the_doctor_types_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "sheet.png"
     assert mesh(MeshDoctor(BRACKET, out=out, K="615,615,319.5,239.5", distance=(3000.0, 5000.0))) == 0
     look, train, find = capsys.readouterr().out.splitlines()[-3:]
-    assert look.startswith(f"look: codepose preview {BRACKET} --objects.0.view-cone-deg 180 --data.camera.image-size 2")
+    assert look.startswith(f"look: codepose preview {BRACKET} --data.camera.image-size 2")
     assert train.endswith("--out runs/bracket")
     assert "--K 615,615,319.5,239.5 --tiles " in find
     with pytest.raises(ConfigError, match="go together"):

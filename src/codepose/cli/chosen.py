@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from codepose.settings.data import Unit
-from codepose.settings.files import PRESETS, load_preset, load_run_settings, load_settings
+from codepose.settings.files import DEFAULT_PRESET, PRESETS, load_preset, load_run_settings, load_settings
 from codepose.settings.schema import Settings
 
 
 def starting_settings(arguments: list[str]) -> Settings:
     """The preset, or file, that --preset names: its values are the options' defaults.
 
-    A file that names no ``base`` changes ``quick``; its relative paths start at its folder. Where neither is named and
+    A file that names no ``base`` changes ``photos``; its relative paths start at its folder. Where neither is named and
     a run is resumed, its own settings are the defaults.
     """
     peek = argparse.ArgumentParser(add_help=False)
@@ -24,9 +24,9 @@ def starting_settings(arguments: list[str]) -> Settings:
     typed = peek.parse_known_args(arguments)[0]
     if typed.preset is None and typed.resume and typed.out and (typed.out / "config.yaml").is_file():
         return load_run_settings(typed.out / "config.yaml")
-    name = typed.preset or "quick"
+    name = typed.preset or DEFAULT_PRESET
     if name not in PRESETS and (Path(name).suffix in (".yaml", ".yml") or Path(name).exists()):
-        return located(load_settings(name, base=load_preset("quick")), Path(name).parent)
+        return located(load_settings(name, base=load_preset(DEFAULT_PRESET)), Path(name).parent)
     return load_preset(name)
 
 

@@ -182,8 +182,11 @@ def _describe(world: World) -> None:
                 "--objects.0.view-direction X Y Z for another side, --objects.0.view-opposite for the other side as "
                 "well, --objects.0.view-cone-deg 180 for all (longer)"
             )
-    if (weights := world.settings.network.weights) != "none":
-        _console.out(f"begins at the weights of {weights}; type --network.weights none to begin at random ones")
+    network = world.settings.network
+    if network.weights == "imagenet":
+        _console.out(f"begins at {network.backbone} as it was learned from photographs (ImageNet)")
+    elif network.weights != "none":
+        _console.out(f"begins at the weights of {network.weights}; type --network.weights none to begin at random ones")
 
 
 def calibrate(options: o.Calibrate) -> int:

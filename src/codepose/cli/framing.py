@@ -39,10 +39,9 @@ class Framing:
     box_side: tuple[float, float]
 
     def options(self) -> list[str]:
-        """The options of ``train`` and ``preview``: the camera's, and views from all sides, as photos show a part."""
+        """The options of ``train`` and ``preview``."""
         camera = "--data.camera"
         return [
-            *("--objects.0.view-cone-deg", "180"),
             *(f"{camera}.image-size", f"{self.image_size}"),
             *(f"{camera}.focal", f"{self.focal:.0f}"),
             *(f"{camera}.box-side", *(f"{side:.0f}" for side in self.box_side)),

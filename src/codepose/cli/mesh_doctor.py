@@ -69,11 +69,11 @@ def _framing(options: MeshDoctor, report: MeshReport) -> Framing | None:
     """How large the part is in the camera's photos; None where nothing is known of it."""
     from codepose.cameras.camera import read_camera
     from codepose.cli.framing import framing
-    from codepose.settings.files import load_preset
+    from codepose.settings.files import DEFAULT_PRESET, load_preset
 
     if options.distance is None:
         return None
-    return framing(read_camera(options.K), report.diameter, options.distance, load_preset("quick"))
+    return framing(read_camera(options.K), report.diameter, options.distance, load_preset(DEFAULT_PRESET))
 
 
 def _print_commands(options: MeshDoctor, report: MeshReport, seen: Framing | None) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from codepose.settings.data import MUCH, ConfigError, Unit
+from codepose.settings.files import DEFAULT_PRESET
 from codepose.settings.schema import Settings
 
 Method = Literal["joint", "extended", "original", "jitter"]
@@ -45,7 +46,7 @@ class Preview:
     """How many samples."""
     difficulty: float = 1.0
     """Of the curriculum, from 0 (clean) to 1."""
-    preset: str = "quick"
+    preset: str = DEFAULT_PRESET
     """One of the shipped presets, or a YAML file."""
     settings: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
 
@@ -75,7 +76,7 @@ class Train:
     """How many of them on each machine, working as one; torchrun and srun start the processes themselves."""
     nodes: int = 1
     """How many machines; see docs/scaling.md."""
-    preset: str = "quick"
+    preset: str = DEFAULT_PRESET
     """One of the shipped presets, or a YAML file."""
     settings: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
 
@@ -274,7 +275,7 @@ class Render:
     the numbers in the meshes' names (obj_000005)."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
-    preset: str = "quick"
+    preset: str = DEFAULT_PRESET
     """One of the shipped presets, or a YAML file."""
     settings: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
 

@@ -118,7 +118,7 @@ class TimmBackbone(Backbone):
 def _model(name: str, pretrained: bool = False) -> Any:
     """Returns timm's network."""
     if importlib.util.find_spec("timm") is None:
-        raise ConfigError(f"network.backbone timm/{name} needs timm: type pip install timm (the extra timm)")
+        raise ConfigError(f"network.backbone timm/{name} needs timm: type pip install timm")
     import timm
 
     if not timm.is_model(name):

@@ -15,6 +15,8 @@ from codepose.storage.checksums import EMPTY, MARK, DamagedError, require_whole,
 from codepose.storage.replace import replacing
 
 _PRESET_FILES = resources.files("codepose").joinpath("presets")
+DEFAULT_PRESET = "photos"
+"""What the commands take where no preset is named."""
 PRESETS = tuple(sorted(p.name.removesuffix(".yaml") for p in _PRESET_FILES.iterdir() if p.name.endswith(".yaml")))
 
 _LAST = "seed"
@@ -66,7 +68,9 @@ def load_preset(name: str) -> Settings:
     if name not in PRESETS:
         raise ConfigError(f"no preset is called {name!r}; there are {', '.join(PRESETS)}")
     text = _PRESET_FILES.joinpath(f"{name}.yaml").read_text()
-    return _laid_over(Settings(), {"name": name, **(yaml.safe_load(text) or {})}, f"preset {name}")
+    values = {"name": name, **(yaml.safe_load(text) or {})}
+    base = load_preset(values.pop("base")) if "base" in values else Settings()
+    return _laid_over(base, values, f"preset {name}")
 
 
 def _mapping(path: Path) -> dict[str, Any]:
