@@ -186,7 +186,7 @@ def test_preview_draws_before_training(preset: Path, tmp_path: Path) -> None:
         (["train", "--out", __file__], "test_cli.py is a file: choose another --out"),
         (["predict", "hammer", __file__, "--K", "fov=60", "--out", __file__], "test_cli.py is a file: choose another"),
         (["predict", "hammer", __file__, "--K", "fov=60", "--method", "extended"], "only the joint method comes with"),
-        (["train", "--preset", "quick", "--network.weights", "hammer", "--network.width", "0.5"], "its encoder is another"),
+        (["train", "--preset=quick", "--network.weights", "hammer", "--network.width", "0.5"], "its encoder is another"),
         (["evaluate", "nowhere", "--images", "0"], "--images must be a number from 1"),
         (["preview", "--difficulty", "5"], "--difficulty is a share from 0 to"),
         (["preview", "--out", "sheet.psd"], "give a picture's name, such as sheet.png"),
