@@ -293,3 +293,28 @@ def test_the_judges_word_ranks_the_detections_of_a_batch(
     (found,) = estimator.estimate(torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0)), world.K)
     assert [d.judged for d in found] == [2.0, 1.0, 0.0]
     assert found[0].score <= found[-1].score
+
+
+@pytest.mark.parametrize("tiles", [1, 2])
+def test_several_photos_at_once_are_each_answered_as_alone(
+    estimator: PoseEstimator, tiles: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of different sizes and cameras, too; and all of them go through the encoder together."""
+    random = np.random.default_rng(0)
+    images = [random.integers(0, 255, (*shape, 3), dtype=np.uint8) for shape in ((128, 128), (96, 128), (120, 80))]
+    cameras = [camera(128), camera(128), camera(100)]
+    sizes = []
+    prepare = estimator.pipeline.prepare
+    monkeypatch.setattr(estimator.pipeline, "prepare", lambda x: (sizes.append(len(x)), prepare(x))[1])
+    alone = [estimator(image, K, tiles=tiles) for image, K in zip(images, cameras, strict=True)]
+    windows = len(sizes)
+    assert sizes == [1] * windows
+    together = list(estimator.many(images, cameras, tiles=tiles))
+    assert sum(sizes[windows:]) == windows
+    assert max(sizes[windows:]) == 3
+    assert [len(found) for found in together] == [len(found) for found in alone]
+    for a, b in zip((d for f in together for d in f), (d for f in alone for d in f), strict=True):
+        np.testing.assert_allclose(a.box, b.box, atol=0.01)
+        assert a.score == pytest.approx(b.score, abs=1e-4)
+        np.testing.assert_allclose(a.t_cam_obj, b.t_cam_obj, rtol=1e-3)
+    assert list(estimator.many([], [])) == []

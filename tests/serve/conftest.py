@@ -37,7 +37,7 @@ def make_photo():
 
 @pytest.fixture(scope="module")
 def model(random_run: Run) -> Model:
-    return Model("part", PoseEstimator.load(random_run, device="cpu", refine=True))
+    return Model("part", PoseEstimator.load(random_run, device="cpu"))
 
 
 @pytest.fixture(scope="module")

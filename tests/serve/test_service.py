@@ -20,12 +20,13 @@ import trimesh
 from PIL import Image
 from starlette.testclient import TestClient
 
+from codepose.cameras.camera import Camera
 from codepose.cli.main import main
 from codepose.runtime.run import Run
 from codepose.serve.app import create_app
 from codepose.serve.cameras import Cameras
 from codepose.serve.guard import Limits
-from codepose.serve.models import Model
+from codepose.serve.models import Model, Question, Wishes
 
 K = "75,75,63.5,47.5"
 
@@ -44,7 +45,17 @@ def test_the_answer_is_what_predict_writes(client: TestClient, random_run: Run, 
     calibration = {"K": [[75, 0, 63.5], [0, 75, 47.5], [0, 0, 1]], "distortion": [-0.1, 0.01, 0, 0]}
     (tmp_path / "K.json").write_text(json.dumps(calibration))
     for camera, fields in ((K, {}), (str(tmp_path / "K.json"), {"distortion": lens}), ("fov=60", {"K": "fov=60"})):
-        words = [str(random_run.path), str(photo), "--K", camera, "--min-score", "0", "--max-detections", "2"]
+        words = [
+            str(random_run.path),
+            str(photo),
+            "--K",
+            camera,
+            "--min-score",
+            "0",
+            "--max-detections",
+            "2",
+            "--no-refine",
+        ]
         assert main(["predict", *words, "--out", str(tmp_path / "out")]) == 0
         written = json.loads((tmp_path / "out" / "a.json").read_text())
         answer = ask(client, photo.read_bytes(), name="a.png", max_detections=2, **fields)
@@ -228,6 +239,21 @@ def test_photos_that_wait_are_looked_at_together(make_photo) -> None:
     assert slow.sizes == [1, 3, 2]
 
 
+def test_photos_of_a_batch_get_their_own_answers(model: Model, make_photo) -> None:
+    camera = Camera(np.array([[75, 0, 63.5], [0, 75, 47.5], [0, 0, 1]]), 128, 96)
+    questions = [
+        Question(f"{seed}.png", np.asarray(Image.open(io.BytesIO(make_photo(seed=seed)))), camera, Wishes(min_score=0))
+        for seed in (0, 1)
+    ]
+    alone = [next(model.answer([question])) for question in questions]
+    together = list(model.answer(questions))
+    for a, b in zip(together, alone, strict=True):
+        assert (a["file"], len(a["detections"])) == (b["file"], len(b["detections"]))
+        boxes = [sorted(d["box_xyxy"] for d in one["detections"]) for one in (a, b)]
+        assert np.array(boxes[0]) == pytest.approx(np.array(boxes[1]), abs=0.1)
+    assert together[0]["detections"] != together[1]["detections"]
+
+
 def test_what_takes_too_long_is_given_up_and_leaves_its_place(make_photo) -> None:
     slow = Slow()
     app = create_app({"slow": slow}, limits=Limits(places=2, batch=1, seconds=0.3))
@@ -279,7 +305,7 @@ def test_stored_cameras_are_asked_for_by_name(model: Model, make_photo, tmp_path
 def test_models_are_described_and_their_meshes_are_in_the_cad_frame(client: TestClient, model: Model) -> None:
     told = client.get("/v1/models").json()
     about = told["models"][0]
-    assert (about["name"], about["refined"], about["calibrated"]) == ("part", True, False)
+    assert (about["name"], about["refined"], about["calibrated"]) == ("part", False, False)
     part = model.estimator.world.objects[0]
     assert about["objects"][0]["size_mm"] == pytest.approx(part.mesh.extents.tolist(), abs=1e-3)
     ply = client.get(f"/{about['objects'][0]['mesh']}")

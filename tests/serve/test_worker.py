@@ -67,3 +67,28 @@ def test_a_cancelled_task_leaves_the_line_and_is_not_done() -> None:
     worker.close()
     assert work.batches == [["first"], ["stays"]]
     assert stays.result() == "STAYS"
+
+
+def test_each_result_comes_when_it_is_done_and_what_fails_later_takes_no_other_along() -> None:
+    first, go, given = threading.Event(), threading.Event(), []
+
+    def work(tasks):
+        given.append(list(tasks))
+        if tasks == ["first"]:
+            first.set()
+            assert go.wait(WAIT)
+        for task in tasks:
+            if task == "bad":
+                assert good.result(WAIT) == "GOOD"  # it is told before this one is done
+                raise ValueError("bad")
+            yield task.upper()
+
+    worker = Worker(work, lambda task: 0, most=8)
+    worker.submit("first")
+    assert first.wait(WAIT)
+    good, bad, other = (worker.submit(name) for name in ("good", "bad", "other"))
+    go.set()
+    assert isinstance(bad.exception(WAIT), ValueError)
+    assert other.result(WAIT) == "OTHER"
+    worker.close()
+    assert given == [["first"], ["good", "bad", "other"], ["bad"], ["other"]]

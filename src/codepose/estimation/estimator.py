@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -20,12 +21,14 @@ from codepose.estimation.codebook import Codebook
 from codepose.estimation.confidence import Confidence, evidence
 from codepose.estimation.detection import Detection
 from codepose.estimation.duplicates import without_doubles
+from codepose.estimation.estimates import Estimates
 from codepose.estimation.hypotheses import Hypotheses
+from codepose.estimation.looks import Look, above, looks_at
 from codepose.estimation.methods import Method, load_codebooks, load_confidence, load_pipeline
 from codepose.estimation.pipelines import Pipeline
 from codepose.networks.compilation import compile_convolutions
 from codepose.networks.detector import Boxes
-from codepose.networks.windows import Window, least_overlap, merged, windows
+from codepose.networks.windows import Window, merged
 from codepose.refinement.depth_fit import DepthRefiner
 from codepose.refinement.judged_contours import refiner_of
 from codepose.refinement.poses import Photos, Poses, Refiner, Seen
@@ -37,32 +40,6 @@ from codepose.synthesis.world import World
 
 _SAME_BOX = 0.9
 """Boxes of a larger IoU are one: looking again would change nothing."""
-
-
-@dataclass(frozen=True)
-class Estimates:
-    """Poses of N boxes.
-
-    Attributes:
-        R: (N, 3, 3) R_cam_obj.
-        t: (N, 3) mm, where the object's own middle lies.
-        similarity: (N,) cosine of each code with the codebook's nearest.
-        agreement: (N,) correlation of the clean render with the reconstruction; with the codebook's thumbnails where
-            nothing was refined.
-        contour: (N,) how well the render's edges lie on the photo's; 0 where nothing was refined.
-        latents: (N, D).
-        reconstructions: (N, 3, c, c) in [0, 1].
-        judged: (N,) the judge's log-odds; None where it was not asked.
-    """
-
-    R: Tensor
-    t: Tensor
-    similarity: Tensor
-    agreement: Tensor
-    contour: Tensor
-    latents: Tensor
-    reconstructions: Tensor
-    judged: Tensor | None = None
 
 
 class PoseEstimator:
@@ -162,22 +139,49 @@ class PoseEstimator:
             ValueError: The image, the camera or the depth has the wrong shape or type, the camera sees more than a lens
                 without distortion can, ``min_score`` is no share, or ``tiles`` no number of tiles.
         """
+        photo, K = self._photo(image, camera)
+        measured = None if depth is None else _checked_depth(depth, image.shape[:2])
+        (found,) = self._looked([(photo, K)], tiles, min_score)
+        if measured is not None:
+            found = self.depth_refiner(found, K.cpu(), measured)
+        fitted = self.refiner is not None or measured is not None
+        return without_doubles(found, self.world.objects) if fitted else found
+
+    def many(
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        cameras: Sequence[ArrayLike],
+        *,
+        min_score: float | None = None,
+        tiles: int = 1,
+    ) -> Iterator[list[Detection]]:
+        """Finds the objects in several images, of any sizes: the networks see all at once, refinement one by one.
+
+        Args:
+            images: As a single one.
+            cameras: One an image.
+            min_score, tiles: Of all of them.
+
+        Returns:
+            Each image's detections, best first, as soon as they are refined.
+
+        Raises:
+            ValueError: As for a single one.
+        """
+        photos = [self._photo(image, camera) for image, camera in zip(images, cameras, strict=True)]
+        found = self._looked(photos, tiles, min_score)
+        return found if self.refiner is None else (without_doubles(one, self.world.objects) for one in found)
+
+    def _photo(self, image: NDArray[np.uint8], camera: ArrayLike) -> tuple[Tensor, Tensor]:
+        """An image as (1, 3, H, W) in [0, 1] and its K, pixel centres at integer + 0.5, on the device."""
         K = geometry.from_opencv(torch.from_numpy(checked_intrinsics(camera)).float())
         if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise ValueError("the image must be an (H, W, 3) uint8 RGB array")
         if image.size == 0:
             raise ValueError(f"the image is empty: {image.shape}")
         require_lens(camera, image.shape[1], image.shape[0])
-        if min_score is not None and not 0.0 <= min_score <= 1.0:
-            raise ValueError(f"min_score must lie in [0, 1], not be {min_score}")
-        measured = None if depth is None else _checked_depth(depth, image.shape[:2])
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float().div_(255.0)
-        threshold = self.settings.detection.score if min_score is None else min_score
-        found = self._looked(pixels.to(self.device), K.to(self.device), tiles, threshold)
-        if measured is not None:
-            found = self.depth_refiner(found, K, measured)
-        fitted = self.refiner is not None or measured is not None
-        return without_doubles(found, self.world.objects) if fitted else found
+        return pixels.to(self.device), K.to(self.device)
 
     @cached_property
     def depth_refiner(self) -> DepthRefiner:
@@ -209,34 +213,33 @@ class PoseEstimator:
             Each image's detections, best first.
         """
         prepared = self.pipeline.prepare(images)
-        described = self._described(prepared, _above(self.pipeline.detect(prepared), min_score), K, photos)
+        described = self._described(prepared, above(self.pipeline.detect(prepared), min_score), K, photos)
         return [sorted(found, key=lambda d: -d.rank) for found in described]
 
+    def _looked(
+        self, photos: Sequence[tuple[Tensor, Tensor]], tiles: int, min_score: float | None
+    ) -> Iterator[list[Detection]]:
+        """Each photo's detections, in its own pixels, through one window or many."""
+        if min_score is not None and not 0.0 <= min_score <= 1.0:
+            raise ValueError(f"min_score must lie in [0, 1], not be {min_score}")
+        threshold = self.settings.detection.score if min_score is None else min_score
+        looks = looks_at(self.pipeline, photos, tiles, threshold)
+        return (self._told(photo, K, seen) for (photo, K), seen in zip(photos, looks, strict=True))
+
     @torch.no_grad()
-    def _looked(self, photo: Tensor, K: Tensor, tiles: int, min_score: float) -> list[Detection]:
-        """Detections in a photo (1, 3, H, W), in its own pixels, through one window or many."""
+    def _told(self, photo: Tensor, K: Tensor, looks: list[Look]) -> list[Detection]:
+        """The detections of one photo's looks, each once, with their poses."""
         size = self.settings.data.camera.image_size
-        height, width = photo.shape[-2:]
-        overlap = least_overlap(self.settings.data.camera.box_side[1], size)
-        looks, in_photo = [], []
-        for view in windows(width, height, tiles, overlap):
-            image, camera = view.look(photo, K, size)
-            prepared = self.pipeline.prepare(image)
-            found = _above(self.pipeline.detect(prepared), min_score)[0]
-            whole = ~view.cuts(found["boxes"], size, width, height)
-            found = {name: values[whole] for name, values in found.items()}
-            if len(found["boxes"]):
-                looks.append((view, prepared, found, camera))
-                in_photo.append(found | {"boxes": view.to_photo(found["boxes"], size)})
         result: list[Detection] = []
-        kept = merged(in_photo, self.settings.detection.nms) if looks else []
-        for (view, prepared, found, camera), there, keep in zip(looks, in_photo, kept, strict=True):
+        kept = merged([look.in_photo for look in looks], self.settings.detection.nms) if looks else []
+        for look, keep in zip(looks, kept, strict=True):
             if len(keep) == 0:
                 continue
-            chosen = [{name: values[keep] for name, values in found.items()}]
-            extent = camera.new_tensor(view.extent(size))
-            described = self._described(prepared, chosen, camera, self._photos(view, photo, K, camera), extent)[0]
-            places = there["boxes"][keep].double().cpu().numpy()
+            chosen = [{name: values[keep] for name, values in look.found.items()}]
+            extent = look.camera.new_tensor(look.view.extent(size))
+            finer = self._photos(look.view, photo, K, look.camera)
+            described = self._described(look.prepared, chosen, look.camera, finer, extent)[0]
+            places = look.in_photo["boxes"][keep].double().cpu().numpy()
             result += [replace(d, box=box) for d, box in zip(described, places, strict=True)]
         return sorted(result, key=lambda d: -d.rank)
 
@@ -384,8 +387,3 @@ def _checked_depth(depth: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.fl
     if 0.0 < values.max(initial=0.0) < NEAREST_MM:
         raise ValueError(f"the depth ends {values.max():.3g} mm from the camera: it must be in mm, not in metres")
     return np.where(values > 0.0, values, np.float32(0.0))
-
-
-def _above(found: list[Boxes], min_score: float) -> list[Boxes]:
-    """Each image's boxes that score at least so much."""
-    return [{name: values[f["scores"] >= min_score] for name, values in f.items()} for f in found]

@@ -30,6 +30,10 @@ class Pipeline(Protocol):
         """(B, 3, H, W) in [0, 1] -> whatever the other calls read."""
         ...
 
+    def one(self, prepared: Any, index: int) -> Any:
+        """What ``prepare`` made of one image of the batch."""
+        ...
+
     def pixels(self, prepared: Any) -> Tensor:
         """The images themselves, (B, 3, H, W)."""
         ...
@@ -69,6 +73,10 @@ class JointPipeline:
         images = images.contiguous(memory_format=torch.channels_last)
         with autocast(self.settings, self.device):
             return images, self.network.encoder(images)
+
+    def one(self, prepared: tuple[Tensor, Tensor], index: int) -> tuple[Tensor, Tensor]:
+        images, features = prepared
+        return images[index : index + 1], features[index : index + 1]
 
     def pixels(self, prepared: tuple[Tensor, Tensor]) -> Tensor:
         return prepared[0]
@@ -112,6 +120,9 @@ class TwoStagePipeline:
 
     def prepare(self, images: Tensor) -> Tensor:
         return images
+
+    def one(self, prepared: Tensor, index: int) -> Tensor:
+        return prepared[index : index + 1]
 
     def pixels(self, prepared: Tensor) -> Tensor:
         return prepared

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ class Task:
 
     kind: object
     item: Any
-    work: Callable[[Sequence[Any]], Sequence[Any]]
+    work: Callable[[Sequence[Any]], Iterable[Any]]
 
 
 class Service:
@@ -74,7 +74,7 @@ class Service:
         service: Self = request.app.state.service
         return service
 
-    def _do(self, tasks: Sequence[Task]) -> Sequence[Any]:
+    def _do(self, tasks: Sequence[Task]) -> Iterable[Any]:
         self.metrics.batch.observe(len(tasks))
         return tasks[0].work([task.item for task in tasks])
 
@@ -136,7 +136,7 @@ class Service:
             raise told(error) from None
         return pixels, found
 
-    async def run(self, request: Request, kind: object, item: T, work: Callable[[Sequence[T]], Sequence[Any]]) -> Any:
+    async def run(self, request: Request, kind: object, item: T, work: Callable[[Sequence[T]], Iterable[Any]]) -> Any:
         """Has the worker do something, unless it takes too long or nobody waits for it any more.
 
         Args:

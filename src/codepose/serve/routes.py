@@ -113,7 +113,7 @@ async def poses(
     with service.place():
         pixels, found = await service.seen(image, K, camera, distortion)
         question = Question(PurePath(image.filename or "image").name, pixels, found, wishes)
-        values = await service.run(request, (asked.name, "poses"), question, asked.answer)
+        values = await service.run(request, (asked.name, "poses", min_score, tiles), question, asked.answer)
     service.metrics.detections.labels(asked.name).inc(len(values["detections"]))
     return Answer(values)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import Future
 from typing import Generic, TypeVar
 
@@ -18,13 +18,13 @@ class Worker(Generic[Task, Result]):
     Nothing waits for company: what is there when the thread is free is taken.
 
     Args:
-        work: Does tasks of one kind, one result each.
+        work: Does tasks of one kind; gives their results, in order, as they are done.
         kind: A task's.
         most: How many tasks are done together.
     """
 
     def __init__(
-        self, work: Callable[[Sequence[Task]], Sequence[Result]], kind: Callable[[Task], Hashable], most: int
+        self, work: Callable[[Sequence[Task]], Iterable[Result]], kind: Callable[[Task], Hashable], most: int
     ) -> None:
         self._work = work
         self._kind = kind
@@ -87,20 +87,20 @@ class Worker(Generic[Task, Result]):
         batch = [(task, future) for task, future in batch if future.set_running_or_notify_cancel()]
         if not batch:
             return
+        left = deque(batch)
         try:
-            results = self._work([task for task, _ in batch])
+            for result in self._work([task for task, _ in batch]):
+                left.popleft()[1].set_result(result)
         except Exception as error:
             if len(batch) == 1:
                 batch[0][1].set_exception(error)
                 return
-            for pair in batch:
-                self._alone(*pair)
-            return
-        for (_, future), result in zip(batch, results, strict=True):
-            future.set_result(result)
+            for task, future in left:
+                self._alone(task, future)
 
     def _alone(self, task: Task, future: Future[Result]) -> None:
         try:
-            future.set_result(self._work([task])[0])
+            (result,) = self._work([task])
+            future.set_result(result)
         except Exception as error:
             future.set_exception(error)
