@@ -208,9 +208,9 @@ def _error(world: World, label: Label) -> dict[str, float] | None:
         return None
     part = world.objects[label.index]
     hull = torch.from_numpy(part.mesh.hull + part.offset.numpy()).double()
-    true, found = ((torch.from_numpy(x)[None] for x in one.arrays()) for one in (label, label.found))
+    poses = [torch.from_numpy(x)[None] for one in (label.found, label) for x in one.arrays()]
     symmetries = symmetry_transforms(part.cad_symmetries.to_bop())
-    off = float(mssd(hull, *found, *true, symmetries))
+    off = float(mssd(hull, poses[0], poses[1], poses[2], poses[3], symmetries))
     return {"mm": round(off, 3), "of_diameter": round(off / part.mesh.diameter, 5)}
 
 

@@ -336,7 +336,7 @@ export class Check {
 
   #state() {
     const { photo } = this, open = photo.poses.filter((pose) => !pose.verdict).length;
-    byId("check-state").textContent = photo.saved ? "Saved." : open ? `${open} to decide.` : photo.poses.length ? "Not saved yet." : "The network found nothing here.";
+    byId("check-state").textContent = photo.saved ? "Saved. Is a part missing? Add it." : open ? `${open} to decide.` : photo.poses.length ? "Not saved yet." : "The network found nothing here.";
     byId("check-none").hidden = photo.poses.length > 0 || photo.saved;
     for (const button of byId("check-tools").querySelectorAll("[data-pose]")) button.disabled = !this.pose;
   }

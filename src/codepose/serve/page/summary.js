@@ -1,7 +1,7 @@
 // How good the network is on the photos so far.
 
 const byId = (id) => document.getElementById(id);
-const percent = (share) => `${Math.round(100 * share)} %`;
+const percent = (share) => `${Math.round(100 * share)}\u00a0%`;
 
 export function showSummary(told) {
   const missed = told.parts - told.found, wrong = told.found - told.right;
@@ -18,6 +18,7 @@ export function showSummary(told) {
   const [low, high] = told.interval;
   for (const [name, value] of [["right", told.right], ["wrong", wrong], ["missed", missed]]) {
     bar.querySelector(`.${name}`).style.flexGrow = String(value);
+    bar.querySelector(`.${name}`).hidden = value === 0;
   }
   bar.setAttribute("aria-label", `${told.right} right, ${wrong} wrong, ${missed} missed`);
   const lines = [
