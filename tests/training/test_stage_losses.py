@@ -294,7 +294,7 @@ class FixedDetector(nn.Module):
 
     def __init__(self, batch: SceneBatch) -> None:
         super().__init__()
-        self.weight, self.batch = nn.Parameter(torch.ones(1)), batch
+        self.weight, self.batch, self.encoder = nn.Parameter(torch.ones(1)), batch, nn.Identity()
 
     def forward(self, images: Tensor, targets: Any) -> dict[str, Tensor]:
         assert torch.equal(images, self.batch.images)

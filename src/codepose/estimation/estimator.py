@@ -319,11 +319,12 @@ class PoseEstimator:
                 sees no edge; None = all of them.
         """
         latents = self.pipeline.latents(prepared, boxes, images)
+        reconstructions = self.pipeline.decode(latents)
+        if self.refiner is None:
+            return self._nearest(boxes, objects, K, latents, reconstructions)
         pixels = self.pipeline.pixels(prepared)
         extent = K.new_tensor([pixels.shape[3], pixels.shape[2]]) if extent is None else extent
-        seen = Seen(pixels, images, boxes, objects, K, self.pipeline.decode(latents), extent, photos)
-        if self.refiner is None:
-            return self._nearest(seen, latents)
+        seen = Seen(pixels, images, boxes, objects, K, reconstructions, extent, photos)
         found = self._refined(seen, latents)
         for _ in range(self.settings.refinement.looks - 1):
             posed = self.world.boxes(objects, found.R[:, 0], found.t[:, 0], K)
@@ -344,17 +345,19 @@ class PoseEstimator:
         shown = self.pipeline.decode(latents)
         return Estimates(R, t, similarity, agreement, contour, latents, shown, judged if asked else None)
 
-    def _nearest(self, seen: Seen, latents: Tensor) -> Estimates:
+    def _nearest(
+        self, boxes: Tensor, objects: Tensor, K: Tensor, latents: Tensor, reconstructions: Tensor
+    ) -> Estimates:
         """The codebook's nearest views of detections, where their boxes put them."""
         R, t = latents.new_zeros(len(latents), 3, 3), latents.new_zeros(len(latents), 3)
         similarity, agreement = latents.new_zeros(len(latents)), latents.new_zeros(len(latents))
-        for index in sorted(set(seen.objects.tolist())):
-            mine, book = (seen.objects == index).nonzero().squeeze(1), self.codebooks[index]
+        for index in sorted(set(objects.tolist())):
+            mine, book = (objects == index).nonzero().squeeze(1), self.codebooks[index]
             values, views = book.search(latents[mine], 1)
             similarity[mine] = values[:, 0]
-            R[mine], t[mine] = book.poses(views[:, 0], seen.boxes[mine], seen.K)
-            agreement[mine] = book.agreement(views, seen.reconstructions[mine])[:, 0]
-        return Estimates(R, t, similarity, agreement, torch.zeros_like(similarity), latents, seen.reconstructions)
+            R[mine], t[mine] = book.poses(views[:, 0], boxes[mine], K)
+            agreement[mine] = book.agreement(views, reconstructions[mine])[:, 0]
+        return Estimates(R, t, similarity, agreement, torch.zeros_like(similarity), latents, reconstructions)
 
     def _refined(self, seen: Seen, latents: Tensor) -> Poses:
         """The refined pose (N, 1) of each detection; its similarity is that of the codebook's nearest view."""
