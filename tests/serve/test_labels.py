@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from codepose.bop.dataset import BopDataset
 from codepose.cli.main import main
 from codepose.estimation.snapping import snap
 from codepose.serve.app import create_app
-from codepose.serve.labels import Labels, _interval
+from codepose.serve.labels import Label, Labels, Pose, _error, _interval
 from codepose.serve.models import Model
 
 CAMERA = [[600.0, 0.0, 319.5], [0.0, 600.0, 239.5], [0.0, 0.0, 1.0]]
@@ -124,6 +126,16 @@ def test_labels_become_a_bop_dataset_and_figures(service: TestClient, model: Mod
     names = packed.namelist()
     assert {"part/models/models_info.json", "part/test/000001/rgb/000001.png"} <= set(names)
     assert not [name for name in names if "photos.json" in name]
+
+
+def test_an_error_is_that_of_the_part_where_the_cad_file_has_it(model: Model) -> None:
+    part = dataclasses.replace(model.estimator.world.objects[0], offset=torch.tensor([40.0, -20.0, 10.0]))
+    turned = Rotation.from_euler("xyz", (4, 5, -6), degrees=True).as_matrix() @ R
+    label = Label(index=0, **pose(), found=Pose(**pose(turned)))
+    off = (part.mesh.vertices + part.offset.numpy()) @ (turned - R).T
+    assert _error(SimpleNamespace(objects=[part]), label)["mm"] == pytest.approx(
+        np.linalg.norm(off, axis=1).max(), 1e-3
+    )
 
 
 def test_labels_outlive_the_service_and_can_be_evaluated(
