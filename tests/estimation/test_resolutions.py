@@ -36,6 +36,9 @@ class ContentPipeline:
     def prepare(self, images: Tensor) -> Tensor:
         return images
 
+    def one(self, prepared: Tensor, index: int) -> Tensor:
+        return prepared[index : index + 1]
+
     def detect(self, prepared: Tensor) -> list[dict[str, Tensor]]:
         found = []
         for image in prepared.double():
