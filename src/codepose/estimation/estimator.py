@@ -338,12 +338,12 @@ class PoseEstimator:
             seen = replace(seen, boxes=seen.boxes.index_copy(0, again, look.boxes))
             found = found.replaced(again[better], other.select(better))
             latents = latents.index_copy(0, again[better], codes[better])
+            reconstructions = reconstructions.index_copy(0, again[better], look.reconstructions[better])
         asked = self.settings.refinement.judged > 0
         R, t, similarity, agreement, contour, judged = (
             x[:, 0] for x in (found.R, found.t, found.similarity, found.agreement, found.contour, found.judged)
         )
-        shown = self.pipeline.decode(latents)
-        return Estimates(R, t, similarity, agreement, contour, latents, shown, judged if asked else None)
+        return Estimates(R, t, similarity, agreement, contour, latents, reconstructions, judged if asked else None)
 
     def _nearest(
         self, boxes: Tensor, objects: Tensor, K: Tensor, latents: Tensor, reconstructions: Tensor
