@@ -14,7 +14,7 @@ from codepose.estimation.estimator import PoseEstimator
 from codepose.networks.windows import Window, least_overlap, windows
 from codepose.refinement.judged_contours import JudgedContours
 from codepose.refinement.poses import Poses, Refiner, Seen
-from codepose.refinement.render_and_compare import ContourRefiner
+from codepose.refinement.render_and_compare import ContourRefiner, finer_photos
 
 _DEEP = (ContourRefiner, JudgedContours)
 
@@ -108,14 +108,14 @@ class Looker:
     @torch.no_grad()
     def __call__(self, image: NDArray[np.uint8], K: NDArray[np.float64], box: Tensor) -> EstimatorLook:
         """Looks at one box (4,) of a photo (H, W, 3) with OpenCV's K (3, 3)."""
-        estimator, home = self._estimator, self._estimator.device
-        size, book = estimator.settings.data.camera.image_size, estimator.codebooks[0]
-        photo = (torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255.0).to(home)
-        whole = geometry.from_opencv(torch.from_numpy(K).float()).to(home)
+        estimator, book = self._estimator, self._estimator.codebooks[0]
+        settings = estimator.settings.data.camera
+        size = settings.image_size
+        photo, whole = estimator.photo(image, K)
         view, box = self._window(photo, whole, box.to(whole))
         pixels, camera = view.look(photo, whole, size)
-        which = torch.zeros(1, dtype=torch.long, device=home)
-        photos, extent = estimator._photos(view, photo, whole, camera), camera.new_tensor(view.extent(size))
+        which = torch.zeros(1, dtype=torch.long, device=estimator.device)
+        photos, extent = finer_photos(view, photo, whole, camera, settings), camera.new_tensor(view.extent(size))
         found = estimator.poses(estimator.pipeline.prepare(pixels), box[None], which, which, camera, photos, extent)
         assert self._refiner.given is not None
         seen, hypotheses = self._refiner.given

@@ -28,11 +28,11 @@ from codepose.estimation.methods import Method, load_codebooks, load_confidence,
 from codepose.estimation.pipelines import Pipeline
 from codepose.networks.compilation import compile_convolutions
 from codepose.networks.detector import Boxes
-from codepose.networks.windows import Window, merged
+from codepose.networks.windows import merged
 from codepose.refinement.depth_fit import DepthRefiner
 from codepose.refinement.judged_contours import refiner_of
 from codepose.refinement.poses import Photos, Poses, Refiner, Seen
-from codepose.refinement.render_and_compare import useful_size
+from codepose.refinement.render_and_compare import finer_photos
 from codepose.runtime.devices import named_device
 from codepose.runtime.run import Run
 from codepose.settings.schema import Settings
@@ -139,7 +139,7 @@ class PoseEstimator:
             ValueError: The image, the camera or the depth has the wrong shape or type, the camera sees more than a lens
                 without distortion can, ``min_score`` is no share, or ``tiles`` no number of tiles.
         """
-        photo, K = self._photo(image, camera)
+        photo, K = self.photo(image, camera)
         measured = None if depth is None else _checked_depth(depth, image.shape[:2])
         (found,) = self._looked([(photo, K)], tiles, min_score)
         if measured is not None:
@@ -168,12 +168,19 @@ class PoseEstimator:
         Raises:
             ValueError: As for a single one.
         """
-        photos = [self._photo(image, camera) for image, camera in zip(images, cameras, strict=True)]
+        photos = [self.photo(image, camera) for image, camera in zip(images, cameras, strict=True)]
         found = self._looked(photos, tiles, min_score)
         return found if self.refiner is None else (without_doubles(one, self.world.objects) for one in found)
 
-    def _photo(self, image: NDArray[np.uint8], camera: ArrayLike) -> tuple[Tensor, Tensor]:
-        """An image as (1, 3, H, W) in [0, 1] and its K, pixel centres at integer + 0.5, on the device."""
+    def photo(self, image: NDArray[np.uint8], camera: ArrayLike) -> tuple[Tensor, Tensor]:
+        """Brings an image and its camera, both as a call takes them, onto the device.
+
+        Returns:
+            (1, 3, H, W) in [0, 1], and K (3, 3) with pixel centres at integer + 0.5.
+
+        Raises:
+            ValueError: One of them has the wrong shape or type, or the camera sees more than a lens can.
+        """
         K = geometry.from_opencv(torch.from_numpy(checked_intrinsics(camera)).float())
         if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise ValueError("the image must be an (H, W, 3) uint8 RGB array")
@@ -237,19 +244,12 @@ class PoseEstimator:
                 continue
             chosen = [{name: values[keep] for name, values in look.found.items()}]
             extent = look.camera.new_tensor(look.view.extent(size))
-            finer = self._photos(look.view, photo, K, look.camera)
+            refines = self.refiner is not None
+            finer = finer_photos(look.view, photo, K, look.camera, self.settings.data.camera) if refines else None
             described = self._described(look.prepared, chosen, look.camera, finer, extent)[0]
             places = look.in_photo["boxes"][keep].double().cpu().numpy()
             result += [replace(d, box=box) for d, box in zip(described, places, strict=True)]
         return sorted(result, key=lambda d: -d.rank)
-
-    def _photos(self, view: Window, photo: Tensor, K: Tensor, camera: Tensor) -> Photos | None:
-        """What refinement sees of a window beyond the network's image, of the given camera."""
-        size = min(useful_size(self.settings.data.camera), max(view.width, view.height))
-        if self.refiner is None or size <= self.settings.data.camera.image_size:
-            return None
-        image, finer = view.look(photo, K, size)
-        return Photos(image, (finer / camera).diagonal()[:2])
 
     def _described(
         self, prepared: object, found: list[Boxes], K: Tensor, photos: Photos | None, extent: Tensor | None = None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
@@ -11,8 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 from codepose import geometry
 from codepose.estimation.estimator import PoseEstimator
 from codepose.networks.windows import Window
-from codepose.refinement.poses import Photos, Poses, Seen
-from codepose.refinement.render_and_compare import ContourRefiner, useful_size
+from codepose.refinement.poses import Poses, Seen
+from codepose.refinement.render_and_compare import ContourRefiner, finer_photos
 
 Array = NDArray[np.float64]
 _EDGES_ALONE = {"agreement": 0.0, "similarity": 0.0, "step_deg": 2.0}
@@ -37,10 +35,10 @@ def snap(
         R_cam_obj (3, 3), t_cam_obj (3,) in mm, and how well the edges lie on the photo's: 0 = by chance, 1 = perfectly.
     """
     device, world, settings = estimator.device, estimator.world, estimator.settings
-    photo = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float().div_(255.0).to(device)
+    photo, own = estimator.photo(image, K)
     size = settings.data.camera.image_size
     whole = Window(0, 0, image.shape[1], image.shape[0])
-    small, camera = whole.look(photo, geometry.from_opencv(torch.from_numpy(np.asarray(K)).float()).to(device), size)
+    small, camera = whole.look(photo, own, size)
     objects = torch.tensor([index], device=device)
     R = torch.from_numpy(R_cam_obj).float().to(device)[None]
     offset = world.objects[index].offset.float().to(device)
@@ -49,16 +47,14 @@ def snap(
     prepared = estimator.pipeline.prepare(small)
     which = torch.zeros_like(objects)
     shown = estimator.pipeline.decode(estimator.pipeline.latents(prepared, boxes, which))
-    seen: dict[str, Any] = {"extent": camera.new_tensor(whole.extent(size)), "photos": None}
-    finer = min(useful_size(settings.data.camera), max(image.shape[:2]))
-    if finer > size:
-        larger, own = whole.look(photo, geometry.from_opencv(torch.from_numpy(np.asarray(K)).float()).to(device), finer)
-        seen["photos"] = Photos(larger, (own / camera).diagonal()[:2])
+    photos, extent = (
+        finer_photos(whole, photo, own, camera, settings.data.camera),
+        camera.new_tensor(whole.extent(size)),
+    )
     view = geometry.offaxis_rotation(t).transpose(1, 2) @ R
     start = Poses.start(view[:, None], t[:, None], torch.zeros(1, 1, device=device))
     refine = ContourRefiner(world, settings.refinement.model_copy(update=_EDGES_ALONE))
-    found = refine(Seen(small, which, boxes, objects, camera, shown, **seen), start).best(1)
+    found = refine(Seen(small, which, boxes, objects, camera, shown, extent, photos), start).best(1)
     R_found, t_found = found.R[0, 0], found.t[0, 0]
-    places = (R_found, t_found - R_found @ offset)
-    R_best, t_best = (x.double().cpu().numpy() for x in places)
+    R_best, t_best = (x.double().cpu().numpy() for x in (R_found, t_found - R_found @ offset))
     return R_best, t_best, float(found.contour[0, 0])

@@ -16,9 +16,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from codepose import geometry
+from codepose.networks.windows import Window
 from codepose.refinement.contours import PAD, ContourMatcher, Reach, Reaches
 from codepose.refinement.edge_search import search
-from codepose.refinement.poses import Poses, Seen
+from codepose.refinement.poses import Photos, Poses, Seen
 from codepose.settings.data import CameraSettings
 from codepose.settings.schema import RefinementSettings
 from codepose.synthesis.world import World
@@ -59,6 +60,23 @@ def useful_size(camera: CameraSettings) -> int:
     """
     middle = sum(camera.box_side) / 2
     return max(camera.image_size, round(camera.image_size * _FINE / (PAD * middle)))
+
+
+def finer_photos(view: Window, photo: Tensor, K: Tensor, camera: Tensor, settings: CameraSettings) -> Photos | None:
+    """Returns what refinement sees of a window beyond the network's image, at most ``useful_size``; None = no more.
+
+    Args:
+        view: A window of the photo.
+        photo: (1, 3, H, W) in [0, 1].
+        K: (3, 3) of the photo, pixel centres at integer + 0.5.
+        camera: (3, 3) of the network's image of the window.
+        settings: Say how large that image is.
+    """
+    size = min(useful_size(settings), max(view.width, view.height))
+    if size <= settings.image_size:
+        return None
+    image, finer = view.look(photo, K, size)
+    return Photos(image, (finer / camera).diagonal()[:2])
 
 
 class ContourRefiner:
