@@ -17,9 +17,9 @@ from torchvision.ops import box_iou
 
 from codepose.bop.results import read_results
 from codepose.cli.main import main
+from codepose.estimation.answers import best_of_each
 from codepose.estimation.detection import Detection
 from codepose.estimation.estimator import PoseEstimator
-from codepose.estimation.looking import best_of_each
 from codepose.parts.symmetry_group import Symmetries
 from codepose.refinement.poses import Poses, Seen
 from codepose.refinement.render_and_compare import ContourRefiner

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from codepose.cameras.camera import Camera
 from codepose.cameras.camera_entries import CameraError
-from codepose.estimation.looking import look
+from codepose.estimation.answers import look
 from codepose.predict.prediction import asked, load_estimator
 from codepose.ros import messages as ros
 from codepose.runtime.progress import Display

@@ -16,8 +16,8 @@ from rich.console import Console
 
 from codepose.cameras.camera import Camera, FieldOfView, read_camera
 from codepose.cameras.camera_entries import CameraError
+from codepose.estimation.answers import look
 from codepose.estimation.estimator import PoseEstimator
-from codepose.estimation.looking import look
 from codepose.estimation.smoothing import PoseSmoother
 from codepose.networks.windows import require_tiles
 from codepose.predict.bop_file import BopFile

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from codepose.cameras.camera import Camera
+from codepose.estimation.answers import answer
 from codepose.estimation.detection import Detection
-from codepose.estimation.looking import answer
 from codepose.predict.bop_file import BopFile
 from codepose.predict.sources import Source, Video, import_cv2
 from codepose.runtime.ranks import everyones, rank

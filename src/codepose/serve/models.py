@@ -15,9 +15,9 @@ import trimesh
 from numpy.typing import NDArray
 
 from codepose.cameras.camera import Camera
+from codepose.estimation.answers import answer, wanted
 from codepose.estimation.detection import Detection
 from codepose.estimation.estimator import PoseEstimator
-from codepose.estimation.looking import answer, wanted
 from codepose.estimation.methods import Method
 from codepose.parts.mesh import to_trimesh
 from codepose.runtime.run import Run
@@ -27,7 +27,7 @@ from codepose.serve.problems import Problem
 
 @dataclass(frozen=True, eq=False)
 class Wishes:
-    """As ``estimation.looking.Wishes``; and whether reconstructions are sent along."""
+    """As ``estimation.answers.Wishes``; and whether reconstructions are sent along."""
 
     min_score: float = 0.5
     min_confidence: float = 0.0
