@@ -154,10 +154,10 @@ def test_a_box_that_its_pose_shows_to_be_off_is_looked_at_again(
     looked_at: int,
     kept: int,
 ) -> None:
-    """The first of two boxes leads ever farther to the right; the second one is the box of its own pose."""
+    """The first box, in the second image, leads ever farther right; the other one's IoU with its pose's is 0.93."""
     K, straight = world.K, torch.eye(3).expand(2, 1, 3, 3)
     places = [torch.tensor([[[x, 0.0, 900.0]], [[-250.0, 0.0, 900.0]]]) for x in (0.0, 100.0, 200.0)]
-    objects = torch.zeros(2, dtype=torch.long)
+    objects, images = torch.zeros(2, dtype=torch.long), torch.tensor([1, 0])
     seen_boxes: list[torch.Tensor] = []
 
     def posed(look: int) -> Poses:
@@ -167,21 +167,23 @@ def test_a_box_that_its_pose_shows_to_be_off_is_looked_at_again(
     own = world.boxes(objects, posed(0).R[:, 0], places[0][:, 0], K)
     off = own.clone()
     off[0, :] -= 30.0
+    off[1, 2:] += 0.037 * (own[1, 2:] - own[1, :2])
 
     def refined(seen: Seen, _: Poses) -> Poses:
         seen_boxes.append(seen.boxes)
+        assert torch.equal(seen.which, images[: len(seen.boxes)])
         return posed(len(seen_boxes) - 1).select(torch.arange(len(seen.boxes)))
 
     monkeypatch.setattr(estimator, "refiner", refined)
-    prepared = estimator.pipeline.prepare(torch.rand(1, 3, 128, 128))
-    found = estimator.poses(prepared, off, objects, objects, K)
+    prepared = estimator.pipeline.prepare(torch.rand(2, 3, 128, 128))
+    found = estimator.poses(prepared, off, images, objects, K)
     assert estimator.settings.refinement.looks == 3
     assert [len(boxes) for boxes in seen_boxes] == [2, 1, 1][:looked_at]
     torch.testing.assert_close(seen_boxes[1], own[:1])  # the box of the pose that the first look found
     assert torch.equal(found.t, torch.cat((places[kept][0], places[0][1])))
     assert found.agreement.tolist() == [scores[kept], scores[0]]
-    chosen = torch.cat((seen_boxes[kept][:1], own[1:]))
-    torch.testing.assert_close(found.latents, estimator.pipeline.latents(prepared, chosen, objects))
+    chosen = torch.cat((seen_boxes[kept][:1], off[1:]))
+    torch.testing.assert_close(found.latents, estimator.pipeline.latents(prepared, chosen, images))
     torch.testing.assert_close(found.reconstructions, estimator.pipeline.decode(found.latents))
 
 
