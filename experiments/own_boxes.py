@@ -47,10 +47,8 @@ def main() -> None:
     options = parser.parse_args()
     part, run = PARTS[options.part], Run.open(options.run)
     dataset, tiles = part.dataset(options.data), part.framing(options.data).tiles
-    once = Run(run.path, override(run.settings, {"refinement.looks": 1}))
-    estimator = PoseEstimator.load(once, device="cpu", refine=True)
-    heads = estimator.pipeline.networks()[0].heads
-    heads.per_object, heads.roi_heads.score_thresh = 1000, 0.0
+    changes = {"refinement.looks": 1, "detection.score": 0.0, "detection.per_object": 1000}
+    estimator = PoseEstimator.load(Run(run.path, override(run.settings, changes)), device="cpu", refine=True)
     look, rows = Looker(estimator, tiles), []
     for image in dataset.images(SPLIT):
         shown = [i for i in image.instances or () if i.obj_id == part.obj_id and i.box is not None]
