@@ -8,12 +8,20 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 FARTHEST_FIT = 5.0
 """Factor by which the exact translation may differ from the first guess."""
+
+
+def is_rotation(R: NDArray[np.float64], within: float) -> bool:
+    """Says whether R (3, 3), any numbers, is a rotation: R Rᵀ is nowhere off by ``within``, nothing is mirrored."""
+    with np.errstate(all="ignore"):
+        return bool(np.abs(R @ R.T - np.eye(3)).max() < within and np.linalg.det(R) > 0)
 
 
 def camera_matrix(focal: float, cx: float, cy: float, fy: float | None = None) -> Tensor:

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError
 
 from codepose.cameras.camera import checked_intrinsics
+from codepose.geometry import is_rotation
 from codepose.settings.data import Positive
 
 Array = NDArray[np.float64]
@@ -39,9 +40,7 @@ def _numbers(values: Any, *shape: int) -> Array:
 
 def _rotation(values: Any) -> Array:
     R = _numbers(values, 3, 3)
-    with np.errstate(all="ignore"):
-        rotates = np.abs(R @ R.T - np.eye(3)).max() < _ROUNDED and np.linalg.det(R) > 0
-    if not rotates:
+    if not is_rotation(R, _ROUNDED):
         raise ValueError(f"{R.flatten().tolist()} is no rotation")
     return R
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -201,12 +201,17 @@ class _Scene:
         found = []
         for key, labels in self.gt.items():
             infos = zip(labels, self.gt_info[key], strict=True)
-            seen = Counter(label["obj_id"] for label, info in infos if info["visib_fract"] >= MIN_VISIBLE)
-            found += [
-                {"im_id": int(key), "inst_count": count, "obj_id": obj_id, "scene_id": scene_id}
-                for obj_id, count in sorted(seen.items())
-            ]
+            seen = [label["obj_id"] for label, info in infos if info["visib_fract"] >= MIN_VISIBLE]
+            found += image_targets(scene_id, int(key), seen)
         return found
+
+
+def image_targets(scene_id: int, im_id: int, obj_ids: Iterable[int]) -> list[dict[str, int]]:
+    """Returns an image's part of the test targets: how often each object is to be found in it."""
+    return [
+        {"im_id": im_id, "inst_count": count, "obj_id": obj_id, "scene_id": scene_id}
+        for obj_id, count in sorted(Counter(obj_ids).items())
+    ]
 
 
 def _standing(scenes: SceneBatch) -> Instances:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from codepose.geometry import is_rotation
 from codepose.parts.symmetry_group import Symmetries
 
 Array = NDArray[np.float64]
@@ -62,7 +63,7 @@ class Detection:
             if not np.isfinite(value).all():
                 raise ValueError(f"{name} holds numbers that are not finite")
             object.__setattr__(self, name, value)
-        if np.abs(self.R_cam_obj @ self.R_cam_obj.T - np.eye(3)).max() > 1e-3 or np.linalg.det(self.R_cam_obj) < 0:
+        if not is_rotation(self.R_cam_obj, 1e-3):
             raise ValueError("R_cam_obj is no rotation matrix")
         if not 0.0 <= self.score <= 1.0:
             raise ValueError(f"score must lie in [0, 1], not be {self.score}")

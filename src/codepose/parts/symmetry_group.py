@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from codepose import geometry
+from codepose.geometry import is_rotation
 from codepose.settings.data import ConfigError, ObjectSettings
 from codepose.storage.checksums import DamagedError, read_json
 
@@ -257,9 +258,8 @@ def _rigid(values: ArrayLike) -> NDArray[np.float64]:
     if matrix.size != 16:
         raise ValueError(f"{_DISCRETE} must hold 4 x 4 matrices of 16 numbers, not of {matrix.size}")
     matrix = matrix.reshape(4, 4)
-    R = matrix[:3, :3]
-    rotates = np.abs(R @ R.T - np.eye(3)).max() < _ROUNDED and np.linalg.det(R) > 0
-    if not rotates or not np.allclose(matrix[3], [0.0, 0.0, 0.0, 1.0]) or not np.isfinite(matrix).all():
+    affine = np.allclose(matrix[3], [0.0, 0.0, 0.0, 1.0]) and np.isfinite(matrix).all()
+    if not affine or not is_rotation(matrix[:3, :3], _ROUNDED):
         raise ValueError(f"{_DISCRETE} must hold rotations with a translation, not {matrix.reshape(16).tolist()}")
     return matrix
 

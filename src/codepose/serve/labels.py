@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import tempfile
 import threading
 import zipfile
@@ -17,12 +16,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from scipy.spatial.transform import Rotation
+from scipy.stats import binomtest
 
 from codepose.bop.dataset import TARGETS_FILE
 from codepose.bop.models import numbered
 from codepose.bop.results import json_lines
-from codepose.bop.writer import write_models
+from codepose.bop.writer import image_targets, write_models
 from codepose.evaluation.pose_errors import mssd, symmetry_transforms
+from codepose.geometry import is_rotation
 from codepose.serve.models import Model
 from codepose.settings.data import ConfigError
 from codepose.storage.replace import replacing, write_atomically
@@ -40,7 +41,7 @@ Row = Annotated[list[Number], Field(min_length=3, max_length=3)]
 
 def _rotation(rows: list[list[float]]) -> list[list[float]]:
     R = np.array(rows)
-    if np.abs(R @ R.T - np.eye(3)).max() > 1e-3 or np.linalg.det(R) < 0:
+    if not is_rotation(R, 1e-3):
         raise ValueError("it is no rotation matrix")
     exact: list[list[float]] = Rotation.from_matrix(R).as_matrix().tolist()
     return exact
@@ -162,9 +163,7 @@ class Labels:
                 }
                 for label in photo["labels"]
             ]
-            for number in sorted({one["obj_id"] for one in gt[key]}):
-                count = sum(one["obj_id"] == number for one in gt[key])
-                targets.append({"im_id": int(key), "inst_count": count, "obj_id": number, "scene_id": 1})
+            targets += image_targets(1, int(key), [one["obj_id"] for one in gt[key]])
         scene = path / _SPLIT / "000001"
         write_atomically(scene / "scene_camera.json", json_lines(cameras), durable=False)
         write_atomically(scene / "scene_gt.json", json_lines(gt), durable=False)
@@ -222,7 +221,4 @@ def _interval(right: int, of: int) -> list[float] | None:
     """Wilson's interval, in which the share lies with a probability of 95 %."""
     if of == 0:
         return None
-    z, share = 1.96, right / of
-    middle = (share + z * z / (2 * of)) / (1 + z * z / of)
-    half = z / (1 + z * z / of) * math.sqrt(share * (1 - share) / of + z * z / (4 * of * of))
-    return [round(max(0.0, middle - half), 4), round(min(1.0, middle + half), 4)]
+    return [round(float(end), 4) for end in binomtest(right, of).proportion_ci(method="wilson")]
