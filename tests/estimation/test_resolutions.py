@@ -39,6 +39,9 @@ class ContentPipeline:
     def one(self, prepared: Tensor, index: int) -> Tensor:
         return prepared[index : index + 1]
 
+    def pixels(self, prepared: Tensor) -> Tensor:
+        return prepared
+
     def detect(self, prepared: Tensor) -> list[dict[str, Tensor]]:
         found = []
         for image in prepared.double():
@@ -169,9 +172,6 @@ class ToldPipeline(ContentPipeline):
         super().__init__(world.settings)
         self.box = box
         self.clean = world.clean_views(torch.zeros(1).long(), R_view[None])
-
-    def pixels(self, prepared: Tensor) -> Tensor:
-        return prepared
 
     def detect(self, prepared: Tensor) -> list[dict[str, Tensor]]:
         return [{"boxes": self.box[None], "labels": torch.ones(1).long(), "scores": torch.ones(1)}]

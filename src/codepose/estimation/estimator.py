@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
-from torchvision.ops import box_iou
 
 from codepose import geometry
 from codepose.cameras.camera import checked_intrinsics, require_lens
 from codepose.cameras.depth_images import NEAREST_MM
+from codepose.estimation.box_poses import RefinedPoses, nearest_poses
 from codepose.estimation.codebook import Codebook
 from codepose.estimation.confidence import Confidence, evidence
 from codepose.estimation.detection import Detection
@@ -31,15 +31,12 @@ from codepose.networks.detector import Boxes
 from codepose.networks.windows import merged
 from codepose.refinement.depth_fit import DepthRefiner
 from codepose.refinement.judged_contours import refiner_of
-from codepose.refinement.poses import Photos, Poses, Refiner, Seen
+from codepose.refinement.poses import Photos, Refiner, Seen
 from codepose.refinement.render_and_compare import finer_photos
 from codepose.runtime.devices import named_device
 from codepose.runtime.run import Run
 from codepose.settings.schema import Settings
 from codepose.synthesis.world import World
-
-_SAME_BOX = 0.9
-"""Boxes of a larger IoU are one: looking again would change nothing."""
 
 
 class PoseEstimator:
@@ -318,61 +315,26 @@ class PoseEstimator:
             extent: (2,) pixels across and down of what the images show, the rest being a letterbox, in which refinement
                 sees no edge; None = all of them.
         """
-        latents = self.pipeline.latents(prepared, boxes, images)
-        reconstructions = self.pipeline.decode(latents)
-        if self.refiner is None:
-            return self._nearest(boxes, objects, K, latents, reconstructions)
+        encode = partial(self._encoded, prepared)
+        latents, reconstructions = encode(boxes, images)
         pixels = self.pipeline.pixels(prepared)
         extent = K.new_tensor([pixels.shape[3], pixels.shape[2]]) if extent is None else extent
         seen = Seen(pixels, images, boxes, objects, K, reconstructions, extent, photos)
-        found = self._refined(seen, latents)
-        for _ in range(self.settings.refinement.looks - 1):
-            posed = self.world.boxes(objects, found.R[:, 0], found.t[:, 0], K)
-            again = (box_iou(posed, seen.boxes).diagonal() < _SAME_BOX).nonzero().squeeze(1)
-            if len(again) == 0:
-                break
-            codes = self.pipeline.latents(prepared, posed[again], images[again])
-            look = replace(seen.select(again), boxes=posed[again], reconstructions=self.pipeline.decode(codes))
-            other = self._refined(look, codes)
-            better = (other.score >= found.score[again]).squeeze(1)
-            seen = replace(seen, boxes=seen.boxes.index_copy(0, again, look.boxes))
-            found = found.replaced(again[better], other.select(better))
-            latents = latents.index_copy(0, again[better], codes[better])
-            reconstructions = reconstructions.index_copy(0, again[better], look.reconstructions[better])
-        asked = self.settings.refinement.judged > 0
-        R, t, similarity, agreement, contour, judged = (
-            x[:, 0] for x in (found.R, found.t, found.similarity, found.agreement, found.contour, found.judged)
+        if self.refiner is None:
+            found = nearest_poses(self.codebooks, seen, latents)
+        else:
+            refined = RefinedPoses(self.world, self._hypotheses, self.refiner)
+            found, latents, reconstructions = refined(encode, seen, latents)
+        judged = found.judged[:, 0] if self.refiner is not None and self.settings.refinement.judged > 0 else None
+        R, t, similarity, agreement, contour = (
+            x[:, 0] for x in (found.R, found.t, found.similarity, found.agreement, found.contour)
         )
-        return Estimates(R, t, similarity, agreement, contour, latents, reconstructions, judged if asked else None)
+        return Estimates(R, t, similarity, agreement, contour, latents, reconstructions, judged)
 
-    def _nearest(
-        self, boxes: Tensor, objects: Tensor, K: Tensor, latents: Tensor, reconstructions: Tensor
-    ) -> Estimates:
-        """The codebook's nearest views of detections, where their boxes put them."""
-        R, t = latents.new_zeros(len(latents), 3, 3), latents.new_zeros(len(latents), 3)
-        similarity, agreement = latents.new_zeros(len(latents)), latents.new_zeros(len(latents))
-        for index in sorted(set(objects.tolist())):
-            mine, book = (objects == index).nonzero().squeeze(1), self.codebooks[index]
-            values, views = book.search(latents[mine], 1)
-            similarity[mine] = values[:, 0]
-            R[mine], t[mine] = book.poses(views[:, 0], boxes[mine], K)
-            agreement[mine] = book.agreement(views, reconstructions[mine])[:, 0]
-        return Estimates(R, t, similarity, agreement, torch.zeros_like(similarity), latents, reconstructions)
-
-    def _refined(self, seen: Seen, latents: Tensor) -> Poses:
-        """The refined pose (N, 1) of each detection; its similarity is that of the codebook's nearest view."""
-        assert self.refiner is not None
-        count = len(latents)
-        result = Poses.start(
-            torch.eye(3).to(latents).expand(count, 1, 3, 3), latents.new_zeros(count, 1, 3), latents.new_zeros(count, 1)
-        )
-        for index in sorted(set(seen.objects.tolist())):
-            mine = (seen.objects == index).nonzero().squeeze(1)
-            here = seen.select(mine)
-            begun, similarity = self._hypotheses(here, latents[mine])
-            found = replace(self.refiner(here, begun).best(1), similarity=similarity[:, None])
-            result = result.replaced(mine, found)
-        return result
+    def _encoded(self, prepared: object, boxes: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents and reconstructions of boxes (N, 4) in images (N,)."""
+        latents = self.pipeline.latents(prepared, boxes, images)
+        return latents, self.pipeline.decode(latents)
 
 
 def _device(name: str) -> torch.device:

@@ -1,0 +1,97 @@
+"""Poses of boxes: the codebook's nearest views; or refined ones, looked at again where a box turns out to be off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torchvision.ops import box_iou
+
+from codepose.estimation.codebook import Codebook
+from codepose.estimation.hypotheses import Hypotheses
+from codepose.refinement.poses import Poses, Refiner, Seen
+from codepose.synthesis.world import World
+
+_SAME_BOX = 0.9
+"""Boxes of a larger IoU are one: looking again would change nothing."""
+
+Encoder = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Boxes (N, 4) and the image (N,) each is in -> latents (N, D) and reconstructions (N, 3, c, c)."""
+
+
+def nearest_poses(codebooks: Sequence[Codebook], seen: Seen, latents: Tensor) -> Poses:
+    """Returns the codebook's nearest view of each detection, where its box puts it: (N, 1).
+
+    Args:
+        codebooks: One an object.
+        seen: N detections, with their reconstructions.
+        latents: (N, D) their codes.
+    """
+    result = _no_poses(latents)
+    for index in sorted(set(seen.objects.tolist())):
+        rows, book = (seen.objects == index).nonzero().squeeze(1), codebooks[index]
+        cosines, views = book.search(latents[rows], 1)
+        _, t = book.poses(views[:, 0], seen.boxes[rows], seen.K)
+        nearest = Poses.start(book.rotations[views], t[:, None], cosines)
+        agreement = book.agreement(views, seen.reconstructions[rows])
+        result = result.replaced(rows, replace(nearest, agreement=agreement))
+    return result
+
+
+class RefinedPoses:
+    """Refines poses of boxes, and looks again where a pose shows that its box was off.
+
+    Args:
+        world: The run's meshes and settings.
+        hypotheses: Proposes where refinement begins.
+        refiner: Refines detections of one object.
+    """
+
+    def __init__(self, world: World, hypotheses: Hypotheses, refiner: Refiner) -> None:
+        self._world, self._hypotheses, self._refiner = world, hypotheses, refiner
+
+    def __call__(self, encode: Encoder, seen: Seen, latents: Tensor) -> tuple[Poses, Tensor, Tensor]:
+        """Returns the best pose (N, 1) of each detection, and the latents and reconstructions of the box it is from.
+
+        A box that overlaps too little with that of its pose is looked at again there, as often as the settings say,
+        and the better pose stays.
+
+        Args:
+            encode: Encodes further boxes of the same images.
+            seen: N detections, with their reconstructions.
+            latents: (N, D) their codes.
+        """
+        poses, reconstructions = self._look(seen, latents), seen.reconstructions
+        for _ in range(self._world.settings.refinement.looks - 1):
+            boxes = self._world.boxes(seen.objects, poses.R[:, 0], poses.t[:, 0], seen.K)
+            off = (box_iou(boxes, seen.boxes).diagonal() < _SAME_BOX).nonzero().squeeze(1)
+            if len(off) == 0:
+                break
+            codes, shown = encode(boxes[off], seen.which[off])
+            again = self._look(replace(seen.select(off), boxes=boxes[off], reconstructions=shown), codes)
+            better = (again.score >= poses.score[off]).squeeze(1)
+            seen = replace(seen, boxes=seen.boxes.index_copy(0, off, boxes[off]))
+            poses = poses.replaced(off[better], again.select(better))
+            latents = latents.index_copy(0, off[better], codes[better])
+            reconstructions = reconstructions.index_copy(0, off[better], shown[better])
+        return poses, latents, reconstructions
+
+    def _look(self, seen: Seen, latents: Tensor) -> Poses:
+        """The best pose (N, 1) of each detection after one look; its similarity is the codebook's nearest view's."""
+        result = _no_poses(latents)
+        for index in sorted(set(seen.objects.tolist())):
+            rows = (seen.objects == index).nonzero().squeeze(1)
+            part = seen.select(rows)
+            hypotheses, similarity = self._hypotheses(part, latents[rows])
+            best = self._refiner(part, hypotheses).best(1)
+            result = result.replaced(rows, replace(best, similarity=similarity[:, None]))
+        return result
+
+
+def _no_poses(latents: Tensor) -> Poses:
+    """As many poses (N, 1) as latents (N, D), to be replaced."""
+    count = len(latents)
+    R_view = torch.eye(3).to(latents).expand(count, 1, 3, 3)
+    return Poses.start(R_view, latents.new_zeros(count, 1, 3), latents.new_zeros(count, 1))
