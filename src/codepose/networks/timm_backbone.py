@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from codepose.networks.backbone import Backbone
+from codepose.networks.folded_norms import Folded
 from codepose.networks.precision import multiplies_bf16
 from codepose.networks.vgg import group_norm, initialise
 from codepose.settings.data import ConfigError
@@ -77,6 +78,7 @@ class TimmBackbone(Backbone):
             values = torch.tensor(self.model.pretrained_cfg[key]).view(1, 3, 1, 1)
             self.register_buffer(key, values, persistent=False)
         self._bf16 = multiplies_bf16(torch.device("cpu"))
+        self._folded = Folded()
 
     def blocks(self) -> list[list[nn.Parameter]]:
         order = [name for name, _ in self.model.named_modules()]
@@ -107,12 +109,20 @@ class TimmBackbone(Backbone):
         kind = images.device.type
         # where the processor has no bf16, depthwise layers take twenty times as long in it
         rounds = torch.is_autocast_enabled(kind) and (self._bf16 or kind != "cpu")
+        learns = torch.is_grad_enabled() and any(p.requires_grad for p in self.model.parameters())
+        plain = learns or torch.compiler.is_compiling()
+        model = self.model if plain else self._folded(self.model, lambda model: self._features(model, x[:1]))
         with torch.autocast(kind, enabled=rounds):
-            features = self.model.forward_intermediates(
-                x, indices=self.levels, intermediates_only=True, stop_early=True
-            )
+            features = self._features(model, x)
         out: Tensor = self.neck(features)  # (B, C, H/16, W/16)
         return out
+
+    def _features(self, model: Any, x: Tensor) -> list[Tensor]:
+        """The feature maps of normalised images (B, 3, H, W), the finest first."""
+        maps: list[Tensor] = model.forward_intermediates(
+            x, indices=self.levels, intermediates_only=True, stop_early=True
+        )
+        return maps
 
 
 def _model(name: str, pretrained: bool = False) -> Any:
