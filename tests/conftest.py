@@ -38,7 +38,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="cuda or cuda:N: also compare it with the CPU (tests/test_cuda.py), and test the kernels there",
     )
     group = parser.getgroup("campaign", "tests/robustness, with -m slow")
-    group.addoption("--campaign-share", type=float, default=0.03, help="of the full campaign's cases; 1 = all of them")
+    group.addoption("--campaign-share", type=float, default=0.02, help="of the full campaign's cases; 1 = all of them")
     group.addoption("--campaign-seed", type=int, default=0, help="another campaign for each")
     group.addoption("--campaign-part", default="0/1", help="1/4: every fourth of its cases, from the second one on")
     group.addoption("--campaign-only", default="", help="numbers of single cases, such as 17,203")
@@ -98,19 +98,15 @@ def tiny(**changes: object) -> Settings:
         "codebook.in_plane": 4,
         "losses.look_alikes": 0,
         "precision": "float32",
+        # that a pose is refined matters to many tests, how well to few, which ask for more
+        "refinement.judged": 3,
+        "refinement.candidates": 16,
+        "refinement.keep": 1,
+        "refinement.rounds": 1,
     }
     for stage, batch in (("step1", 4), ("original", 4), ("detector", 2), ("step2", 2)):
         base |= {f"{stage}.batch": batch, f"{stage}.epochs": 1.0, f"{stage}.log_every": 1}
     return override(load_preset("quick"), base | changes)
-
-
-LITTLE_REFINEMENT = {
-    "refinement.judged": 3,
-    "refinement.candidates": 16,
-    "refinement.keep": 1,
-    "refinement.rounds": 1,
-}
-"""For those to whom it matters that a pose is refined, not how well."""
 
 
 @pytest.fixture(scope="session")
@@ -131,7 +127,7 @@ def random_run(tmp_path_factory: pytest.TempPathFactory, tiny_settings: Settings
     from codepose.networks.build import build_joint
     from codepose.runtime.run import Run
 
-    settings = override(tiny_settings, {"detection.score": 0.0, "detection.per_object": 3} | LITTLE_REFINEMENT)
+    settings = override(tiny_settings, {"detection.score": 0.0, "detection.per_object": 3})
     run = Run.create(tmp_path_factory.mktemp("random") / "run", settings)
     torch.manual_seed(0)
     run.save_weights("step2", build_joint(settings))
@@ -145,11 +141,6 @@ def exact_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
 
     if not multiplies_bytes():
         monkeypatch.setattr(torch, "_int_mm", lambda a, b: a.int() @ b.int())
-
-
-@pytest.fixture(scope="session")
-def little_refinement() -> dict[str, int]:
-    return LITTLE_REFINEMENT
 
 
 @pytest.fixture(scope="session", name="make_settings")

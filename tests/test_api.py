@@ -23,12 +23,12 @@ BRACKET = Path(__file__).parent / "data" / "bracket.ply"
 
 
 @pytest.fixture(scope="module")
-def settings(make_settings: Any, little_refinement: dict[str, int]) -> Settings:
+def settings(make_settings: Any) -> Settings:
     """It detects something everywhere."""
     few = {"data.step1_images": 4, "data.scene_images": 2, "data.val_images": 2, "data.test_images": 2}
     part = {"objects.0.mesh": str(BRACKET), "objects.0.label": "bracket"}
     low: dict[str, Any] = {"detection.score": 0.0, "detection.per_object": 2}
-    return make_settings(**few, **part, **low, **little_refinement)
+    return make_settings(**few, **part, **low)
 
 
 @pytest.fixture(scope="module")

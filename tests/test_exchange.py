@@ -25,7 +25,7 @@ RECIPE = Path(__file__).parents[1] / "docs" / "extending.md"
 
 
 @pytest.fixture(params=["small", "timm/test_efficientnet"])
-def settings(request: pytest.FixtureRequest, make_settings, little_refinement, monkeypatch) -> Settings:
+def settings(request: pytest.FixtureRequest, make_settings, monkeypatch) -> Settings:
     if request.param == "small":
         (code,) = re.findall(r"```python\n(.*?)```", RECIPE.read_text(), flags=re.DOTALL)
         monkeypatch.setitem(BACKBONES, "small", None)  # goes with the test
@@ -38,7 +38,7 @@ def settings(request: pytest.FixtureRequest, make_settings, little_refinement, m
         "detection.score": 0.0,
         "detection.per_object": 2,
     }
-    made: Settings = make_settings(**changes, **little_refinement)
+    made: Settings = make_settings(**changes)
     return made
 
 

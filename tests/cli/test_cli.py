@@ -32,10 +32,10 @@ BRACKET = Path(__file__).parents[1] / "data" / "bracket.ply"
 
 
 @pytest.fixture(scope="module")
-def preset(tmp_path_factory: pytest.TempPathFactory, make_settings, little_refinement: dict[str, int]) -> Path:
+def preset(tmp_path_factory: pytest.TempPathFactory, make_settings) -> Path:
     path = tmp_path_factory.mktemp("preset") / "tiny.yaml"
     changes = {"name": "tiny", "detection.score": 0.0, "detection.per_object": 2}
-    settings = make_settings(**changes, **little_refinement)
+    settings = make_settings(**changes)
     path.write_text(to_yaml(settings))
     return path
 

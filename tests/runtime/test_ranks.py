@@ -41,7 +41,7 @@ SGD = {"name": "sgd", "lr": 1e-5, "momentum": 0.9, "warmup": 0, "schedule": "con
 
 
 @pytest.fixture(scope="module")
-def plain(make_settings, little_refinement: dict[str, int]) -> Settings:
+def plain(make_settings) -> Settings:
     """Step 1, and Step 2 with T2, with odd batches; on such small scenes every anchor and every box is a sample."""
     phases = [
         {"epochs": 1, "train": ["rpn", "fc", "box_head"]},
@@ -57,7 +57,7 @@ def plain(make_settings, little_refinement: dict[str, int]) -> Settings:
     changes |= {"losses.step2_lambda_cos": 0.1, "losses.step2_lambda_match": 0.1, "losses.min_iou": 0.05}
     changes |= {"data.camera.image_size": 64, "data.camera.focal": 40.0, "data.test_images": 10}
     changes |= {"data.occlusion.companions": 2}
-    return make_settings(**changes, **little_refinement, **{"detection.score": 0.0})
+    return make_settings(**changes, **{"detection.score": 0.0})
 
 
 ONE_STEP = {"data.step1_images": 5, "step1.epochs": 1.0, "step1.optimizer.lr": 0.1}
