@@ -26,7 +26,7 @@ from codepose.estimation.export import export_onnx, largest_difference, require_
 from codepose.estimation.pipelines import JointPipeline, Pipeline, TwoStagePipeline
 from codepose.networks.autoencoder import ExtendedAutoencoder
 from codepose.networks.build import build_detector, build_joint, build_original
-from codepose.networks.detector import Boxes
+from codepose.networks.detector import Boxes, image_size
 from codepose.networks.precision import autocast
 from codepose.settings.data import ConfigError
 from codepose.settings.files import override
@@ -72,8 +72,7 @@ def build_networks(settings: Settings, options: Options) -> Networks:
     detector.encoder.load_state_dict(joint.autoencoder.encoder.state_dict())
     detector.heads.load_state_dict(joint.heads.state_dict())
     peer = torchvision_detector(settings, copy.deepcopy(joint.autoencoder.encoder))
-    peer.rpn.load_state_dict(joint.heads.rpn.state_dict())  # type: ignore[union-attr]
-    peer.roi_heads.load_state_dict(joint.heads.roi_heads.state_dict())  # type: ignore[union-attr]
+    peer.load_state_dict(joint.heads.state_dict(), strict=False)  # the backbone has them already
     extended: ExtendedAutoencoder = copy.deepcopy(joint.autoencoder)
     original = build_original(settings)
     for network in (joint, detector, peer, extended, original):
@@ -166,7 +165,8 @@ def _difference(networks: Networks, settings: Settings, image: Tensor) -> float:
     joint: Any = networks.joint.network
     peer: Any = networks.torchvision
     with autocast(settings, image.device):
-        ours = joint.heads.proposals(joint.encoder(image), image)[0]
+        proposals = joint.heads.propose(joint.encoder(image), image_size(image))
+        ours = proposals.boxes[proposals.valid]
         normalised, _ = peer.transform(list(image))
         theirs = peer.rpn(normalised, {"0": peer.backbone(normalised.tensors)})[0][0]
     return float((ours - theirs).abs().max()) if ours.shape == theirs.shape else float("inf")

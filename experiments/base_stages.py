@@ -18,12 +18,13 @@ from torch import Tensor, nn
 from torchvision.ops import box_iou
 
 from codepose.geometry import padded_square
-from codepose.networks.autoencoder import ExtendedAutoencoder, crop_squares
+from codepose.networks.autoencoder import ExtendedAutoencoder
+from codepose.networks.boxes import Targets
 from codepose.networks.build import build_joint
-from codepose.networks.detector_training import Targets
 from codepose.networks.joint import JointNetwork
 from codepose.networks.losses import mse
 from codepose.networks.precision import autocast
+from codepose.networks.roi import roi_pool
 from codepose.parts.mesh import Mesh
 from codepose.randomness import Draws
 from codepose.settings.files import load_preset, override
@@ -228,4 +229,5 @@ def picture(settings: Settings, world: World, network: JointNetwork, parts: rang
         features = network.encoder(batch.images)
         shown = network.autoencoder.decode(network.latents(features, batch.boxes, order)).float()
     squares = padded_square(batch.boxes, settings.data.pad)
-    return torch.cat((crop_squares(batch.images, squares, order, settings.network.crop), batch.targets, shown)).cpu()
+    crops = roi_pool(batch.images, squares, order, settings.network.crop, stride=1)
+    return torch.cat((crops, batch.targets, shown)).cpu()

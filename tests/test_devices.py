@@ -23,19 +23,16 @@ from torch._subclasses.fake_tensor import (
 )
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
-from torchvision.models.detection.image_list import ImageList
 
 from codepose import geometry
 from codepose.estimation.codebook import Codebook
 from codepose.estimation.confidence import Confidence, evidence
 from codepose.evaluation import pose_errors, vsd
 from codepose.networks import windows
-from codepose.networks.autoencoder import crop_squares
+from codepose.networks.boxes import best_proposals
 from codepose.networks.build import build_detector, build_extended, build_joint, build_original
-from codepose.networks.detector import AlignedRoIPool
-from codepose.networks.detector_training import best_proposals, pool
-from codepose.networks.joint import pool_features, sample_features
 from codepose.networks.losses import angle_loss, cos_loss, match_loss, mse
+from codepose.networks.roi import roi_pool
 from codepose.parts.symmetry_group import ContinuousSymmetry, Symmetries
 from codepose.randomness import Draws
 from codepose.refinement import render_and_compare as refine
@@ -240,7 +237,7 @@ def test_a_step_on_scenes_never_waits_for_the_gpu(
     with GPU:
         joint, detector = build_joint(settings), build_detector(settings)
     for network in (joint, detector):  # at first torchvision makes its anchors on the CPU
-        network.heads.rpn.anchor_generator(ImageList(on_gpu(1, 3, 128, 128), [(128, 128)]), [on_gpu(1, 8, 8, 8)])
+        network.heads.rpn.anchors.set_cell_anchors(torch.float32, GPU)
     gpu_world.objects = [copy.copy(o) for o in world.objects]
     for model in gpu_world.objects:
         model.__dict__["symmetries"] = Symmetries.none()
@@ -278,19 +275,18 @@ def test_joint_network(tiny_settings: Settings) -> None:
         network = build_joint(tiny_settings)
     images, boxes, order = on_gpu(2, 3, 128, 128), on_gpu(2, 4), torch.arange(2, device=GPU)
     features = network.encoder(images)
-    anchors = network.heads.rpn.anchor_generator(ImageList(images, [(128, 128)] * 2), [features])
-    assert_on_gpu([anchors, network.heads.rpn.head([features])])
+    assert_on_gpu(list(network.heads.rpn(features, (128, 128))))
     best, found = best_proposals(on_gpu(2, 5, 4), on_gpu(2, 5) > 0.5, boxes[:, None])
     assert_on_gpu([best, found, network.heads.refine(features, best, order[:, None], (128, 128))])
     assert_on_gpu([network.latents(features, boxes, order), network.view_latents(on_gpu(2, 3, 32, 32), 64)])
-    assert_on_gpu([pool_features(features, boxes, order, 2, 16), sample_features(features, boxes, order, 2, 16)])
-    assert_on_gpu([crop_squares(images, boxes, order, 32)])
+    assert_on_gpu([roi_pool(features, boxes, order, 2, 16, move=move) for move in (True, False)])
+    assert_on_gpu([roi_pool(images, boxes, order, 32, stride=1)])
 
 
 @pytest.mark.parametrize("gradient", [True, False])
 def test_roi_pooling(gradient: bool) -> None:
     with torch.set_grad_enabled(gradient):
-        pooled = pool(on_gpu(2, 8, 4, 4), on_gpu(2, 5, 4), (64, 64), AlignedRoIPool(["0"], 7, 2))
+        pooled = roi_pool(on_gpu(2, 8, 4, 4), on_gpu(2, 5, 4), torch.arange(2, device=GPU), 7, 16, 2)
     assert pooled.shape == (10, 8, 7, 7)
     assert_on_gpu(pooled)
 
@@ -432,7 +428,7 @@ def test_backward_pass(tiny_settings: Settings) -> None:
         images, boxes = torch.rand(2, 3, 64, 64), torch.rand(2, 4)
         order = torch.arange(2)
     features = network.encoder(images)
-    latents = network.head.encode(sample_features(features, boxes, order, 2, 16))
+    latents = network.head.encode(roi_pool(features, boxes, order, 2, 16, move=True))
     error = mse(network.decode(latents), F.interpolate(images, (32, 32)), 4).mean()
     (error + angle_loss(latents, torch.rand(2, 3, 3, device="meta"), order)).backward()  # type: ignore[no-untyped-call]
     assert all(p.grad is not None and p.grad.device.type == "meta" for p in network.parameters())

@@ -19,9 +19,10 @@ from PIL import Image
 from codepose.cli.chosen import starting_settings, with_meshes
 from codepose.cli.commands import COMMAND_OPTIONS
 from codepose.cli.main import COMMANDS
-from codepose.networks.build import build_detector, build_joint
+from codepose.networks import faster_rcnn
+from codepose.networks.build import build_joint
 from codepose.runtime.run import Run
-from codepose.settings.files import PRESETS, load_preset, load_settings, override
+from codepose.settings.files import PRESETS, load_preset, load_settings
 from codepose.settings.schema import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -162,14 +163,9 @@ def test_the_method_page_states_the_papers_settings() -> None:
         network, detection = settings.network, settings.detection
         assert (network.proposals, network.box_head, network.roi_samples) == (1000, 1024, 128)
         assert (detection.score, detection.nms, detection.per_object) == (0.05, 0.5, 10)
-        heads = build_detector(override(settings, {"network.width": 0.125})).heads
-        rpn = heads.rpn
-        assert (rpn.proposal_matcher.high_threshold, rpn.proposal_matcher.low_threshold) == (0.7, 0.3)
-        assert (rpn.fg_bg_sampler.batch_size_per_image, rpn.fg_bg_sampler.positive_fraction) == (256, 0.5)
-        assert heads.roi_heads.fg_bg_sampler.positive_fraction == 0.25
-        assert heads.roi_heads.proposal_matcher.high_threshold == 0.5
-        assert (rpn._pre_nms_top_n, rpn.nms_thresh) == ({"training": 2000, "testing": 1000}, 0.7)
-        assert rpn._post_nms_top_n == {"training": 1000, "testing": 500}
+    assert (faster_rcnn.RPN_IOU, faster_rcnn.HEAD_IOU) == ((0.3, 0.7), (0.5, 0.5))
+    assert (faster_rcnn.RPN_SAMPLES, faster_rcnn.RPN_SHARE, faster_rcnn.HEAD_SHARE) == (256, 0.5, 0.25)
+    assert faster_rcnn.RPN_NMS == 0.7
     for words in (
         "192 pictures",
         "256 anchors an image",

@@ -19,7 +19,7 @@ from codepose.estimation.codebook import (
     fingerprint,
 )
 from codepose.estimation.nearest_codes import RoundedCodes, nearest_in_chunks
-from codepose.estimation.pipelines import JointPipeline, Pipeline, TwoStagePipeline, crop_squares
+from codepose.estimation.pipelines import JointPipeline, Pipeline, TwoStagePipeline
 from codepose.geometry import geodesic_angle
 from codepose.networks.build import build_extended, build_joint
 from codepose.runtime.checkpoint import save_state
@@ -184,15 +184,6 @@ def test_what_the_latents_depend_on_changes_the_fingerprint(tiny_settings: Setti
         ("network.norm", "none"),
     ):
         assert mark(override(tiny_settings, {key: value})) != mark(tiny_settings), key
-
-
-def test_cropping_a_square_is_slicing_where_it_falls_on_pixels() -> None:
-    images = torch.rand(2, 3, 40, 40)
-    squares = torch.tensor([[3.0, 5.0, 19.0, 21.0], [30.0, -6.0, 46.0, 10.0]])
-    crops = crop_squares(images, squares, torch.tensor([0, 1]), 16)
-    torch.testing.assert_close(crops[0], images[0, :, 5:21, 3:19])
-    assert float(crops[1, :, :5].abs().max()) == 0.0  # black above the image (20)
-    torch.testing.assert_close(crops[1, :, 6:, :9], images[1, :, 0:10, 30:39])
 
 
 def test_rerank_puts_the_view_first_whose_clean_render_agrees(book: Codebook, world: World) -> None:

@@ -1,4 +1,4 @@
-"""The exported graph: the same boxes as torchvision's branches, and as an ONNX file the same poses as PyTorch."""
+"""The exported graph: as an ONNX file the same boxes and poses as PyTorch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from codepose.cameras.photos import read_image
 from codepose.cli.main import main
 from codepose.estimation.confidence import Confidence
 from codepose.estimation.estimator import PoseEstimator
-from codepose.estimation.export import OUTPUTS, BoxGraph, PoseGraph, largest_difference
+from codepose.estimation.export import OUTPUTS, PoseGraph, largest_difference
 from codepose.estimation.methods import confidence_mark, confidence_path
 from codepose.networks.build import build_detector, build_joint, build_original
 from codepose.networks.windows import letterbox
@@ -47,7 +47,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, make_settings) -> Run:
     network = build_joint(settings).eval()
     with torch.no_grad():
         network.heads.roi_heads.box_predictor.cls_score.weight.mul_(10.0)
-        network.heads.roi_heads.score_thresh = 0.0
+        network.heads.score = 0.0
         first, second = (network.detect(one)[1][0] for one in images(2).split(1))
     both = min(float(first["scores"][first["labels"] == label].max()) for label in (1, 2))
     threshold = (both + float(second["scores"].max())) / 2
@@ -77,25 +77,6 @@ def exported(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def images(count: int) -> torch.Tensor:
     return torch.rand(count, 3, 128, 128, generator=torch.Generator().manual_seed(1))
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_boxes_are_those_of_the_detector(make_settings, seed: int) -> None:
-    """Also where regressions throw boxes out of the image, and with a threshold that leaves some."""
-    changes = {"detection.score": 0.3 * (seed % 2), "detection.per_object": 5, "detection.nms": 0.3 + 0.1 * (seed % 3)}
-    settings = parts(make_settings(**changes))
-    torch.manual_seed(seed)
-    heads = build_joint(settings).heads.eval()
-    with torch.no_grad():
-        for predictor in (heads.rpn.head.bbox_pred, heads.roi_heads.box_predictor.bbox_pred):
-            predictor.weight.mul_(30.0)
-        features = torch.rand(1, heads.rpn.head.cls_logits.in_channels, 8, 8)
-        wanted = heads.detect(features, images(1))[0]
-        boxes, labels, scores = BoxGraph(heads, 128, 16)(features)
-    assert seed % 2 or len(wanted["boxes"]) == 10
-    torch.testing.assert_close(scores, wanted["scores"])
-    torch.testing.assert_close(boxes, wanted["boxes"], atol=1e-3, rtol=1e-5)
-    assert labels.tolist() == wanted["labels"].tolist()
 
 
 def test_the_file_says_what_the_estimator_says(estimator: PoseEstimator, exported: Path) -> None:
@@ -132,14 +113,14 @@ def test_the_comparison_sees_a_difference(estimator: PoseEstimator, exported: Pa
     count, largest = largest_difference(graph, exported, images(2), K_ours)
     assert count >= 2
     assert largest < 0.01
-    heads = graph.detect.heads.roi_heads
+    heads = graph.network.heads
     with torch.no_grad():
-        heads.box_predictor.bbox_pred.bias.add_(1.0)
+        heads.roi_heads.box_predictor.bbox_pred.bias.add_(1.0)
         assert largest_difference(graph, exported, images(1), K_ours)[1] > 1.0
-        heads.box_predictor.bbox_pred.bias.sub_(1.0)
-    heads.score_thresh, kept = 0.999, heads.score_thresh
+        heads.roi_heads.box_predictor.bbox_pred.bias.sub_(1.0)
+    heads.score, kept = 0.999, heads.score
     assert largest_difference(graph, exported, images(1), K_ours)[1] == torch.inf
-    heads.score_thresh = kept
+    heads.score = kept
 
 
 @pytest.mark.parametrize("size", [(128, 128), (300, 200), (90, 160)])

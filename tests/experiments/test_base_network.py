@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from codepose import geometry
+from codepose.networks.boxes import Targets
 from codepose.networks.build import build_joint
-from codepose.networks.detector_training import Targets
 from codepose.paper.comparison import Errors
 from codepose.parts.mesh import save_mesh
 from codepose.parts.shapes import distractors

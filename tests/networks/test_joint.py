@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import torch
 from torchvision.ops import box_iou
 
 from codepose.geometry import padded_square
-from codepose.networks import detector_training
+from codepose.networks.boxes import best_proposals
 from codepose.networks.build import build_joint
-from codepose.networks.detector_training import Proposals, best_proposals
-from codepose.networks.joint import JointNetwork, pool_features, sample_features
+from codepose.networks.detector import Proposals
+from codepose.networks.joint import JointNetwork
+from codepose.networks.roi import roi_pool
 from codepose.settings.schema import Settings
 from codepose.synthesis.batches import SceneBatch
 from codepose.synthesis.scenes import SceneSource
@@ -36,10 +35,10 @@ def test_box_fed_back_is_a_detection_and_never_the_ground_truth(
     tiny_settings: Settings, scenes: SceneBatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     net, seen = network(tiny_settings), {}
-    propose, refine = net.heads.propose, net.heads.refine
+    best, refine = net.heads.rpn.best, net.heads.refine
 
-    def spy_propose(*args):
-        seen["proposals"] = propose(*args)
+    def spy_best(*args):
+        seen["proposals"] = best(*args)
         seen["copies"] = seen["proposals"].boxes.clone()
         return seen["proposals"]
 
@@ -47,7 +46,7 @@ def test_box_fed_back_is_a_detection_and_never_the_ground_truth(
         seen["chosen"] = boxes
         return refine(features, boxes, labels, size)
 
-    monkeypatch.setattr(net.heads, "propose", spy_propose)
+    monkeypatch.setattr(net.heads.rpn, "best", spy_best)
     monkeypatch.setattr(net.heads, "refine", spy_refine)
     out = net(scenes.images, targets_of(scenes), scenes.poses(0.4))
     assert torch.equal(seen["proposals"].boxes, seen["copies"]), "sampling changed the proposals in place"
@@ -64,15 +63,16 @@ def test_the_box_heads_sample_does_hold_the_ground_truth(
     tiny_settings: Settings, scenes: SceneBatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The trap that (15) is about: taken from there, 'largest IoU' would always be the ground truth."""
-    net, seen, pool = network(tiny_settings), [], detector_training.pool
+    net, seen = network(tiny_settings), []
+    forward = net.heads.roi_heads.forward
 
-    def spy(features, boxes, size, pooler):
+    def spy(features, boxes, *rest):
         seen.append(boxes)
-        return pool(features, boxes, size, pooler)
+        return forward(features, boxes, *rest)
 
-    monkeypatch.setattr(detector_training, "pool", spy)
+    monkeypatch.setattr(net.heads.roi_heads, "forward", spy)
     far = torch.tensor([0.0, 0.0, 9.0, 9.0]).expand(len(scenes.boxes), 3, 4)
-    proposals = Proposals(far, torch.ones(far.shape[:2], dtype=torch.bool), {})
+    proposals = Proposals(far, torch.ones(far.shape[:2], dtype=torch.bool))
     net.heads.head_losses(net.encoder(scenes.images), proposals, (128, 128), targets_of(scenes))
     for boxes, truth in zip(seen[0], scenes.boxes, strict=True):
         assert (boxes == truth).all(1).any()
@@ -96,42 +96,19 @@ def test_an_image_without_proposals_is_left_out(
 ) -> None:
     """The first image has none; its own are taken from it."""
     net = network(tiny_settings)
-    propose = net.heads.propose
+    best = net.heads.rpn.best
 
     def without(*args):
-        found = propose(*args)
+        found = best(*args)
         valid = found.valid.clone()
         valid[0] = False
         return found._replace(valid=valid)
 
-    monkeypatch.setattr(net.heads, "propose", without)
+    monkeypatch.setattr(net.heads.rpn, "best", without)
     out = net(scenes.images, targets_of(scenes), scenes.poses(0.4))
     assert out.used.tolist() == [False, True, True, True]
     sum(out.losses.values()).backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in net.parameters())
-
-
-def test_each_object_of_an_image_gets_the_proposal_that_covers_it_best() -> None:
-    truth = torch.tensor([[0.0, 0.0, 10.0, 10.0], [50.0, 50.0, 60.0, 60.0]])
-    proposals = torch.tensor([[52.0, 50.0, 60.0, 60.0], [100.0, 100.0, 120.0, 120.0], [0.0, 0.0, 12.0, 10.0]])
-    valid = torch.tensor([[True, True, True], [True, True, False]])
-    chosen, found = best_proposals(proposals.expand(2, 3, 4), valid, truth.expand(2, 2, 4))
-    assert torch.equal(chosen[0], proposals[[2, 0]])
-    assert torch.equal(chosen[1, 1], proposals[0])
-    assert not torch.equal(chosen[1, 0], proposals[2]), "that one does not count"
-    assert found.all()
-    assert not best_proposals(proposals[None], torch.zeros(1, 3, dtype=torch.bool), truth[None])[1].any()
-
-
-@pytest.mark.parametrize("pool", [pool_features, sample_features])
-def test_squares_are_not_rounded_to_bf16(pool: Callable[..., torch.Tensor]) -> None:
-    """Beyond 128 pixels bf16 knows whole pixels only. On a ramp of one unit a pixel each bin reads its own place."""
-    ramp = (torch.arange(32) * 16.0 + 8.0).expand(1, 1, 32, 32)
-    square = torch.tensor([[263.3, 300.0, 331.1, 367.8]])
-    with torch.autocast("cpu", torch.bfloat16):
-        bins = pool(ramp.bfloat16(), square, torch.zeros(1, dtype=torch.long), 4, 16)
-    expected = 263.3 + (torch.arange(4) + 0.5) * (331.1 - 263.3) / 4
-    torch.testing.assert_close(bins[0, 0].float(), expected.expand(4, 4), atol=0.01, rtol=0.0)
 
 
 def test_roi_of_a_whole_crop_is_step_1s_feature_map_and_latent(tiny_settings: Settings) -> None:
@@ -140,8 +117,8 @@ def test_roi_of_a_whole_crop_is_step_1s_feature_map_and_latent(tiny_settings: Se
     crop = torch.rand(2, 3, 32, 32)
     features = net.encoder(crop)
     squares = torch.tensor([[0.0, 0.0, 32.0, 32.0]]).expand(2, 4)
-    for pool in (pool_features, sample_features):
-        pooled = pool(features, squares, torch.arange(2), net.side, 16)
+    for move in (True, False):
+        pooled = roi_pool(features, squares, torch.arange(2), net.side, 16, move=move)
         torch.testing.assert_close(pooled, features, rtol=1e-5, atol=1e-5)
     direct = net.autoencoder.encode(crop)
     boxes = squares.clone()
@@ -173,24 +150,11 @@ def test_roi_in_a_scene_differs_from_the_crop_by_border_effects_only(make_settin
     square = torch.tensor([[64.0, 64.0, 192.0, 192.0]])
     with torch.no_grad():
         direct = net.autoencoder.encode(crop)
-        inside = net.autoencoder.head.encode(pool_features(features, square, torch.zeros(1).long(), net.side, 16))
-        aside = net.autoencoder.head.encode(pool_features(features, square + 16.0, torch.zeros(1).long(), net.side, 16))
+        inside = net.autoencoder.head.encode(roi_pool(features, square, torch.zeros(1).long(), net.side, 16))
+        aside = net.autoencoder.head.encode(roi_pool(features, square + 16.0, torch.zeros(1).long(), net.side, 16))
     cosine = torch.nn.functional.cosine_similarity
     assert float(cosine(direct, inside)) > 0.95
     assert float(cosine(direct, aside)) < 0.8
-
-
-def test_both_roi_poolings_agree_inside_at_the_rim_and_outside(tiny_settings: Settings) -> None:
-    features = torch.randn(2, 5, 8, 9)
-    corners = torch.rand(50, 2) * 180 - 50
-    squares = torch.cat((corners, corners + 20 + 80 * torch.rand(50, 1)), 1)
-    squares = torch.cat((squares, torch.tensor([[-9.0, 24.0, 46.0, 79.0], [93.0, 70.0, 150.0, 127.0]])))
-    images = torch.randint(2, (52,))
-    a, b = pool_features(features, squares, images, 4, 16), sample_features(features, squares, images, 4, 16)
-    torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
-    far = torch.tensor([[-200.0, -200.0, -100.0, -100.0]])
-    for pool in (pool_features, sample_features):
-        assert float(pool(features, far, images[:1], 4, 16).abs().max()) == 0.0
 
 
 @pytest.mark.parametrize("box_gradient", ["features", "boxes"])
@@ -222,7 +186,7 @@ def test_poor_detections_are_left_out_of_the_reconstruction_loss(tiny_settings: 
 
 def test_detections_are_boxes_inside_the_image_with_scores(tiny_settings: Settings, scenes: SceneBatch) -> None:
     net = network(tiny_settings).eval()
-    net.heads.roi_heads.score_thresh = 0.0
+    net.heads.score = 0.0
     with torch.no_grad():
         features, found = net.detect(scenes.images)
     assert features.shape == (4, 64, 8, 8)
@@ -237,14 +201,14 @@ def test_detections_are_boxes_inside_the_image_with_scores(tiny_settings: Settin
 def test_boxes_stay_float32_under_bf16(tiny_settings: Settings, scenes: SceneBatch) -> None:
     """bf16 coordinates are a pixel off at 256: boxes and anchors must never be rounded to it."""
     net = network(tiny_settings)
-    anchors: list[torch.Tensor] = []
-    net.heads.rpn.anchor_generator.register_forward_hook(lambda *call: anchors.extend(call[-1]))
+    found: list[torch.Tensor] = []
+    net.heads.rpn.register_forward_hook(lambda *call: found.extend(call[-1]))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         out = net(scenes.images, targets_of(scenes), scenes.poses(0.4))
     assert out.boxes.dtype == torch.float32
     rounded = out.boxes.detach().bfloat16().float()
     assert (rounded != out.boxes.detach()).float().mean() > 0.5
-    assert {anchor.dtype for anchor in anchors} == {torch.float32}
+    assert [values.dtype for values in found] == [torch.float32] * 3
 
 
 def test_random_feedback_is_the_jittered_truth_and_no_detection(

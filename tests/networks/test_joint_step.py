@@ -11,9 +11,10 @@ from torchvision.models.detection._utils import BoxCoder
 from torchvision.ops import box_iou, clip_boxes_to_image, roi_align
 
 from codepose.networks import joint
+from codepose.networks.boxes import Targets
 from codepose.networks.build import build_joint
-from codepose.networks.detector_training import Proposals, Targets
-from codepose.networks.joint import JointNetwork, pool_features, sample_features
+from codepose.networks.detector import Proposals
+from codepose.networks.joint import JointNetwork
 from codepose.settings.schema import Settings
 from codepose.synthesis.batches import ScenePoses
 
@@ -45,10 +46,9 @@ def step(net: JointNetwork, monkeypatch: pytest.MonkeyPatch) -> tuple[joint.Join
     slots = torch.tensor([0, 1, 0])
     poses = ScenePoses(IMAGES, slots, 2, OBJECTS, BOXES, torch.eye(3).expand(3, 3, 3), torch.rand(3, 3, CROP, CROP))
     seen: list[Proposals] = []
-    propose = net.heads.propose
+    best = net.heads.rpn.best
     with monkeypatch.context() as patched:
-        patched.setattr(net.heads, "propose", lambda *args: (seen.append(propose(*args)), seen[0])[1])
-        patched.setattr(joint, "sample_features", lambda *_: pytest.fail("no gradient reaches the boxes: not needed"))
+        patched.setattr(net.heads.rpn, "best", lambda *args: (seen.append(best(*args)), seen[0])[1])
         return net(images, targets, poses), seen[0], images, poses
 
 
@@ -136,22 +136,7 @@ def test_a_clean_views_code_is_that_of_the_middle_of_a_black_canvas(net: JointNe
 def test_a_clean_views_square_is_not_rounded_to_bf16(net: JointNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
     """259 is no bf16 number."""
     seen: list[Tensor] = []
-    monkeypatch.setattr(joint, "pool_features", lambda f, squares, *rest: (seen.append(squares), f[:, :, :2, :2])[1])
+    monkeypatch.setattr(joint, "roi_pool", lambda f, squares, *rest: (seen.append(squares), f[:, :, :2, :2])[1])
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
         net.view_latents(torch.rand(1, 3, CROP, CROP), 550)
     assert seen[0].tolist() == [[259.0, 259.0, 291.0, 291.0]]
-
-
-def test_the_outermost_bins_that_are_read_lie_half_a_stride_outside() -> None:
-    """Bins at exactly -8 and at exactly 136 of 128 pixels read the rim; a pixel further there are zeros."""
-    features = torch.rand(1, 3, 8, 8) + 1.0
-    corner = torch.tensor([[-16.0, -16.0, 48.0, 48.0], [80.0, 80.0, 144.0, 144.0]])
-    image = torch.zeros(2, dtype=torch.long)
-    for pool in (pool_features, sample_features):
-        assert (pool(features, corner, image, 4, 16) > 0).all()
-        further = pool(features, corner + torch.tensor([[-1.0], [1.0]]), image, 4, 16)
-        assert (further[0, :, 0] == 0).all()
-        assert (further[0, :, :, 0] == 0).all()
-        assert (further[1, :, -1] == 0).all()
-        assert (further[1, :, :, -1] == 0).all()
-        assert (further[0, :, 1:, 1:] > 0).all()

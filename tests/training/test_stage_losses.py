@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torchvision.ops import box_iou
 
 from codepose.geometry import jittered_boxes, padded_square, view_rotation
-from codepose.networks.autoencoder import crop_squares
 from codepose.networks.build import build_detector, build_extended, build_joint, build_original
 from codepose.networks.joint import JointOutput
 from codepose.networks.losses import ReconstructionHealth, angle_loss, match_loss, reconstruction_health
+from codepose.networks.roi import roi_pool
 from codepose.parts.symmetry_group import Symmetries
 from codepose.runtime.ranks import Shares
 from codepose.settings.schema import Phase, Settings
@@ -460,7 +460,7 @@ def test_the_jitter_row_learns_from_true_boxes_moved_and_resized(
     torch.manual_seed(7)
     moved = jittered_boxes(poses.boxes, augmentation.shift, augmentation.scale)
     crops, still = (
-        crop_squares(batch.images, padded_square(boxes, settings.data.pad), poses.image, 32)
+        roi_pool(batch.images, padded_square(boxes, settings.data.pad), poses.image, 32, stride=1)
         for boxes in (moved, poses.boxes)
     )
     torch.testing.assert_close(given[0], crops)

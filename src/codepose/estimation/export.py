@@ -1,8 +1,7 @@
 """The joint network and its codebooks as one ONNX graph, for machines without PyTorch (ONNX Runtime, TensorRT).
 
 The path of ``PoseEstimator`` without refinement, which renders and so is no part of a graph: encoder, proposals, boxes,
-latents, nearest views, translations, reconstructions. What torchvision decides by branches on values is said here in
-tensors, for one image of the network's own size.
+latents, nearest views, translations, reconstructions, for one image of the network's own size.
 """
 
 from __future__ import annotations
@@ -17,16 +16,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models.detection.image_list import ImageList
-from torchvision.ops import clip_boxes_to_image, nms
 
 from codepose import geometry
 from codepose.estimation.codebook import Codebook
 from codepose.estimation.confidence import evidence
 from codepose.estimation.estimator import PoseEstimator
 from codepose.estimation.pipelines import JointPipeline
-from codepose.networks.detector import DetectionHeads
-from codepose.networks.detector_training import decode, rpn_outputs
 from codepose.settings.data import ConfigError
 from codepose.storage.replace import replacing
 from codepose.synthesis.lookalikes import thumbnails
@@ -34,57 +29,6 @@ from codepose.synthesis.lookalikes import thumbnails
 INPUTS = ("image", "camera")
 OUTPUTS = ("labels", "scores", "boxes", "R_cam_obj", "t_cam_obj", "similarity", "confidence", "reconstructions")
 _OPSET = 18
-
-
-class BoxGraph(nn.Module):
-    """``DetectionHeads.detect`` for one image, without branches on values.
-
-    Args:
-        heads: Trained, in eval mode.
-        size: Side of the image in pixels.
-        stride: Of the features.
-    """
-
-    anchors: Tensor
-
-    def __init__(self, heads: DetectionHeads, size: int, stride: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.size = (size, size)
-        cells = torch.zeros(1, 1, size // stride, size // stride)
-        (anchors,) = heads.rpn.anchor_generator(ImageList(torch.zeros(1, 3, size, size), [self.size]), [cells])
-        self.register_buffer("anchors", anchors)
-
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Features (1, C, h, w) -> boxes (n, 4), labels (n,) from 1 and scores (n,), best first."""
-        heads = self.heads.roi_heads
-        proposals = self._proposals(features)
-        pooled = heads.box_roi_pool({"0": features}, [proposals], [self.size])
-        logits, regression = heads.box_predictor(heads.box_head(pooled))
-        decoded = heads.box_coder.decode_single(regression, proposals).reshape(-1, logits.shape[1], 4)
-        decoded = clip_boxes_to_image(decoded, self.size)  # (P, classes, 4)
-        scores = torch.where((geometry.box_size(decoded) >= 1e-2).all(-1), logits.softmax(1), -1.0)
-        boxes, labels, best = [], [], []
-        for label in range(1, logits.shape[1]):
-            # a worse box never suppresses a better one, so the threshold may come after
-            kept = nms(decoded[:, label], scores[:, label], heads.nms_thresh)[: self.heads.per_object]
-            boxes.append(decoded[:, label][kept])
-            best.append(scores[:, label][kept])
-            labels.append(torch.full_like(kept, label))
-        found, ranked = torch.cat(boxes), torch.cat(best)
-        good = (ranked > heads.score_thresh).nonzero()[:, 0]
-        order = good[ranked[good].sort(descending=True).indices]
-        return found[order], torch.cat(labels)[order], ranked[order]
-
-    def _proposals(self, features: Tensor) -> Tensor:
-        """The RPN's boxes (P, 4), best first."""
-        rpn = self.heads.rpn
-        (objectness,), (regression,) = rpn_outputs(rpn, features)  # (A,), (A, 4)
-        best = objectness.topk(min(rpn.pre_nms_top_n(), len(self.anchors))).indices
-        decoded = decode(regression[best], self.anchors[best], rpn.box_coder)
-        boxes: Tensor = clip_boxes_to_image(decoded, self.size)
-        scores = torch.where((geometry.box_size(boxes) >= rpn.min_size).all(-1), objectness[best], -torch.inf)
-        return boxes[nms(boxes, scores, rpn.nms_thresh)[: rpn.post_nms_top_n()]]
 
 
 class LookupGraph(nn.Module):
@@ -165,7 +109,7 @@ class PoseGraph(nn.Module):
             raise ConfigError("only the joint network becomes one graph: the others are two networks")
         self.network = estimator.pipeline.network
         size = estimator.settings.data.camera.image_size
-        self.detect = BoxGraph(self.network.heads, size, self.network.stride)
+        self.size = (size, size)
         self.decoder = copy.deepcopy(self.network.autoencoder.decoder)
         for name, layer in self.decoder.layers.named_children():
             if isinstance(layer, nn.GroupNorm):
@@ -181,7 +125,8 @@ class PoseGraph(nn.Module):
             camera: (3, 3) its K in pixels, OpenCV's convention: the centre of the first pixel is (0, 0).
         """
         features = self.network.encoder(image)
-        boxes, labels, scores = self.detect(features)
+        (found,) = self.network.heads.detect(features, self.size)
+        boxes, labels, scores = found["boxes"], found["labels"], found["scores"]
         latents = self.network.latents(features, boxes, torch.zeros_like(labels))
         reconstructions = self.decoder(self.network.autoencoder.head.decode(latents))
         view, similarity = self.lookup.nearest(latents, labels - 1)

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from codepose.geometry import padded_square
-from codepose.networks.autoencoder import Autoencoder, crop_squares
-from codepose.networks.detector import Boxes, Detector
+from codepose.networks.autoencoder import Autoencoder
+from codepose.networks.detector import Boxes, Detector, image_size
 from codepose.networks.joint import JointNetwork
 from codepose.networks.precision import autocast
+from codepose.networks.roi import roi_pool
 from codepose.settings.schema import Settings
 
 
@@ -85,7 +86,7 @@ class JointPipeline:
     def detect(self, prepared: tuple[Tensor, Tensor]) -> list[Boxes]:
         images, features = prepared
         with autocast(self.settings, self.device):
-            return self.network.heads.detect(features, images)
+            return self.network.heads.detect(features, image_size(images))
 
     @torch.no_grad()
     def latents(self, prepared: tuple[Tensor, Tensor], boxes: Tensor, images: Tensor) -> Tensor:
@@ -137,7 +138,7 @@ class TwoStagePipeline:
     @torch.no_grad()
     def latents(self, prepared: Tensor, boxes: Tensor, images: Tensor) -> Tensor:
         squares = padded_square(boxes, self.settings.data.pad)
-        crops = crop_squares(prepared, squares, images, self.settings.network.crop)
+        crops = roi_pool(prepared, squares, images, self.settings.network.crop, stride=1)
         with autocast(self.settings, self.device):
             return self.autoencoder.encode(crops.contiguous(memory_format=torch.channels_last)).float()
 

@@ -6,7 +6,6 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import roi_align
 
 from codepose.networks.backbone import Backbone
 from codepose.networks.vgg import Decoder, start_dark
@@ -113,13 +112,3 @@ class OriginalAutoencoder(nn.Module):
         """Returns latents (B, D) and reconstructions (B, 3, c, c)."""
         latents = self.encode(images)
         return latents, self.decode(latents)
-
-
-def crop_squares(images: Tensor, squares: Tensor, which: Tensor, size: int) -> Tensor:
-    """Cuts squares (N, 4) out of images (B, 3, H, W) and resizes them to size x size; black outside the image.
-
-    Bilinear at each pixel's centre: squares are near the crop's own size, so there is little to average.
-    """
-    rois = torch.cat((which[:, None].to(squares), squares), 1)
-    crops: Tensor = roi_align(images, rois.to(images), size, 1.0, sampling_ratio=1, aligned=True)
-    return crops

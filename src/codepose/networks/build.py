@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from codepose.networks.autoencoder import ExtendedAutoencoder, LatentHead, OriginalAutoencoder
 from codepose.networks.backbone import Backbone
-from codepose.networks.detector import DetectionHeads, Detector
+from codepose.networks.detector import Detector
+from codepose.networks.faster_rcnn import FasterRCNN
 from codepose.networks.joint import JointNetwork
 from codepose.networks.timm_backbone import TimmBackbone
 from codepose.networks.vgg import Decoder, Encoder, decoder_channels
@@ -54,10 +55,10 @@ def build_original(settings: Settings) -> OriginalAutoencoder:
     return OriginalAutoencoder(network.crop, network.original_latent, network.width)
 
 
-def build_heads(settings: Settings, channels: int) -> DetectionHeads:
+def build_heads(settings: Settings, channels: int) -> FasterRCNN:
     """Returns RPN and box head for N objects + background."""
     network, detection = settings.network, settings.detection
-    return DetectionHeads(
+    return FasterRCNN(
         channels,
         len(settings.objects) + 1,
         anchor_sizes=network.anchor_sizes,

@@ -11,13 +11,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import box_iou, roi_align
+from torchvision.ops import box_iou
 
-from codepose.geometry import jittered_boxes, padded_square, sampling_grid
+from codepose.geometry import jittered_boxes, padded_square
 from codepose.networks.autoencoder import ExtendedAutoencoder
-from codepose.networks.detector import Boxes, DetectionHeads, faster_losses
-from codepose.networks.detector_training import Targets, best_proposals
+from codepose.networks.boxes import Targets, best_proposals
+from codepose.networks.detector import Boxes, DetectionHeads, image_size
 from codepose.networks.losses import mse
+from codepose.networks.roi import roi_pool
 from codepose.synthesis.batches import ScenePoses
 
 
@@ -41,37 +42,6 @@ class JointOutput(NamedTuple):
     reconstructions: Tensor
     latents: Tensor
     view_latents: Tensor | None
-
-
-def pool_features(features: Tensor, squares: Tensor, images: Tensor, side: int, stride: int) -> Tensor:
-    """The second RoIAlign of Section 3.2, with one sample at the centre of each bin.
-
-    A square of side*stride pixels on the stride's grid gives back the feature map's own values: Step 1's FC weights
-    then transfer.
-
-    Args:
-        features: (B, C, h, w).
-        squares: (N, 4) in image pixels; features outside the image are zeros.
-        images: (N,) the image of each square.
-        side: Bins along each axis.
-        stride: Pixels from one feature to the next.
-
-    Returns:
-        (N, C, side, side); no gradient reaches the squares.
-    """
-    rois = torch.cat((images[:, None].to(squares), squares), 1).float()  # bf16 is half a pixel off beyond 128
-    pooled: Tensor = roi_align(features.float(), rois, side, 1.0 / stride, sampling_ratio=1, aligned=True)
-    return pooled
-
-
-def sample_features(features: Tensor, squares: Tensor, images: Tensor, side: int, stride: int) -> Tensor:
-    """The same values as ``pool_features``, with a gradient to the squares."""
-    height, width = features.shape[-2:]
-    grid = sampling_grid(squares, side, (stride * width, stride * height)).float()  # (N, s, s, 2)
-    read = F.grid_sample(features[images].float(), grid, padding_mode="border", align_corners=False)
-    # as in RoIAlign, the outermost features reach half a stride beyond the image, and then there are zeros
-    within = (grid[..., 0].abs() <= 1.0 + 1.0 / width) & (grid[..., 1].abs() <= 1.0 + 1.0 / height)  # (N, s, s)
-    return read * within[:, None]
 
 
 class JointNetwork(nn.Module):
@@ -123,9 +93,12 @@ class JointNetwork(nn.Module):
         return features
 
     def latents(self, features: Tensor, boxes: Tensor, images: Tensor) -> Tensor:
-        """Latents (N, D) of boxes (N, 4) in images (N,) of the batch; the boxes are squared and padded here."""
-        pool = sample_features if self.box_gradient == "boxes" else pool_features
-        pooled = pool(features, padded_square(boxes, self.pad), images, self.side, self.stride)  # (N, C, s, s)
+        """Latents (N, D) of boxes (N, 4) in images (N,) of the batch; the boxes are squared and padded here.
+
+        The second RoIAlign of Section 3.2: with one sample a bin, Step 1's FC weights see what they were trained on.
+        """
+        squares, moves = padded_square(boxes, self.pad), self.box_gradient == "boxes"
+        pooled = roi_pool(features, squares, images, self.side, self.stride, move=moves)  # (N, C, s, s)
         return self.autoencoder.head.encode(pooled)
 
     def view_latents(self, clean: Tensor, canvas: int) -> Tensor:
@@ -137,7 +110,7 @@ class JointNetwork(nn.Module):
         square[2:] = canvas - rest
         order = torch.arange(len(clean), device=clean.device)
         squares = square.expand(len(clean), 4)
-        return self.autoencoder.head.encode(pool_features(features, squares, order, self.side, self.stride))
+        return self.autoencoder.head.encode(roi_pool(features, squares, order, self.side, self.stride))
 
     def forward(self, images: Tensor, targets: Targets, poses: ScenePoses) -> JointOutput:
         """Computes the losses of Step 2.
@@ -147,18 +120,17 @@ class JointNetwork(nn.Module):
             targets: Each image's objects.
             poses: Those of them whose poses are learned, M in all.
         """
-        size = (int(images.shape[2]), int(images.shape[3]))
-        features = self.encoder(images)  # (B, C, S/stride, S/stride)
-        losses, proposals = faster_losses(self.heads, features, images, targets)
+        features, size = self.encoder(images), image_size(images)  # (B, C, S/stride, S/stride)
+        losses, proposals = self.heads.losses(features, size, targets)
         truth = poses.boxes
         if self.feedback == "random":
-            boxes, found = jittered_boxes(truth, *self.jitter), torch.ones_like(poses.slot, dtype=torch.bool)
+            boxes, proposed = jittered_boxes(truth, *self.jitter), torch.ones_like(poses.slot, dtype=torch.bool)
         else:
-            best, any_found = best_proposals(proposals.boxes, proposals.valid, poses.spread(truth, len(images)))
+            best, any_proposed = best_proposals(proposals.boxes, proposals.valid, poses.spread(truth, len(images)))
             decoded = self.heads.refine(features, best, poses.spread(poses.objects + 1, len(images)), size)
-            boxes, found = (values[poses.image, poses.slot] for values in (decoded, any_found))
+            boxes, proposed = (values[poses.image, poses.slot] for values in (decoded, any_proposed))
         iou = box_iou(boxes.detach(), truth).diagonal()
-        used = found & (iou >= self.min_iou)
+        used = proposed & (iou >= self.min_iou)
         latents = self.latents(features, boxes, poses.image)
         reconstructions = self.autoencoder.decode(latents)  # (M, 3, c, c)
         errors = mse(reconstructions.float(), poses.targets, self.bootstrap_ratio)
@@ -169,4 +141,4 @@ class JointNetwork(nn.Module):
     def detect(self, images: Tensor) -> tuple[Tensor, list[Boxes]]:
         """Returns the features, for ``latents``, and each image's detections: one encoder pass for both."""
         features = self.encoder(images)
-        return features, self.heads.detect(features, images)
+        return features, self.heads.detect(features, image_size(images))

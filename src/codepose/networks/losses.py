@@ -53,8 +53,8 @@ def pair_angles(rotations: Tensor, objects: Tensor, symmetries: Sequence[Symmetr
     symmetric = [group.any for group in symmetries]
     if any(symmetric):  # all pairs, then a choice: to gather them, a GPU would have to be waited for
         least = least_angles(symmetries, objects, rotations).to(theta)
-        mine = torch.tensor(symmetric).to(objects.device, non_blocking=True)[objects]
-        theta = torch.where(mine[:, None], least, theta)
+        turns = torch.tensor(symmetric).to(objects.device, non_blocking=True)[objects]
+        theta = torch.where(turns[:, None], least, theta)
     return theta.masked_fill(objects[:, None] != objects[None], torch.inf)
 
 
@@ -161,15 +161,15 @@ class ReconstructionHealth:
 
     def warnings(self) -> list[str]:
         """Returns what is wrong, in words."""
-        found = []
+        warnings = []
         if self.object_mse > 0.8 * self.target_energy > 0.0:
-            found.append(
+            warnings.append(
                 "the reconstructions are black where the object should be: raise losses.bootstrap_ratio to 4, "
                 "or turn on data.curriculum"
             )
         if self.latent_spread < 1e-4:
-            found.append("the latents have collapsed: all images get nearly the same code; lower the learning rate")
-        return found
+            warnings.append("the latents have collapsed: all images get nearly the same code; lower the learning rate")
+        return warnings
 
 
 def reconstruction_health(reconstructions: Tensor, targets: Tensor, latents: Tensor) -> ReconstructionHealth:

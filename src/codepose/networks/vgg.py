@@ -68,12 +68,12 @@ class Encoder(Backbone):
         initialise(self)
 
     def blocks(self) -> list[list[nn.Parameter]]:
-        found: list[list[nn.Parameter]] = [[]]
+        blocks: list[list[nn.Parameter]] = [[]]
         for layer in self.features:
             if isinstance(layer, nn.MaxPool2d):
-                found.append([])
-            found[-1] += layer.parameters()
-        return found
+                blocks.append([])
+            blocks[-1] += layer.parameters()
+        return blocks
 
     def load_pretrained(self, path: Path | None = None) -> None:
         load_imagenet(self, path)
@@ -168,10 +168,10 @@ def load_imagenet(encoder: Encoder, path: str | Path | None = None) -> None:
     except Exception:  # a damaged pickle may raise anything
         raise ConfigError(f"{path} is damaged or holds no weights: delete it and download it again") from None
     wanted = encoder.state_dict()
-    found = OrderedDict((key, state[key]) for key in wanted if isinstance(state.get(key), Tensor))
-    wrong = [key for key in wanted if key not in found or found[key].shape != wanted[key].shape]
+    weights = OrderedDict((key, state[key]) for key in wanted if isinstance(state.get(key), Tensor))
+    wrong = [key for key in wanted if key not in weights or weights[key].shape != wanted[key].shape]
     if wrong:
         raise ConfigError(
             f"VGG16's ImageNet weights need --network.width 1 --network.norm none; {wrong[0]} does not fit"
         )
-    encoder.load_state_dict(found)
+    encoder.load_state_dict(weights)

@@ -128,21 +128,21 @@ def least_overlap(box_side: float, size: int) -> float:
     return min(0.5, (box_side + 2 * BORDER) / size)
 
 
-def merged(found: list[Boxes], iou: float) -> list[Tensor]:
+def merged(detections: list[Boxes], iou: float) -> list[Tensor]:
     """Non-maximum suppression over several windows' detections, class by class.
 
     Args:
-        found: Each window's detections, their boxes in the photo's pixels.
+        detections: Each window's detections, their boxes in the photo's pixels.
         iou: Of two boxes that overlap by more the better one is kept.
 
     Returns:
         Each window's indices that are kept, best first.
     """
-    boxes, scores, labels = (torch.cat([f[name] for f in found]) for name in ("boxes", "scores", "labels"))
+    boxes, scores, labels = (torch.cat([f[name] for f in detections]) for name in ("boxes", "scores", "labels"))
     kept = batched_nms(boxes, scores, labels, iou)
-    window = torch.cat([torch.full_like(f["labels"], i) for i, f in enumerate(found)])
-    firsts = torch.tensor([0] + [len(f["labels"]) for f in found[:-1]], device=kept.device).cumsum(0)
-    return [kept[window[kept] == i] - firsts[i] for i in range(len(found))]
+    window = torch.cat([torch.full_like(f["labels"], i) for i, f in enumerate(detections)])
+    firsts = torch.tensor([0] + [len(f["labels"]) for f in detections[:-1]], device=kept.device).cumsum(0)
+    return [kept[window[kept] == i] - firsts[i] for i in range(len(detections))]
 
 
 def letterbox(images: Tensor, size: int) -> tuple[Tensor, tuple[float, float]]:

@@ -145,8 +145,8 @@ class _Trainer:
     def agree(self) -> None:
         """Gives all ranks the first one's clock, and stops them together if one of them is interrupted."""
         if world_size() > 1:
-            mine = [float(self.interrupt.came), self.clock.elapsed() if rank() == 0 else 0.0]
-            sums = total(torch.tensor(mine, dtype=torch.float64, device=self.fabric.device))
+            own = [float(self.interrupt.came), self.clock.elapsed() if rank() == 0 else 0.0]
+            sums = total(torch.tensor(own, dtype=torch.float64, device=self.fabric.device))
             self.stopping, self.clock.agreed = bool(sums[0] > 0), float(sums[1])
 
     def look(self) -> None:

@@ -50,10 +50,10 @@ def forget(optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter])
     """Resets the optimiser's state of parameters that were frozen: their momentum is out of date."""
     begun = {id(parameter) for parameter in parameters}
     for group in optimizer.param_groups:
-        mine = [parameter for parameter in group["params"] if id(parameter) in begun]
-        for parameter in mine:
+        stateful = [parameter for parameter in group["params"] if id(parameter) in begun]
+        for parameter in stateful:
             optimizer.state.pop(parameter, None)
-        if mine and "step" in group:  # AdaBound counts a whole group's
+        if stateful and "step" in group:  # AdaBound counts a whole group's
             group["step"] = 0
 
 

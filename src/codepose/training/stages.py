@@ -11,14 +11,15 @@ from torch import Tensor, nn
 from torchvision.ops import box_iou
 
 from codepose.geometry import jittered_boxes, padded_square
-from codepose.networks.autoencoder import ExtendedAutoencoder, OriginalAutoencoder, crop_squares
+from codepose.networks.autoencoder import ExtendedAutoencoder, OriginalAutoencoder
 from codepose.networks.backbone import frozen_parameters
+from codepose.networks.boxes import Targets
 from codepose.networks.build import box_jitter, build_detector, build_extended, build_joint, build_original
 from codepose.networks.detector import Boxes, Detector
-from codepose.networks.detector_training import Targets
 from codepose.networks.joint import JointNetwork
 from codepose.networks.losses import angle_loss, cos_loss, match_loss, mse, reconstruction_health
 from codepose.networks.precision import autocast
+from codepose.networks.roi import roi_pool
 from codepose.runtime.progress import Display
 from codepose.runtime.ranks import Shares, from_first, mean_over
 from codepose.runtime.run import Run
@@ -85,14 +86,14 @@ def _health(net: nn.Module, val: SceneSource, settings: Settings) -> tuple[dict[
     batch = val.crops(torch.arange(min(_VAL_CROPS, settings.data.val_images)))
     with autocast(settings, val.world.device):
         latents, reconstructions = net(batch.inputs)
-    found = reconstruction_health(reconstructions.float(), batch.targets, latents)
+    health = reconstruction_health(reconstructions.float(), batch.targets, latents)
     numbers = {
         "mse": float(mse(reconstructions.float(), batch.targets).mean()),
-        "object_mse": found.object_mse,
-        "black_mse": found.target_energy,
-        "latent_spread": found.latent_spread,
+        "object_mse": health.object_mse,
+        "black_mse": health.target_energy,
+        "latent_spread": health.latent_spread,
     }
-    return numbers, found.warnings()
+    return numbers, health.warnings()
 
 
 def targets_of(batch: SceneBatch) -> Targets:
@@ -108,13 +109,13 @@ def targets_of(batch: SceneBatch) -> Targets:
     return Targets(boxes, labels)
 
 
-def _mean_iou(found: list[Boxes], batch: SceneBatch) -> float:
+def _mean_iou(detections: list[Boxes], batch: SceneBatch) -> float:
     """Mean IoU of each image's best-scored detection of the right class; a miss counts 0."""
     total = 0.0
-    for one, box, label in zip(found, batch.boxes, batch.objects + 1, strict=True):
-        mine = one["boxes"][one["labels"] == label]
-        total += float(box_iou(mine[:1], box[None])[0, 0]) if len(mine) else 0.0
-    return total / len(found)
+    for boxes, box, label in zip(detections, batch.boxes, batch.objects + 1, strict=True):
+        best = boxes["boxes"][boxes["labels"] == label][:1]
+        total += float(box_iou(best, box[None])[0, 0]) if len(best) else 0.0
+    return total / len(detections)
 
 
 def detector_stage(settings: Settings, world: World, network: Detector) -> Stage:
@@ -123,15 +124,15 @@ def detector_stage(settings: Settings, world: World, network: Detector) -> Stage
     shares = Shares(min(settings.detector.batch, settings.data.scene_images))
 
     def loss(net: nn.Module, batch: SceneBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        found = net(batch.images.contiguous(memory_format=torch.channels_last), targets_of(batch))
-        terms = {name: shares.mean(term) for name, term in found.items()}
+        losses = net(batch.images.contiguous(memory_format=torch.channels_last), targets_of(batch))
+        terms = {name: shares.mean(term) for name, term in losses.items()}
         return torch.stack(list(terms.values())).sum(), terms
 
     def validate(_: nn.Module) -> tuple[dict[str, float], list[str]]:
         batch = val.scenes(torch.arange(min(_VAL_SCENES, settings.data.val_images)))
         with autocast(settings, world.device):
-            found = network.detect(batch.images)
-        return {"mean_iou": _mean_iou(found, batch)}, []
+            detections = network.detect(batch.images)
+        return {"mean_iou": _mean_iou(detections, batch)}, []
 
     return Stage(
         name="detector",
@@ -218,11 +219,11 @@ def _joint_errors(network: JointNetwork, val: SceneSource, settings: Settings) -
     """Returns the joint network's mean IoU on validation scenes, and its L_mse from ground-truth boxes."""
     batch = val.scenes(torch.arange(min(_VAL_SCENES, settings.data.val_images)))
     with autocast(settings, val.world.device):
-        features, found = network.detect(batch.images)
+        features, detections = network.detect(batch.images)
         latents = network.latents(features, batch.boxes, torch.arange(len(batch.boxes), device=features.device))
         reconstructions = network.autoencoder.decode(latents)
     error = mse(reconstructions.float(), batch.targets).mean()
-    return {"mean_iou": _mean_iou(found, batch), "mse_gt_boxes": float(error)}
+    return {"mean_iou": _mean_iou(detections, batch), "mse_gt_boxes": float(error)}
 
 
 def jitter_stage(settings: Settings, world: World, network: ExtendedAutoencoder) -> Stage:
@@ -238,7 +239,7 @@ def jitter_stage(settings: Settings, world: World, network: ExtendedAutoencoder)
     def loss(net: nn.Module, batch: SceneBatch) -> tuple[Tensor, dict[str, Tensor]]:
         poses = batch.poses(settings.data.occlusion.min_visible)
         squares = padded_square(jittered_boxes(poses.boxes, *reach), settings.data.pad)
-        crops = crop_squares(batch.images, squares, poses.image, settings.network.crop)
+        crops = roi_pool(batch.images, squares, poses.image, settings.network.crop, stride=1)
         _, reconstructions = net(crops.contiguous(memory_format=torch.channels_last))
         errors = mse(reconstructions.float(), poses.targets, losses.bootstrap_ratio)
         error = mean_over(errors.mean(), errors.new_full((), len(errors)))
@@ -262,10 +263,8 @@ def joint_groups(network: JointNetwork) -> dict[str, list[nn.Parameter]]:
         "encoder": network.autoencoder.encoder,
         "decoder": network.autoencoder.decoder,
         "fc": network.autoencoder.head,
-        "rpn": network.heads.rpn,
-        "box_head": network.heads.roi_heads,
     }
-    return {name: list(part.parameters()) for name, part in parts.items()}
+    return {name: list(part.parameters()) for name, part in parts.items()} | network.heads.groups()
 
 
 _STAGES = ("step1", "original", "detector", "step2", "jitter")
