@@ -1,18 +1,25 @@
-"""Parts can be exchanged: the recipes of docs/extending.md train, refine and export, and so does a network of timm."""
+"""Parts can be exchanged: the recipes of docs/extending.md train, refine, write and export, and so does a network of
+timm."""
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from codepose import geometry
+from codepose.cli.main import main
+from codepose.estimation import export
 from codepose.estimation.estimator import PoseEstimator
-from codepose.estimation.export import OUTPUTS, PoseGraph, export_onnx, largest_difference
+from codepose.estimation.export import PoseGraph, export_onnx, largest_difference
 from codepose.networks.backbone import Backbone
 from codepose.networks.build import BACKBONES, build_encoder, build_joint
+from codepose.predict.files import OUTPUTS
+from codepose.refinement.judged_contours import REFINERS, refiner_of
 from codepose.runtime.devices import make_fabric
 from codepose.runtime.run import Run
 from codepose.settings.data import ConfigError
@@ -21,16 +28,25 @@ from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
 from codepose.training.stages import train_detector, train_jitter, train_step1, train_step2
 
-RECIPE = Path(__file__).parents[1] / "docs" / "extending.md"
+RECIPES = Path(__file__).parents[1] / "docs" / "extending.md"
+NAMES = ((BACKBONES, "small"), (REFINERS, "reconstruction"), (OUTPUTS, "table"))
+
+
+@pytest.fixture
+def recipes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that the page shows is there, until the test ends."""
+    blocks = re.findall(r"```python\n(.*?)```", RECIPES.read_text(), flags=re.DOTALL)
+    assert len(blocks) == len(NAMES)
+    for (parts, name), code in zip(NAMES, blocks, strict=True):
+        assert name not in parts
+        monkeypatch.setitem(parts, name, None)  # goes with the test
+        exec(compile(code, "my_codepose.py", "exec"), {"__name__": "my_codepose"})
+        assert parts[name] is not None
 
 
 @pytest.fixture(params=["small", "timm/test_efficientnet"])
-def settings(request: pytest.FixtureRequest, make_settings, monkeypatch) -> Settings:
-    if request.param == "small":
-        (code,) = re.findall(r"```python\n(.*?)```", RECIPE.read_text(), flags=re.DOTALL)
-        monkeypatch.setitem(BACKBONES, "small", None)  # goes with the test
-        exec(compile(code, "my_codepose.py", "exec"), {"__name__": "my_codepose"})
-    else:
+def settings(request: pytest.FixtureRequest, make_settings, recipes: None) -> Settings:
+    if request.param != "small":
         pytest.importorskip("timm")
     changes = {
         "network.backbone": request.param,
@@ -54,6 +70,46 @@ def test_it_trains_refines_and_is_loaded(settings: Settings, tmp_path: Path, wor
     found = PoseEstimator.load(run.path, device="cpu", refine=True).estimate(scenes.images, world.K)[0]
     assert found
     assert all(one.contour is not None for one in found)
+
+
+def test_the_pages_refiner_and_output_follow_the_pages_backbone(
+    make_settings, recipes: None, tmp_path: Path, world: World
+) -> None:
+    """Trained, refined and written by the commands that a user types."""
+    changes = {
+        "network.backbone": "small",
+        "detection.score": 0.0,
+        "detection.per_object": 2,
+        "refinement.refiner": "reconstruction",
+    }
+    run = Run.create(tmp_path / "run", make_settings(**changes))
+    fabric = make_fabric("cpu")
+    train_step2(run, world, fabric, train_step1(run, world, fabric))
+    image = SceneSource(world, "test").scenes(torch.arange(1)).images[0]
+    photo = tmp_path / "photo.png"
+    Image.fromarray((image * 255).byte().permute(1, 2, 0).numpy()).save(photo)
+    estimator = PoseEstimator.load(run, device="cpu", refine=True)
+    assert type(estimator.refiner).__name__ == "ByReconstruction"
+    out = tmp_path / "out"
+    arguments = [str(run.path), str(photo), "--K", "75,75,63.5,63.5", "--out", str(out), "--min-score", "0"]
+    assert main(["predict", *arguments, "--write", "table", "json", "--device", "cpu"]) == 0
+    rows = [line.split(",") for line in (out / "poses.csv").read_text().splitlines()]
+    (record,) = map(json.loads, (out / "predictions.jsonl").read_text().splitlines())
+    found = record["detections"]
+    assert len(found) == 2
+    assert [row[:2] for row in rows] == [["photo", one["label"]] for one in found]
+    for row, one in zip(rows, found, strict=True):
+        assert [float(value) for value in row[2:]] == pytest.approx(one["t_cam_obj_mm"], abs=0.06)
+    assert not list(out.glob("*.overlay.png")), "not asked for"
+
+
+def test_what_does_not_exist_is_refused(make_settings, world: World, tmp_path: Path, capsys) -> None:
+    with pytest.raises(ConfigError, match=r"no refiner is called 'none'; there are contours"):
+        refiner_of(world, make_settings(**{"refinement.refiner": "none"}).refinement)
+    photo = tmp_path / "photo.png"
+    Image.new("RGB", (64, 64)).save(photo)
+    assert main(["predict", "hammer", str(photo), "--K", "fov=60", "--write", "film"]) == 1
+    assert "--write: no output is called 'film'; there are json, overlays" in capsys.readouterr().err
 
 
 def test_the_baselines_train_on_it(settings: Settings, tmp_path: Path, world: World) -> None:
@@ -89,7 +145,7 @@ def test_the_exported_graph_finds_the_same(estimator: PoseEstimator, world: Worl
     image = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
     wanted = estimator.estimate(image, world.K)[0]
     with torch.no_grad():
-        found = dict(zip(OUTPUTS, PoseGraph(estimator).eval()(image, geometry.to_opencv(world.K)), strict=True))
+        found = dict(zip(export.OUTPUTS, PoseGraph(estimator).eval()(image, geometry.to_opencv(world.K)), strict=True))
     assert len(wanted) == 2
     for i, one in enumerate(wanted):
         torch.testing.assert_close(found["boxes"][i], torch.from_numpy(one.box).float(), atol=1e-2, rtol=1e-4)

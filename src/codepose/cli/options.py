@@ -143,6 +143,8 @@ class Predict:
     out: Path | None = None
     """Folder for predictions.jsonl, NAME.json and NAME.overlay.png or .mp4; None = RUN/predictions, or ./predictions
     for a network that codepose brings."""
+    write: tuple[str, ...] = ("json", "overlays")
+    """What goes there; docs/extending.md adds to it."""
     method: Method = "joint"
     """Which of the trained methods."""
     min_score: float = 0.5

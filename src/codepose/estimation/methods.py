@@ -107,7 +107,10 @@ def load_confidence(
 def confidence_mark(pipeline: Pipeline, books: list[Codebook], *, refined: bool) -> str:
     """Returns a hash of what the evidence depends on: networks, the detector's too, codebooks, refinement, scenes."""
     settings = pipeline.settings
-    refinement = _REFINEMENT + settings.refinement.model_dump_json() if refined else ""
+    refinement = ""
+    if refined:  # a setting that is newer than what was calibrated counts only where it is not the default
+        newer = set() if settings.refinement.refiner != "contours" else {"refiner"}
+        refinement = _REFINEMENT + settings.refinement.model_dump_json(exclude=newer)
     digest = hashlib.sha256(f"{books[0].fingerprint} {refinement} {settings.data.photo_scale}".encode())
     add_weights(digest, pipeline.networks())
     return digest.hexdigest()

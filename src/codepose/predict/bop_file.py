@@ -11,9 +11,9 @@ from pathlib import Path
 
 from codepose.bop.models import numbered
 from codepose.bop.results import PoseResult, write_results
-from codepose.estimation.detection import Detection
+from codepose.predict.output import Prediction
 from codepose.predict.sources import Photo, Source
-from codepose.runtime.ranks import everyones
+from codepose.runtime.ranks import everyones, rank
 from codepose.runtime.run import Run
 from codepose.settings.data import ConfigError
 
@@ -77,16 +77,22 @@ class BopFile:
         path.parent.mkdir(parents=True, exist_ok=True)
         return cls(path, obj_ids or numbered(names), places)
 
-    def add(self, source: Source, found: Sequence[Detection], seconds: float) -> None:
+    def write(self, prediction: Prediction) -> None:
         """Keeps the next image's poses; one that lies in no dataset keeps its number among all, in another scene."""
-        scene, image = self.places.get(source, (self._own_scene, self._lines))
+        scene, image = self.places.get(prediction.source, (self._own_scene, self._lines))
         self._lines += 1
-        for one in found:
-            number = self.obj_ids[one.object_index]
-            self._rows.append(PoseResult(scene, image, number, one.rank, one.R_cam_obj, one.t_cam_obj, seconds))
+        for one in prediction.found:
+            row = (self.obj_ids[one.object_index], one.rank, one.R_cam_obj, one.t_cam_obj, prediction.time_ms / 1000.0)
+            self._rows.append(PoseResult(scene, image, *row))
 
-    def merge(self) -> None:
-        """Puts the other ranks' rows behind the first one's; every rank calls it."""
+    def close(self, done: bool) -> None:
+        """Writes what was kept, the other ranks' rows behind the first one's."""
+        if done:
+            self._merge()
+        if rank() == 0:
+            write_results(self.path, self._rows)
+
+    def _merge(self) -> None:
         before = 0
         for number, (rows, lines) in enumerate(everyones((self._rows, self._lines))):
             if number > 0:
@@ -96,10 +102,6 @@ class BopFile:
     def _shifted(self, row: PoseResult, by: int) -> PoseResult:
         own = row.scene_id == self._own_scene
         return replace(row, im_id=row.im_id + by) if own else row
-
-    def write(self) -> None:
-        """Writes what was kept."""
-        write_results(self.path, self._rows)
 
 
 def _place(source: Source) -> tuple[int, int] | None:

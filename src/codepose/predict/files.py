@@ -1,137 +1,80 @@
-"""What ``predict`` leaves behind: overlays, JSON, JSON lines, a BOP results file."""
+"""The files that ``predict`` leaves behind: JSON, and overlays. Another output is a class and a name in ``OUTPUTS``."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from codepose.cameras.camera import Camera
-from codepose.estimation.answers import answer
-from codepose.estimation.detection import Detection
-from codepose.predict.bop_file import BopFile
-from codepose.predict.sources import Source, Video, import_cv2
+from codepose.predict.output import Folder, Output, Prediction
+from codepose.predict.overlay import Overlay
+from codepose.predict.sources import Video, import_cv2
 from codepose.runtime.ranks import everyones, rank
 from codepose.settings.data import ConfigError
 from codepose.storage.replace import replacing, write_atomically
 
 
-@dataclass(frozen=True, eq=False)
-class Prediction:
-    """What was found in one image.
+class JsonFiles:
+    """Writes predictions.jsonl, and NAME.json for a photo."""
 
-    Attributes:
-        source: Where the image comes from.
-        frame: Its number in a video, from 0; 0 for a photo.
-        camera: Fitted to the image's size; boxes and poses are those of the image without its lens distortion.
-        found: Best first.
-        time_ms: From pixels in memory to poses.
-    """
-
-    source: Source
-    frame: int
-    camera: Camera
-    found: list[Detection]
-    time_ms: float
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns plain values for a JSON file."""
-        frame = self.frame if isinstance(self.source, Video) else None
-        return answer(_file(self.source), self.camera, self.found, self.time_ms, frame)
-
-
-class Output:
-    """Writes predictions as they come: predictions.jsonl, per photo NAME.json and NAME.overlay.png, per video
-    NAME.overlay.mp4; at the end, the BOP results file.
-
-    Args:
-        folder: Made if needed; files of the same names are replaced.
-        bop: Results file in BOP's format to fill; None = none.
-        elsewhere: Sources before these that other ranks treat; their names are taken.
-    """
-
-    def __init__(self, folder: Path, bop: BopFile | None = None, elsewhere: Sequence[Source] = ()) -> None:
-        if folder.exists() and not folder.is_dir():
-            raise ConfigError(f"{folder} is a file: choose another --out")
-        folder.mkdir(parents=True, exist_ok=True)
+    def __init__(self, folder: Folder) -> None:
         self.folder = folder
-        self._bop = bop
-        self._names: dict[Source, str] = {}
-        self._taken: set[str] = set()
-        self._film: Film | None = None
-        for source in elsewhere:
-            self._name(source)
         own = "predictions.jsonl" if rank() == 0 else f"predictions.{rank()}.jsonl"  # until they are merged
-        self._records = open(folder / own, "w")  # noqa: SIM115 - closed by __exit__
+        self._records = open(folder.path / own, "w")  # noqa: SIM115 - closed by close
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._records.close()
-        self._close_film()
-        if self._bop is not None and rank() == 0:
-            self._bop.write()
-
-    def write(self, prediction: Prediction, picture: NDArray[np.uint8]) -> None:
-        """Writes one image's results; the images of a video must come one after the other.
-
-        Args:
-            prediction: What was found.
-            picture: (H, W, 3) uint8, the overlay.
-        """
-        values, name = prediction.to_json(), self._name(prediction.source)
+    def write(self, prediction: Prediction) -> None:
+        values = prediction.to_json()
         self._records.write(json.dumps(values) + "\n")
         self._records.flush()
-        if self._bop is not None:
-            self._bop.add(prediction.source, prediction.found, prediction.time_ms / 1000.0)
-        if isinstance(prediction.source, Video):
-            if self._film is None or self._film.name != name:
-                self._close_film()
-                self._film = Film(self.folder, name, prediction.source.rate)
-            self._film.add(picture)
-            return
-        write_atomically(self.folder / f"{name}.json", json.dumps(values, indent=2) + "\n", durable=False)
-        with replacing(self.folder / f"{name}.overlay.png", durable=False) as new:
-            Image.fromarray(picture).save(new, compress_level=1)
+        if not isinstance(prediction.source, Video):
+            path = self.folder.path / f"{self.folder.name(prediction.source)}.json"
+            write_atomically(path, json.dumps(values, indent=2) + "\n", durable=False)
 
-    def merge(self) -> None:
-        """Puts the other ranks' lines behind the first one's; every rank calls it when it is done."""
-        others = [Path(name) for name in everyones(self._records.name)[1:]]  # all are written: every rank is here
+    def close(self, done: bool) -> None:
+        """Puts the other ranks' lines behind the first one's."""
+        others = [Path(name) for name in everyones(self._records.name)[1:]] if done else []
         if rank() == 0:
-            for path in others:
+            for path in others:  # all are written: every rank is here
                 with open(path) as lines:
                     shutil.copyfileobj(lines, self._records)
                 path.unlink()
-        if self._bop is not None:
-            self._bop.merge()
+        self._records.close()
 
-    def _close_film(self) -> None:
+
+class Overlays:
+    """Draws what was found: NAME.overlay.png of a photo, NAME.overlay.mp4 of a video."""
+
+    def __init__(self, folder: Folder, draw: Overlay) -> None:
+        self.folder = folder
+        self.draw = draw
+        self._film: Film | None = None
+
+    def write(self, prediction: Prediction) -> None:
+        picture = self.draw(prediction.image, prediction.camera.K, prediction.found)
+        folder, name = self.folder.path, self.folder.name(prediction.source)
+        if isinstance(prediction.source, Video):
+            if self._film is None or self._film.name != name:
+                self._end_film()
+                self._film = Film(folder, name, prediction.source.rate)
+            self._film.add(picture)
+            return
+        with replacing(folder / f"{name}.overlay.png", durable=False) as new:
+            Image.fromarray(picture).save(new, compress_level=1)
+
+    def close(self, done: bool) -> None:
+        self._end_film()
+
+    def _end_film(self) -> None:
         if self._film is not None:
             self._film.close()
             self._film = None
-
-    def _name(self, source: Source) -> str:
-        """The source's name, with its suffix or a number where another source took that name."""
-        if source not in self._names:
-            stem, number = _short(source.name), 2
-            name = stem if stem not in self._taken else _short(Path(_file(source)).name)
-            while name in self._taken:
-                name, number = f"{stem}-{number}", number + 1
-            self._names[source] = name
-            self._taken.add(name)
-        return self._names[source]
 
 
 class Film:
@@ -173,10 +116,19 @@ class Film:
             self._writer.release()
 
 
-def _short(name: str) -> str:
-    """As much of a name as leaves room for what is hung on it: file systems have 255 bytes for all."""
-    return os.fsdecode(os.fsencode(name)[:220])
+OUTPUTS: dict[str, Callable[[Folder, Overlay], Output]] = {
+    "json": lambda folder, _: JsonFiles(folder),
+    "overlays": Overlays,
+}
+"""What ``predict --write`` may name: what makes an output, of the folder and of what draws poses into photos."""
 
 
-def _file(source: Source) -> str:
-    return source.name if isinstance(source, Video) and source.live else str(source.path)
+def require_outputs(names: tuple[str, ...]) -> None:
+    """Refuses names that no output has.
+
+    Raises:
+        ConfigError: There is none of this name; the text lists those there are.
+    """
+    for name in names:
+        if name not in OUTPUTS:
+            raise ConfigError(f"--write: no output is called {name!r}; there are {', '.join(OUTPUTS)}")

@@ -10,8 +10,6 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 
 from codepose.cameras.camera import Camera, FieldOfView, read_camera
@@ -22,8 +20,9 @@ from codepose.estimation.smoothing import PoseSmoother
 from codepose.networks.windows import require_tiles
 from codepose.predict.bop_file import BopFile
 from codepose.predict.depth_pairs import Depths
+from codepose.predict.files import OUTPUTS, require_outputs
+from codepose.predict.output import Folder, Output, Prediction
 from codepose.predict.overlay import Overlay, shown
-from codepose.predict.sinks import Output, Prediction
 from codepose.predict.sources import Source, SourceError, Video, find_sources
 from codepose.runtime.complaints import complain
 from codepose.runtime.progress import Display
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
 
 
 def predict_images(options: Predict) -> int:
-    """Predicts on photos, folders, patterns, videos or a webcam, and writes what ``Output`` says.
+    """Predicts on photos, folders, patterns, videos or a webcam, and gives the outputs what is found.
 
     A source that cannot be read, or whose size does not fit the camera, is reported and skipped.
 
@@ -49,6 +48,7 @@ def predict_images(options: Predict) -> int:
         RunError: The run is none, or its training is not finished.
     """
     require_tiles(options.tiles)
+    require_outputs(options.write)
     camera = read_camera(options.K)
     everything = find_sources(options.sources)
     _require_uses(options, everything)
@@ -65,16 +65,26 @@ def predict_images(options: Predict) -> int:
     overlay = Overlay(world if world.device.type == "cpu" else World(run.settings))
     own = run.path if run.path == options.run else Path()  # a network that codepose brings keeps nothing of ours
     folder = options.out or own / "predictions"
-    failed = 0
-    mine = Shares(len(everything)).own
-    sources = everything[mine]
-    with ExitStack() as stack:
-        output = stack.enter_context(Output(folder, results, everything[: mine.start]))
-        progress = stack.enter_context(Progress(sources, predictor.console, options.max_frames))
+    own_share = Shares(len(everything)).own
+    sources, place = everything[own_share], Folder(folder, everything[: own_share.start])
+    outputs = [OUTPUTS[name](place, overlay) for name in options.write] + ([] if results is None else [results])
+    with Progress(sources, predictor.console, options.max_frames) as progress:
+        failed = _predicted(predictor, sources, outputs, progress)
+        progress.merge()
+    failed = sum(everyones(failed))
+    predictor.say(f"{progress.summary()}: {', '.join(options.write) or 'nothing'} in {folder}")
+    return 1 if failed else 0
+
+
+def _predicted(predictor: Predictor, sources: list[Source], outputs: list[Output], progress: Progress) -> int:
+    """Predicts on sources and gives the outputs what is found; returns how many sources were skipped."""
+    failed, done = 0, False
+    try:
         for source in sources:
             try:
-                for prediction, image in predictor(source):
-                    output.write(prediction, overlay(image, prediction.camera.K, prediction.found))
+                for prediction in predictor(source):
+                    for output in outputs:
+                        output.write(prediction)
                     progress.advance(prediction)
             except (SourceError, CameraError) as error:
                 complain(f"codepose predict: {source.path} skipped: {error}")
@@ -82,11 +92,11 @@ def predict_images(options: Predict) -> int:
             except KeyboardInterrupt:
                 if not (isinstance(source, Video) and source.live):
                     raise
-        output.merge()
-        progress.merge()
-    failed = sum(everyones(failed))
-    predictor.say(f"{progress.summary()}: overlays and JSON in {folder}")
-    return 1 if failed else 0
+        done = True
+    finally:
+        for output in outputs:
+            output.close(done)
+    return failed
 
 
 def _require_uses(options: Predict, sources: list[Source]) -> None:
@@ -151,8 +161,8 @@ class Predictor:
         self._given = camera
         self._camera = lru_cache(maxsize=4)(self._fitted)  # a few sizes, each with its undistortion map
 
-    def __call__(self, source: Source) -> Iterator[tuple[Prediction, NDArray[np.uint8]]]:
-        """Yields each image's prediction, with the image (H, W, 3) uint8 without its lens distortion.
+    def __call__(self, source: Source) -> Iterator[Prediction]:
+        """Yields each image's prediction.
 
         Raises:
             SourceError: The source cannot be read.
@@ -168,7 +178,8 @@ class Predictor:
             start = time.perf_counter()
             found, straight = look(self.estimator, image, camera, options, measured)
             found = found if smoother is None else smoother(found)
-            yield Prediction(source, number, camera, found, 1000.0 * (time.perf_counter() - start)), straight
+            time_ms = 1000.0 * (time.perf_counter() - start)
+            yield Prediction(source, number, camera, found, time_ms, straight)
 
     def _smoother(self) -> PoseSmoother:
         parts = self.estimator.world.objects

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -9,6 +10,7 @@ import torch
 from codepose.refinement.judge import JudgeRefiner, load_network
 from codepose.refinement.poses import Poses, Refiner, Seen
 from codepose.refinement.render_and_compare import ContourRefiner
+from codepose.settings.data import ConfigError
 from codepose.settings.schema import RefinementSettings
 from codepose.synthesis.world import World
 
@@ -42,9 +44,25 @@ class JudgedContours:
         return replace(finer, score=finer.judged + _CONTOUR * finer.contour).best(count)
 
 
-def refiner_of(world: World, settings: RefinementSettings) -> Refiner:
-    """Returns the refiner that the settings ask for."""
+def _contours(world: World, settings: RefinementSettings) -> Refiner:
     contours = ContourRefiner(world, settings)
     if settings.judged == 0:
         return contours
     return JudgedContours(JudgeRefiner(world, load_network(world.device)), contours)
+
+
+REFINERS: dict[str, Callable[[World, RefinementSettings], Refiner]] = {"contours": _contours}
+"""What ``refinement.refiner`` may name."""
+
+
+def refiner_of(world: World, settings: RefinementSettings) -> Refiner:
+    """Returns the refiner that the settings ask for.
+
+    Raises:
+        ConfigError: There is none of this name.
+    """
+    if settings.refiner not in REFINERS:
+        raise ConfigError(
+            f"refinement.refiner: no refiner is called {settings.refiner!r}; there are {', '.join(sorted(REFINERS))}"
+        )
+    return REFINERS[settings.refiner](world, settings)

@@ -174,6 +174,8 @@ class CodebookSettings(Frozen):
 class RefinementSettings(Frozen):
     """Render-and-compare against the network's own reconstruction and the photo's edges."""
 
+    refiner: str = "contours"
+    """'contours' is ours; docs/extending.md adds to it."""
     candidates: Size = 1024
     """The codebook's nearest views that are ranked anew, by their codes and, coarsely, by their agreement with the
     reconstruction."""
