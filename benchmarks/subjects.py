@@ -18,6 +18,7 @@ from codepose import geometry
 from codepose.estimation.codebook import Codebook, build_codebook
 from codepose.estimation.pipelines import JointPipeline
 from codepose.networks.backbone import Backbone
+from codepose.networks.build import ASPECT_RATIOS
 from codepose.rendering.renderer import Renderer
 from codepose.settings.files import load_preset, override
 from codepose.settings.schema import Settings
@@ -99,7 +100,7 @@ def torchvision_detector(settings: Settings, encoder: Backbone) -> nn.Module:
         min_size=settings.data.camera.image_size,
         max_size=settings.data.camera.image_size,
         size_divisible=16,
-        rpn_anchor_generator=AnchorGenerator((network.anchor_sizes,), (network.aspect_ratios,)),
+        rpn_anchor_generator=AnchorGenerator((network.anchor_sizes,), (ASPECT_RATIOS,)),
         rpn_pre_nms_top_n_train=2 * proposals,
         rpn_pre_nms_top_n_test=proposals,
         rpn_post_nms_top_n_train=proposals,

@@ -50,13 +50,9 @@ _LOOKS: dict[str, Any] = {
     "data.clean": 0.1,
     "data.step1_images": _FAR_AWAY,
     "data.scene_images": _FAR_AWAY,
-    # the paper's strength, and what cameras and polished metal add to it
     "data.augmentation.contrast": [0.4, 2.3],
     "data.augmentation.invert_channel": 0.1,
     "data.augmentation.noise": 0.03,
-    "data.augmentation.sharpen": 0.5,
-    "data.augmentation.jpeg": 0.2,
-    "data.augmentation.metal": 0.2,
     "data.augmentation.tint": 0.3,
     "data.augmentation.ambient": [0.25, 0.55],
     "data.augmentation.diffuse": [0.5, 0.9],

@@ -89,7 +89,6 @@ def tiny(**changes: object) -> Settings:
         "data.test_images": 6,
         "network.crop": 32,
         "network.latent": 16,
-        "network.original_latent": 16,
         "network.width": 0.125,
         "network.weights": "none",
         "network.anchor_sizes": [16.0, 32.0, 64.0],

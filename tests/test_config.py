@@ -24,6 +24,7 @@ from codepose.settings.files import (
     save_run_settings,
     to_yaml,
 )
+from codepose.settings.removed import REMOVED
 from codepose.settings.schema import OptimizerSettings, Phase, Settings
 
 FOUND = sorted(p.name[:-5] for p in resources.files("codepose").joinpath("presets").iterdir() if p.name[-5:] == ".yaml")
@@ -35,7 +36,6 @@ PRINTED: dict[str, Any] = {
     "step1.optimizer.name": "adabound",
     "step1.optimizer.lr": 8e-6,
     "step1.optimizer.final_lr": 0.1,
-    "step1.optimizer.gamma": 1e-3,
     "step1.optimizer.schedule": "constant",
     "step1.batch": 128,
     "step1.epochs": 27.0,
@@ -43,8 +43,6 @@ PRINTED: dict[str, Any] = {
     "losses.lambda_cos": 1e-2,
     "losses.lambda_pose": 1.0,
     "losses.bootstrap_ratio": 1,
-    "losses.original_bootstrap_ratio": 4,
-    "losses.pairing": "nearest",
     "losses.stop_grad_target": False,
     "losses.min_iou": 0.3,
     "data.step1_images": 100_000,
@@ -76,9 +74,7 @@ PRINTED: dict[str, Any] = {
     "network.norm": "none",
     "network.weights": "none",
     "network.anchor_sizes": (64.0, 128.0, 256.0),
-    "network.aspect_ratios": (0.5, 1.0, 2.0),
     "network.box_gradient": "features",
-    "network.original_latent": 128,
     "original.batch": 64,
     "original.optimizer.name": "adam",
     "original.optimizer.lr": 2e-4,
@@ -93,7 +89,6 @@ PRINTED: dict[str, Any] = {
             "optimizer.name": "sgd",
             "optimizer.lr": 0.01,
             "optimizer.schedule": "steps",
-            "optimizer.step_epochs": 8.0,
             "optimizer.momentum": 0.9,
             "optimizer.weight_decay": 5e-4,
             "optimizer.warmup": 500,
@@ -293,6 +288,40 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
 # override
 
 
+def with_value(settings: Settings, key: str, value: Any) -> str:
+    """A file of settings that has a setting more."""
+    values = settings.model_dump(mode="json")
+    *parents, last = key.split(".")
+    node = values
+    for part in parents:
+        node = node[part]
+    assert last not in node
+    node[last] = value
+    return yaml.safe_dump(values, sort_keys=False)
+
+
+@pytest.mark.parametrize("key", sorted(REMOVED))
+def test_a_run_that_left_a_removed_setting_at_its_default_opens(key: str, tmp_path: Path) -> None:
+    """One that changed it is refused by name, in one line."""
+    settings, path = load_preset("quick"), tmp_path / "config.yaml"
+    path.write_text(with_value(settings, key, REMOVED[key]))
+    assert load_run_settings(path) == load_settings(path) == settings
+    path.write_text(with_value(settings, key, 0.125))
+    for load in (load_run_settings, load_settings):
+        with pytest.raises(ConfigError) as caught:
+            load(path)
+        assert str(caught.value) == (
+            f"{path} cannot be used: {key}: there is no such setting any more, and it is 0.125"
+        )
+
+
+def test_a_norm_that_is_gone_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(to_yaml(load_preset("quick")).replace("norm: block", "norm: group"))
+    with pytest.raises(ConfigError, match=r"network\.norm: must be 'none' or 'block'$"):
+        load_run_settings(path)
+
+
 def test_override_changes_what_it_names_and_nothing_else() -> None:
     before = Settings()
     changed = override(before, {"step1.batch": 4, "data.camera.box_side": [20, 33], "name": "mine", "seed": "3"})
@@ -400,7 +429,6 @@ def test_a_file_on_the_command_line_changes_the_default_and_brings_its_own_paths
         ({"data.camera.focal": float("inf")}, "data.camera.focal"),
         ({"data.camera.image_size": 96, "data.camera.box_side": [40, 60]}, "no smaller than network.crop"),
         ({"network.anchor_sizes": []}, "network.anchor_sizes"),
-        ({"network.aspect_ratios": [0.0]}, "network.aspect_ratios"),
         ({"network.roi_samples": 3}, "network.roi_samples"),
         ({"step2.optimizer": {"name": "muon", "momentum": 0.0}}, "muon needs a momentum"),
         ({"step2.optimizer.momentum": 1.5}, "step2.optimizer.momentum"),

@@ -36,17 +36,17 @@ def slow_mse(reconstruction: torch.Tensor, target: torch.Tensor, k: int) -> floa
     return float(sum(kept) / len(kept))
 
 
-def slow_angle(z: torch.Tensor, R: torch.Tensor, objects: torch.Tensor, pairing: str) -> float:
+def slow_angle(z: torch.Tensor, R: torch.Tensor, objects: torch.Tensor) -> float:
     pairs = []
     for j in range(len(z)):
         others = [k for k in range(len(z)) if k != j and objects[k] == objects[j]]
         if others:
             k = min(others, key=lambda k: float(geodesic_angle(R[j], R[k])))
             theta = float(geodesic_angle(R[j], R[k]))
-            pairs.append((theta, float((z[j] - z[k]).norm()) * math.exp(-theta)))
+            pairs.append(float((z[j] - z[k]).norm()) * math.exp(-theta))
         else:
-            pairs.append((math.inf, 0.0))
-    return min(pairs)[1] if pairing == "closest_pair" else sum(v for _, v in pairs) / len(pairs)
+            pairs.append(0.0)
+    return sum(pairs) / len(pairs)
 
 
 @given(st.integers(1, 5), st.integers(1, 6))
@@ -68,13 +68,12 @@ def test_mse_with_ratio_one_is_equation_1() -> None:
     torch.testing.assert_close(mse(a, b), ((a - b) ** 2).mean((1, 2, 3)))
 
 
-@pytest.mark.parametrize("pairing", ["nearest", "closest_pair"])
 @pytest.mark.parametrize("objects", [[0] * 6, [0, 1, 0, 1, 1, 0], [0, 1, 2, 0, 0, 1]])
-def test_angle_loss_equals_its_slow_twin(pairing: str, objects: list[int]) -> None:
+def test_angle_loss_equals_its_slow_twin(objects: list[int]) -> None:
     z = torch.randn(6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     R, which = rotations(6), torch.tensor(objects)
-    value = float(angle_loss(z, R, which, pairing))
-    assert value == pytest.approx(slow_angle(z, R, which, pairing), rel=1e-9)
+    value = float(angle_loss(z, R, which))
+    assert value == pytest.approx(slow_angle(z, R, which), rel=1e-9)
 
 
 def test_angle_loss_by_hand() -> None:
@@ -97,8 +96,7 @@ def test_gradients_match_finite_differences() -> None:
     assert torch.autograd.gradcheck(lambda x: mse(x, b.detach(), 4), a.detach().requires_grad_())
     z = torch.randn(4, 3, generator=generator, dtype=torch.float64, requires_grad=True)
     y = torch.randn(4, 3, generator=generator, dtype=torch.float64, requires_grad=True)
-    for pairing in ("nearest", "closest_pair"):
-        assert torch.autograd.gradcheck(lambda x, p=pairing: angle_loss(x, rotations(4), torch.zeros(4), p), z)
+    assert torch.autograd.gradcheck(lambda x: angle_loss(x, rotations(4), torch.zeros(4)), z)
     assert torch.autograd.gradcheck(cos_loss, (z, y))
 
 
@@ -282,7 +280,7 @@ def test_losses_take_the_same_look_for_the_same_view() -> None:
     other[2] = R[2] @ torch.from_numpy(ABOUT_Z[0, :3, :3])
     z, y = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for loss in (
-        lambda views, *group: angle_loss(z, views, objects, "nearest", *group),
+        lambda views, *group: angle_loss(z, views, objects, *group),
         lambda views, *group: match_loss(z, y, views, objects, *group),
     ):
         assert float(loss(other, (TWO_SIDED,))) == pytest.approx(float(loss(R, (TWO_SIDED,))), rel=1e-6)

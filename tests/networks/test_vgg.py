@@ -14,7 +14,7 @@ from codepose.networks.vgg import Decoder, Encoder, load_imagenet
 from codepose.settings.data import ConfigError
 
 
-@pytest.mark.parametrize("norm", ["none", "group", "block"])
+@pytest.mark.parametrize("norm", ["none", "block"])
 def test_shapes_go_down_by_sixteen_and_back(norm: str) -> None:
     encoder, decoder = Encoder(0.125, norm), Decoder(0.125, norm)
     features = encoder(torch.rand(2, 3, 64, 96))
@@ -117,10 +117,9 @@ def test_latent_head_maps_the_paper_sizes() -> None:
 
 
 @pytest.mark.parametrize("width", [0.1, 0.3, 0.4, 0.6, 0.8, 1.0])
-@pytest.mark.parametrize("norm", ["group", "block"])
-def test_every_width_can_be_normalised(width: float, norm: str) -> None:
+def test_every_width_can_be_normalised(width: float) -> None:
     """19 channels have no four groups of one size."""
-    features = Encoder(width, norm)(torch.rand(1, 3, 32, 32))
-    images = Decoder(width, norm)(features)
+    features = Encoder(width, "block")(torch.rand(1, 3, 32, 32))
+    images = Decoder(width, "block")(features)
     assert images.shape == (1, 3, 32, 32)
     assert images.isfinite().all()

@@ -73,7 +73,7 @@ def test_the_original_autoencoder_begins_at_random(joint: tuple[Path, nn.Module]
 
 
 def test_another_encoder_is_refused(joint: tuple[Path, nn.Module], tiny_settings: Settings) -> None:
-    for change in ({"width": 2 * tiny_settings.network.width}, {"norm": "group"}):
+    for change in ({"width": 2 * tiny_settings.network.width}, {"norm": "none"}):
         with pytest.raises(RunError, match=r"--network.width"):
             require_initial(with_network(tiny_settings, weights=str(joint[0]), **change))
 

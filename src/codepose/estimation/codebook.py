@@ -22,6 +22,8 @@ from codepose.settings.schema import Settings
 from codepose.synthesis.lookalikes import thumbnails
 from codepose.synthesis.world import World
 
+_BATCH = 64
+"""Views encoded at a time."""
 _FORMAT = b"grey thumbnails"
 """What a codebook holds beside codes: one of another format is built anew."""
 _AGREEMENT = 0.5
@@ -226,7 +228,7 @@ def build_codebook(pipeline: Pipeline, world: World, index: int) -> Codebook:
     first = (pipeline.canvas - settings.network.crop) // 2
     window = slice(first, first + settings.network.crop)
     middle = pipeline.canvas / 2
-    for part in torch.split(rotations, views.batch):
+    for part in torch.split(rotations, _BATCH):
         objects = torch.full((len(part),), index, device=world.device)
         images = world.clean_views(objects, part, canvas=pipeline.canvas)
         reference = world.boxes(objects, part, world.reference_translations(objects))

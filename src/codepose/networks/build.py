@@ -21,6 +21,10 @@ BACKBONES: dict[str, Callable[[str, NetworkSettings], Backbone]] = {
 """What ``network.backbone`` may name. Of "timm/resnet18" the function gets "resnet18", and the settings."""
 
 
+ASPECT_RATIOS = (0.5, 1.0, 2.0)
+"""Height over width of the anchors."""
+
+
 def build_encoder(settings: Settings) -> Backbone:
     """Returns the backbone with random weights.
 
@@ -52,7 +56,7 @@ def build_extended(settings: Settings) -> ExtendedAutoencoder:
 def build_original(settings: Settings) -> OriginalAutoencoder:
     """Returns the original AAE, the paper's baseline."""
     network = settings.network
-    return OriginalAutoencoder(network.crop, network.original_latent, network.width)
+    return OriginalAutoencoder(network.crop, width=network.width)
 
 
 def build_heads(settings: Settings, channels: int) -> FasterRCNN:
@@ -62,7 +66,7 @@ def build_heads(settings: Settings, channels: int) -> FasterRCNN:
         channels,
         len(settings.objects) + 1,
         anchor_sizes=network.anchor_sizes,
-        aspect_ratios=network.aspect_ratios,
+        aspect_ratios=ASPECT_RATIOS,
         box_head=network.box_head,
         proposals=network.proposals,
         roi_samples=network.roi_samples,

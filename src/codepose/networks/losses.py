@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -62,17 +61,14 @@ def angle_loss(
     latents: Tensor,
     rotations: Tensor,
     objects: Tensor,
-    pairing: Literal["nearest", "closest_pair"] = "nearest",
     symmetries: Sequence[Symmetries] = (),
 ) -> Tensor:
-    """L_angle (Eq. 2): ||z_j - z_k|| exp(-theta_jk) over pairs that are close in rotation.
+    """L_angle (Eq. 2): ||z_j - z_k|| exp(-theta_jk), averaged over every image and its nearest neighbour in rotation.
 
     Args:
         latents: (B, D), z_i of the batch's input images.
         rotations: (B, 3, 3).
         objects: (B,) which object; only views of the same one are paired.
-        pairing: 'nearest' pairs every image with its own nearest neighbour and averages; 'closest_pair' takes the
-            one closest pair of the batch.
         symmetries: Each object's: views that look the same are 0 apart; empty = none has any.
 
     Returns:
@@ -82,9 +78,8 @@ def angle_loss(
         theta = pair_angles(rotations.double(), objects, symmetries)  # (B, B)
         theta.fill_diagonal_(torch.inf)
         angle, partner = theta.min(1)
-        mine = angle.argmin()[None] if pairing == "closest_pair" else slice(None)
-        weight = torch.exp(-angle[mine]).to(latents.dtype)  # exp(-inf) = 0 for those without a partner
-    difference = latents[mine] - latents[partner[mine]]
+        weight = torch.exp(-angle).to(latents.dtype)  # exp(-inf) = 0 for those without a partner
+    difference = latents - latents[partner]
     return ((difference.square().sum(1) + _EPS).sqrt() * weight).mean()
 
 

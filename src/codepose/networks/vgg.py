@@ -18,14 +18,9 @@ _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-def _conv(kind: str, channels: int, out: int) -> list[nn.Module]:
-    """Returns a 3x3 convolution and its ReLU, with GroupNorm between them if ``kind`` is 'group'."""
-    conv = nn.Conv2d(channels, out, 3, padding=1)
-    if kind in ("none", "block"):
-        return [conv, nn.ReLU(inplace=True)]
-    if kind == "group":
-        return [conv, group_norm(out), nn.ReLU(inplace=True)]
-    raise ValueError(f"norm must be 'none', 'group' or 'block', not {kind!r}")
+def _conv(channels: int, out: int) -> list[nn.Module]:
+    """Returns a 3x3 convolution and its ReLU."""
+    return [nn.Conv2d(channels, out, 3, padding=1), nn.ReLU(inplace=True)]
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
@@ -58,7 +53,7 @@ class Encoder(Backbone):
                 layers.append(nn.MaxPool2d(2))
                 layers += [group_norm(channels)] if norm == "block" else []
             for _ in range(depth):
-                layers += _conv(norm, channels, out)
+                layers += _conv(channels, out)
                 channels = out
         layers += [group_norm(channels)] if norm == "block" else []
         self.features = nn.Sequential(*layers)
@@ -112,7 +107,7 @@ class Decoder(nn.Module):
                     layers += [group_norm(channels)] if norm == "block" else []
                     layers.append(nn.Conv2d(channels, out, 3, padding=1))
                 else:
-                    layers += _conv(norm, channels, out)
+                    layers += _conv(channels, out)
         self.layers = nn.Sequential(*layers)
         initialise(self)
         start_dark(self.layers[-1])

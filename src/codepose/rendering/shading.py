@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cache
 
 import torch
-from kornia.enhance import jpeg_codec_differentiable
 from kornia.filters import gaussian_blur2d
 from torch import Tensor
 from torch.nn import functional as F
@@ -15,48 +14,6 @@ from torch.nn import functional as F
 from codepose.randomness import Draws
 from codepose.rendering.renderer import Buffers, Instances, Renderer
 from codepose.settings.data import AugmentationSettings
-
-_LAMPS = 6
-
-
-@dataclass(frozen=True)
-class Room:
-    """What polished metal mirrors: dim walls and some lamps, each a Gaussian of the direction.
-
-    Attributes:
-        share: (B,) how much of an image's surfaces is mirror, in [0, 1]; the rest is as ``Lights`` says.
-        walls: (B,) brightness.
-        lamps: (B, L, 3) unit vectors in the camera frame, towards the lamps.
-        sharpness: (B, L) of exp(sharpness (cosine - 1)): 4 = a window, 400 = a bulb.
-        brightness: (B, L).
-    """
-
-    share: Tensor
-    walls: Tensor
-    lamps: Tensor
-    sharpness: Tensor
-    brightness: Tensor
-
-    @classmethod
-    def draw(cls, draws: Draws, metal: float) -> Room | None:
-        """Rooms, of which a share ``metal`` of the images sees something; None = none of them."""
-        if metal <= 0.0:
-            return None
-        share = draws.uniform("metal share", low=0.5)
-        lamps = torch.stack([draws.direction(f"lamp {k}") for k in range(_LAMPS)], 1)
-        spread = draws.uniform("lamp sharpness", _LAMPS, low=math.log(4.0), high=math.log(400.0))
-        return cls(
-            share=torch.where(draws.chance("metal", metal), share, 0.0),
-            walls=draws.uniform("walls", high=0.6),
-            lamps=lamps,
-            sharpness=spread.exp(),
-            brightness=draws.uniform("lamp brightness", _LAMPS, high=1.5),
-        )
-
-    def seen(self, image: Tensor, direction: Tensor) -> Tensor:
-        """Brightness (N,) in unit directions (N, 3) of images (N,)."""
-        cosine = (self.lamps[image] * direction[:, None]).sum(-1)  # (N, L)
-        return self.walls[image] + (self.brightness[image] * (self.sharpness[image] * (cosine - 1.0)).exp()).sum(1)
 
 
 @dataclass(frozen=True)
@@ -66,7 +23,6 @@ class Lights:
     Attributes:
         direction: (B, 3) unit vectors in the camera frame, from the scene towards the light.
         ambient, diffuse, specular, shininess: (B,).
-        room: What metal mirrors; None = nothing is metal.
     """
 
     direction: Tensor
@@ -74,7 +30,6 @@ class Lights:
     diffuse: Tensor
     specular: Tensor
     shininess: Tensor
-    room: Room | None = None
 
     @classmethod
     def fixed(cls, count: int, device: torch.device) -> Lights:
@@ -97,11 +52,11 @@ class Lights:
                 ("shininess", (4.0, 48.0)),
             )
         }
-        return cls(direction, **terms, room=Room.draw(draws, settings.metal))
+        return cls(direction, **terms)
 
 
 def shade(buffers: Buffers, image: Tensor, K: Tensor, lights: Lights, tint: Tensor) -> Tensor:
-    """Shades the pixels that were hit, by Phong's model, and as mirrors where the lights have a room.
+    """Shades the pixels that were hit, by Phong's model.
 
     Args:
         buffers: A render of B images.
@@ -137,15 +92,7 @@ def shade(buffers: Buffers, image: Tensor, K: Tensor, lights: Lights, tint: Tens
     shine = (lights.shininess[b] * highlight.clamp_min(1e-6).log()).exp()
     glint = torch.where(lit, shine, 0.0) * lights.specular[b]
     matte = lights.ambient[b] + lights.diffuse[b] * facing.clamp_min(0.0)
-    own = buffers.color.view(-1, 3)[hit] * tint[owner]
-    color = own * matte[:, None] + glint[:, None]
-    if lights.room is not None:
-        toward = F.normalize(rays, dim=1)
-        bounced = toward - 2.0 * (toward * normal).sum(1, keepdim=True) * normal
-        mirror = lights.room.share[b][:, None]
-        hue = own / own.amax(1, keepdim=True).clamp_min(1e-3)  # polished, it throws back nearly all light
-        color = (1.0 - mirror) * color + mirror * hue * lights.room.seen(b, bounced)[:, None]
-    color = color.clamp(0.0, 1.0)
+    color = (buffers.color.view(-1, 3)[hit] * tint[owner] * matte[:, None] + glint[:, None]).clamp(0.0, 1.0)
     out.view(-1, 4)[hit] = torch.cat((color, torch.ones_like(color[:, :1])), 1)
     return out.permute(0, 3, 1, 2)
 
@@ -173,7 +120,7 @@ def render_shaded(
 
 
 def augment(images: Tensor, draws: Draws, settings: AugmentationSettings, difficulty: float = 1.0) -> Tensor:
-    """Changes colour, contrast, sharpness and noise of each image, and how it was stored, by its own amounts.
+    """Changes colour, contrast, sharpness and noise of each image by its own amounts.
 
     Args:
         images: (B, 3, H, W) in [0, 1].
@@ -206,10 +153,7 @@ def augment(images: Tensor, draws: Draws, settings: AugmentationSettings, diffic
     images.sub_(0.5).mul_(sign).add_(0.5).mul_(gain).clamp_(0.0, 1.0)
     images.sub_(0.5).mul_(contrast).add_(0.5).clamp_(0.0, 1.0)
     images = _blur(images, draws, settings, difficulty)
-    images = _noise(images, draws, settings.noise * difficulty)
-    # what a camera does with what its sensor saw
-    images = _sharpen(images, draws, settings.sharpen * difficulty)
-    return _jpeg(images, draws, settings.jpeg * difficulty)
+    return _noise(images, draws, settings.noise * difficulty)
 
 
 def _blur(images: Tensor, draws: Draws, settings: AugmentationSettings, difficulty: float) -> Tensor:
@@ -220,24 +164,6 @@ def _blur(images: Tensor, draws: Draws, settings: AugmentationSettings, difficul
     side = 1 + 2 * max(3, math.ceil(2.5 * settings.blur_sigma))
     blurred = gaussian_blur2d(images[chosen], (side, side), sigma[chosen, None].expand(-1, 2))
     return images.index_copy(0, chosen, blurred)
-
-
-def _sharpen(images: Tensor, draws: Draws, largest: float) -> Tensor:
-    """Unsharp masking, as most cameras do it."""
-    if largest <= 0.0:
-        return images
-    strength = draws.uniform("sharpen", high=largest)[:, None, None, None]
-    soft: Tensor = gaussian_blur2d(images, (5, 5), (1.0, 1.0))
-    return (images + strength * (images - soft)).clamp_(0.0, 1.0)
-
-
-def _jpeg(images: Tensor, draws: Draws, share: float) -> Tensor:
-    """JPEG's blocks and smeared colours, on the device."""
-    chosen = draws.chance("jpeg?", share).nonzero().squeeze(1)
-    if len(chosen) == 0:
-        return images
-    quality = draws.uniform("jpeg quality", low=30.0, high=95.0)[chosen]
-    return images.index_copy(0, chosen, jpeg_codec_differentiable(images[chosen], quality))
 
 
 _BANK = 1 << 22

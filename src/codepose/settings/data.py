@@ -114,11 +114,6 @@ class AugmentationSettings(Frozen):
     blur_sigma: Annotated[float, Field(ge=0.0, le=100.0)] = 1.2
     noise: NonNegative = 0.0
     """Largest standard deviation of the pixel noise, in units of [0, 1]; the paper has none."""
-    sharpen: NonNegative = 0.0
-    """Largest strength of the sharpening that cameras do, which leaves halos along edges: times what a blur of 1 pixel
-    takes away."""
-    jpeg: Fraction = 0.0
-    """Share of images compressed as JPEG, with a quality of 30 to 95."""
     scale: Annotated[tuple[_Scale, _Scale], AfterValidator(ascending)] = (0.8, 1.2)
     """Scale of the Step-1 crop window around the padded square."""
     shift: Annotated[float, Field(ge=0.0, le=10.0)] = 0.15
@@ -126,11 +121,6 @@ class AugmentationSettings(Frozen):
     ambient: Range = (0.4, 0.4)
     diffuse: Range = (0.7, 0.9)
     specular: Range = (0.2, 0.4)
-    shadow: Fraction = 0.0
-    """Share of images in which the object stands on a plane, the background, on which its and the occluders' shadows
-    fall."""
-    metal: Fraction = 0.0
-    """Share of images whose surfaces mirror lamps and walls, as polished metal does."""
     tint: NonNegative = 0.0
     """Largest relative change of the object's own colour, per channel."""
 

@@ -10,6 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from codepose.settings.data import ConfigError
+from codepose.settings.removed import without_removed
 from codepose.settings.schema import Settings
 from codepose.storage.checksums import EMPTY, MARK, DamagedError, require_whole, seal
 from codepose.storage.replace import replacing
@@ -52,6 +53,7 @@ def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 def _laid_over(base: Settings, values: dict[str, Any], source: str) -> Settings:
     """What is given in part keeps the rest of the base's values: of a stage, and of the base's first object."""
+    values = without_removed(values, source)
     template = base.objects[0].model_dump(mode="json")
     if isinstance(values.get("objects"), list):
         objects = [_merged(template, o) if isinstance(o, dict) else o for o in values["objects"]]

@@ -42,9 +42,8 @@ class NetworkSettings(Frozen):
     width: Annotated[float, Field(gt=0.0, le=16.0)] = 1.0
     """Factor on the channel counts of VGG16 and of its mirror image, the decoder; on the original AAE's; and on the 512
     of the neck that learns on a network of timm's."""
-    norm: Literal["none", "group", "block"] = "none"
-    """'group': GroupNorm after every convolution. 'block': GroupNorm once a block, which learns as well at a tenth
-    of its cost."""
+    norm: Literal["none", "block"] = "none"
+    """'block': GroupNorm once a block."""
     frozen_blocks: Annotated[int, Field(ge=0, le=4)] = 0
     """Blocks of the backbone that Step 2 leaves as Step 1 made them. Faster R-CNN's usual choice is 2: the first blocks
     hardly change and take most of the backward pass's time."""
@@ -56,7 +55,6 @@ class NetworkSettings(Frozen):
     them; else the folder of a trained run of the same backbone, width and norm, or a network that codepose brings
     ('base', 'hammer'): its joint network is where all stages begin."""
     anchor_sizes: Annotated[tuple[Positive, ...], Field(min_length=1)] = (64.0, 128.0, 256.0)
-    aspect_ratios: Annotated[tuple[Positive, ...], Field(min_length=1)] = (0.5, 1.0, 2.0)
     box_head: Size = 1024
     proposals: Size = 1000
     """RPN boxes kept after NMS in training; twice as many go in; half as many at inference."""
@@ -69,8 +67,6 @@ class NetworkSettings(Frozen):
     feedback: Literal["detection", "random"] = "detection"
     """Which box is fed back in Step 2: the detector's own, or, to see what that is worth, the true one scaled
     and shifted at random within Step 1's ranges, always."""
-    original_latent: Size = 128
-    """Latent size of the original AAE baseline."""
 
 
 class LossSettings(Frozen):
@@ -92,8 +88,6 @@ class LossSettings(Frozen):
     """Eq. 5's weight of L_mse."""
     bootstrap_ratio: Count = 1
     """k: L_mse averages the largest 1/k of each image's squared errors; 1 = Eq. 1."""
-    original_bootstrap_ratio: Count = 4
-    pairing: Literal["nearest", "closest_pair"] = "nearest"
     stop_grad_target: bool = False
     min_iou: Fraction = 0.3
     """L_mse skips objects whose best detection overlaps less than this."""
@@ -105,17 +99,14 @@ class OptimizerSettings(Frozen):
     name: Literal["adabound", "sgd", "adam", "adamw", "muon"] = "adamw"
     lr: Positive = 1e-3
     schedule: Literal["constant", "steps", "cosine"] = "constant"
+    """'steps': it falls to 1/10 every eight epochs."""
     warmup: Whole = 0
     """Iterations of linear warm-up, at most a tenth of the stage."""
-    step_epochs: Positive = 8.0
-    """'steps': the learning rate falls to 1/10 every so many epochs."""
     momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
     """SGD's; Muon's is usually 0.95, and above 0."""
     weight_decay: NonNegative = 0.0
     final_lr: Positive = 0.1
     """AdaBound's final learning rate."""
-    gamma: Positive = 1e-3
-    """AdaBound's convergence speed."""
     pretrained_factor: Positive = 1.0
     """Step 2's factor on the learning rate of what it takes over from Step 1: encoder, decoder and FC layers."""
     clip: NonNegative = 0.0
@@ -163,7 +154,6 @@ class CodebookSettings(Frozen):
     level: Annotated[int, Field(ge=0, le=6)] = 4
     """Icosphere subdivisions: 4 = 2,562 view directions."""
     in_plane: Annotated[int, Field(gt=0, le=3600)] = 36
-    batch: Size = 64
     translation: Literal["exact", "aae"] = "exact"
     """'aae': the original's formula; 'exact': that, then corrected for the perspective off the axis."""
     canvas: Annotated[int, Field(ge=0, le=8192)] = 0

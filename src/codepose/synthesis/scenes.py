@@ -20,7 +20,6 @@ from codepose.synthesis.batches import CropBatch, SceneBatch
 from codepose.synthesis.lookalikes import LookAlikes
 from codepose.synthesis.occluders import ATTEMPTS, Occluders, merge
 from codepose.synthesis.placement import Companions, draw_objects, draw_views, place, place_companions
-from codepose.synthesis.shadows import lit
 from codepose.synthesis.world import World
 
 Split = Literal["train", "val", "test"]
@@ -105,7 +104,7 @@ class SceneSource:
         posed = _Posed(objects, R_view, t, K)
         render = self._render(draws, posed, self.settings.network.crop, difficulty, clutter=False)
         targets = world.clean_views(objects, R_view)
-        inputs = self._finish(render, posed, draws, difficulty)
+        inputs = self._finish(render.rgba, draws, difficulty)
         clean = self._clean(draws)
         return CropBatch(
             index=index,
@@ -137,7 +136,7 @@ class SceneSource:
         K = geometry.scaled_camera(world.K, scale).expand(len(index), 3, 3)
         posed = _Posed(objects, R, t, K, companions)
         render = self._render(draws, posed, pixels, difficulty, clutter=True)
-        images = self._finish(render, posed, draws, difficulty)
+        images = self._finish(render.rgba, draws, difficulty)
         clean = self._clean(draws).nonzero().squeeze(1)
         if len(clean):
             bare = self._bare(posed.select(clean), pixels)
@@ -227,30 +226,14 @@ class SceneSource:
             parts.append(self._occluders.place(*where, attempt=attempt, difficulty=difficulty, name=f" companion {k}"))
         return [*parts, companions.instances()]
 
-    def _finish(self, render: _Rendered, item: _Posed, draws: Draws, difficulty: float) -> Tensor:
-        """Lays the render over a background and changes the whole image's appearance."""
-        rgba = render.rgba
+    def _finish(self, rgba: Tensor, draws: Draws, difficulty: float) -> Tensor:
+        """Lays a render over a background and changes the whole image's appearance."""
         size = rgba.shape[-1]
         background = self.backgrounds(size).sample(draws, size)
         dim = draws.uniform("background brightness")[:, None, None, None]
         background = background * (difficulty * (1.0 - (1.0 - difficulty) * dim))
-        background = self._shadowed(background, render, item, draws, difficulty)
         images = rgba[:, :3] + (1.0 - rgba[:, 3:]) * background
         return augment(images, draws, self.settings.data.augmentation, difficulty)
-
-    def _shadowed(self, background: Tensor, render: _Rendered, item: _Posed, draws: Draws, difficulty: float) -> Tensor:
-        """Backgrounds on which, in a share of the images, the object stands and throws its shadow."""
-        settings = self.settings.data.augmentation
-        chosen = draws.chance("shadow", settings.shadow * difficulty).nonzero().squeeze(1)
-        if len(chosen) == 0:
-            return background
-        mine, item = draws.select(chosen), item.select(chosen)
-        there = torch.isin(render.instances.image, chosen)
-        instances = render.instances.select(there)
-        instances = dataclasses.replace(instances, image=torch.searchsorted(chosen, instances.image))
-        light = Lights.draw(mine, settings).direction
-        kept = lit(self.world, instances, item.objects, item.R, item.t, item.K, background.shape[-1], light, mine)
-        return background.index_copy(0, chosen, background[chosen] * kept)
 
     def _clean(self, draws: Draws) -> Tensor:
         """Which items are left clean, (B,) bool; only in training."""

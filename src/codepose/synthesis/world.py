@@ -9,7 +9,6 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from codepose import geometry
 from codepose.parts.decimation import decimate
@@ -22,7 +21,6 @@ from codepose.rendering.shading import Lights, render_shaded
 from codepose.settings.data import ObjectSettings
 from codepose.settings.schema import Settings
 from codepose.synthesis.backgrounds import Backgrounds, build_backgrounds, side_for
-from codepose.synthesis.resting import resting_directions
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,12 +51,6 @@ class ObjectModel:
     def symmetries(self) -> Symmetries:
         """The rotations after which the part looks the same, frame of ``mesh``; finding them takes a second or two."""
         return find_symmetries(self.mesh) if self.declared is None else self.declared
-
-    @cached_property
-    def rests(self) -> tuple[Tensor, Tensor]:
-        """Directions (k, 3) that point up when the part lies still, and how likely (k,) each is."""
-        up, likely = resting_directions(self.mesh)
-        return torch.from_numpy(up), torch.from_numpy(likely)
 
     def trains(self, R_view: Tensor) -> Tensor:
         """Says which views (B, 3, 3) lie among the trained ones, (B,) bool."""
@@ -165,12 +157,6 @@ class World:
         axes = torch.stack([o.axis for o in self.objects]).to(self.device)
         half_angles = torch.tensor([o.cone_deg for o in self.objects], device=self.device)
         return axes, half_angles, torch.tensor([o.opposite for o in self.objects], device=self.device)
-
-    @cached_property
-    def rests(self) -> tuple[Tensor, Tensor]:
-        """The objects' ``ObjectModel.rests``: (n, k, 3) and (n, k), 0 where an object has fewer."""
-        ups, likely = (pad_sequence([o.rests[k] for o in self.objects], batch_first=True) for k in (0, 1))
-        return ups.to(self.device), likely.to(self.device)
 
     def reference_translations(self, objects: Tensor) -> Tensor:
         """Returns t (B, 3) of the reference views: on the optical axis at the object's reference distance."""

@@ -11,6 +11,11 @@ from torch import nn
 
 from codepose.settings.schema import OptimizerSettings
 
+_GAMMA = 1e-3
+"""AdaBound's convergence speed."""
+_STEP_EPOCHS = 8.0
+"""After so many epochs each, the schedule 'steps' divides the learning rate by 10."""
+
 
 def build_optimizer(
     groups: Iterable[tuple[list[nn.Parameter], float]], settings: OptimizerSettings, dtype: torch.dtype = torch.float32
@@ -42,7 +47,7 @@ def build_optimizer(
 
     for group in parameters:  # its bounds are final_lr over the rate it began with
         group["final_lr"] = settings.final_lr * group["factor"]
-    adabound: torch.optim.Optimizer = AdaBound(parameters, lr=lr, gamma=settings.gamma, weight_decay=decay)
+    adabound: torch.optim.Optimizer = AdaBound(parameters, lr=lr, gamma=_GAMMA, weight_decay=decay)
     return adabound
 
 
@@ -72,7 +77,7 @@ def learning_rate(settings: OptimizerSettings, step: int, epoch: float, progress
     """
     rate = settings.lr
     if settings.schedule == "steps":
-        rate *= 0.1 ** math.floor(epoch / settings.step_epochs + 1e-9)
+        rate *= 0.1 ** math.floor(epoch / _STEP_EPOCHS + 1e-9)
     elif settings.schedule == "cosine":
         rate *= 0.5 * (1.0 + math.cos(math.pi * min(progress, 1.0)))
     warm = max((step + 1) / settings.warmup, progress / _WARMUP) if settings.warmup > 0 else 1.0

@@ -33,6 +33,8 @@ from codepose.training.plan import Stage, batch_of
 
 _VAL_CROPS = 64
 _VAL_SCENES = 32
+_ORIGINAL_BOOTSTRAP = 4
+"""Of the original AAE's L_mse, as its authors trained it."""
 _SEEN = 0.1
 """Visible fraction from which on a companion is to be found, as in BOP's targets."""
 
@@ -42,7 +44,7 @@ def step1_stage(settings: Settings, world: World, network: nn.Module, *, origina
     losses = settings.losses
     alike = 0 if original else losses.look_alikes
     train, val = SceneSource(world, "train", look_alikes=alike), SceneSource(world, "val")
-    ratio = losses.original_bootstrap_ratio if original else losses.bootstrap_ratio
+    ratio = _ORIGINAL_BOOTSTRAP if original else losses.bootstrap_ratio
     symmetries = () if original else tuple(o.symmetries for o in world.objects)
     plan = settings.original if original else settings.step1
     shares = Shares(batch_of(settings.data.step1_images, plan.batch, alike + 1))
@@ -59,7 +61,7 @@ def step1_stage(settings: Settings, world: World, network: nn.Module, *, origina
             # pairs are those of the whole batch, whatever rank they are on
             z, z_target = shares.gather(latents.float()), shares.gather(target_latents.float())
             R_view, objects = shares.gather(batch.R_view), shares.gather(batch.objects)
-            terms["angle"] = angle_loss(z, R_view, objects, losses.pairing, symmetries)
+            terms["angle"] = angle_loss(z, R_view, objects, symmetries)
             terms["cos"] = cos_loss(z, z_target)
             total = total + losses.lambda_angle * terms["angle"] + losses.lambda_cos * terms["cos"]
             if losses.lambda_match > 0:
