@@ -44,9 +44,10 @@ _COMMANDS: dict[str, type] = {
     "export": o.Export,
     "render": o.Render,
     "report": o.Report,
+    "settings": o.ShowSettings,
     "demo": o.Demo,
 }
-_OFTEN = (8, 10, 16, 4, 8, 26, 4, 5, 3, 9, 4, 3)
+_OFTEN = (8, 10, 16, 4, 8, 26, 4, 5, 3, 9, 3, 1, 3)
 """Shares of the commands, in their order, in percent."""
 _ABSURD = ("99999999999", "9" * 30)
 """So large that it must be refused."""
@@ -57,7 +58,7 @@ _BUDGETS = {
 }
 """What decides how long a line takes: small, or no number at all."""
 _SIZES = {
-    *("image_size", "crop", "latent", "original_latent", "width", "box_head", "proposals", "roi_samples", "level"),
+    *("image_size", "crop", "latent", "width", "box_head", "proposals", "roi_samples", "level"),
     *("roi_sampling", "in_plane", "canvas", "candidates", "hypotheses", "rounds", "keep", "faces", "max_faces"),
     *("codebook_level", "max_detections", "per_object"),
 }

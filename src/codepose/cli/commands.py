@@ -266,6 +266,13 @@ def serve(options: Serve) -> int:
     return answer(options)
 
 
+def settings(options: o.ShowSettings) -> int:
+    """Prints settings."""
+    from codepose.cli.settings_page import show
+
+    return show(options)
+
+
 def report(options: o.Report) -> int:
     """Prints what ``evaluate`` found."""
     from codepose import api
@@ -350,6 +357,7 @@ COMMAND_OPTIONS: dict[str, Any] = {
     "demo": o.Demo,
     "mesh": o.MeshDoctor,
     "preview": o.Preview,
+    "settings": o.ShowSettings,
     "train": o.Train,
     "calibrate": o.Calibrate,
     "evaluate": o.Evaluate,
@@ -366,6 +374,7 @@ _ACTIONS: dict[str, Callable[[Any], int]] = {
     "demo": demo,
     "mesh": mesh,
     "preview": preview,
+    "settings": settings,
     "train": train,
     "calibrate": calibrate,
     "evaluate": evaluate,

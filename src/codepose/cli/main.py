@@ -13,6 +13,7 @@ COMMANDS = {
     "demo": "train the quick preset on the built-in hammer and report: the whole paper, small, in 25 minutes",
     "mesh": "look a CAD file over: size, unit, symmetries, six views, and what to type",
     "preview": "draw a contact sheet of the training data, before any training",
+    "settings": "print the dozen settings that a newcomer needs, or all",
     "train": "train a network on your CAD model",
     "calibrate": "learn how far a network's poses may be trusted; train does it by itself",
     "evaluate": "measure a trained run on held-out scenes; writes results.json and report.html",

@@ -222,6 +222,16 @@ class Bag:
 
 
 @dataclass
+class ShowSettings:
+    """Print the settings that a newcomer needs, as options of train: their values in a preset, and what they say."""
+
+    preset: str = DEFAULT_PRESET
+    """One of the shipped presets, or a YAML file."""
+    all: bool = False
+    """Print every setting."""
+
+
+@dataclass
 class Report:
     """Print a run's numbers and where its report is."""
 
