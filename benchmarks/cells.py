@@ -16,7 +16,8 @@ from torch import Tensor
 from codepose.networks.precision import autocast
 from codepose.paper.reproduce import fresh_stage
 from codepose.settings.files import load_preset, override
-from codepose.settings.schema import Phase, Settings, StageSettings
+from codepose.settings.schema import Settings
+from codepose.settings.training import Phase, StageSettings
 from codepose.training.cost import measure
 from codepose.training.plan import Stage, freeze
 

@@ -28,7 +28,7 @@ from codepose.networks.autoencoder import ExtendedAutoencoder
 from codepose.networks.build import build_detector, build_joint, build_original
 from codepose.networks.detector import Boxes, image_size
 from codepose.networks.precision import autocast
-from codepose.settings.data import ConfigError
+from codepose.settings.errors import ConfigError
 from codepose.settings.files import override
 from codepose.settings.schema import Settings
 from codepose.training.cost import counted

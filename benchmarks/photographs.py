@@ -32,7 +32,7 @@ from codepose.parts.mesh import MeshError
 from codepose.reports import draw
 from codepose.runtime.provenance import identity
 from codepose.runtime.run import Run, RunError
-from codepose.settings.data import ConfigError
+from codepose.settings.errors import ConfigError
 from codepose.storage.replace import write_atomically
 
 _STEP1 = 0.6

@@ -26,7 +26,7 @@ from codepose.runtime.checkpoint import save_state
 from codepose.runtime.devices import make_fabric
 from codepose.runtime.progress import Display
 from codepose.runtime.run import Run, RunError
-from codepose.settings.data import ConfigError
+from codepose.settings.errors import ConfigError
 from codepose.settings.files import load_run_settings
 from codepose.settings.schema import Settings
 from codepose.storage.replace import replacing

@@ -15,7 +15,7 @@ from torch import Tensor
 import codepose
 from codepose import Camera, PoseEstimator, Run, Settings, calibrate, evaluate, export, preview, train
 from codepose.runtime.run import RunError
-from codepose.settings.data import ConfigError
+from codepose.settings.errors import ConfigError
 from codepose.settings.files import override
 from codepose.synthesis.world import World
 

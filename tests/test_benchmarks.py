@@ -34,7 +34,7 @@ from benchmarks.timing import (  # noqa: E402
 )
 from benchmarks.vsd_numpy import depth_numpy, vsd_numpy  # noqa: E402
 from benchmarks.work import count_work  # noqa: E402
-from codepose.settings.schema import OptimizerSettings, StageSettings  # noqa: E402
+from codepose.settings.training import OptimizerSettings, StageSettings  # noqa: E402
 from codepose.synthesis.scenes import SceneSource  # noqa: E402
 from codepose.synthesis.world import World  # noqa: E402
 

@@ -13,8 +13,7 @@ import yaml
 from pydantic import ValidationError
 
 from codepose.cli.chosen import starting_settings, with_meshes
-from codepose.settings import schema as config
-from codepose.settings.data import ConfigError
+from codepose.settings.errors import ConfigError
 from codepose.settings.files import (
     PRESETS,
     load_preset,
@@ -25,7 +24,8 @@ from codepose.settings.files import (
     to_yaml,
 )
 from codepose.settings.removed import REMOVED
-from codepose.settings.schema import OptimizerSettings, Phase, Settings
+from codepose.settings.schema import Settings
+from codepose.settings.training import ALL_GROUPS, OptimizerSettings, Phase
 
 FOUND = sorted(p.name[:-5] for p in resources.files("codepose").joinpath("presets").iterdir() if p.name[-5:] == ".yaml")
 SHIPPED = {"photos", "quick", "robust", "cpu", "smoke"}
@@ -159,18 +159,18 @@ def test_paper_presets_say_what_their_names_say(name: str) -> None:
     assert settings.network.latent == int(latent)
     phases = [(p.epochs, set(p.train)) for p in settings.step2.phases]
     if scheme == "t1":
-        assert phases in ([], [(30.0, set(config.ALL_GROUPS))])
+        assert phases in ([], [(30.0, set(ALL_GROUPS))])
     else:
         assert phases == [
             (1.0, {"rpn", "fc"}),
             (1.0, {"encoder", "decoder"}),
-            (28.0, set(config.ALL_GROUPS)),
+            (28.0, set(ALL_GROUPS)),
         ] or (
             phases
             == [
                 (1.0, {"rpn", "fc", "box_head"}),
                 (1.0, {"encoder", "decoder"}),
-                (28.0, set(config.ALL_GROUPS)),
+                (28.0, set(ALL_GROUPS)),
             ]
         )
     # nothing that the paper prints is changed but the latent

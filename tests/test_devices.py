@@ -41,7 +41,8 @@ from codepose.refinement.poses import Photos, Poses, Seen
 from codepose.rendering.rasteriser import Rasteriser
 from codepose.rendering.renderer import Buffers, Instances, Renderer
 from codepose.rendering.shading import Lights
-from codepose.settings.schema import OptimizerSettings, Settings
+from codepose.settings.schema import Settings
+from codepose.settings.training import OptimizerSettings
 from codepose.synthesis import batches, scenes
 from codepose.synthesis.backgrounds import Backgrounds
 from codepose.synthesis.lookalikes import spread_views, thumbnails

@@ -38,7 +38,7 @@ from codepose.runtime.progress import Display
 from codepose.runtime.provenance import provenance
 from codepose.runtime.ranks import first_before_others, from_first, world_size
 from codepose.runtime.run import Run, RunError
-from codepose.settings.data import ConfigError
+from codepose.settings.errors import ConfigError
 from codepose.settings.schema import Settings
 from codepose.storage.checksums import DamagedError
 from codepose.storage.replace import replacing_together, write_atomically

@@ -33,7 +33,7 @@ from codepose.predict import bop_file
 from codepose.predict.sources import Photo
 from codepose.rendering.renderer import Instances, Renderer
 from codepose.runtime.run import Run
-from codepose.settings.data import ConfigError
+from codepose.settings.errors import ConfigError
 from codepose.settings.files import override
 from codepose.settings.schema import Settings
 

@@ -14,7 +14,7 @@ from codepose.cameras.camera import Camera, FieldOfView
 from codepose.cli.framing import Framing, framing
 from codepose.cli.mesh_doctor import MeshDoctor, mesh
 from codepose.randomness import Draws
-from codepose.settings.data import ConfigError
+from codepose.settings.errors import ConfigError
 from codepose.settings.files import load_preset, override
 from codepose.settings.schema import Settings
 from codepose.synthesis.placement import place

@@ -21,7 +21,7 @@ from codepose.networks.windows import letterbox
 from codepose.refinement.poses import Poses, Seen
 from codepose.runtime.checkpoint import load_state
 from codepose.runtime.run import Run, RunError
-from codepose.settings.data import ConfigError
+from codepose.settings.errors import ConfigError
 from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
 

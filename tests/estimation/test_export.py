@@ -22,7 +22,7 @@ from codepose.estimation.methods import confidence_mark, confidence_path
 from codepose.networks.build import build_detector, build_joint, build_original
 from codepose.networks.windows import letterbox
 from codepose.runtime.run import Run
-from codepose.settings.data import ConfigError
+from codepose.settings.errors import ConfigError
 from codepose.settings.files import override
 from codepose.settings.schema import Settings
 

@@ -13,7 +13,7 @@ from codepose.estimation.estimator import PoseEstimator
 from codepose.estimation.pack import pack, unpack
 from codepose.networks.build import build_joint
 from codepose.runtime.run import Run, RunError
-from codepose.settings.data import ConfigError
+from codepose.settings.errors import ConfigError
 from codepose.settings.schema import Settings
 
 BRACKET = Path(__file__).parents[1] / "data" / "bracket.ply"

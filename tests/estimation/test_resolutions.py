@@ -16,7 +16,8 @@ from codepose.estimation.estimator import PoseEstimator
 from codepose.refinement.render_and_compare import ContourRefiner
 from codepose.rendering.renderer import Instances
 from codepose.rendering.shading import Lights, render_shaded
-from codepose.settings.schema import RefinementSettings, Settings
+from codepose.settings.inference import RefinementSettings
+from codepose.settings.schema import Settings
 from codepose.synthesis.world import World
 
 T_CAM_OBJ = (180.0, 120.0, 900.0)

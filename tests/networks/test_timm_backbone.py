@@ -10,7 +10,7 @@ import torch
 
 from codepose.networks.build import build_encoder
 from codepose.networks.timm_backbone import Neck, TimmBackbone
-from codepose.settings.data import ConfigError
+from codepose.settings.errors import ConfigError
 
 timm = pytest.importorskip("timm")
 

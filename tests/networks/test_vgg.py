@@ -11,7 +11,7 @@ from torchvision.models import vgg16
 
 from codepose.networks.autoencoder import LatentHead, OriginalAutoencoder
 from codepose.networks.vgg import Decoder, Encoder, load_imagenet
-from codepose.settings.data import ConfigError
+from codepose.settings.errors import ConfigError
 
 
 @pytest.mark.parametrize("norm", ["none", "block"])

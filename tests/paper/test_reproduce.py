@@ -14,7 +14,7 @@ from codepose.paper import grid
 from codepose.paper.comparison import spread
 from codepose.paper.grid import cells, share
 from codepose.runtime.run import Run
-from codepose.settings.data import ConfigError
+from codepose.settings.errors import ConfigError
 
 
 def test_the_grid_is_the_papers_and_the_rows_it_lacks() -> None:

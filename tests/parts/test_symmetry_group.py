@@ -19,7 +19,8 @@ from codepose.evaluation.pose_errors import symmetry_transforms
 from codepose.geometry import geodesic_angle
 from codepose.parts.mesh import mesh_from_trimesh, save_mesh
 from codepose.parts.symmetry_group import ContinuousSymmetry, Symmetries, declared_symmetries, read_symmetries
-from codepose.settings.data import ConfigError, ObjectSettings
+from codepose.settings.data import ObjectSettings
+from codepose.settings.errors import ConfigError
 from codepose.settings.schema import Settings
 from codepose.synthesis.world import World
 

@@ -12,7 +12,7 @@ from codepose.refinement.judge import JudgeRefiner
 from codepose.refinement.judged_contours import JudgedContours, refiner_of
 from codepose.refinement.poses import Poses, Seen
 from codepose.refinement.render_and_compare import ContourRefiner
-from codepose.settings.schema import RefinementSettings
+from codepose.settings.inference import RefinementSettings
 from codepose.synthesis.world import World
 
 EYE = torch.eye(3)

@@ -14,7 +14,7 @@ from codepose import geometry
 from codepose.refinement.poses import Photos, Poses, Seen
 from codepose.refinement.render_and_compare import ContourRefiner, agreement, useful_size
 from codepose.settings.data import CameraSettings
-from codepose.settings.schema import RefinementSettings
+from codepose.settings.inference import RefinementSettings
 from codepose.synthesis.batches import SceneBatch
 from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World

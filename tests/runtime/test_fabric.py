@@ -11,7 +11,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from codepose.runtime import devices as module
 from codepose.runtime.devices import make_fabric
-from codepose.settings.data import ConfigError
+from codepose.settings.errors import ConfigError
 
 
 @pytest.fixture(name="fabrics")

@@ -23,7 +23,7 @@ from codepose.runtime.checkpoint import load_state
 from codepose.runtime.devices import make_fabric
 from codepose.runtime.ranks import Shares, layout, reseed
 from codepose.runtime.run import Run
-from codepose.settings.data import ConfigError
+from codepose.settings.errors import ConfigError
 from codepose.settings.files import override, to_yaml
 from codepose.settings.schema import Settings
 from codepose.synthesis.batches import split_batch

@@ -23,7 +23,7 @@ from codepose.networks.build import build_joint
 from codepose.parts.mesh import MeshError
 from codepose.runtime.checkpoint import save_state
 from codepose.runtime.run import Run, RunError
-from codepose.settings.data import ConfigError
+from codepose.settings.errors import ConfigError
 from codepose.settings.files import load_settings, to_yaml
 from codepose.settings.schema import Settings
 from codepose.storage.checksums import MARK

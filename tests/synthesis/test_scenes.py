@@ -20,7 +20,8 @@ from codepose import geometry
 from codepose.randomness import Draws
 from codepose.rendering.renderer import Buffers, Instances
 from codepose.rendering.shading import Lights, augment
-from codepose.settings.data import AugmentationSettings, ConfigError
+from codepose.settings.data import AugmentationSettings
+from codepose.settings.errors import ConfigError
 from codepose.settings.files import load_preset, override
 from codepose.settings.schema import Settings
 from codepose.synthesis.backgrounds import Backgrounds, build_backgrounds

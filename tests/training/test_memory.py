@@ -7,7 +7,7 @@ import os
 import pytest
 
 from codepose.networks.build import build_joint
-from codepose.settings.data import ConfigError
+from codepose.settings.errors import ConfigError
 from codepose.settings.files import PRESETS, load_preset, override
 from codepose.settings.schema import Settings
 from codepose.training.memory import least_memory, require_memory

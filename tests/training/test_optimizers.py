@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from codepose.settings.files import load_preset
-from codepose.settings.schema import OptimizerSettings
+from codepose.settings.training import OptimizerSettings
 from codepose.training.optimizers import build_optimizer, learning_rate
 
 

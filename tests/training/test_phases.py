@@ -11,7 +11,7 @@ from torch import nn
 from codepose.networks.build import build_detector, build_extended, build_joint
 from codepose.runtime.devices import make_fabric
 from codepose.runtime.run import Run
-from codepose.settings.schema import ALL_GROUPS, OptimizerSettings, Phase, StageSettings
+from codepose.settings.training import ALL_GROUPS, OptimizerSettings, Phase, StageSettings
 from codepose.synthesis.world import World
 from codepose.training import stages
 from codepose.training.loop import fit

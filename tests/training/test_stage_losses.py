@@ -19,7 +19,8 @@ from codepose.networks.losses import ReconstructionHealth, angle_loss, match_los
 from codepose.networks.roi import roi_pool
 from codepose.parts.symmetry_group import Symmetries
 from codepose.runtime.ranks import Shares
-from codepose.settings.schema import Phase, Settings
+from codepose.settings.schema import Settings
+from codepose.settings.training import Phase
 from codepose.synthesis.batches import CropBatch, SceneBatch, ScenePoses
 from codepose.training import stages
 from codepose.training.stages import detector_stage, jitter_stage, step1_stage, step2_stage, targets_of

@@ -14,7 +14,8 @@ from torch import nn
 from codepose.networks.build import build_detector, build_extended, build_joint, build_original
 from codepose.runtime.devices import make_fabric
 from codepose.runtime.run import Run
-from codepose.settings.schema import OptimizerSettings, Settings
+from codepose.settings.schema import Settings
+from codepose.settings.training import OptimizerSettings
 from codepose.synthesis.world import World
 from codepose.training import stages
 from codepose.training.loop import fit

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationErr
 
 from codepose.cameras.camera import checked_intrinsics
 from codepose.geometry import is_rotation
-from codepose.settings.data import Positive
+from codepose.settings.values import Positive
 
 Array = NDArray[np.float64]
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from codepose.settings.data import ConfigError
+from codepose.settings.errors import ConfigError
 
 _LENS = ("k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6")
 _COEFFICIENTS = (

@@ -21,7 +21,7 @@ from codepose.predict.prediction import asked, load_estimator
 from codepose.ros import messages as ros
 from codepose.runtime.progress import Display
 from codepose.runtime.run import Run
-from codepose.settings.data import ConfigError
+from codepose.settings.errors import ConfigError
 
 if TYPE_CHECKING:
     from rosbags.highlevel import AnyReader

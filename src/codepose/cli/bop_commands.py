@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from codepose.cli.chosen import with_meshes
 from codepose.cli.options import Evaluate, Render
-from codepose.settings.data import ConfigError
+from codepose.settings.errors import ConfigError
 from codepose.settings.schema import Settings
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from codepose.cli.chosen import starting_settings, with_meshes
 from codepose.cli.options import require_usable
 from codepose.runtime.complaints import complain
 from codepose.serve.options import Serve
-from codepose.settings.data import ConfigError
+from codepose.settings.errors import ConfigError
 from codepose.settings.files import load_preset, override, told
 
 if TYPE_CHECKING:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from codepose.cameras.camera import Camera, FieldOfView
 from codepose.networks.windows import MOST
-from codepose.settings.data import NEAREST, ConfigError
-from codepose.settings.schema import GRID, Settings
+from codepose.settings.data import NEAREST
+from codepose.settings.errors import ConfigError
+from codepose.settings.network import GRID
+from codepose.settings.schema import Settings
 
 _SMALLEST, _LARGEST = 128, 512
 """Sides in pixels of the network's image that are proposed."""

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from codepose.cli.options import MeshDoctor
-from codepose.settings.data import ConfigError
+from codepose.settings.errors import ConfigError
 
 if TYPE_CHECKING:
     from codepose.cli.framing import Framing

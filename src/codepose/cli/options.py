@@ -8,9 +8,11 @@ from typing import Annotated, Literal
 
 import tyro
 
-from codepose.settings.data import MUCH, ConfigError, Unit
+from codepose.settings.data import Unit
+from codepose.settings.errors import ConfigError
 from codepose.settings.files import DEFAULT_PRESET
 from codepose.settings.schema import Settings
+from codepose.settings.values import MUCH
 
 Method = Literal["joint", "extended", "original", "jitter"]
 Scale = Literal["smoke", "cpu", "paper"]

@@ -14,7 +14,8 @@ from rich.console import Console
 
 from codepose.cli.chosen import starting_settings
 from codepose.cli.options import ShowSettings
-from codepose.settings.schema import Phase, Settings
+from codepose.settings.schema import Settings
+from codepose.settings.training import Phase
 
 FIRST = (
     "objects.0.view_cone_deg",

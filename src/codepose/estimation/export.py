@@ -22,7 +22,7 @@ from codepose.estimation.codebook import Codebook
 from codepose.estimation.confidence import evidence
 from codepose.estimation.estimator import PoseEstimator
 from codepose.estimation.pipelines import JointPipeline
-from codepose.settings.data import ConfigError
+from codepose.settings.errors import ConfigError
 from codepose.storage.replace import replacing
 from codepose.synthesis.lookalikes import thumbnails
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from codepose.settings.data import ConfigError
+from codepose.settings.errors import ConfigError
 
 
 class Backbone(nn.Module):

@@ -13,7 +13,7 @@ from codepose.networks.backbone import Backbone
 from codepose.networks.folded_norms import Folded
 from codepose.networks.precision import multiplies_bf16
 from codepose.networks.vgg import group_norm, initialise
-from codepose.settings.data import ConfigError
+from codepose.settings.errors import ConfigError
 
 
 class Neck(nn.Module):

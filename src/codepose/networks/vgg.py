@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchvision.models import VGG16_Weights
 
 from codepose.networks.backbone import Backbone
-from codepose.settings.data import ConfigError
+from codepose.settings.errors import ConfigError
 
 _BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)

@@ -12,7 +12,7 @@ from torchvision.ops import batched_nms
 
 from codepose import geometry
 from codepose.networks.detector import Boxes
-from codepose.settings.data import ConfigError
+from codepose.settings.errors import ConfigError
 
 MOST = 16
 """Tiles along the longer side: at half of them overlapping, a thousand looks."""

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 from codepose.estimation.methods import PAPER_METHODS, STAGES, Method
 from codepose.runtime.run import Run
-from codepose.settings.data import ConfigError
+from codepose.settings.errors import ConfigError
 from codepose.settings.files import load_preset, override
-from codepose.settings.schema import Phase, Settings
+from codepose.settings.schema import Settings
+from codepose.settings.training import Phase
 from codepose.storage.replace import replacing
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from codepose import geometry
 from codepose.geometry import is_rotation
-from codepose.settings.data import ConfigError, ObjectSettings
+from codepose.settings.data import ObjectSettings
+from codepose.settings.errors import ConfigError
 from codepose.storage.checksums import DamagedError, read_json
 
 _DISCRETE, _CONTINUOUS = "symmetries_discrete", "symmetries_continuous"  # as BOP's models_info.json calls them

@@ -15,7 +15,7 @@ from codepose.predict.output import Prediction
 from codepose.predict.sources import Photo, Source
 from codepose.runtime.ranks import everyones, rank
 from codepose.runtime.run import Run
-from codepose.settings.data import ConfigError
+from codepose.settings.errors import ConfigError
 
 
 @dataclass

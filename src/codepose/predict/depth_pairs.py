@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from codepose.cameras import depth_images
 from codepose.predict.sources import Source, SourceError, Video
-from codepose.settings.data import ConfigError
+from codepose.settings.errors import ConfigError
 
 
 @dataclass(frozen=True)

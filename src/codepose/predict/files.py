@@ -17,7 +17,7 @@ from codepose.predict.output import Folder, Output, Prediction
 from codepose.predict.overlay import Overlay
 from codepose.predict.sources import Video, import_cv2
 from codepose.runtime.ranks import everyones, rank
-from codepose.settings.data import ConfigError
+from codepose.settings.errors import ConfigError
 from codepose.storage.replace import replacing, write_atomically
 
 

@@ -15,7 +15,7 @@ from codepose.cameras.camera import Camera
 from codepose.estimation.answers import answer
 from codepose.estimation.detection import Detection
 from codepose.predict.sources import Source, Video
-from codepose.settings.data import ConfigError
+from codepose.settings.errors import ConfigError
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,7 +28,7 @@ from codepose.runtime.complaints import complain
 from codepose.runtime.progress import Display
 from codepose.runtime.ranks import Shares, everyones, first_before_others, layout, rank
 from codepose.runtime.run import Run
-from codepose.settings.data import ConfigError
+from codepose.settings.errors import ConfigError
 from codepose.synthesis.world import World
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codepose.cameras import photos
-from codepose.settings.data import ConfigError
+from codepose.settings.errors import ConfigError
 
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".asf", ".mts", ".m2ts", ".m2t", ".ts"}

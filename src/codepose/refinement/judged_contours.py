@@ -10,8 +10,8 @@ import torch
 from codepose.refinement.judge import JudgeRefiner, load_network
 from codepose.refinement.poses import Poses, Refiner, Seen
 from codepose.refinement.render_and_compare import ContourRefiner
-from codepose.settings.data import ConfigError
-from codepose.settings.schema import RefinementSettings
+from codepose.settings.errors import ConfigError
+from codepose.settings.inference import RefinementSettings
 from codepose.synthesis.world import World
 
 _CONTOUR = 20.0

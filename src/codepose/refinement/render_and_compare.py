@@ -21,7 +21,7 @@ from codepose.refinement.contours import PAD, ContourMatcher, Reach, Reaches
 from codepose.refinement.edge_search import search
 from codepose.refinement.poses import Photos, Poses, Seen
 from codepose.settings.data import CameraSettings
-from codepose.settings.schema import RefinementSettings
+from codepose.settings.inference import RefinementSettings
 from codepose.synthesis.world import World
 
 _RENDERS = 256

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from codepose.reports import draw
-from codepose.settings.data import ConfigError
+from codepose.settings.errors import ConfigError
 from codepose.settings.schema import Settings
 from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World

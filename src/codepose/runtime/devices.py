@@ -10,7 +10,7 @@ from lightning_fabric.strategies import DDPStrategy
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from codepose.runtime.ranks import layout
-from codepose.settings.data import ConfigError
+from codepose.settings.errors import ConfigError
 
 _PATIENCE = timedelta(days=1)
 """How long ranks wait for each other: one may have a whole video to itself."""

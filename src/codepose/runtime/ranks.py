@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from codepose.settings.data import ConfigError
+from codepose.settings.errors import ConfigError
 
 T = TypeVar("T")
 

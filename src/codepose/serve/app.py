@@ -33,7 +33,7 @@ from codepose.serve.metrics import Metrics
 from codepose.serve.models import Model
 from codepose.serve.problems import Problem, first_of, told
 from codepose.serve.worker import Worker
-from codepose.settings.data import ConfigError
+from codepose.settings.errors import ConfigError
 
 PAGE = Path(__file__).parent / "page"
 T = TypeVar("T")

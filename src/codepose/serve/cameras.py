@@ -13,7 +13,7 @@ from codepose.cameras.camera import Camera, FieldOfView
 from codepose.cameras.camera_entries import CameraError, named_camera
 from codepose.cameras.camera_files import SUFFIXES, read_calibration
 from codepose.serve.problems import Problem, told
-from codepose.settings.data import ConfigError
+from codepose.settings.errors import ConfigError
 
 _LONGEST = 20_000
 _WAYS = (

@@ -7,7 +7,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from codepose.serve.options import Serve
-from codepose.settings.data import ConfigError
+from codepose.settings.errors import ConfigError
 
 if TYPE_CHECKING:
     from codepose.serve.guard import Limits

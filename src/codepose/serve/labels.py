@@ -25,7 +25,7 @@ from codepose.bop.writer import image_targets, write_models
 from codepose.evaluation.pose_errors import mssd, symmetry_transforms
 from codepose.geometry import is_rotation
 from codepose.serve.models import Model
-from codepose.settings.data import ConfigError
+from codepose.settings.errors import ConfigError
 from codepose.storage.replace import replacing, write_atomically
 from codepose.synthesis.world import World
 

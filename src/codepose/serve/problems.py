@@ -8,7 +8,7 @@ from typing import Any
 
 from starlette.exceptions import HTTPException
 
-from codepose.settings.data import ConfigError
+from codepose.settings.errors import ConfigError
 
 
 class Problem(HTTPException):

@@ -1,4 +1,4 @@
-"""Frozen settings of the training images: parts, camera, light, occlusion. ``schema.py`` has all the others."""
+"""What the training images show: parts, camera, light, occlusion."""
 
 from __future__ import annotations
 
@@ -6,44 +6,28 @@ import math
 from pathlib import PurePath
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
-MUCH = 1_000_000_000
-"""No setting is larger: what comes near it is a slip of the hand, and would overflow somewhere else."""
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[float, Field(ge=1e-9, le=MUCH)]
-NonNegative = Annotated[float, Field(ge=0.0, le=MUCH)]
-Count = Annotated[int, Field(gt=0, le=MUCH)]
-Whole = Annotated[int, Field(ge=0, le=MUCH)]
-Size = Annotated[int, Field(gt=0, le=65_536)]
-"""One dimension of a tensor."""
-Few = Annotated[int, Field(ge=0, le=1000)]
-"""Things in an image, and what is done for each of them."""
+from codepose.settings.values import (
+    MUCH,
+    Count,
+    Few,
+    Fraction,
+    Frozen,
+    NonNegative,
+    Positive,
+    Range,
+    Size,
+    Whole,
+    ascending,
+)
+
 Unit = Literal["mm", "cm", "m", "inch"]
 
 NEAREST = 0.75
 """No part stands nearer to the camera than so many of its diameters, which would reach it."""
 
-
-def ascending(pair: tuple[float, float]) -> tuple[float, float]:
-    """Refuses a range whose low end is above its high end."""
-    if not pair[0] <= pair[1]:
-        raise ValueError(f"a range must go from low to high, not from {pair[0]} to {pair[1]}")
-    return pair
-
-
 _Scale = Annotated[float, Field(ge=0.1, le=10.0)]
-Range = Annotated[tuple[NonNegative, NonNegative], AfterValidator(ascending)]
-
-
-class ConfigError(ValueError):
-    """A settings file or override that cannot be used; the text names the key."""
-
-
-class Frozen(BaseModel):
-    """Settings that cannot be changed; unknown keys raise."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class ObjectSettings(Frozen):

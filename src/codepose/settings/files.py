@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from codepose.settings.data import ConfigError
+from codepose.settings.errors import ConfigError
 from codepose.settings.removed import without_removed
 from codepose.settings.schema import Settings
 from codepose.storage.checksums import EMPTY, MARK, DamagedError, require_whole, seal

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from codepose.settings.data import ConfigError
+from codepose.settings.errors import ConfigError
 
 _STAGES = ("step1", "original", "detector", "step2")
 REMOVED: dict[str, Any] = {

@@ -22,7 +22,8 @@ from torch.nn import functional as F
 
 from codepose.cameras.photos import SUFFIXES, read_image
 from codepose.randomness import Draws
-from codepose.settings.data import ConfigError, DataSettings
+from codepose.settings.data import DataSettings
+from codepose.settings.errors import ConfigError
 
 _LEAST_SIDE = 320
 _SPLITS = ("train", "val", "test")

@@ -17,7 +17,7 @@ from codepose.networks.precision import autocast, uses_bf16
 from codepose.runtime.progress import Display, rate_text
 from codepose.runtime.ranks import Interrupt, Shares, barrier, everyones, rank, reseed, total, world_size
 from codepose.runtime.run import MetricsLog, Run, RunError
-from codepose.settings.schema import Phase
+from codepose.settings.training import Phase
 from codepose.training.cost import counted, peak_flops
 from codepose.training.feed import Feed
 from codepose.training.meter import Meter

@@ -7,7 +7,7 @@ import os
 import torch
 
 from codepose.networks.build import build_joint
-from codepose.settings.data import ConfigError
+from codepose.settings.errors import ConfigError
 from codepose.settings.schema import Settings
 
 _COPIES = 3

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from codepose.settings.schema import OptimizerSettings
+from codepose.settings.training import OptimizerSettings
 
 _GAMMA = 1e-3
 """AdaBound's convergence speed."""

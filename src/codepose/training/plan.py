@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from codepose.settings.schema import ALL_GROUPS, Phase, StageSettings
+from codepose.settings.training import ALL_GROUPS, Phase, StageSettings
 
 Loss = Callable[[nn.Module, Any], tuple[Tensor, dict[str, Tensor]]]
 """(network, batch) -> the total to minimise and the terms to log, all scalars."""
