@@ -60,7 +60,7 @@ class WideSearch:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._views: dict[int, ViewEdges] = {}
+        self._views: dict[int, tuple[ViewEdges, Tensor, Tensor]] = {}  # and the nearest to each of the codebook's views
 
     @torch.no_grad()
     def __call__(self, seen: Seen, book: Codebook, count: int, apart_deg: float) -> Tensor:
@@ -68,14 +68,16 @@ class WideSearch:
 
         Args:
             seen: N detections of one object.
-            book: Its codebook.
+            book: Its codebook, the same in every call.
             count: How many.
             apart_deg: Smallest angle between two of them.
         """
         home, index = seen.boxes.device, int(seen.objects[0])
         seen, book = seen.to(self._world.device), book.to(self._world.device)
         if index not in self._views:
-            self._views[index] = ViewEdges.draw(self._world, index)
+            drawn = ViewEdges.draw(self._world, index)
+            self._views[index] = drawn, *drawn.nearest(book.rotations)
+        views, nearest, turned = self._views[index]
         numbers = torch.arange(len(book.codes), device=seen.boxes.device).expand(len(seen.boxes), -1)
         t = book.placed(numbers.flatten(), seen.boxes.repeat_interleave(len(book.codes), 0), seen.K)
         rotations = book.rotations.expand(len(numbers), -1, 3, 3)
@@ -84,21 +86,20 @@ class WideSearch:
             if level.keep:
                 best = found.ranking(level.keep)
                 found, numbers = found.picked(best), numbers.gather(1, best)
-            found = _laid(self._views[index], seen, found, level)
+            found = _laid(views, nearest[numbers].flatten(), turned[numbers].flatten(), seen, found, level)
         best = found.ranking(found.t.shape[1])
         symmetries = self._world.objects[index].symmetries
         picked = spread_views(found.picked(best).R_view, count, apart_deg, symmetries)
         return numbers.gather(1, best.gather(1, picked)).to(home)
 
 
-def _laid(views: ViewEdges, seen: Seen, poses: Poses, level: _Level) -> Poses:
-    """The poses, each in the best of its places and sizes."""
+def _laid(views: ViewEdges, view: Tensor, angle: Tensor, seen: Seen, poses: Poses, level: _Level) -> Poses:
+    """The poses (N, k), each in the best of its places and sizes, by the edges of views (N k,), turned by angles."""
     count, box = poses.t.shape[1], level.side / PAD
     where = (seen.images, seen.which, seen.boxes, seen.K, level.side, seen.extent)
     field, K = edges_around(*where, blur=level.blur, samples=_SAMPLES)
     K = K.repeat_interleave(count, 0)
     t, boxed = poses.t.flatten(0, 1), poses.boxed.flatten(0, 1)
-    view, angle = views.nearest(poses.R_view.flatten(0, 1))
     grid = _grid(level).to(t)  # (G, 3)
     center = geometry.to_pixels(t, K)[:, None] + grid[:, :2] * box  # (M, G, 2)
     z = t[:, 2, None] * torch.exp(-grid[:, 2])  # (M, G)
