@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from codepose import geometry
-from codepose.networks.pose_judge import SIDE, Verdict
-from codepose.refinement.judge import Crops, JudgeRefiner, crop, load_network
+from codepose.networks.pose_judge import SIDE, PoseJudge, Verdict
+from codepose.refinement.judge import SHIPPED, Crops, JudgeRefiner, crop, load_network
 from codepose.refinement.poses import Poses, Seen
 from codepose.rendering.renderer import Instances
 from codepose.synthesis.world import World
@@ -145,3 +146,15 @@ def test_an_estimator_on_another_device_leaves_the_network_of_the_first_where_it
     assert load_network(torch.device("cpu")) is first
     assert {p.device.type for p in first.parameters()} == {"cpu"}
     assert {p.device.type for p in second.parameters()} == {"meta"}
+
+
+def test_the_shipped_network_says_what_its_weights_say_without_batch_norms():
+    plain = PoseJudge()
+    plain.load_state_dict({name: value.float() for name, value in load_file(SHIPPED).items()})
+    random = torch.Generator().manual_seed(0)
+    seen = torch.rand(2, 3, SIDE, SIDE, generator=random), torch.randn(2, 8, SIDE, SIDE, generator=random)
+    folded = load_network(torch.device("cpu"))
+    assert not any(isinstance(part, nn.BatchNorm2d) for part in folded.modules())
+    with torch.no_grad():
+        for one, other in zip(folded(*seen), plain.eval()(*seen), strict=True):
+            torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)

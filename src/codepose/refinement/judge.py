@@ -18,7 +18,8 @@ from torch.nn import functional as F
 from torchvision.ops import box_iou
 
 from codepose import geometry
-from codepose.networks.pose_judge import SIDE, PoseJudge, Verdict, crop_cameras, moved, render_channels
+from codepose.networks.folded_norms import folded
+from codepose.networks.pose_judge import RENDERED, SIDE, PoseJudge, Verdict, crop_cameras, moved, render_channels
 from codepose.refinement.contours import read_photos
 from codepose.refinement.poses import Poses, Seen
 from codepose.rendering.renderer import Instances
@@ -169,7 +170,14 @@ def _in_crops(crops: Crops, poses: Poses) -> tuple[Tensor, Tensor, Tensor]:
 
 @cache
 def load_network(device: torch.device, path: Path = SHIPPED) -> PoseJudge:
-    """Returns the network of a weights file, or the one that codepose brings: one for all who ask on a device."""
-    network = PoseJudge()
+    """Returns the network of a weights file, or the one that codepose brings: one for all who ask on a device.
+
+    It can judge, not learn: its batch norms are inside its convolutions.
+    """
+    network = PoseJudge().eval()
     network.load_state_dict({name: value.float() for name, value in load_file(path).items()})
-    return network.to(device).eval().requires_grad_(False)
+    random = torch.Generator().manual_seed(0)
+    pair = torch.rand(1, 3, SIDE, SIDE, generator=random), torch.rand(1, RENDERED, SIDE, SIDE, generator=random)
+    result = folded(network, lambda one: one(*pair)).to(device)
+    assert isinstance(result, PoseJudge)
+    return result
