@@ -25,10 +25,12 @@ from benchmarks.iterations import Iterations, precision, stored
 from benchmarks.subjects import PAPER_VIEWS, build_world, chosen, random_codebook
 from benchmarks.timing import Case, Contestant, Options, Report, command, interleaved
 from benchmarks.work import Work, count_work
+from codepose import geometry
 from codepose.estimation.estimator import PoseEstimator
+from codepose.estimation.photo import Photo
 from codepose.estimation.pipelines import JointPipeline
+from codepose.estimation.window_boxes import given_boxes
 from codepose.networks.build import build_detector, build_extended, build_joint, build_original
-from codepose.refinement.poses import Photos
 from codepose.refinement.render_and_compare import ContourRefiner
 from codepose.settings.files import override
 from codepose.settings.schema import Settings
@@ -91,10 +93,10 @@ def _refinement(settings: Settings, world: World, options: Options) -> Case:
     book = random_codebook(pipeline, world, 100 if options.quick else PAPER_VIEWS, settings.network.latent)
     scene = SceneSource(world, "test").scenes(torch.arange(1))
     estimator = PoseEstimator(pipeline, [book], ContourRefiner(world, settings.refinement), world=world)
-    prepared, first = pipeline.prepare(scene.images), torch.zeros_like(scene.objects)
-    photos = Photos(F.interpolate(scene.images, scale_factor=2.0, mode="bilinear"), scene.K.new_full((2,), 2.0))
-    call = partial(estimator.poses, prepared, scene.boxes, first, scene.objects, scene.K, photos)
-    return _made(f"refinement of a pose, {settings.name}", torch.no_grad()(call), 1, world, options)
+    finer = F.interpolate(scene.images, scale_factor=2.0, mode="bilinear")
+    photo = Photo(finer, geometry.scaled_camera(scene.K, 2.0))
+    call = partial(estimator.poses, given_boxes(pipeline, photo, 2.0 * scene.boxes, scene.objects))
+    return _made(f"refinement of a pose, {settings.name}", call, 1, world, options)
 
 
 def _made(name: str, call: Callable[[], object], images: int, world: World, options: Options) -> Case:

@@ -21,11 +21,12 @@ from benchmarks.subjects import build_world, camera, chosen
 from benchmarks.timing import Case, Contestant, Options, Report, figure, interleaved, run_all
 from codepose import geometry
 from codepose.estimation.estimator import PoseEstimator
+from codepose.estimation.photo import Photo
 from codepose.estimation.pipelines import Pipeline
+from codepose.estimation.window_boxes import given_boxes
 from codepose.networks.build import build_extended, build_joint
 from codepose.networks.precision import uses_bf16
 from codepose.parts.shapes import hammer
-from codepose.refinement.poses import Photos
 from codepose.rendering.renderer import Buffers, Instances, Renderer
 from codepose.settings.files import override
 from codepose.settings.schema import Settings
@@ -171,9 +172,8 @@ def _one_pose(place: torch.device, *, refine: bool) -> Callable[[], object]:
     scene = SceneSource(World(estimator.settings), "test").scenes(torch.arange(1))
     images, boxes, objects, K = (x.to(place) for x in (scene.images, scene.boxes, scene.objects, scene.K))
     finer = F.interpolate(images, scale_factor=2.0, mode="bilinear", align_corners=False)
-    photos = Photos(finer, K.new_full((2,), 2.0)) if refine else None
-    prepared = estimator.pipeline.prepare(images)
-    return torch.no_grad()(partial(estimator.poses, prepared, boxes, torch.zeros_like(objects), objects, K, photos))
+    photo = Photo(finer, geometry.scaled_camera(K, 2.0))
+    return partial(estimator.poses, given_boxes(estimator.pipeline, photo, 2.0 * boxes, objects))
 
 
 SECTIONS = (renderer, training_paper, training_quick, inference, refinement)

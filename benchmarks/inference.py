@@ -15,7 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from benchmarks.subjects import PAPER_VIEWS, build_world, chosen, random_codebook, torchvision_detector
@@ -92,6 +94,11 @@ def latents(pipeline: Pipeline, image: Tensor) -> Tensor:
     return pipeline.latents(prepared, boxes, torch.zeros(len(boxes), dtype=torch.long, device=boxes.device))
 
 
+def pixels(image: Tensor) -> NDArray[np.uint8]:
+    """Returns one image (1, 3, S, S) in [0, 1] as a camera gives it, (S, S, 3)."""
+    return (image[0] * 255.0).round().byte().permute(1, 2, 0).cpu().numpy()
+
+
 def torchvision_boxes(network: nn.Module, settings: Settings, image: Tensor) -> list[Boxes]:
     """Returns torchvision's detections in one image (1, 3, S, S)."""
     with torch.no_grad(), autocast(settings, image.device):
@@ -104,12 +111,13 @@ def _case(settings: Settings, options: Options) -> Case:
     estimator = _estimator(networks.joint, settings, options)
     size = settings.data.camera.image_size
     image = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)).to(options.place)
+    camera = geometry.to_opencv(estimator.codebooks[0].K)
     runs: dict[str, Callable[[], object]] = {
         "joint: boxes and latents": partial(latents, networks.joint, image),
         _TORCHVISION: partial(torchvision_boxes, networks.torchvision, settings, image),
         _SEPARATE: partial(latents, networks.separate, image),
         "detector + original AAE": partial(latents, networks.original, image),
-        "joint, to pose and reconstruction": partial(estimator.estimate, image, estimator.codebooks[0].K),
+        "joint, to pose and reconstruction": partial(estimator, pixels(image), camera),
     }
     facts: dict[str, float | str] = {f"{name}, GFLOP": counted(one)[1] / 1e9 for name, one in runs.items()}
     facts["joint, detections"] = str(len(latents(networks.joint, image)))
@@ -136,15 +144,15 @@ def _exported_case(settings: Settings, options: Options, report: Report) -> None
     threads = onnxruntime.SessionOptions()
     threads.intra_op_num_threads = options.cores
     size = settings.data.camera.image_size
-    image, K = torch.rand(1, 3, size, size), estimator.codebooks[0].K
+    image, camera = torch.rand(1, 3, size, size), geometry.to_opencv(estimator.codebooks[0].K)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "network.onnx"
         graph = export_onnx(estimator, path)
         session = onnxruntime.InferenceSession(path, threads, providers=["CPUExecutionProvider"])
-        count, difference = largest_difference(graph, path, image, K)
-    inputs = {"image": image.numpy(), "camera": geometry.to_opencv(K).numpy()}
+        count, difference = largest_difference(graph, path, image, camera)
+    inputs = {"image": image.numpy(), "camera": camera.numpy()}
     contestants = [
-        Contestant("joint, to pose and reconstruction", partial(estimator.estimate, image, K)),
+        Contestant("joint, to pose and reconstruction", partial(estimator, pixels(image), camera)),
         Contestant("ONNX Runtime", partial(session.run, None, inputs)),
     ]
     facts: dict[str, float | str] = {"detections": str(count), "boxes differ by at most": f"{difference:.2g} px"}

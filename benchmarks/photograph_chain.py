@@ -10,11 +10,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from codepose import geometry
+from codepose.estimation.box_poses import encoded
 from codepose.estimation.estimator import PoseEstimator
+from codepose.estimation.photo import Photo
+from codepose.estimation.window_boxes import given_boxes
 from codepose.networks.windows import Window, least_overlap, windows
 from codepose.refinement.judged_contours import JudgedContours
 from codepose.refinement.poses import Poses, Refiner, Seen
-from codepose.refinement.render_and_compare import ContourRefiner, finer_photos
+from codepose.refinement.render_and_compare import ContourRefiner
 
 _DEEP = (ContourRefiner, JudgedContours)
 
@@ -102,48 +105,41 @@ class Looker:
 
     def boxes(self, image: NDArray[np.uint8], K: NDArray[np.float64]) -> Tensor:
         """Returns the detector's boxes (N, 4) in a photo, before refined poses could show two of them to be one."""
-        found = [one.box for one in self._plain(image, K, tiles=self._tiles)]
+        found = [d.box for d in self._plain(image, K, tiles=self._tiles)]
         return torch.from_numpy(np.array(found).reshape(-1, 4))
 
     @torch.no_grad()
     def __call__(self, image: NDArray[np.uint8], K: NDArray[np.float64], box: Tensor) -> EstimatorLook:
         """Looks at one box (4,) of a photo (H, W, 3) with OpenCV's K (3, 3)."""
         estimator, book = self._estimator, self._estimator.codebooks[0]
-        settings = estimator.settings.data.camera
-        size = settings.image_size
-        photo, whole = estimator.photo(image, K)
-        view, box = self._window(photo, whole, box.to(whole))
-        pixels, camera = view.look(photo, whole, size)
-        which = torch.zeros(1, dtype=torch.long, device=estimator.device)
-        photos, extent = finer_photos(view, photo, whole, camera, settings), camera.new_tensor(view.extent(size))
-        found = estimator.poses(estimator.pipeline.prepare(pixels), box[None], which, which, camera, photos, extent)
+        photo = Photo.of(image, K, estimator.device)
+        box = box.to(photo.K)
+        first = torch.zeros(1, dtype=torch.long, device=estimator.device)
+        view = given_boxes(estimator.pipeline, photo, box[None], first, self._window(photo, box))
+        poses, _ = estimator.poses(view)
+        latents, _ = encoded(estimator.pipeline, view, view.boxes)
         assert self._refiner.given is not None
         seen, hypotheses = self._refiner.given
-        _, candidates = book.search(found.latents, min(estimator.settings.refinement.candidates, len(book.codes)))
+        _, candidates = book.search(latents, min(estimator.settings.refinement.candidates, len(book.codes)))
         return EstimatorLook(
             views=book.rotations[candidates[0]].double().cpu(),
             starts=hypotheses.R_view[0].double().cpu(),
-            R=found.R[0].double().cpu(),
-            t=found.t[0].double().cpu(),
+            R=poses.R[0, 0].double().cpu(),
+            t=poses.t[0, 0].double().cpu(),
             _refiner=self._refiner,
             _seen=seen,
-            _similarity=found.similarity[None],
+            _similarity=poses.similarity,
             _hull=book.hull,
         )
 
-    def _window(self, photo: Tensor, K: Tensor, box: Tensor) -> tuple[Window, Tensor]:
-        """The smallest window, and of these the one around its middle, that shows a box (4,) whole; the box there."""
+    def _window(self, photo: Photo, box: Tensor) -> Window:
+        """The smallest window, and of these the one around its middle, that shows a box (4,) whole."""
         camera = self._estimator.settings.data.camera
-        height, width = photo.shape[-2:]
-        middle, choice = geometry.box_center(box), []
-        for view in windows(width, height, self._tiles, least_overlap(camera.box_side[1], camera.image_size)):
-            _, there = view.look(photo, K, camera.image_size)
-            scale = there.diagonal()[:2] / K.diagonal()[:2]
-            inside = (box - K[:2, 2].repeat(2)) * scale.repeat(2) + there[:2, 2].repeat(2)
-            off = middle - box.new_tensor([view.left + view.width / 2, view.top + view.height / 2])
-            cut = bool(view.cuts(inside[None], camera.image_size, width, height))
-            whole_photo = (view.width, view.height) == (width, height)
-            if whole_photo or not cut:
-                choice.append((view.width * view.height, float(off.norm()), view, inside))
-        _, _, view, inside = min(choice, key=lambda one: one[:2])
-        return view, inside
+        size, middle, choice = camera.image_size, geometry.box_center(box), []
+        for window in windows(photo.width, photo.height, self._tiles, least_overlap(camera.box_side[1], size)):
+            cut = bool(window.cuts(window.from_photo(box[None], size), size, photo.width, photo.height))
+            if cut and (window.width, window.height) != (photo.width, photo.height):
+                continue
+            off = middle - box.new_tensor([window.left + window.width / 2, window.top + window.height / 2])
+            choice.append((window.width * window.height, float(off.norm()), window))
+        return min(choice, key=lambda known: known[:2])[2]

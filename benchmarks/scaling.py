@@ -11,11 +11,13 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from benchmarks.iterations import Iterations, stored
 from benchmarks.subjects import PAPER_VIEWS, build_world, chosen, random_codebook
 from benchmarks.timing import Case, Contestant, Options, Report, command, interleaved
+from codepose import geometry
 from codepose.estimation.estimator import PoseEstimator
 from codepose.estimation.pipelines import JointPipeline
 from codepose.networks.build import build_joint
@@ -111,8 +113,9 @@ def _inference(settings: Settings, options: Options, batch: int, stack: ExitStac
     views = 100 if options.quick else PAPER_VIEWS
     books = [random_codebook(pipeline, world, views, settings.network.latent, i) for i in range(len(world.objects))]
     size = settings.data.camera.image_size
-    images = torch.rand(batch, 3, size, size, generator=torch.Generator().manual_seed(0)).to(options.place)
-    return partial(PoseEstimator(pipeline, books).estimate, images, world.K)
+    images = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), np.uint8)
+    estimator, camera = PoseEstimator(pipeline, books), geometry.to_opencv(world.K).cpu()
+    return lambda: list(estimator.many(list(images), [camera] * batch))
 
 
 if __name__ == "__main__":

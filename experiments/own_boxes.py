@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.ops import box_iou, nms
+from torchvision.ops import box_iou
 
 from benchmarks.photograph_chain import Looker
 from benchmarks.photograph_judge import SPLIT
@@ -20,7 +20,8 @@ from benchmarks.photograph_links import Truth
 from benchmarks.photograph_parts import PARTS
 from codepose import geometry
 from codepose.estimation.estimator import PoseEstimator
-from codepose.estimation.looks import looks_at
+from codepose.estimation.photo import Photo
+from codepose.estimation.window_boxes import detected_boxes
 from codepose.runtime.run import Run
 from codepose.settings.files import override
 
@@ -28,14 +29,15 @@ FOUND = 0.5
 LOOKS = 3
 
 
-def detected(estimator: PoseEstimator, photo: tuple[Tensor, Tensor], tiles: int) -> tuple[Tensor, Tensor]:
+def detected(estimator: PoseEstimator, photo: Photo, tiles: int) -> tuple[Tensor, Tensor]:
     """All boxes (N, 4) of a photo and their scores (N,), best first, whatever they score."""
-    (looks,) = looks_at(estimator.pipeline, [photo], tiles, 0.0)
-    if not looks:
+    (views,) = detected_boxes(estimator.pipeline, [photo], tiles, 0.0)
+    if not views:
         return torch.zeros(0, 4), torch.zeros(0)
-    boxes, scores = (torch.cat([look.in_photo[name] for look in looks]) for name in ("boxes", "scores"))
-    kept = nms(boxes, scores, estimator.settings.detection.nms)
-    return boxes[kept], scores[kept]
+    several = [view.in_photo(estimator.settings.data.camera.image_size) for view in views]
+    boxes, scores = (torch.cat([found[name] for found in several]) for name in ("boxes", "scores"))
+    order = scores.argsort(descending=True)
+    return boxes[order], scores[order]
 
 
 def main() -> None:
@@ -56,7 +58,7 @@ def main() -> None:
             continue
         pixels, K = image.rgb(), geometry.from_opencv(torch.from_numpy(image.K)).float()
         truth = Truth.of(shown, dataset.models[part.obj_id], estimator.world.objects[0])
-        boxes, scores = detected(estimator, estimator.photo(pixels, image.K), tiles)
+        boxes, scores = detected(estimator, Photo.of(pixels, image.K, estimator.device), tiles)
         for number, instance in enumerate(shown):
             true, own = torch.tensor(instance.box)[None].float(), truth.select(number)
             iou = box_iou(true, boxes)[0] if len(boxes) else torch.zeros(1)

@@ -403,7 +403,9 @@ def test_confidence() -> None:
 def test_windows() -> None:
     view = windows.Window(8, 8, 32, 16)
     assert_on_gpu(view.look(on_gpu(1, 3, 64, 64), on_gpu(3, 3), 128))
-    assert_on_gpu([view.to_photo(on_gpu(3, 4), 128), view.cuts(on_gpu(3, 4), 128, 64, 64)])
+    assert_on_gpu(
+        [view.to_photo(on_gpu(3, 4), 128), view.from_photo(on_gpu(3, 4), 128), view.cuts(on_gpu(3, 4), 128, 64, 64)]
+    )
 
 
 def test_pose_errors() -> None:

@@ -7,6 +7,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -66,8 +67,8 @@ def test_it_trains_refines_and_is_loaded(settings: Settings, tmp_path: Path, wor
     stayed = [all(map(torch.equal, *blocks)) for blocks in zip(before, after, strict=True)]
     assert stayed[0]
     assert not any(stayed[1:])
-    scenes = SceneSource(world, "test").scenes(torch.arange(1))
-    found = PoseEstimator.load(run.path, device="cpu", refine=True).estimate(scenes.images, world.K)[0]
+    (image,), K, _ = SceneSource(world, "test").scenes(torch.arange(1)).photographs()
+    found = PoseEstimator.load(run.path, device="cpu", refine=True)(image, K)
     assert found
     assert all(one.contour is not None for one in found)
 
@@ -116,9 +117,9 @@ def test_the_baselines_train_on_it(settings: Settings, tmp_path: Path, world: Wo
     run, fabric = Run.create(tmp_path / "run", settings), make_fabric("cpu")
     train_detector(run, world, fabric)
     train_jitter(run, world, fabric, train_step1(run, world, fabric))
-    scenes = SceneSource(world, "test").scenes(torch.arange(1))
+    (image,), K, _ = SceneSource(world, "test").scenes(torch.arange(1)).photographs()
     for method in ("extended", "jitter"):
-        assert PoseEstimator.load(run.path, method, "cpu").estimate(scenes.images, world.K)[0]
+        assert PoseEstimator.load(run.path, method, "cpu")(image, K)
 
 
 def test_a_box_of_a_whole_crop_has_the_crops_code(settings: Settings) -> None:
@@ -142,10 +143,11 @@ def estimator(settings: Settings, tmp_path: Path) -> PoseEstimator:
 
 
 def test_the_exported_graph_finds_the_same(estimator: PoseEstimator, world: World) -> None:
-    image = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
-    wanted = estimator.estimate(image, world.K)[0]
+    pixels, K = np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8), geometry.to_opencv(world.K)
+    wanted = estimator(pixels, K)
+    image = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255.0
     with torch.no_grad():
-        found = dict(zip(export.OUTPUTS, PoseGraph(estimator).eval()(image, geometry.to_opencv(world.K)), strict=True))
+        found = dict(zip(export.OUTPUTS, PoseGraph(estimator).eval()(image, K), strict=True))
     assert len(wanted) == 2
     for i, one in enumerate(wanted):
         torch.testing.assert_close(found["boxes"][i], torch.from_numpy(one.box).float(), atol=1e-2, rtol=1e-4)
@@ -157,7 +159,7 @@ def test_onnx_runtime_finds_the_same(estimator: PoseEstimator, tmp_path: Path, w
     pytest.importorskip("onnxscript")
     graph = export_onnx(estimator, tmp_path / "part.onnx")
     images = torch.rand(2, 3, 128, 128, generator=torch.Generator().manual_seed(0))
-    count, off = largest_difference(graph, tmp_path / "part.onnx", images, world.K)
+    count, off = largest_difference(graph, tmp_path / "part.onnx", images, geometry.to_opencv(world.K))
     assert count == 4
     assert off < 0.01
 

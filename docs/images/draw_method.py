@@ -54,7 +54,8 @@ def main(folder: str) -> None:
         crop = SceneSource(world, "test").crops(torch.arange(8))
         i = int((crop.visible_fraction - 0.75).abs().argmin())
         scenes = SceneSource(world, "test").scenes(torch.arange(12))
-        found = estimator.estimate(scenes.images, scenes.K)
+        images, K, _ = scenes.photographs()
+        found = list(estimator.many(images, [K] * len(images)))
         j = max(
             (k for k, f in enumerate(found) if f and scenes.visible_fraction[k] < 0.9), key=lambda k: found[k][0].score
         )

@@ -14,6 +14,7 @@ from typing import Any, cast
 import torch
 from lightning_fabric import Fabric
 
+from codepose import geometry
 from codepose.estimation.confidence import Confidence
 from codepose.estimation.estimator import PoseEstimator
 from codepose.estimation.export import OUTPUTS, export_onnx, largest_difference, require_onnx
@@ -373,7 +374,7 @@ def export(run: Run | str | Path, path: str | Path) -> Exported:
     estimator = PoseEstimator.load(run, device="cpu")
     graph = export_onnx(estimator, path)
     scenes = SceneSource(estimator.world, "test").scenes(torch.arange(_COMPARED))
-    count, difference = largest_difference(graph, path, scenes.images, scenes.K)
+    count, difference = largest_difference(graph, path, scenes.images, geometry.to_opencv(scenes.K))
     if difference > _TOLERANCE:
         raise RunError(f"{path} does not find what PyTorch finds: boxes differ by {difference:.3g} px")
     return Exported(path, tuple(OUTPUTS), run.settings.data.camera.image_size, _COMPARED, count, difference)

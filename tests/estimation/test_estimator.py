@@ -18,7 +18,7 @@ from codepose.estimation.methods import confidence_mark, load_codebooks, load_pi
 from codepose.estimation.pipelines import JointPipeline
 from codepose.networks.build import build_joint
 from codepose.networks.windows import letterbox
-from codepose.refinement.poses import Poses, Seen
+from codepose.refinement.poses import Poses, Refiner, Seen
 from codepose.runtime.checkpoint import load_state
 from codepose.runtime.run import Run, RunError
 from codepose.settings.errors import ConfigError
@@ -40,8 +40,17 @@ def camera(size: int) -> np.ndarray:
     return geometry.to_opencv(geometry.camera_matrix(75.0 * size / 128, size / 2, size / 2)).numpy()
 
 
+def noise(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
+
+
+def refining(estimator: PoseEstimator, refiner: Refiner) -> PoseEstimator:
+    """The same with a refiner."""
+    return PoseEstimator(estimator.pipeline, estimator.codebooks, refiner, world=estimator.world)
+
+
 def test_detections_are_complete_and_sorted(estimator: PoseEstimator) -> None:
-    image = np.random.default_rng(0).integers(0, 255, (128, 128, 3), dtype=np.uint8)
+    image = noise(128, 128)
     found = estimator(image, camera(128))
     assert 0 < len(found) <= 3
     assert [d.score for d in found] == sorted((d.score for d in found), reverse=True)
@@ -112,9 +121,7 @@ def test_the_codebook_is_kept_and_rebuilt_for_new_weights(run: Run) -> None:
     assert path.stat().st_mtime_ns != before
 
 
-def test_a_refined_pose_is_given_out_in_the_cameras_frame(
-    estimator: PoseEstimator, world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_refined_pose_is_given_out_in_the_cameras_frame(estimator: PoseEstimator, world: World) -> None:
     """(300, 0, 400) is 36.87 degrees right of the axis: R_cam_obj is R_view turned by so much about y.
 
     Of the two poses that the refiner knows, the second one is the better.
@@ -129,13 +136,11 @@ def test_a_refined_pose_is_given_out_in_the_cameras_frame(
         both = torch.stack((torch.eye(3)[None], R_view), 1), torch.stack((2.0 * place, place), 1)
         return Poses(*both, both[1], *evidence)
 
-    monkeypatch.setattr(estimator, "refiner", refined)
-    prepared, first = estimator.pipeline.prepare(torch.rand(1, 3, 128, 128)), torch.zeros(1, dtype=torch.long)
-    found = estimator.poses(prepared, torch.tensor([[70.0, 40.0, 100.0, 70.0]]), first, first, world.K)
+    (found,) = refining(estimator, refined).in_boxes(noise(128, 128), camera(128), [[70, 40, 100, 70]], [0])
     turn = torch.tensor([[0.8, 0.0, 0.6], [0.0, 1.0, 0.0], [-0.6, 0.0, 0.8]])  # takes z to (0.6, 0, 0.8)
-    torch.testing.assert_close(found.R, turn @ R_view, atol=1e-6, rtol=0)
-    assert torch.equal(found.t, place)
-    assert (float(found.agreement), float(found.contour), float(found.judged)) == (0.75, 0.25, -1.5)
+    np.testing.assert_allclose(found.R_cam_obj, (turn @ R_view)[0], atol=1e-6)
+    np.testing.assert_allclose(found.to_camera(world.objects[0].offset.double().numpy()), place[0], atol=1e-3)
+    assert (found.agreement, found.contour, found.judged) == (0.75, 0.25, -1.5)
 
 
 @pytest.mark.parametrize(
@@ -147,44 +152,56 @@ def test_a_refined_pose_is_given_out_in_the_cameras_frame(
     ],
 )
 def test_a_box_that_its_pose_shows_to_be_off_is_looked_at_again(
-    estimator: PoseEstimator,
-    world: World,
-    monkeypatch: pytest.MonkeyPatch,
-    scores: list[float],
-    looked_at: int,
-    kept: int,
+    estimator: PoseEstimator, world: World, scores: list[float], looked_at: int, kept: int
 ) -> None:
-    """The first box, in the second image, leads ever farther right; the other one's IoU with its pose's is 0.93."""
-    K, straight = world.K, torch.eye(3).expand(2, 1, 3, 3)
+    """The first box leads ever farther right; the other one's IoU with its pose's is 0.93."""
+    straight = torch.eye(3).expand(2, 1, 3, 3)
     places = [torch.tensor([[[x, 0.0, 900.0]], [[-250.0, 0.0, 900.0]]]) for x in (0.0, 100.0, 200.0)]
-    objects, images = torch.zeros(2, dtype=torch.long), torch.tensor([1, 0])
+    objects = torch.zeros(2, dtype=torch.long)
     seen_boxes: list[torch.Tensor] = []
 
     def posed(look: int) -> Poses:
         value = torch.full((2, 1), scores[look])
         return dataclasses.replace(Poses.start(straight, places[look], value), agreement=value)
 
-    own = world.boxes(objects, posed(0).R[:, 0], places[0][:, 0], K)
+    own = world.boxes(objects, posed(0).R[:, 0], places[0][:, 0], world.K)
     off = own.clone()
     off[0, :] -= 30.0
     off[1, 2:] += 0.037 * (own[1, 2:] - own[1, :2])
 
     def refined(seen: Seen, _: Poses) -> Poses:
         seen_boxes.append(seen.boxes)
-        assert torch.equal(seen.which, images[: len(seen.boxes)])
         return posed(len(seen_boxes) - 1).select(torch.arange(len(seen.boxes)))
 
-    monkeypatch.setattr(estimator, "refiner", refined)
-    prepared = estimator.pipeline.prepare(torch.rand(2, 3, 128, 128))
-    found = estimator.poses(prepared, off, images, objects, K)
+    found = refining(estimator, refined).in_boxes(noise(128, 128), camera(128), off.numpy(), [0, 0])
     assert estimator.settings.refinement.looks == 3
     assert [len(boxes) for boxes in seen_boxes] == [2, 1, 1][:looked_at]
     torch.testing.assert_close(seen_boxes[1], own[:1])  # the box of the pose that the first look found
-    assert torch.equal(found.t, torch.cat((places[kept][0], places[0][1])))
-    assert found.agreement.tolist() == [scores[kept], scores[0]]
-    chosen = torch.cat((seen_boxes[kept][:1], off[1:]))
-    torch.testing.assert_close(found.latents, estimator.pipeline.latents(prepared, chosen, images))
-    torch.testing.assert_close(found.reconstructions, estimator.pipeline.decode(found.latents))
+    offset = world.objects[0].offset.double().numpy()
+    middles = np.array([d.to_camera(offset) for d in found])
+    np.testing.assert_allclose(middles, torch.cat((places[kept][0], places[0][1])), atol=1e-3)
+    assert [d.agreement for d in found] == [scores[kept], scores[0]]
+    prepared = estimator.pipeline.prepare(torch.from_numpy(noise(128, 128)).permute(2, 0, 1)[None] / 255.0)
+    latents = estimator.pipeline.latents(prepared, torch.cat((seen_boxes[kept][:1], off[1:])), objects)
+    shown = torch.from_numpy(np.stack([d.reconstruction for d in found]))  # type: ignore[arg-type]
+    torch.testing.assert_close(shown, estimator.pipeline.decode(latents))
+
+
+@pytest.mark.parametrize(("height", "width"), [(128, 128), (150, 200), (200, 150)])
+def test_a_given_box_gets_the_pose_that_the_same_box_gets_when_it_is_found(
+    estimator: PoseEstimator, height: int, width: int
+) -> None:
+    """In photos of any shape, which the network sees letterboxed."""
+    image, K = noise(height, width), camera(max(height, width))
+    found = estimator(image, K)
+    given = estimator.in_boxes(image, K, np.array([d.box for d in found]), [d.object_index for d in found])
+    assert len(given) == len(found) > 0
+    for a, b in zip(given, found, strict=True):
+        np.testing.assert_allclose(a.box, b.box, atol=1e-3)
+        np.testing.assert_allclose(a.R_cam_obj, b.R_cam_obj, atol=1e-3)
+        np.testing.assert_allclose(a.t_cam_obj, b.t_cam_obj, rtol=1e-3, atol=0.1)
+        assert a.similarity == pytest.approx(b.similarity, abs=1e-4)
+        assert (a.score, a.confidence) == (1.0, None)
 
 
 def test_a_damaged_codebook_is_built_anew_with_a_word(run: Run) -> None:
@@ -231,7 +248,7 @@ def test_one_encoder_pass_serves_boxes_and_latents(estimator: PoseEstimator) -> 
     assert isinstance(pipeline, JointPipeline)
     calls = []
     handle = pipeline.network.autoencoder.encoder.register_forward_hook(lambda *_: calls.append(1))
-    estimator.estimate(torch.rand(2, 3, 128, 128), geometry.camera_matrix(75.0, 64.0, 64.0))
+    assert len(list(estimator.many([noise(128, 128)] * 2, [camera(128)] * 2))) == 2
     handle.remove()
     assert len(calls) == 1
 
@@ -283,16 +300,13 @@ def test_a_run_that_cannot_be_written_serves_all_the_same(run: Run, tmp_path: Pa
         PoseEstimator.load(copy, device="cpu")
 
 
-def test_the_judges_word_ranks_the_detections_of_a_batch(
-    estimator: PoseEstimator, monkeypatch: pytest.MonkeyPatch, world: World
-) -> None:
+def test_the_judges_word_ranks_the_detections(estimator: PoseEstimator) -> None:
     """The refiner holds the detector's first for the worst."""
 
     def refined(seen: Seen, poses: Poses) -> Poses:
         return dataclasses.replace(poses.best(1), judged=torch.arange(len(poses.t)).float()[:, None])
 
-    monkeypatch.setattr(estimator, "refiner", refined)
-    (found,) = estimator.estimate(torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0)), world.K)
+    found = refining(estimator, refined)(noise(128, 128), camera(128))
     assert [d.judged for d in found] == [2.0, 1.0, 0.0]
     assert found[0].score <= found[-1].score
 

@@ -37,7 +37,7 @@ class ContentPipeline:
     def prepare(self, images: Tensor) -> Tensor:
         return images
 
-    def one(self, prepared: Tensor, index: int) -> Tensor:
+    def select(self, prepared: Tensor, index: int) -> Tensor:
         return prepared[index : index + 1]
 
     def pixels(self, prepared: Tensor) -> Tensor:

@@ -8,7 +8,8 @@ import pytest
 import torch
 from kornia.geometry.conversions import axis_angle_to_rotation_matrix
 
-from codepose.estimation.estimator import Estimates, PoseEstimator
+from codepose.estimation.detection import Detection
+from codepose.estimation.estimator import PoseEstimator
 from codepose.evaluation.benchmark import evaluate
 from codepose.networks.build import build_joint
 from codepose.runtime.run import Run
@@ -26,15 +27,19 @@ def test_depth_mends_poses_and_nothing_else(make_settings, tmp_path: Path, monke
     torch.manual_seed(0)
     run.save_weights("step2", build_joint(settings))
     world = World(settings)
-    scenes = SceneSource(world, "val").scenes(torch.arange(4))
+    scenes = SceneSource(world, "val").scenes(torch.arange(4), photos=True)
     turn = axis_angle_to_rotation_matrix(torch.tensor([[0.0, 0.1396, 0.0]]))
 
-    def poses(self: PoseEstimator, prepared: object, boxes: torch.Tensor, *_: object) -> Estimates:
-        t = scenes.t_cam_obj + torch.tensor([0.0, 0.0, 30.0])
-        ones, codes = torch.ones(4), torch.zeros(4, settings.network.latent)
-        return Estimates(turn @ scenes.R_cam_obj, t, ones, ones, ones, codes, scenes.targets)
-
-    monkeypatch.setattr(PoseEstimator, "poses", poses)
+    _, _, scale = scenes.photographs()
+    R = (turn @ scenes.R_cam_obj).double().numpy()
+    t = (scenes.t_cam_obj + torch.tensor([0.0, 0.0, 30.0])).double().numpy()
+    offset, boxes = world.objects[0].offset.double().numpy(), scenes.boxes.double().numpy() * scale
+    off = [
+        Detection("hammer", 0, 0.9, 0.8, boxes[i], R[i], t[i] - R[i] @ offset, reconstruction=scenes.targets[i].numpy())
+        for i in range(4)
+    ]
+    monkeypatch.setattr(PoseEstimator, "many", lambda *_: [[d] for d in off])
+    monkeypatch.setattr(PoseEstimator, "in_boxes", lambda *_: off[:1])
     plain = PoseEstimator.load(run, device="cpu")
     pair = {"joint": plain, "joint + refinement": PoseEstimator(plain.pipeline, plain.codebooks)}
     results = evaluate(world, pair, images=4, split="val", batch=4, depth=True, examples=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -50,17 +51,21 @@ class Knowing:
     def __init__(self, world: World) -> None:
         self.source, self.world, self.at = SceneSource(world, "val"), world, 0
 
-    def estimate(
-        self, images: torch.Tensor, K: torch.Tensor, *, min_score: float, photos: object
-    ) -> list[list[Detection]]:
-        scenes = self.source.scenes(torch.arange(self.at, self.at + len(images)))
+    def many(
+        self, images: list[np.ndarray], cameras: list[np.ndarray], *, min_score: float
+    ) -> Iterator[list[Detection]]:
+        assert min_score == 0.3
+        scenes = self.source.scenes(torch.arange(self.at, self.at + len(images)), photos=True)
+        given, K, _ = scenes.photographs()
+        np.testing.assert_array_equal(images, given)
+        np.testing.assert_array_equal(cameras, [K] * len(images))
         self.at += len(images)
         found = [true_pose(self.world, scenes, i) for i in range(len(images))]
         far = np.array([0.0, 0.0, 1000.0])
-        return [
-            [replace(d, similarity=0.9) if i % 2 == 0 else replace(d, similarity=0.3, t_cam_obj=d.t_cam_obj + far)]
-            for i, d in enumerate(found)
-        ]
+        for i, d in enumerate(found):
+            yield [
+                replace(d, similarity=0.9) if i % 2 == 0 else replace(d, similarity=0.3, t_cam_obj=d.t_cam_obj + far)
+            ]
 
 
 def test_calibration_learns_what_tells_right_from_wrong(world: World) -> None:

@@ -51,9 +51,9 @@ def test_a_window_shows_its_part_of_the_photo_with_the_camera_to_match() -> None
     pose = torch.eye(3)[None], torch.zeros(1, 3)
     here, there = (geometry.project(point[0], *pose, one)[0] for one in (K, camera))
     torch.testing.assert_close((here - torch.tensor([200.0, 100.0])) * 2.0, there)
-    torch.testing.assert_close(
-        window.to_photo(torch.tensor([[20.0, 40.0, 100.0, 80.0]]), 200), torch.tensor([[210.0, 120.0, 250.0, 140.0]])
-    )
+    inside, in_photo = torch.tensor([[20.0, 40.0, 100.0, 80.0]]), torch.tensor([[210.0, 120.0, 250.0, 140.0]])
+    torch.testing.assert_close(window.to_photo(inside, 200), in_photo)
+    torch.testing.assert_close(window.from_photo(in_photo, 200), inside)
 
 
 def test_boxes_at_inner_edges_are_cut_off_and_those_at_the_photos_are_not() -> None:

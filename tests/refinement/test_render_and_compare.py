@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from codepose import geometry
+from codepose.networks.windows import Window
 from codepose.refinement.poses import Photos, Poses, Seen
-from codepose.refinement.render_and_compare import ContourRefiner, agreement, useful_size
+from codepose.refinement.render_and_compare import ContourRefiner, agreement, finer_photos, useful_size
 from codepose.settings.data import CameraSettings
 from codepose.settings.inference import RefinementSettings
 from codepose.synthesis.batches import SceneBatch
@@ -42,6 +43,12 @@ def seen_in(scenes: SceneBatch, photos: Photos | None = None) -> Seen:
     order = torch.arange(len(scenes.boxes))
     extent = scenes.K.new_tensor([scenes.images.shape[3], scenes.images.shape[2]])
     return Seen(scenes.images, order, scenes.boxes, scenes.objects, scenes.K, scenes.targets, extent, photos)
+
+
+def photos_of(scenes: SceneBatch) -> Photos:
+    """The scenes at three times the network's resolution."""
+    assert scenes.photos is not None
+    return Photos(scenes.photos, torch.full((2,), 3.0))
 
 
 def at(R_view: Tensor, t: Tensor) -> Poses:
@@ -79,7 +86,7 @@ def test_refiner_finds_the_true_pose_near_another(photographed: tuple[World, Sce
     turns = torch.tensor([[9.0, 6.0, 4.0], [-9.0, 6.0, 4.0], [9.0, -6.0, -4.0]]).deg2rad()
     start = axis_angle_to_rotation_matrix(turns) @ scenes.R_view[:, None]  # three hypotheses each
     t = (scenes.t_cam_obj[:, None] * 1.03).expand(-1, 3, -1)
-    found = ContourRefiner(world, RefinementSettings())(seen_in(scenes, Photos.of(scenes, 384)), at(start, t))
+    found = ContourRefiner(world, RefinementSettings())(seen_in(scenes, photos_of(scenes)), at(start, t))
     before = geometry.geodesic_angle(start, scenes.R_view[:, None]).rad2deg()
     after = geometry.geodesic_angle(found.R_view[:, 0], scenes.R_view).rad2deg()
     assert before.min() > 11.0
@@ -96,7 +103,7 @@ def test_photos_of_a_higher_resolution_give_sharper_poses(photographed: tuple[Wo
     t = scenes.t_cam_obj[:, None] * torch.tensor([1.0, 1.0, 1.03])
     refiner = ContourRefiner(world, RefinementSettings(agreement=0.0))
     coarse = refiner(seen_in(scenes), at(start, t))
-    fine = refiner(seen_in(scenes, Photos.of(scenes, 384)), at(start, t))
+    fine = refiner(seen_in(scenes, photos_of(scenes)), at(start, t))
     moved, was = ((x.t[:, 0] - scenes.t_cam_obj).norm(dim=1) for x in (fine, coarse))
     assert moved.median() < 0.7 * was.median(), (moved, was)
 
@@ -122,15 +129,14 @@ def test_photos_that_show_no_more_change_nothing(
     assert looked == [96, 96], "none of them has enough"
     assert torch.equal(with_photos.R_view, without.R_view)
     assert torch.equal(with_photos.t, without.t)
-    refiner(seen_in(scenes, Photos.of(scenes, 384)), start)
+    refiner(seen_in(scenes, photos_of(scenes)), start)
     assert looked == [96, 96, 192]
 
 
 def test_each_detection_is_refined_by_itself(photographed: tuple[World, SceneBatch]):
     """One that fills its window and one that does not, together or alone."""
     world, scenes = photographed
-    photos = Photos.of(scenes, 384)
-    assert photos is not None
+    photos = photos_of(scenes)
     refiner = ContourRefiner(world, RefinementSettings(rounds=1))
     start = at(scenes.R_view[:, None], scenes.t_cam_obj[:, None])
     sides = geometry.box_size(scenes.boxes).amax(1)
@@ -148,15 +154,18 @@ def test_each_detection_is_refined_by_itself(photographed: tuple[World, SceneBat
         assert torch.allclose(alone.t[0], together.t[i], atol=0.05)
 
 
-def test_the_useful_size_fills_the_fine_window(photographed: tuple[World, SceneBatch]):
+def test_the_useful_size_fills_the_fine_window():
     assert useful_size(CameraSettings(image_size=256, box_side=(50.0, 70.0))) == 512
     assert useful_size(CameraSettings()) == 577
     assert useful_size(CameraSettings(image_size=256, box_side=(180.0, 220.0))) == 256, "never less than the network's"
-    _, scenes = photographed
-    reduced = Photos.of(scenes, 200)
-    assert reduced is not None
-    assert reduced.images.shape[-2:] == (200, 200)
-    assert reduced.scale.tolist() == pytest.approx([200 / 128] * 2)
+    window, K = Window(0, 0, 300, 150), geometry.camera_matrix(240.0, 150.0, 75.0)
+    settings = CameraSettings(image_size=64, box_side=(30.0, 50.0))
+    _, there = window.look(torch.zeros(1, 3, 150, 300), K, 64)
+    finer = finer_photos(window, torch.zeros(1, 3, 150, 300), K, there, settings)
+    assert finer is not None
+    assert finer.images.shape[-2:] == (192, 192)
+    assert finer.scale.tolist() == pytest.approx([3.0, 3.0])
+    assert finer_photos(Window(0, 0, 64, 40), torch.zeros(1, 3, 40, 64), K, there, settings) is None
 
 
 def test_a_hypothesis_that_is_no_pose_leaves_the_others_alone(photographed: tuple[World, SceneBatch]):

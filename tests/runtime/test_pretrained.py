@@ -20,8 +20,6 @@ from codepose.cli import commands
 from codepose.cli.main import main
 from codepose.estimation.estimator import PoseEstimator
 from codepose.evaluation.metrics import box_iou_pairs
-from codepose.refinement.poses import Photos
-from codepose.refinement.render_and_compare import useful_size
 from codepose.rendering.renderer import Instances
 from codepose.rendering.shading import Lights, render_shaded
 from codepose.runtime.run import Run, pretrained
@@ -51,16 +49,15 @@ def test_it_finds_the_hammer_in_scenes_it_has_never_seen(scenes: SceneBatch) -> 
     refined = PoseEstimator.load(run, device="cpu", refine=True)
     for estimator in (plain, refined):
         assert estimator.confidence is not None, "calibrated with other settings"
-    photos = Photos.of(scenes, useful_size(run.settings.data.camera))
-    prepared = plain.pipeline.prepare(scenes.images)
-    found = plain.pipeline.detect(prepared)
-    assert all(len(one["boxes"]) for one in found), "a hammer was not found"
-    boxes = torch.stack([one["boxes"][0] for one in found])
-    assert box_iou_pairs(boxes, scenes.boxes).mean() > 0.8
-    errors = []
+    images, K, scale = scenes.photographs()
+    errors, boxes = [], []
     for estimator in (plain, refined):
-        poses = estimator.poses(prepared, boxes, torch.arange(SCENES), scenes.objects, scenes.K, photos)
-        errors.append(geometry.geodesic_angle(poses.R, scenes.R_cam_obj).rad2deg())
+        best = [next(iter(found), None) for found in estimator.many(images, [K] * SCENES)]
+        assert None not in best, "a hammer was not found"
+        boxes.append(torch.tensor(np.array([d.box / scale for d in best if d is not None])).float())
+        R = torch.tensor(np.array([d.R_cam_obj for d in best if d is not None])).float()
+        errors.append(geometry.geodesic_angle(R, scenes.R_cam_obj).rad2deg())
+    assert box_iou_pairs(boxes[0], scenes.boxes).mean() > 0.8
     assert errors[1].median() < 25.0, "random rotations are 120 degrees apart"
     assert (errors[1] < 10).float().mean() > (errors[0] < 10).float().mean() + 0.2
     assert {p: p.stat().st_mtime_ns for p in folder.rglob("*")} == before, "the package was written to"

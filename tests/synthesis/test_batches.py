@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -69,3 +70,20 @@ def test_a_divided_batch_is_the_whole_one_after_the_other(kind: str) -> None:
             assert all(getattr(part, field.name) is whole for part in parts)
         else:
             assert torch.equal(torch.cat([getattr(part, field.name) for part in parts]), whole), field.name
+
+
+def test_photographs_are_what_a_camera_gives() -> None:
+    """Twice the network's pixels; of both the middle is the optical axis, in OpenCV's pixels half a one less."""
+    K = torch.tensor([[30.0, 0.0, 2.0], [0.0, 30.0, 2.0], [0.0, 0.0, 1.0]])
+    pixels = torch.zeros(B, 3, 8, 8)
+    pixels[1, 2, 5, 6] = 0.5
+    batch = replace(scenes(), images=torch.ones(B, 3, 4, 4), K=K, photos=pixels)
+    images, camera, scale = batch.photographs()
+    assert scale == 2.0
+    assert camera.tolist() == [[60.0, 0.0, 3.5], [0.0, 60.0, 3.5], [0.0, 0.0, 1.0]]
+    assert [(image.shape, image.dtype.name) for image in images] == [((8, 8, 3), "uint8")] * B
+    assert np.argwhere(np.stack(images)).tolist() == [[1, 5, 6, 2]]
+    assert images[1][5, 6, 2] == 128
+    alone, camera, scale = replace(batch, photos=None).photographs()
+    assert (alone[0].shape, camera[0, 2], scale) == ((4, 4, 3), 1.5, 1.0)
+    assert alone[0].min() == 255

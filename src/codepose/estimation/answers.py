@@ -68,10 +68,10 @@ def best_of_each(found: list[Detection], most: int | None) -> list[Detection]:
     """At most so many detections of each object, which come best first."""
     counts: Counter[int] = Counter()
     kept = []
-    for one in found:
-        counts[one.object_index] += 1
-        if most is None or counts[one.object_index] <= most:
-            kept.append(one)
+    for detection in found:
+        counts[detection.object_index] += 1
+        if most is None or counts[detection.object_index] <= most:
+            kept.append(detection)
     return kept
 
 

@@ -11,14 +11,46 @@ from torchvision.ops import box_iou
 
 from codepose.estimation.codebook import Codebook
 from codepose.estimation.hypotheses import Hypotheses
+from codepose.estimation.pipelines import Pipeline
+from codepose.estimation.window_boxes import WindowBoxes
 from codepose.refinement.poses import Poses, Refiner, Seen
+from codepose.refinement.render_and_compare import finer_photos
 from codepose.synthesis.world import World
 
 _SAME_BOX = 0.9
 """Boxes of a larger IoU are one: looking again would change nothing."""
 
-Encoder = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""Boxes (N, 4) and the image (N,) each is in -> latents (N, D) and reconstructions (N, 3, c, c)."""
+Encoder = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Boxes (N, 4) -> latents (N, D) and reconstructions (N, 3, c, c)."""
+
+
+def encoded(pipeline: Pipeline, view: WindowBoxes, boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the latents (N, D) and reconstructions (N, 3, c, c) of boxes (N, 4) of a window's image."""
+    latents = pipeline.latents(view.prepared, boxes, boxes.new_zeros(len(boxes), dtype=torch.long))
+    return latents, pipeline.decode(latents)
+
+
+def seen_boxes(pipeline: Pipeline, view: WindowBoxes, *, finer: bool) -> tuple[Seen, Tensor]:
+    """Returns what is known of a window's N boxes before they have poses, and their latents (N, D).
+
+    Args:
+        pipeline: The networks.
+        view: The boxes.
+        finer: Whether the photo's own resolution will be looked at, as refinement does.
+    """
+    latents, reconstructions = encoded(pipeline, view, view.boxes)
+    camera = pipeline.settings.data.camera
+    seen = Seen(
+        images=pipeline.pixels(view.prepared),
+        which=torch.zeros_like(view.objects),
+        boxes=view.boxes,
+        objects=view.objects,
+        K=view.K,
+        reconstructions=reconstructions,
+        extent=view.K.new_tensor(view.window.extent(camera.image_size)),
+        photos=finer_photos(view.window, view.photo.pixels, view.photo.K, view.K, camera) if finer else None,
+    )
+    return seen, latents
 
 
 def nearest_poses(codebooks: Sequence[Codebook], seen: Seen, latents: Tensor) -> Poses:
@@ -52,15 +84,15 @@ class RefinedPoses:
     def __init__(self, world: World, hypotheses: Hypotheses, refiner: Refiner) -> None:
         self._world, self._hypotheses, self._refiner = world, hypotheses, refiner
 
-    def __call__(self, encode: Encoder, seen: Seen, latents: Tensor) -> tuple[Poses, Tensor, Tensor]:
-        """Returns the best pose (N, 1) of each detection, and the latents and reconstructions of the box it is from.
+    def __call__(self, encode: Encoder, seen: Seen, latents: Tensor) -> tuple[Poses, Tensor]:
+        """Returns the best pose (N, 1) of each detection, and the reconstruction (N, 3, c, c) of the box it is from.
 
         A box that overlaps too little with that of its pose is looked at again there, as often as the settings say,
         and the better pose stays.
 
         Args:
-            encode: Encodes further boxes of the same images.
-            seen: N detections, with their reconstructions.
+            encode: Encodes further boxes of the same image.
+            seen: N detections in one image, with their reconstructions.
             latents: (N, D) their codes.
         """
         poses, reconstructions = self._look(seen, latents), seen.reconstructions
@@ -69,14 +101,13 @@ class RefinedPoses:
             off = (box_iou(boxes, seen.boxes).diagonal() < _SAME_BOX).nonzero().squeeze(1)
             if len(off) == 0:
                 break
-            codes, shown = encode(boxes[off], seen.which[off])
+            codes, shown = encode(boxes[off])
             again = self._look(replace(seen.select(off), boxes=boxes[off], reconstructions=shown), codes)
             better = (again.score >= poses.score[off]).squeeze(1)
             seen = replace(seen, boxes=seen.boxes.index_copy(0, off, boxes[off]))
             poses = poses.replaced(off[better], again.select(better))
-            latents = latents.index_copy(0, off[better], codes[better])
             reconstructions = reconstructions.index_copy(0, off[better], shown[better])
-        return poses, latents, reconstructions
+        return poses, reconstructions
 
     def _look(self, seen: Seen, latents: Tensor) -> Poses:
         """The best pose (N, 1) of each detection after one look; its similarity is the codebook's nearest view's."""

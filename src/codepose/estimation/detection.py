@@ -78,6 +78,10 @@ class Detection:
         """
         return self.score if self.judged is None else self.judged
 
+    def to_camera(self, point: Array) -> Array:
+        """Returns where a point (3,) of the CAD file's frame lies in the camera's, (3,) mm."""
+        return self.R_cam_obj @ point + self.t_cam_obj
+
     def nearest_to(self, other: Detection, symmetries: Symmetries) -> Detection:
         """Returns this detection in that of the poses that look the same whose rotation is nearest to another's.
 

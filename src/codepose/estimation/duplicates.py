@@ -28,10 +28,11 @@ def without_doubles(found: Sequence[Detection], parts: Sequence[ObjectModel]) ->
         Those that stay, in the same order. Poses that only look the same count as one.
     """
     kept: list[Detection] = []
-    for one in found:
-        part = parts[one.object_index]
-        if not any(one.object_index == other.object_index and _coincide(other, one, part) for other in kept):
-            kept.append(one)
+    for detection in found:
+        part = parts[detection.object_index]
+        others = (other for other in kept if other.object_index == detection.object_index)
+        if not any(_coincide(other, detection, part) for other in others):
+            kept.append(detection)
     return kept
 
 

@@ -1,9 +1,13 @@
-"""PoseEstimator: an image and its camera in, detections with poses out."""
+"""PoseEstimator: an image and its camera in, detections with poses out.
+
+A photo is looked at through windows (``networks/windows.py``), each brought to the network's size. The detector's boxes
+in them (``window_boxes.py``) get poses (``box_poses.py``), and of detections in one place one is left
+(``duplicates.py``). Prediction, evaluation and calibration all go this way.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self
@@ -13,26 +17,20 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from codepose import geometry
-from codepose.cameras.camera import checked_intrinsics, require_lens
-from codepose.cameras.depth_images import NEAREST_MM
-from codepose.estimation.box_poses import RefinedPoses, nearest_poses
+from codepose.estimation.box_poses import RefinedPoses, encoded, nearest_poses, seen_boxes
 from codepose.estimation.codebook import Codebook
 from codepose.estimation.confidence import Confidence, evidence
 from codepose.estimation.detection import Detection
 from codepose.estimation.duplicates import without_doubles
-from codepose.estimation.estimates import Estimates
 from codepose.estimation.hypotheses import Hypotheses
-from codepose.estimation.looks import Look, above, looks_at
 from codepose.estimation.methods import Method, load_codebooks, load_confidence, load_pipeline
+from codepose.estimation.photo import Photo, checked_depth
 from codepose.estimation.pipelines import Pipeline
+from codepose.estimation.window_boxes import WindowBoxes, detected_boxes, given_boxes
 from codepose.networks.compilation import compile_convolutions
-from codepose.networks.detector import Boxes
-from codepose.networks.windows import merged
 from codepose.refinement.depth_fit import DepthRefiner
 from codepose.refinement.judged_contours import refiner_of
-from codepose.refinement.poses import Photos, Refiner, Seen
-from codepose.refinement.render_and_compare import finer_photos
+from codepose.refinement.poses import Poses, Refiner
 from codepose.runtime.devices import named_device
 from codepose.runtime.run import Run
 from codepose.settings.schema import Settings
@@ -136,13 +134,12 @@ class PoseEstimator:
             ValueError: The image, the camera or the depth has the wrong shape or type, the camera sees more than a lens
                 without distortion can, ``min_score`` is no share, or ``tiles`` no number of tiles.
         """
-        photo, K = self.photo(image, camera)
-        measured = None if depth is None else _checked_depth(depth, image.shape[:2])
-        (found,) = self._looked([(photo, K)], tiles, min_score)
+        photo = Photo.of(image, camera, self.device)
+        measured = None if depth is None else checked_depth(depth, image.shape[:2])
+        (found,) = self._estimated([photo], tiles, min_score)
         if measured is not None:
-            found = self.depth_refiner(found, K.cpu(), measured)
-        fitted = self.refiner is not None or measured is not None
-        return without_doubles(found, self.world.objects) if fitted else found
+            found = self.depth_refiner(found, photo.K.cpu(), measured)
+        return found if self.refiner is None and measured is None else without_doubles(found, self.world.objects)
 
     def many(
         self,
@@ -165,27 +162,33 @@ class PoseEstimator:
         Raises:
             ValueError: As for a single one.
         """
-        photos = [self.photo(image, camera) for image, camera in zip(images, cameras, strict=True)]
-        found = self._looked(photos, tiles, min_score)
-        return found if self.refiner is None else (without_doubles(one, self.world.objects) for one in found)
+        photos = [Photo.of(image, camera, self.device) for image, camera in zip(images, cameras, strict=True)]
+        estimated = self._estimated(photos, tiles, min_score)
+        if self.refiner is None:
+            return estimated
+        return (without_doubles(found, self.world.objects) for found in estimated)
 
-    def photo(self, image: NDArray[np.uint8], camera: ArrayLike) -> tuple[Tensor, Tensor]:
-        """Brings an image and its camera, both as a call takes them, onto the device.
+    def in_boxes(
+        self, image: NDArray[np.uint8], camera: ArrayLike, boxes: ArrayLike, objects: Sequence[int]
+    ) -> list[Detection]:
+        """Finds the poses of objects whose boxes are known, such as the true ones.
+
+        Args:
+            image: As for a call.
+            camera: The same.
+            boxes: (N, 4) amodal, unpadded boxes, xyxy pixels of the image as ``Detection`` has them.
+            objects: (N,) which object each is of.
 
         Returns:
-            (1, 3, H, W) in [0, 1], and K (3, 3) with pixel centres at integer + 0.5.
+            N detections in the boxes' order, of score 1 and without a confidence, which is that of found boxes.
 
         Raises:
-            ValueError: One of them has the wrong shape or type, or the camera sees more than a lens can.
+            ValueError: As for a call.
         """
-        K = geometry.from_opencv(torch.from_numpy(checked_intrinsics(camera)).float())
-        if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise ValueError("the image must be an (H, W, 3) uint8 RGB array")
-        if image.size == 0:
-            raise ValueError(f"the image is empty: {image.shape}")
-        require_lens(camera, image.shape[1], image.shape[0])
-        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float().div_(255.0)
-        return pixels.to(self.device), K.to(self.device)
+        photo = Photo.of(image, camera, self.device)
+        places = torch.from_numpy(np.asarray(boxes, np.float32).reshape(-1, 4)).to(self.device)
+        numbers = torch.tensor(objects, dtype=torch.long, device=self.device)
+        return self._detections(given_boxes(self.pipeline, photo, places, numbers), confidence=None)
 
     @cached_property
     def depth_refiner(self) -> DepthRefiner:
@@ -193,148 +196,69 @@ class PoseEstimator:
         return DepthRefiner(self.world)
 
     @cached_property
-    def _hypotheses(self) -> Hypotheses:
-        return Hypotheses(self.world, self.codebooks)
-
-    @cached_property
     def world(self) -> World:
         """The run's meshes: those given, or loaded when they are first asked for."""
         return World(self.settings, self.device) if self._world is None else self._world
 
-    @torch.no_grad()
-    def estimate(
-        self, images: Tensor, K: Tensor, *, min_score: float = 0.0, photos: Photos | None = None
-    ) -> list[list[Detection]]:
-        """Finds the objects in a batch at the network's own scale.
+    @cached_property
+    def _refined(self) -> RefinedPoses:
+        assert self.refiner is not None
+        return RefinedPoses(self.world, Hypotheses(self.world, self.codebooks), self.refiner)
 
-        Args:
-            images: (B, 3, S, S) in [0, 1] on the estimator's device.
-            K: (3, 3) camera of all of them, pixel centres at integer + 0.5.
-            min_score: Boxes below get no pose and are left out.
-            photos: The same images at a higher resolution, for refinement.
-
-        Returns:
-            Each image's detections, best first.
-        """
-        prepared = self.pipeline.prepare(images)
-        described = self._described(prepared, above(self.pipeline.detect(prepared), min_score), K, photos)
-        return [sorted(found, key=lambda d: -d.rank) for found in described]
-
-    def _looked(
-        self, photos: Sequence[tuple[Tensor, Tensor]], tiles: int, min_score: float | None
-    ) -> Iterator[list[Detection]]:
-        """Each photo's detections, in its own pixels, through one window or many."""
+    def _estimated(self, photos: Sequence[Photo], tiles: int, min_score: float | None) -> Iterator[list[Detection]]:
+        """Each photo's detections, best first, before doubles are left out."""
         if min_score is not None and not 0.0 <= min_score <= 1.0:
             raise ValueError(f"min_score must lie in [0, 1], not be {min_score}")
         threshold = self.settings.detection.score if min_score is None else min_score
-        looks = looks_at(self.pipeline, photos, tiles, threshold)
-        return (self._told(photo, K, seen) for (photo, K), seen in zip(photos, looks, strict=True))
+        views = detected_boxes(self.pipeline, photos, tiles, threshold)
+        return (
+            sorted((d for view in own for d in self._detections(view, self.confidence)), key=lambda d: -d.rank)
+            for own in views
+        )
 
     @torch.no_grad()
-    def _told(self, photo: Tensor, K: Tensor, looks: list[Look]) -> list[Detection]:
-        """The detections of one photo's looks, each once, with their poses."""
-        size = self.settings.data.camera.image_size
-        result: list[Detection] = []
-        kept = merged([look.in_photo for look in looks], self.settings.detection.nms) if looks else []
-        for look, keep in zip(looks, kept, strict=True):
-            if len(keep) == 0:
-                continue
-            chosen = [{name: values[keep] for name, values in look.found.items()}]
-            extent = look.camera.new_tensor(look.view.extent(size))
-            refines = self.refiner is not None
-            finer = finer_photos(look.view, photo, K, look.camera, self.settings.data.camera) if refines else None
-            described = self._described(look.prepared, chosen, look.camera, finer, extent)[0]
-            places = look.in_photo["boxes"][keep].double().cpu().numpy()
-            result += [replace(d, box=box) for d, box in zip(described, places, strict=True)]
-        return sorted(result, key=lambda d: -d.rank)
+    def poses(self, view: WindowBoxes) -> tuple[Poses, Tensor]:
+        """Returns the poses (N, 1) of a window's boxes, and the reconstructions (N, 3, c, c) that led to them."""
+        seen, latents = seen_boxes(self.pipeline, view, finer=self.refiner is not None)
+        if self.refiner is None:
+            return nearest_poses(self.codebooks, seen, latents), seen.reconstructions
+        return self._refined(partial(encoded, self.pipeline, view), seen, latents)
 
-    def _described(
-        self, prepared: object, found: list[Boxes], K: Tensor, photos: Photos | None, extent: Tensor | None = None
-    ) -> list[list[Detection]]:
-        """Gives each image's boxes their poses."""
-        boxes = torch.cat([f["boxes"] for f in found])
-        which = torch.cat([torch.full((len(f["boxes"]),), i, device=boxes.device) for i, f in enumerate(found)])
-        objects = torch.cat([f["labels"] for f in found]) - 1
-        scores = torch.cat([f["scores"] for f in found])
-        result: list[list[Detection]] = [[] for _ in found]
-        if len(boxes) == 0:
-            return result
-        estimates = self.poses(prepared, boxes, which, objects, K, photos, extent)
-        confidence = self.confidences(scores, estimates)
-        reconstructions = estimates.reconstructions.cpu().numpy()
-        R, t = estimates.R, estimates.t
-        for i in range(len(boxes)):
-            index = int(objects[i])
-            result[int(which[i])].append(
+    def _detections(self, view: WindowBoxes, confidence: Confidence | None) -> list[Detection]:
+        """A window's boxes as detections in the photo, in the same order."""
+        if len(view.boxes) == 0:
+            return []
+        poses, reconstructions = self.poses(view)
+        similarity, agreement, contour, judged = (
+            x[:, 0] for x in (poses.similarity, poses.agreement, poses.contour, poses.judged)
+        )
+        refined = self.refiner is not None
+        asked = refined and self.settings.refinement.judged > 0
+        sure = None
+        if confidence is not None:
+            sure = confidence(evidence(view.scores, similarity, agreement, contour, judged if asked else None))
+        places = view.in_photo(self.settings.data.camera.image_size)["boxes"]
+        pictures = reconstructions.cpu().numpy()
+        detections = []
+        for i, index in enumerate(view.objects.tolist()):
+            R, book = poses.R[i, 0], self.codebooks[index]
+            detections.append(
                 Detection(
-                    label=self.codebooks[index].label,
+                    label=book.label,
                     object_index=index,
-                    score=min(1.0, float(scores[i])),
-                    similarity=float(estimates.similarity[i]),
-                    box=boxes[i].double().cpu().numpy(),
-                    R_cam_obj=R[i].double().cpu().numpy(),
-                    t_cam_obj=(t[i] - R[i] @ self.codebooks[index].offset).double().cpu().numpy(),
-                    agreement=float(estimates.agreement[i]),
-                    contour=None if self.refiner is None else float(estimates.contour[i]),
-                    judged=None if estimates.judged is None else float(estimates.judged[i]),
-                    confidence=None if confidence is None else float(confidence[i]),
-                    reconstruction=reconstructions[i],
+                    score=min(1.0, float(view.scores[i])),
+                    similarity=float(similarity[i]),
+                    box=places[i].double().cpu().numpy(),
+                    R_cam_obj=R.double().cpu().numpy(),
+                    t_cam_obj=(poses.t[i, 0] - R @ book.offset).double().cpu().numpy(),
+                    agreement=float(agreement[i]),
+                    contour=float(contour[i]) if refined else None,
+                    judged=float(judged[i]) if asked else None,
+                    confidence=None if sure is None else float(sure[i]),
+                    reconstruction=pictures[i],
                 )
             )
-        return result
-
-    def confidences(self, scores: Tensor, estimates: Estimates) -> Tensor | None:
-        """Returns the probability (N,) that each pose is right, from the detector's scores (N,); None = unknown."""
-        if self.confidence is None:
-            return None
-        known = (estimates.similarity, estimates.agreement, estimates.contour, estimates.judged)
-        return self.confidence(evidence(scores, *known))
-
-    def poses(
-        self,
-        prepared: object,
-        boxes: Tensor,
-        images: Tensor,
-        objects: Tensor,
-        K: Tensor,
-        photos: Photos | None = None,
-        extent: Tensor | None = None,
-    ) -> Estimates:
-        """Returns the poses of N given boxes.
-
-        Where a refined pose shows that its box was off, it is looked at again in the box that the pose has, at most
-        as often as the settings say, and the better pose stays.
-
-        Args:
-            prepared: The pipeline's view of the images.
-            boxes: (N, 4) amodal, unpadded.
-            images: (N,) which image each is in.
-            objects: (N,) which object.
-            K: (3, 3) the images' camera.
-            photos: The images at a higher resolution, for refinement.
-            extent: (2,) pixels across and down of what the images show, the rest being a letterbox, in which refinement
-                sees no edge; None = all of them.
-        """
-        encode = partial(self._encoded, prepared)
-        latents, reconstructions = encode(boxes, images)
-        pixels = self.pipeline.pixels(prepared)
-        extent = K.new_tensor([pixels.shape[3], pixels.shape[2]]) if extent is None else extent
-        seen = Seen(pixels, images, boxes, objects, K, reconstructions, extent, photos)
-        if self.refiner is None:
-            found = nearest_poses(self.codebooks, seen, latents)
-        else:
-            refined = RefinedPoses(self.world, self._hypotheses, self.refiner)
-            found, latents, reconstructions = refined(encode, seen, latents)
-        judged = found.judged[:, 0] if self.refiner is not None and self.settings.refinement.judged > 0 else None
-        R, t, similarity, agreement, contour = (
-            x[:, 0] for x in (found.R, found.t, found.similarity, found.agreement, found.contour)
-        )
-        return Estimates(R, t, similarity, agreement, contour, latents, reconstructions, judged)
-
-    def _encoded(self, prepared: object, boxes: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Latents and reconstructions of boxes (N, 4) in images (N,)."""
-        latents = self.pipeline.latents(prepared, boxes, images)
-        return latents, self.pipeline.decode(latents)
+        return detections
 
 
 def _device(name: str) -> torch.device:
@@ -343,12 +267,3 @@ def _device(name: str) -> torch.device:
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
     return device
-
-
-def _checked_depth(depth: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.float32]:
-    if not isinstance(depth, np.ndarray) or depth.shape != shape or depth.dtype.kind not in "uif":
-        raise ValueError(f"the depth must be an (H, W) array of numbers in mm, of the image's size {shape}")
-    values = np.nan_to_num(depth.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
-    if 0.0 < values.max(initial=0.0) < NEAREST_MM:
-        raise ValueError(f"the depth ends {values.max():.3g} mm from the camera: it must be in mm, not in metres")
-    return np.where(values > 0.0, values, np.float32(0.0))

@@ -94,7 +94,7 @@ class _GroupNorm(nn.Module):
 
 
 class PoseGraph(nn.Module):
-    """``PoseEstimator.estimate`` for one image, in float32.
+    """``PoseEstimator`` for one image of the network's own size, in float32.
 
     Args:
         estimator: Of the joint network, without refinement, on the CPU.
@@ -190,14 +190,14 @@ def export_onnx(estimator: PoseEstimator, path: Path) -> PoseGraph:
 
 
 @torch.no_grad()
-def largest_difference(graph: PoseGraph, path: Path, images: Tensor, K: Tensor) -> tuple[int, float]:
+def largest_difference(graph: PoseGraph, path: Path, images: Tensor, camera: Tensor) -> tuple[int, float]:
     """Runs an exported file with ONNX Runtime and compares it with PyTorch.
 
     Args:
         graph: What was exported.
         path: The file.
         images: (B, 3, S, S) in [0, 1].
-        K: (3, 3) their camera, pixel centres at integer + 0.5.
+        camera: (3, 3) their K, OpenCV's convention.
 
     Returns:
         How many detections there were, and the largest difference of their boxes in pixels; infinite where one of the
@@ -206,7 +206,6 @@ def largest_difference(graph: PoseGraph, path: Path, images: Tensor, K: Tensor) 
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    camera = geometry.to_opencv(K)
     count, largest = 0, 0.0
     for image in torch.split(images, 1):
         wanted = graph(image, camera)[2]

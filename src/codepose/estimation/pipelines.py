@@ -31,8 +31,8 @@ class Pipeline(Protocol):
         """(B, 3, H, W) in [0, 1] -> whatever the other calls read."""
         ...
 
-    def one(self, prepared: Any, index: int) -> Any:
-        """What ``prepare`` made of one image of the batch."""
+    def select(self, prepared: Any, index: int) -> Any:
+        """What ``prepare`` made of one image of the batch, as a batch of one."""
         ...
 
     def pixels(self, prepared: Any) -> Tensor:
@@ -75,7 +75,7 @@ class JointPipeline:
         with autocast(self.settings, self.device):
             return images, self.network.encoder(images)
 
-    def one(self, prepared: tuple[Tensor, Tensor], index: int) -> tuple[Tensor, Tensor]:
+    def select(self, prepared: tuple[Tensor, Tensor], index: int) -> tuple[Tensor, Tensor]:
         images, features = prepared
         return images[index : index + 1], features[index : index + 1]
 
@@ -122,7 +122,7 @@ class TwoStagePipeline:
     def prepare(self, images: Tensor) -> Tensor:
         return images
 
-    def one(self, prepared: Tensor, index: int) -> Tensor:
+    def select(self, prepared: Tensor, index: int) -> Tensor:
         return prepared[index : index + 1]
 
     def pixels(self, prepared: Tensor) -> Tensor:

@@ -7,10 +7,12 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from codepose import geometry
+from codepose.estimation.box_poses import seen_boxes
 from codepose.estimation.estimator import PoseEstimator
-from codepose.networks.windows import Window
-from codepose.refinement.poses import Poses, Seen
-from codepose.refinement.render_and_compare import ContourRefiner, finer_photos
+from codepose.estimation.photo import Photo
+from codepose.estimation.window_boxes import given_boxes
+from codepose.refinement.poses import Poses
+from codepose.refinement.render_and_compare import ContourRefiner
 
 Array = NDArray[np.float64]
 _EDGES_ALONE = {"agreement": 0.0, "similarity": 0.0, "step_deg": 2.0}
@@ -34,27 +36,17 @@ def snap(
     Returns:
         R_cam_obj (3, 3), t_cam_obj (3,) in mm, and how well the edges lie on the photo's: 0 = by chance, 1 = perfectly.
     """
-    device, world, settings = estimator.device, estimator.world, estimator.settings
-    photo, own = estimator.photo(image, K)
-    size = settings.data.camera.image_size
-    whole = Window(0, 0, image.shape[1], image.shape[0])
-    small, camera = whole.look(photo, own, size)
-    objects = torch.tensor([index], device=device)
+    device, world = estimator.device, estimator.world
+    photo, objects = Photo.of(image, K, device), torch.tensor([index], device=device)
     R = torch.from_numpy(R_cam_obj).float().to(device)[None]
     offset = world.objects[index].offset.float().to(device)
     t = torch.from_numpy(t_cam_obj).float().to(device)[None] + R @ offset
-    boxes = world.boxes(objects, R, t, camera)
-    prepared = estimator.pipeline.prepare(small)
-    which = torch.zeros_like(objects)
-    shown = estimator.pipeline.decode(estimator.pipeline.latents(prepared, boxes, which))
-    photos, extent = (
-        finer_photos(whole, photo, own, camera, settings.data.camera),
-        camera.new_tensor(whole.extent(size)),
-    )
+    boxes = world.boxes(objects, R, t, photo.K)
+    seen, _ = seen_boxes(estimator.pipeline, given_boxes(estimator.pipeline, photo, boxes, objects), finer=True)
     view = geometry.offaxis_rotation(t).transpose(1, 2) @ R
     start = Poses.start(view[:, None], t[:, None], torch.zeros(1, 1, device=device))
-    refine = ContourRefiner(world, settings.refinement.model_copy(update=_EDGES_ALONE))
-    found = refine(Seen(small, which, boxes, objects, camera, shown, extent, photos), start).best(1)
-    R_found, t_found = found.R[0, 0], found.t[0, 0]
+    settings = estimator.settings.refinement.model_copy(update=_EDGES_ALONE)
+    best = ContourRefiner(world, settings)(seen, start).best(1)
+    R_found, t_found = best.R[0, 0], best.t[0, 0]
     R_best, t_best = (x.double().cpu().numpy() for x in (R_found, t_found - R_found @ offset))
-    return R_best, t_best, float(found.contour[0, 0])
+    return R_best, t_best, float(best.contour[0, 0])

@@ -1,35 +1,32 @@
 """Every method on the same held-out scenes: VSD under three readings, recall, IoU, and the rows a reader misses.
 
-Besides the methods themselves: each with ground-truth boxes (its upper bound), and the oracle, which snaps the true
-pose to the codebook and so shows the ceiling. The test split is used for nothing else.
+Estimators are given photographs of the scenes, as users give theirs. Besides the methods themselves: each with
+ground-truth boxes (its upper bound), and the oracle, which snaps the true pose to the codebook and so shows the
+ceiling. The test split is used for nothing else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from codepose import geometry
 from codepose.estimation.codebook import Codebook
+from codepose.estimation.detection import Detection
 from codepose.estimation.estimator import PoseEstimator
-from codepose.estimation.pipelines import Pipeline
 from codepose.evaluation.equivalent_poses import pose_errors
 from codepose.evaluation.metrics import box_iou_pairs
 from codepose.evaluation.pose_errors import TAU_10, TAU_20, TAU_50, VSD_DELTA_MM, VSD_TAUS
-from codepose.evaluation.results import Example, ExampleEstimate, Results, Row
+from codepose.evaluation.results import Example, Results, Row
 from codepose.evaluation.vsd import vsd
-from codepose.networks.detector import Boxes
-from codepose.refinement.depth_fit import DepthRefiner
-from codepose.refinement.poses import Photos
-from codepose.refinement.render_and_compare import useful_size
 from codepose.runtime.ranks import Shares, everyones
 from codepose.settings.schema import Settings
-from codepose.synthesis.batches import SceneBatch
+from codepose.synthesis.batches import Photographs, SceneBatch
 from codepose.synthesis.scenes import SceneSource, Split
 from codepose.synthesis.world import World
 from codepose.training.cost import timed
@@ -37,18 +34,8 @@ from codepose.training.cost import timed
 TAU_MM = 20.0
 _MISSED = float("nan")
 
-
-@dataclass(frozen=True)
-class _Estimates:
-    """One method's best detection in each image of a batch; zeros where ``found`` is false."""
-
-    found: Tensor  # (B,) bool
-    boxes: Tensor  # (B, 4)
-    R: Tensor  # (B, 3, 3)
-    t: Tensor  # (B, 3)
-    score: Tensor  # (B,)
-    latents: Tensor | None = None  # (B, D)
-    confidence: Tensor | None = None  # (B,)
+Found = Sequence[Detection | None]
+"""One method's detection in each scene of a batch; None where it found nothing."""
 
 
 def evaluate(
@@ -80,56 +67,34 @@ def evaluate(
     labels = tuple(o.label for o in world.objects)
     behind = source.backgrounds(world.settings.data.photo_size).source
     results = Results({n: Row() for n in names}, [], [], [], [], images, split, behind, labels)
-    books, refiner = next(iter(estimators.values())).codebooks, DepthRefiner(world)
+    books = next(iter(estimators.values())).codebooks
     starts = range(0, images, batch)
-    mine = starts[Shares(len(starts)).own]
-    for done, start in enumerate(mine, start=1):
+    own = starts[Shares(len(starts)).own]
+    for done, start in enumerate(own, start=1):
         scenes = source.scenes(torch.arange(start, min(start + batch, images)), depth=True, photos=True)
-        photos = Photos.of(scenes, useful_size(world.settings.data.camera))
-        found, latest = _found(estimators, scenes, photos)
-        for name in estimators:
-            _count(results.seconds, name, latest[name])
-        for name in fitted:
-            fitting = partial(_fitted, refiner, found[name], scenes)
-            found[f"{name} + depth"], more = timed(fitting, world.device)
-            _count(results.seconds, f"{name} + depth", latest[name] + more)
-        found["oracle"] = _oracle(world, books, scenes)
+        photographs = scenes.photographs()
+        found: dict[str, Found] = {}
+        for name, estimator in estimators.items():
+            detecting = partial(_detected, estimator, scenes, photographs)
+            found[name], seconds = timed(detecting, world.device)
+            _count(results.seconds, name, seconds)
+            if name in fitted:
+                fitting = partial(_fitted, estimator, found[name], scenes, photographs.scale)
+                found[f"{name} + depth"], more = timed(fitting, world.device)
+                _count(results.seconds, f"{name} + depth", seconds + more)
+            found[f"{name} + GT box"] = _in_true_boxes(estimator, scenes, photographs)
+        found["oracle"] = _oracle(world, books, scenes, photographs.scale)
         renders = _Renders(world, scenes)
-        for name, estimates in found.items():
-            _record(results.methods[name], estimates, scenes, renders)
+        for name, detections in found.items():
+            _record(results.methods[name], detections, scenes, photographs.scale, renders)
         results.index += scenes.index.tolist()
         results.visible_fraction += scenes.visible_fraction.tolist()
         results.object_index += scenes.objects.tolist()
-        _keep_examples(results, world, scenes, found, estimators, examples)
+        shown = {name: found[name] for name in estimators}
+        results.examples += _examples(scenes, photographs, shown, examples - len(results.examples))
         if progress is not None:
-            progress(done / len(mine))
+            progress(done / len(own))
     return _merged(everyones(results), examples)
-
-
-def _found(
-    estimators: dict[str, PoseEstimator], scenes: SceneBatch, photos: Photos | None
-) -> tuple[dict[str, _Estimates], dict[str, float]]:
-    """Every method's estimates in a batch, with its own boxes and with the true ones, and the seconds of the former."""
-    found: dict[str, _Estimates] = {}
-    seconds: dict[str, float] = {}
-    seen: dict[int, tuple[tuple[Any, list[Boxes]], float]] = {}  # refinement looks through the same networks
-    everywhere = torch.ones_like(scenes.objects, dtype=torch.bool)
-    for name, estimator in estimators.items():
-        pipeline = estimator.pipeline
-        if id(pipeline) not in seen:
-            seen[id(pipeline)] = timed(partial(_looked, pipeline, scenes.images), scenes.images.device)
-        (prepared, boxes), looking = seen[id(pipeline)]
-        posing = partial(_detected, estimator, prepared, boxes, scenes, photos)
-        found[name], rest = timed(posing, scenes.images.device)
-        seconds[name] = looking + rest
-        found[f"{name} + GT box"] = _posed(estimator, prepared, scenes, photos, scenes.boxes, everywhere)
-    return found, seconds
-
-
-def _looked(pipeline: Pipeline, images: Tensor) -> tuple[Any, list[Boxes]]:
-    """What a pipeline makes of images, and its detections."""
-    prepared = pipeline.prepare(images)
-    return prepared, pipeline.detect(prepared)
 
 
 def _count(seconds: dict[str, float], name: str, more: float) -> None:
@@ -153,62 +118,51 @@ def _merged(parts: list[Results], examples: int) -> Results:
     return whole
 
 
-def _detected(
-    estimator: PoseEstimator, prepared: Any, detections: list[Boxes], scenes: SceneBatch, photos: Photos | None
-) -> _Estimates:
-    """Each image's best-scored detection of the object that is there."""
-    boxes = torch.zeros_like(scenes.boxes)
-    boxes[:, 2:] = 1.0
-    score = torch.zeros(len(boxes), device=boxes.device)
-    found = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
-    for i, one in enumerate(detections):
-        mine = (one["labels"] == scenes.objects[i] + 1).nonzero().squeeze(1)
-        if len(mine):
-            boxes[i], score[i], found[i] = one["boxes"][mine[0]], one["scores"][mine[0]], True
-    return _posed(estimator, prepared, scenes, photos, boxes, found, score)
+def _detected(estimator: PoseEstimator, scenes: SceneBatch, photographs: Photographs) -> Found:
+    """Each scene's best detection of the object that is there."""
+    images = photographs.images
+    found = estimator.many(images, [photographs.K] * len(images))
+    return [
+        next((d for d in detections if d.object_index == index), None)
+        for detections, index in zip(found, scenes.objects.tolist(), strict=True)
+    ]
 
 
-def _posed(
-    estimator: PoseEstimator,
-    prepared: Any,
-    scenes: SceneBatch,
-    photos: Photos | None,
-    boxes: Tensor,
-    found: Tensor,
-    score: Tensor | None = None,
-) -> _Estimates:
-    """The poses of one box an image; without a detector's score that is the similarity, and nothing is calibrated."""
-    order = torch.arange(len(boxes), device=boxes.device)
-    one = estimator.poses(prepared, boxes, order, scenes.objects, scenes.K, photos)
-    if score is None:
-        return _Estimates(found, boxes, one.R, one.t, one.similarity, one.latents)
-    return _Estimates(found, boxes, one.R, one.t, score, one.latents, estimator.confidences(score, one))
+def _in_true_boxes(estimator: PoseEstimator, scenes: SceneBatch, photographs: Photographs) -> Found:
+    """Each scene's object in its true box."""
+    boxes = (scenes.boxes * photographs.scale).cpu().numpy()
+    given = zip(photographs.images, boxes, scenes.objects.tolist(), strict=True)
+    return [estimator.in_boxes(image, photographs.K, box, [index])[0] for image, box, index in given]
 
 
-def _fitted(refiner: DepthRefiner, estimates: _Estimates, scenes: SceneBatch) -> _Estimates:
-    """The same detections, their poses fitted to the scenes' depth."""
+def _fitted(estimator: PoseEstimator, found: Found, scenes: SceneBatch, scale: float) -> Found:
+    """The same detections, their poses fitted to the scenes' depth, which has the network's resolution."""
     assert scenes.depth is not None
-    R, t = estimates.R.clone(), estimates.t.clone()
-    for i in estimates.found.nonzero().squeeze(1).tolist():
-        given = estimates.R[i].double().cpu().numpy(), estimates.t[i].double().cpu().numpy()
-        pose = refiner.fit(int(scenes.objects[i]), *given, scenes.K, scenes.depth[i].cpu().numpy())
-        if pose is not None:
-            R[i], t[i] = (torch.from_numpy(x) for x in pose)
-    return replace(estimates, R=R, t=t, confidence=None)  # which was that of the poses before
+    result: list[Detection | None] = []
+    for detection, depth in zip(found, scenes.depth.cpu().numpy(), strict=True):
+        if detection is not None:
+            there = replace(detection, box=detection.box / scale)
+            (there,) = estimator.depth_refiner([there], scenes.K.cpu(), depth)
+            # a confidence is that of the pose before
+            detection = replace(there, box=detection.box, confidence=None)
+        result.append(detection)
+    return result
 
 
-def _oracle(world: World, books: Sequence[Codebook], scenes: SceneBatch) -> _Estimates:
+def _oracle(world: World, books: Sequence[Codebook], scenes: SceneBatch, scale: float) -> Found:
     """The codebook's view nearest to the truth, or to one that looks the same, translated from the true box."""
-    R, t = torch.empty_like(scenes.R_cam_obj), torch.empty_like(scenes.t_cam_obj)
+    found = []
     for i, index in enumerate(scenes.objects.tolist()):
         book, symmetries = books[index], world.objects[index].symmetries
         if symmetries.any:
             view = symmetries.angles(book.rotations, scenes.R_view[i]).argmin()[None]
         else:
             view = (book.rotations * scenes.R_view[i]).sum((1, 2)).argmax()[None]
-        R[i : i + 1], t[i : i + 1] = book.poses(view, scenes.boxes[i : i + 1], scenes.K)
-    everywhere = torch.ones(len(R), dtype=torch.bool, device=R.device)
-    return _Estimates(everywhere, scenes.boxes, R, t, everywhere.float())
+        R, t = (x[0].double().cpu().numpy() for x in book.poses(view, scenes.boxes[i : i + 1], scenes.K))
+        box = scenes.boxes[i].double().cpu().numpy() * scale
+        origin = t - R @ book.offset.double().cpu().numpy()
+        found.append(Detection(book.label, index, 1.0, 1.0, box, R, origin))
+    return found
 
 
 class _Renders:
@@ -241,69 +195,57 @@ class _Renders:
         )
 
 
-def _record(row: Row, estimates: _Estimates, scenes: SceneBatch, renders: _Renders) -> None:
-    full = renders.depth(estimates.R, estimates.t)
+def _record(row: Row, found: Found, scenes: SceneBatch, scale: float, renders: _Renders) -> None:
+    """Adds a batch's numbers to a method's row."""
+    there = torch.tensor([d is not None for d in found])
+    R, t = _poses(found, scenes, renders.world)
+    boxes = torch.tensor(np.array([np.zeros(4) if d is None else d.box / scale for d in found]))
+    full = renders.depth(R, t)
     bop = renders.vsd(full, VSD_TAUS, relative=True)
     thresholds = torch.tensor(VSD_TAUS, dtype=bop.dtype, device=bop.device)
     true = (scenes.R_cam_obj, scenes.t_cam_obj)
-    errors = pose_errors(renders.world.objects, scenes.objects, estimates.R, estimates.t, *true, scenes.K)
+    errors = pose_errors(renders.world.objects, scenes.objects, R, t, *true, scenes.K)
     columns = {
         "vsd": renders.vsd(full)[:, 0],
-        "vsd_rotation": renders.vsd(renders.depth(estimates.R, scenes.t_cam_obj))[:, 0],
-        "vsd_translation": renders.vsd(renders.depth(scenes.R_cam_obj, estimates.t))[:, 0],
+        "vsd_rotation": renders.vsd(renders.depth(R, scenes.t_cam_obj))[:, 0],
+        "vsd_translation": renders.vsd(renders.depth(scenes.R_cam_obj, t))[:, 0],
         "vsd_tlinear": renders.vsd(full, cost="tlinear")[:, 0],
         "vsd_10": bop[:, TAU_10],
         "vsd_20": bop[:, TAU_20],
         "vsd_50": bop[:, TAU_50],
         "ar_vsd": (bop[:, :, None] < thresholds).double().mean((1, 2)),
-        "iou": box_iou_pairs(estimates.boxes, scenes.boxes),
-        "score": estimates.score,
-        "confidence": torch.full_like(estimates.score, _MISSED)
-        if estimates.confidence is None
-        else estimates.confidence,
+        "iou": box_iou_pairs(boxes.to(scenes.boxes), scenes.boxes),
+        "score": torch.tensor([_MISSED if d is None else d.score for d in found]),
+        "confidence": torch.tensor([_MISSED if d is None or d.confidence is None else d.confidence for d in found]),
         **errors._asdict(),
     }
     for name, values in columns.items():
-        missing = torch.where(estimates.found.to(values.device), values.double(), _MISSED)
-        getattr(row, name).extend(missing.tolist())
+        getattr(row, name).extend(torch.where(there, values.double().cpu(), _MISSED).tolist())
 
 
-def _keep_examples(
-    results: Results,
-    world: World,
-    scenes: SceneBatch,
-    found: dict[str, _Estimates],
-    estimators: dict[str, PoseEstimator],
-    wanted: int,
-) -> None:
-    """Keeps the first scenes for pictures, as large as they were rendered."""
-    count = min(len(scenes.images), wanted - len(results.examples))
-    if count <= 0:
-        return
-    photos = (scenes.images if scenes.photos is None else scenes.photos)[:count]
-    size = photos.shape[-1]
-    scale = size / scenes.images.shape[-1]
-    K = geometry.scaled_camera(scenes.K, scale)
-    kept = [
-        Example(photos[i].cpu(), scenes.boxes[i].cpu() * scale, K.cpu(), scenes.targets[i].cpu(), index, {})
-        for i, index in enumerate(scenes.objects[:count].tolist())
+def _poses(found: Found, scenes: SceneBatch, world: World) -> tuple[Tensor, Tensor]:
+    """R_cam_obj (B, 3, 3) and t (B, 3) mm of the objects' own middles; the true ones where nothing was found."""
+    R, t = scenes.R_cam_obj.clone(), scenes.t_cam_obj.clone()
+    for i, detection in enumerate(found):
+        if detection is not None:
+            offset = world.objects[detection.object_index].offset.double().cpu().numpy()
+            R[i], t[i] = torch.from_numpy(detection.R_cam_obj), torch.from_numpy(detection.to_camera(offset))
+    return R, t
+
+
+def _examples(scenes: SceneBatch, photographs: Photographs, found: dict[str, Found], wanted: int) -> list[Example]:
+    """The first scenes, at most so many, for pictures."""
+    return [
+        Example(
+            image=photographs.images[i],
+            gt_box=scenes.boxes[i].double().cpu().numpy() * photographs.scale,
+            K=photographs.K,
+            target=scenes.targets[i].cpu(),
+            object_index=index,
+            detections={name: d for name, own in found.items() if (d := own[i]) is not None},
+        )
+        for i, index in enumerate(scenes.objects.tolist()[: max(0, wanted)])
     ]
-    for name, estimator in estimators.items():
-        one = found[name]
-        assert one.latents is not None
-        posed = (scenes.objects[:count], one.R[:count], one.t[:count], K.expand(count, 3, 3))
-        masks = world.renderer.depth_alone(*posed, (size, size)) > 0
-        reconstructions = estimator.pipeline.decode(one.latents[:count])
-        for i, example in enumerate(kept):
-            if bool(one.found[i]):
-                example.estimates[name] = ExampleEstimate(
-                    one.boxes[i].cpu() * scale,
-                    one.R[i].cpu(),
-                    one.t[i].cpu(),
-                    reconstructions[i].cpu(),
-                    masks[i].cpu(),
-                )
-    results.examples += kept
 
 
 def settings_note(settings: Settings) -> str:

@@ -12,8 +12,6 @@ from codepose.estimation.confidence import CORRECT, Confidence, evidence
 from codepose.estimation.detection import Detection
 from codepose.estimation.estimator import PoseEstimator
 from codepose.evaluation.equivalent_poses import pose_errors
-from codepose.refinement.poses import Photos
-from codepose.refinement.render_and_compare import useful_size
 from codepose.synthesis.batches import SceneBatch
 from codepose.synthesis.scenes import SceneSource, Split
 from codepose.synthesis.world import World
@@ -53,17 +51,13 @@ def calibrate(
     right: list[bool] = []
     for start in range(0, images, batch):
         scenes = source.scenes(torch.arange(start, min(start + batch, images)), photos=True)
-        looked = estimator.estimate(
-            scenes.images,
-            scenes.K,
-            min_score=min_score,
-            photos=Photos.of(scenes, useful_size(world.settings.data.camera)),
-        )
-        for i, found in enumerate(looked):
-            for one in found:
-                known = (one.score, one.similarity, one.agreement, one.contour or 0.0)
-                rows.append(known if one.judged is None else (*known, one.judged))
-                right.append(is_right(world, scenes, i, one))
+        photographs, K, _ = scenes.photographs()
+        detections = estimator.many(photographs, [K] * len(photographs), min_score=min_score)
+        for i, found in enumerate(detections):
+            for d in found:
+                known = (d.score, d.similarity, d.agreement, d.contour or 0.0)
+                rows.append(known if d.judged is None else (*known, d.judged))
+                right.append(is_right(world, scenes, i, d))
         if progress is not None:
             progress(min(1.0, (start + batch) / images))
     together = torch.tensor(rows).reshape(len(rows), -1)
@@ -80,11 +74,12 @@ def is_right(world: World, scenes: SceneBatch, image: int, found: Detection) -> 
     same = objects == found.object_index
     if not bool(same.any()):
         return False
-    turned = torch.from_numpy(found.R_cam_obj).to(R.device)
-    middle = torch.from_numpy(found.t_cam_obj).to(R.device) + turned @ model.offset.to(turned)
-    count = int(same.sum())
-    pose = (turned.expand(count, 3, 3), middle.expand(count, 3))
-    errors = pose_errors(world.objects, objects[same], *pose, R[same].double(), t[same].double(), scenes.K.double())
+    middle = found.to_camera(model.offset.double().cpu().numpy())
+    R_found, t_found = (
+        torch.from_numpy(x).to(R.device).expand(int(same.sum()), *x.shape) for x in (found.R_cam_obj, middle)
+    )
+    true = R[same].double(), t[same].double()
+    errors = pose_errors(world.objects, objects[same], R_found, t_found, *true, scenes.K.double())
     return bool(errors.mssd_share.min() < CORRECT)
 
 

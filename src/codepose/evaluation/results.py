@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
+from codepose.estimation.detection import Detection
 from codepose.evaluation.metrics import summarise_columns
 from codepose.runtime.run import RunError
 
@@ -30,7 +31,7 @@ class Row:
         vsd_tlinear: Full pose, tlinear cost, same tau.
         vsd_10, vsd_20, vsd_50: Full pose, step cost, tau = 10, 20, 50 % of the diameter.
         ar_vsd: BOP19's average recall of the image.
-        iou, score: Of the best-scored detection.
+        iou, score: Of the best detection; the score of a given box is 1.
         rotation_deg, translation_mm: Of its pose, against the equivalent true pose whose rotation is nearest.
         mssd_mm, mspd_px: BOP's maximum symmetry-aware distances, of the surface and of its projection.
         mssd_share: MSSD as a share of the diameter.
@@ -63,36 +64,25 @@ class Row:
         return list(self.__dataclass_fields__)
 
 
-@dataclass(frozen=True)
-class ExampleEstimate:
-    """One method's estimate in an example: box (4,), R (3, 3), t (3,), reconstruction (3, c, c), silhouette (S, S)."""
-
-    box: Tensor
-    R: Tensor
-    t: Tensor
-    reconstruction: Tensor
-    mask: Tensor
-
-
-@dataclass
+@dataclass(frozen=True, eq=False)
 class Example:
-    """A scene with every method's estimate, for pictures.
+    """A scene with every method's detection, for pictures.
 
     Attributes:
-        image: (3, S, S) in [0, 1], of the size that was rendered (``data.photo_scale``).
-        gt_box: (4,) in its pixels, as all boxes here.
-        K: (3, 3) pixel centres at integer + 0.5.
+        image: (H, W, 3) uint8, as large as it was rendered (``data.photo_scale``).
+        gt_box: (4,) in its pixels.
+        K: (3, 3) its camera, OpenCV's convention.
         target: (3, c, c), the clean view the reconstruction should be.
         object_index: Which of the run's objects it is of.
-        estimates: By method; missing where nothing was detected.
+        detections: By method; missing where nothing was detected.
     """
 
-    image: Tensor
-    gt_box: Tensor
-    K: Tensor
+    image: NDArray[np.uint8]
+    gt_box: NDArray[np.float64]
+    K: NDArray[np.float64]
     target: Tensor
     object_index: int
-    estimates: dict[str, ExampleEstimate]
+    detections: dict[str, Detection]
 
 
 @dataclass
@@ -107,7 +97,7 @@ class Results:
         split: Which split.
         backgrounds: What the backgrounds were.
         labels: The objects' names.
-        seconds: Of all images together, by method, where it was timed: from the network's image to the pose.
+        seconds: Of all images together, by method, where it was timed: from pixels in memory to poses.
     """
 
     methods: dict[str, Row]

@@ -61,6 +61,11 @@ class Window:
         across, down = _scales(self.height, self.width, size)
         return boxes / boxes.new_tensor([across, down, across, down]) + boxes.new_tensor([self.left, self.top] * 2)
 
+    def from_photo(self, boxes: Tensor, size: int) -> Tensor:
+        """Brings boxes (N, 4) in the photo's pixels to those of ``look``."""
+        across, down = _scales(self.height, self.width, size)
+        return (boxes - boxes.new_tensor([self.left, self.top] * 2)) * boxes.new_tensor([across, down, across, down])
+
     def cuts(self, boxes: Tensor, size: int, width: int, height: int) -> Tensor:
         """Says which boxes (N, 4), in the pixels of ``look``, end at an edge of the window inside the photo.
 

@@ -11,8 +11,6 @@ import torch
 from torch import Tensor
 
 from codepose import geometry
-from codepose.networks.windows import letterbox
-from codepose.synthesis.batches import SceneBatch
 
 
 @dataclass(frozen=True)
@@ -26,14 +24,6 @@ class Photos:
 
     images: Tensor
     scale: Tensor
-
-    @classmethod
-    def of(cls, scenes: SceneBatch, most: int) -> Photos | None:
-        """Returns those of a batch of scenes, if it has any, with sides of ``most`` pixels at most."""
-        if scenes.photos is None:
-            return None
-        photos, _ = letterbox(scenes.photos, min(most, scenes.photos.shape[-1]))
-        return cls(photos, scenes.K.new_full((2,), photos.shape[-1] / scenes.images.shape[-1]))
 
 
 @dataclass(frozen=True)

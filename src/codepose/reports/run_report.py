@@ -164,12 +164,12 @@ def _figure4(results: Results) -> Section:
     ious = np.full((len(names), len(examples)), np.nan)
     for m, name in enumerate(names):
         for i, example in enumerate(examples):
-            if name in example.estimates:
-                boxes[m, i] = example.estimates[name].box.numpy()
+            if name in example.detections:
+                boxes[m, i] = example.detections[name].box
                 ious[m, i] = results.methods[name].iou[i]
     picture = draw.detections(
-        torch.stack([e.image for e in examples]),
-        torch.stack([e.gt_box for e in examples]),
+        torch.from_numpy(np.stack([e.image for e in examples])).permute(0, 3, 1, 2) / 255.0,
+        np.stack([e.gt_box for e in examples]),
         boxes,
         ious,
         [f"scene {i}" for i in range(len(examples))],
@@ -188,9 +188,9 @@ def _own_networks(results: Results) -> list[str]:
 
 def _overlays(results: Results, world: World) -> list[Section]:
     name = next(iter(results.methods))
-    if any(f"{name} + refinement" in e.estimates for e in results.examples):
+    if any(f"{name} + refinement" in e.detections for e in results.examples):
         name = f"{name} + refinement"
-    drawn = [draw_example(e, name, world) for e in results.examples if name in e.estimates]
+    drawn = [draw_example(e, name, world) for e in results.examples if name in e.detections]
     if not drawn:
         return []
     pictures = torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2).float() / 255.0
@@ -202,32 +202,46 @@ def _overlays(results: Results, world: World) -> list[Section]:
 
 
 def draw_example(example: Example, name: str, world: World) -> draw.Picture:
-    """Draws one method's estimate over an example scene."""
-    estimate = example.estimates[name]
-    zoom = max(1, 512 // example.image.shape[-1])
-    image = (example.image.permute(1, 2, 0) * 255).round().byte().numpy()
+    """Draws one method's detection over an example scene."""
+    detection, model = example.detections[name], world.objects[example.object_index]
+    zoom = max(1, 512 // example.image.shape[0])
+    K = geometry.scaled_camera(geometry.from_opencv(torch.from_numpy(example.K).float()), zoom)
+    image = example.image.repeat(zoom, 0).repeat(zoom, 1)
+    t = detection.to_camera(model.offset.double().cpu().numpy())
+    index = torch.tensor([example.object_index], device=world.device)
+    R_there, t_there = (torch.from_numpy(x).float()[None].to(world.device) for x in (detection.R_cam_obj, t))
+    size = (image.shape[0], image.shape[1])
+    depth = world.renderer.depth_alone(index, R_there, t_there, K.to(world.device), size)
+    reconstruction = detection.reconstruction
     return draw.overlay(
-        image.repeat(zoom, 0).repeat(zoom, 1),
-        geometry.scaled_camera(example.K, zoom),
-        estimate.R,
-        estimate.t,
-        estimate.mask.repeat_interleave(zoom, 0).repeat_interleave(zoom, 1),
-        estimate.box * zoom,
-        0.3 * world.objects[example.object_index].mesh.diameter,
-        inset=estimate.reconstruction,
+        image,
+        K,
+        detection.R_cam_obj,
+        t,
+        (depth[0] > 0).cpu(),
+        detection.box * zoom,
+        0.3 * model.mesh.diameter,
+        inset=None if reconstruction is None else torch.from_numpy(reconstruction),
     )
 
 
 def _reconstructions(results: Results) -> Section:
     examples = results.examples[:_SHEET]
     rows: list[tuple[str, Tensor]] = [("target", torch.stack([e.target for e in examples]))]
-    black = torch.zeros_like(rows[0][1][0])
     for name in _own_networks(results):
-        made = [e.estimates[name].reconstruction if name in e.estimates else black for e in examples]
+        made = [_reconstruction(e, name) for e in examples]
         rows.append((name, torch.stack(made)))
-    sheet = draw.contact_sheet(rows, columns=len(examples), scale=max(1, 128 // black.shape[-1]))
+    sheet = draw.contact_sheet(rows, columns=len(examples), scale=max(1, 128 // rows[0][1].shape[-1]))
     text = "What each network makes of the detected, occluded object, under the clean view it should have made."
     return Section("Reconstructions", text, [("Reconstructions", draw.to_png(sheet))])
+
+
+def _reconstruction(example: Example, name: str) -> Tensor:
+    """A method's reconstruction (3, c, c); black where nothing was detected."""
+    found = example.detections.get(name)
+    if found is None or found.reconstruction is None:
+        return torch.zeros_like(example.target)
+    return torch.from_numpy(found.reconstruction)
 
 
 def _training_data(world: World) -> Section:

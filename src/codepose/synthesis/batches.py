@@ -6,8 +6,12 @@ import dataclasses
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+from codepose import geometry
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,14 @@ class SceneBatch:
     other_targets: Tensor | None = None
     other_visible: Tensor | None = None
 
+    def photographs(self) -> Photographs:
+        """Returns the scenes as a camera would give them, as large as they were rendered."""
+        pixels = self.images if self.photos is None else self.photos
+        scale = pixels.shape[-1] / self.images.shape[-1]
+        K = geometry.to_opencv(geometry.scaled_camera(self.K, scale)).double().cpu().numpy()
+        images = (pixels * 255.0).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+        return Photographs(list(images), K, scale)
+
     def poses(self, min_visible: float) -> ScenePoses:
         """Returns what poses there are to learn: the target objects', and those of companions that can be seen."""
         shown = self.objects[:, None] >= 0  # (B, 1 + n): every scene shows its target object
@@ -96,6 +108,20 @@ class SceneBatch:
         else:
             image, slot = shown.nonzero().unbind(1)
         return ScenePoses(image, slot, shown.shape[1], *(column[image, slot] for column in columns))
+
+
+class Photographs(NamedTuple):
+    """What a camera gives of a batch of scenes.
+
+    Attributes:
+        images: (H, W, 3) uint8 RGB each.
+        K: (3, 3) their camera, OpenCV's convention.
+        scale: Their pixels over those of the network's images.
+    """
+
+    images: list[NDArray[np.uint8]]
+    K: NDArray[np.float64]
+    scale: float
 
 
 class ScenePoses(NamedTuple):
