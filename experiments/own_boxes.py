@@ -31,7 +31,7 @@ LOOKS = 3
 
 def detected(estimator: PoseEstimator, photo: Photo, tiles: int) -> tuple[Tensor, Tensor]:
     """All boxes (N, 4) of a photo and their scores (N,), best first, whatever they score."""
-    (views,) = detected_boxes(estimator.pipeline, [photo], tiles, 0.0)
+    (views,) = detected_boxes(estimator.pipeline, [photo], tiles)
     if not views:
         return torch.zeros(0, 4), torch.zeros(0)
     several = [view.in_photo(estimator.settings.data.camera.image_size) for view in views]

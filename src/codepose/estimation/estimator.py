@@ -23,6 +23,7 @@ from codepose.estimation.confidence import Confidence, evidence
 from codepose.estimation.detection import Detection
 from codepose.estimation.duplicates import without_doubles
 from codepose.estimation.hypotheses import Hypotheses
+from codepose.estimation.likeliest import worth_a_pose
 from codepose.estimation.methods import Method, load_codebooks, load_confidence, load_pipeline
 from codepose.estimation.photo import Photo, checked_depth
 from codepose.estimation.pipelines import Pipeline
@@ -210,11 +211,19 @@ class PoseEstimator:
         if min_score is not None and not 0.0 <= min_score <= 1.0:
             raise ValueError(f"min_score must lie in [0, 1], not be {min_score}")
         threshold = self.settings.detection.score if min_score is None else min_score
-        views = detected_boxes(self.pipeline, photos, tiles, threshold)
+        views = detected_boxes(self.pipeline, photos, tiles)
         return (
-            sorted((d for view in own for d in self._detections(view, self.confidence)), key=lambda d: -d.rank)
+            sorted(
+                (d for view in own for d in self._detections(self._likeliest(view, threshold), self.confidence)),
+                key=lambda d: -d.rank,
+            )
             for own in views
         )
+
+    def _likeliest(self, view: WindowBoxes, min_score: float) -> WindowBoxes:
+        """Those of a window's boxes that get a pose: the same ones for every ``min_score`` that they reach."""
+        best = view.select(worth_a_pose(self.pipeline, self.codebooks, view, self.settings.detection.per_object))
+        return best.select((best.scores >= min_score).nonzero().squeeze(1))
 
     @torch.no_grad()
     def poses(self, view: WindowBoxes) -> tuple[Poses, Tensor]:

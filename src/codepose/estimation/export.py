@@ -21,6 +21,7 @@ from codepose import geometry
 from codepose.estimation.codebook import Codebook
 from codepose.estimation.confidence import evidence
 from codepose.estimation.estimator import PoseEstimator
+from codepose.estimation.likeliest import likeliest
 from codepose.estimation.pipelines import JointPipeline
 from codepose.settings.errors import ConfigError
 from codepose.storage.replace import replacing
@@ -115,6 +116,7 @@ class PoseGraph(nn.Module):
             if isinstance(layer, nn.GroupNorm):
                 self.decoder.layers.register_module(name, _GroupNorm(layer))
         self.lookup = LookupGraph(estimator.codebooks)
+        self.most = estimator.settings.detection.per_object
         self.confidence = estimator.confidence
 
     def forward(self, image: Tensor, camera: Tensor) -> tuple[Tensor, ...]:
@@ -128,8 +130,12 @@ class PoseGraph(nn.Module):
         (found,) = self.network.heads.detect(features, self.size)
         boxes, labels, scores = found["boxes"], found["labels"], found["scores"]
         latents = self.network.latents(features, boxes, torch.zeros_like(labels))
-        reconstructions = self.decoder(self.network.autoencoder.head.decode(latents))
         view, similarity = self.lookup.nearest(latents, labels - 1)
+        kept = likeliest(labels, scores, similarity, self.most).nonzero()[:, 0]
+        boxes, labels, scores, latents, view, similarity = (
+            values[kept] for values in (boxes, labels, scores, latents, view, similarity)
+        )
+        reconstructions = self.decoder(self.network.autoencoder.head.decode(latents))
         R, t = self.lookup.poses(view, boxes, labels - 1, geometry.from_opencv(camera))
         sure = torch.full_like(similarity, torch.nan)
         if self.confidence is not None:

@@ -49,9 +49,7 @@ class WindowBoxes:
 
 
 @torch.no_grad()
-def detected_boxes(
-    pipeline: Pipeline, photos: Sequence[Photo], tiles: int, min_score: float
-) -> list[list[WindowBoxes]]:
+def detected_boxes(pipeline: Pipeline, photos: Sequence[Photo], tiles: int) -> list[list[WindowBoxes]]:
     """Detects in photos, through one window each or many, as many windows at a time as there are photos.
 
     Of boxes that several windows show, the best-scored one stays; those that a window cuts off are left out.
@@ -60,7 +58,6 @@ def detected_boxes(
         pipeline: The networks.
         photos: Of any sizes.
         tiles: As ``windows`` takes it.
-        min_score: Boxes below are left out.
 
     Returns:
         Each photo's windows in which something was found.
@@ -82,11 +79,10 @@ def detected_boxes(
             zip(part, seen, pipeline.detect(prepared), strict=True)
         ):
             photo = photos[number]
-            sure = boxes["scores"] >= min_score
             whole = ~window.cuts(boxes["boxes"], size, photo.width, photo.height)
             labels, own = boxes["labels"] - 1, pipeline.select(prepared, place)
             view = WindowBoxes(photo, window, own, K, boxes["boxes"], labels, boxes["scores"])
-            found[number].append(view.select((sure & whole).nonzero().squeeze(1)))
+            found[number].append(view.select(whole.nonzero().squeeze(1)))
     return [_once(several, settings.detection.nms, size) for several in found]
 
 

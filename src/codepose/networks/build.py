@@ -24,6 +24,8 @@ BACKBONES: dict[str, Callable[[str, NetworkSettings], Backbone]] = {
 
 ASPECT_RATIOS = (0.5, 1.0, 2.0)
 """Height over width of the anchors."""
+CANDIDATES = 4
+"""Boxes that the detector gives for each that may get a pose: which do, their codes have a say in."""
 
 
 def build_encoder(settings: Settings) -> Backbone:
@@ -74,7 +76,7 @@ def build_heads(settings: Settings, channels: int) -> FasterRCNN:
         roi_sampling=network.roi_sampling,
         score=detection.score,
         nms=detection.nms,
-        per_object=detection.per_object,
+        per_object=CANDIDATES * detection.per_object,
     )
 
 

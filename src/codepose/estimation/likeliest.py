@@ -1,0 +1,56 @@
+"""Which of a detector's boxes get a pose: those that their codes, too, take for the part.
+
+On photographs a detector that has only seen renderings scores clutter as high as the part. The code of a box that shows
+the part lies nearer to one of the codebook's views (docs/log/2026-11-29-candidates.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from codepose.estimation.codebook import Codebook
+from codepose.estimation.pipelines import Pipeline
+from codepose.estimation.window_boxes import WindowBoxes
+
+_COSINE = 10.0
+"""What a cosine of 1 with the nearest view counts beside the log-odds of the detector's score."""
+
+
+def likeliest(labels: Tensor, scores: Tensor, cosines: Tensor, most: int) -> Tensor:
+    """Says which boxes of one image are chosen: those with the largest log-odds of the score + 10 x cosine.
+
+    Args:
+        labels: (n,) whole numbers: which object.
+        scores: (n,) the detector's, in [0, 1].
+        cosines: (n,) of each box's code with the codebook's nearest.
+        most: How many of each label, at most.
+
+    Returns:
+        (n,) bool.
+    """
+    worth = torch.logit(scores.float(), eps=1e-4) + _COSINE * cosines
+    order = torch.arange(len(worth), device=worth.device)
+    tied = (worth[:, None] == worth) & (order[:, None] > order)  # of equal ones the first
+    better = (labels[:, None] == labels) & ((worth[:, None] < worth) | tied)  # (n, n): the column than the row
+    return better.sum(1) < most
+
+
+@torch.no_grad()
+def worth_a_pose(pipeline: Pipeline, codebooks: Sequence[Codebook], view: WindowBoxes, most: int) -> Tensor:
+    """Returns the places (k,) of those of a window's boxes that get a pose, in their order.
+
+    Args:
+        pipeline: The networks.
+        codebooks: One an object.
+        view: N boxes.
+        most: How many of each object, at most.
+    """
+    latents = pipeline.latents(view.prepared, view.boxes, torch.zeros_like(view.objects))
+    cosines = torch.zeros_like(view.scores, dtype=torch.float32)
+    for index in sorted(set(view.objects.tolist())):
+        rows = (view.objects == index).nonzero().squeeze(1)
+        cosines[rows] = codebooks[index].search(latents[rows], 1)[0][:, 0]
+    return likeliest(view.objects, view.scores, cosines, most).nonzero().squeeze(1)

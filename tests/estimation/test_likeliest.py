@@ -1,0 +1,68 @@
+"""Boxes that get a pose: the detector's score and the code's likeness count together."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from codepose.estimation.likeliest import likeliest, worth_a_pose
+from codepose.estimation.window_boxes import WindowBoxes
+
+
+def chosen(labels: list[int], scores: list[float], cosines: list[float], most: int) -> list[int]:
+    kept = likeliest(torch.tensor(labels), torch.tensor(scores), torch.tensor(cosines), most)
+    return kept.nonzero()[:, 0].tolist()
+
+
+def test_a_code_near_a_view_outweighs_a_better_score() -> None:
+    """log-odds of 0.6 and 0.2 are 0.41 and -1.39: 1.79 apart, as much as 0.179 of cosine."""
+    apart = (math.log(0.6 / 0.4) - math.log(0.2 / 0.8)) / 10.0
+    assert apart == pytest.approx(0.179, abs=1e-3)
+    assert chosen([1, 1], [0.6, 0.2], [0.5, 0.5 + apart + 0.01], 1) == [1]
+    assert chosen([1, 1], [0.6, 0.2], [0.5, 0.5 + apart - 0.01], 1) == [0]
+
+
+def test_each_object_has_as_many() -> None:
+    assert chosen([1, 2, 1, 2, 1], [0.9, 0.8, 0.7, 0.6, 0.5], [0.1, 0.1, 0.1, 0.9, 0.9], 1) == [3, 4]
+    assert chosen([1, 2, 1, 2, 1], [0.9, 0.8, 0.7, 0.6, 0.5], [0.1, 0.1, 0.1, 0.9, 0.9], 2) == [0, 1, 3, 4]
+
+
+def test_of_equal_ones_the_first_is_chosen() -> None:
+    assert chosen([1, 1, 1], [0.5, 0.5, 0.5], [0.3, 0.3, 0.3], 2) == [0, 1]
+
+
+def test_scores_of_one_and_no_boxes_are_taken() -> None:
+    assert chosen([1, 1], [1.0, 0.0], [0.2, 0.2], 1) == [0]
+    assert chosen([], [], [], 1) == []
+
+
+class _Book:
+    """Finds codes that are their own cosine."""
+
+    def __init__(self, sign: float) -> None:
+        self.sign = sign
+
+    def search(self, latents: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        return self.sign * latents[:, :1], torch.zeros(len(latents), k, dtype=torch.long)
+
+
+class _Pipeline:
+    """Codes that are the boxes' left edges."""
+
+    def latents(self, prepared: Any, boxes: Tensor, images: Tensor) -> Tensor:
+        assert prepared == "image"
+        assert images.tolist() == [0] * len(boxes)
+        return boxes[:, :1]
+
+
+def test_codes_are_looked_up_in_their_own_objects_book() -> None:
+    boxes = torch.tensor([[0.1, 0, 1, 1], [0.9, 0, 1, 1], [0.1, 0, 1, 1], [0.9, 0, 1, 1]])
+    nothing: Any = None
+    view = WindowBoxes(nothing, nothing, "image", nothing, boxes, torch.tensor([0, 0, 1, 1]), torch.full((4,), 0.5))
+    books: Any = [_Book(1.0), _Book(-1.0)]
+    pipeline: Any = _Pipeline()
+    assert worth_a_pose(pipeline, books, view, 1).tolist() == [1, 2]
