@@ -1,6 +1,6 @@
 """Photographs with ground truth: how good the poses of parts are that nobody tuned for, and which step fails.
 
-Each part is learned as ``codepose mesh --K --distance`` says, by the ``quick`` preset and in a fixed time, and judged
+Each part is learned as ``codepose mesh --K --distance`` says, by the default preset and in a fixed time, and judged
 on its photos: BOP's average recalls, and the chain of causes, step by step. The photographs are a folder of BOP
 folders, which does not come with codepose. What is done is kept in the output folder: the same command goes on there.
 """
