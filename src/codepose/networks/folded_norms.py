@@ -35,11 +35,8 @@ class Folded:
             self._copy, self._made_of = folded(model, run), now
         return self._copy
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Folded:
-        return Folded()  # of other weights
-
     def __reduce__(self) -> tuple[type[Folded], tuple[()]]:
-        return Folded, ()
+        return Folded, ()  # a copy's network has other weights
 
 
 @torch.no_grad()
