@@ -48,9 +48,10 @@ def worth_a_pose(pipeline: Pipeline, codebooks: Sequence[Codebook], view: Window
         view: N boxes.
         most: How many of each object, at most.
     """
-    latents = pipeline.latents(view.prepared, view.boxes, torch.zeros_like(view.objects))
     cosines = torch.zeros_like(view.scores, dtype=torch.float32)
     for index in sorted(set(view.objects.tolist())):
         rows = (view.objects == index).nonzero().squeeze(1)
-        cosines[rows] = codebooks[index].search(latents[rows], 1)[0][:, 0]
+        if len(rows) > most:  # else all of them are chosen, whatever their codes
+            latents = pipeline.latents(view.prepared, view.boxes[rows], torch.zeros_like(rows))
+            cosines[rows] = codebooks[index].search(latents, 1)[0][:, 0]
     return likeliest(view.objects, view.scores, cosines, most).nonzero().squeeze(1)
