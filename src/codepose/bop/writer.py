@@ -171,8 +171,8 @@ class _Scene:
         assert scenes.depth is not None
         size, scale = scenes.images.shape[-1], depth_scale(self.world)
         stored = _stored_depth(scenes.depth, scale)
-        rgb = (scenes.images * 255.0).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-        K = geometry.to_opencv(scenes.K.cpu()).double().flatten().tolist()
+        rgb, camera, _ = scenes.photographs()
+        K = camera.flatten().tolist()
         for i, item in enumerate(scenes.index.tolist()):
             name = f"{item - self.first:06d}.png"
             Image.fromarray(rgb[i]).save(self.folder / "rgb" / name)
