@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-Run = Callable[[nn.Module], Sequence[Tensor]]
+Call = Callable[[nn.Module], Sequence[Tensor]]
 """Calls a network on some images and returns its feature maps."""
 
 
@@ -27,7 +27,7 @@ class Folded:
         self._made_of: list[tuple[Any, ...]] = []
         self._copy: nn.Module | None = None
 
-    def __call__(self, model: nn.Module, run: Run) -> nn.Module:
+    def __call__(self, model: nn.Module, run: Call) -> nn.Module:
         """Returns a copy for inference; arguments as ``folded`` has them."""
         tensors = chain(model.parameters(), model.buffers())
         now = [(id(t), t._version, t.device, t.dtype, t.stride()) for t in tensors]
@@ -40,7 +40,7 @@ class Folded:
 
 
 @torch.no_grad()
-def folded(model: nn.Module, run: Run) -> nn.Module:
+def folded(model: nn.Module, run: Call) -> nn.Module:
     """Returns a copy of a network without the batch norms that alone read what a convolution gives.
 
     Args:
@@ -66,7 +66,7 @@ def folded(model: nn.Module, run: Run) -> nn.Module:
     return result if same else model
 
 
-def _pairs(model: nn.Module, run: Run) -> list[tuple[nn.Conv2d, _BatchNorm]]:
+def _pairs(model: nn.Module, run: Call) -> list[tuple[nn.Conv2d, _BatchNorm]]:
     """The convolutions of a network with the batch norms that read what they give."""
     given: dict[int, tuple[nn.Conv2d, Tensor, int]] = {}
     pairs: list[tuple[nn.Conv2d, _BatchNorm]] = []
