@@ -169,7 +169,7 @@ def test_a_second_ctrl_c_within_a_step_keeps_the_checkpoint_before(
     every = settings.step1.model_copy(update={"checkpoint_every": 2})
     monkeypatch.setattr(
         "codepose.training.loop.build_optimizer",
-        lambda parts, *_: Torn([{"params": p, "lr": 1e-3, "factor": factor} for p, factor in parts]),
+        lambda parts, _: Torn([{"params": p, "lr": 1e-3, "factor": factor} for p, factor in parts]),
     )
     with pytest.raises(KeyboardInterrupt):
         fit(Stage(**{**stage.__dict__, "settings": every}), run, make_fabric("cpu"), seed=settings.seed)

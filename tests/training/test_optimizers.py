@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from pytorch_optimizer.optimizer.utils.matrix import zero_power_via_newton_schulz_5
 
 from codepose.settings.files import load_preset
 from codepose.settings.training import OptimizerSettings
+from codepose.training.muon import nearly_orthogonal
 from codepose.training.optimizers import build_optimizer, learning_rate
 
 
@@ -73,6 +75,22 @@ def test_muon_turns_hidden_weights_and_leaves_the_rest_to_adamw() -> None:
     assert sides.max() < 1.3
     for parameter in (first, bias):
         assert parameter.detach().abs() == pytest.approx(torch.full(parameter.shape, 0.1).numpy(), rel=1e-2)
+
+
+@pytest.mark.parametrize("shape", [(24, 24), (16, 200), (300, 20)])
+def test_muons_iteration_is_newton_and_schulzs(shape: tuple[int, int]) -> None:
+    """As the library multiplies it, step by step in double precision, for singular values from 1 to a millionth."""
+    torch.manual_seed(0)
+    few = min(shape)
+    left, right = (torch.linalg.qr(torch.randn(side, few, dtype=torch.float64)).Q for side in shape)
+    matrix = 7.0 * (left * torch.logspace(0, -6, few, dtype=torch.float64)) @ right.mT
+    expected = zero_power_via_newton_schulz_5(matrix, dtype=torch.float64)
+    torch.testing.assert_close(nearly_orthogonal(matrix), expected, rtol=0, atol=1e-9)
+    torch.testing.assert_close(nearly_orthogonal(matrix.float()), expected.float(), rtol=0, atol=1e-3)
+
+
+def test_muon_of_a_gradient_of_zeros_is_zero() -> None:
+    assert torch.equal(nearly_orthogonal(torch.zeros(4, 9)), torch.zeros(4, 9))
 
 
 def test_muon_goes_on_where_its_state_was_saved() -> None:

@@ -72,7 +72,7 @@ class _Trainer:
         factor = stage.settings.optimizer.pretrained_factor
         parts = [(p, factor if name in stage.pretrained else 1.0) for name, p in stage.groups.items()]
         dtype = torch.bfloat16 if uses_bf16(run.settings, fabric.device) else torch.float32
-        self.optimizer = build_optimizer(parts, stage.settings.optimizer, dtype)
+        self.optimizer = build_optimizer(parts, stage.settings.optimizer)
         self.clock = Clock(total_steps(stage), stage.settings.time_limit)
         self.step = _resume(stage, run, self.optimizer, self.clock)
         self.validated = int(self.clock.progress(self.step) * stage.settings.validations)

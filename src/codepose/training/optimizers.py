@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from codepose.settings.training import OptimizerSettings
+from codepose.training.muon import Muon
 
 _GAMMA = 1e-3
 """AdaBound's convergence speed."""
@@ -18,14 +19,13 @@ _STEP_EPOCHS = 8.0
 
 
 def build_optimizer(
-    groups: Iterable[tuple[list[nn.Parameter], float]], settings: OptimizerSettings, dtype: torch.dtype = torch.float32
+    groups: Iterable[tuple[list[nn.Parameter], float]], settings: OptimizerSettings
 ) -> torch.optim.Optimizer:
     """Returns the optimiser the settings name.
 
     Args:
         groups: Parameters, and the factor on their learning rate; it is kept in each group's "factor".
         settings: Name and constants.
-        dtype: Muon's multiplications; see there.
     """
     parameters: list[dict[str, Any]] = [
         {"params": list(p), "lr": settings.lr * factor, "factor": factor} for p, factor in groups
@@ -37,13 +37,10 @@ def build_optimizer(
         return torch.optim.Adam(parameters, lr=lr, weight_decay=decay, fused=True)
     if settings.name == "adamw":
         return torch.optim.AdamW(parameters, lr=lr, weight_decay=decay, fused=True)
-    # the library takes seconds to import
     if settings.name == "muon":
-        from codepose.training.muon import Muon
+        return Muon(parameters, weight_decay=decay, momentum=settings.momentum)
 
-        return Muon(parameters, weight_decay=decay, momentum=settings.momentum, dtype=dtype)
-
-    from pytorch_optimizer import AdaBound
+    from pytorch_optimizer import AdaBound  # takes seconds to import
 
     for group in parameters:  # its bounds are final_lr over the rate it began with
         group["final_lr"] = settings.final_lr * group["factor"]
