@@ -8,17 +8,22 @@ from codepose.settings.schema import Settings
 
 
 def uses_bf16(settings: Settings, device: torch.device) -> bool:
-    """Whether layers multiply in bf16 on ``device``: 'auto' = where the processor has it (CUDA, AMX, AVX-512 BF16)."""
+    """Whether layers multiply in bf16 on ``device``: 'auto' = where that is faster, see ``multiplies_bf16``."""
     return multiplies_bf16(device) if settings.precision == "auto" else settings.precision == "bf16"
 
 
 def multiplies_bf16(device: torch.device) -> bool:
-    """Whether a processor has instructions for bf16."""
+    """Whether a processor is faster in bf16: GPUs that have it, CPUs with AMX, and others than Intel's with AVX-512
+    BF16.
+
+    Intel's AVX-512 BF16 without AMX, as virtual machines offer it, takes up to 1.7 times as long as float32
+    (docs/log/2026-11-29-arithmetic.md).
+    """
     if device.type == "cuda":
         with torch.cuda.device(device):
             return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     can = torch.cpu.get_capabilities()
-    return any(bool(can.get(name, False)) for name in ("amx_bf16", "avx512_bf16"))
+    return bool(can.get("amx_bf16")) or (bool(can.get("avx512_bf16")) and "Intel" not in str(can.get("cpu_name")))
 
 
 def autocast(settings: Settings, device: torch.device) -> torch.autocast:
