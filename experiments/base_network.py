@@ -18,19 +18,22 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from torchvision.utils import save_image
 
+from codepose.networks.autoencoder import ExtendedAutoencoder
 from codepose.networks.build import build_extended
 from codepose.parts.mesh import save_mesh
-from codepose.runtime.checkpoint import save_state
+from codepose.runtime.checkpoint import load_state, save_state
 from codepose.runtime.devices import make_fabric
 from codepose.runtime.progress import Display
-from codepose.runtime.run import Run, RunError
+from codepose.runtime.run import Run, RunError, pretrained
 from codepose.settings.errors import ConfigError
 from codepose.settings.files import load_run_settings
 from codepose.settings.schema import Settings
 from codepose.storage.replace import replacing
 from codepose.synthesis.world import World
+from codepose.training.initial import begin_with
 from codepose.training.loop import fit
 from experiments.base_stages import PartSource, base_settings, build_base, crops_stage, models_of, picture, scenes_stage
 from experiments.parts.archive import Part, load_archive
@@ -67,9 +70,11 @@ class KeptRun(Run):
 
     Attributes:
         copy: The file, or None. Its weights are float16; it holds no optimiser's state.
+        heads: A joint network's run, with whose decoder, FC layers and detector's heads it begins; None = at random.
     """
 
     copy: Path | None = None
+    heads: str | None = None
 
     def save_checkpoint(self, stage: str, state: dict[str, Any]) -> None:
         """Writes a stage's whole training state, and the copy."""
@@ -102,11 +107,15 @@ def train(run: KeptRun, world: World, device: str, trained: range, kept: range) 
     if run.has("step1"):
         run.load_weights("step1", extended)
     else:
+        if not run.begun("step1"):
+            begin_with(extended, settings.network.weights)
+            _begin_behind_encoder(extended, run.heads)
         stage = crops_stage(settings, world, extended, trained, kept)
         fit(stage, run, fabric, seed=settings.seed, display=Display("step 1"))
         run.keep({"step1": extended.state_dict()})
     torch.manual_seed(settings.seed + 1)
     joint = build_base(settings)
+    _begin_behind_encoder(joint, run.heads)
     joint.autoencoder.load_state_dict(extended.state_dict())
     if run.has("step2"):
         run.load_weights("step2", joint)
@@ -118,6 +127,18 @@ def train(run: KeptRun, world: World, device: str, trained: range, kept: range) 
     rows = [picture(settings, world, joint, parts) for parts in (trained, kept)]
     save_image(torch.cat(rows), run.path / "reconstructions.png", nrow=len(rows[0]) // 3)
     run.keep({"step1": extended.state_dict(), "step2": joint.state_dict()})
+
+
+def _begin_behind_encoder(network: nn.Module, weights: str | None) -> None:
+    """Loads all that is behind another joint network's encoder, which may be another one."""
+    if weights is None:
+        return
+    state = load_state(Run.open(pretrained().get(weights, weights)).path / "step2" / "weights.safetensors")
+    if isinstance(network, ExtendedAutoencoder):
+        state = {key.removeprefix("autoencoder."): value for key, value in state.items()}
+    own = network.state_dict()
+    behind = {k: v for k, v in state.items() if k in own and not k.startswith(("encoder.", "autoencoder.encoder."))}
+    network.load_state_dict(behind, strict=False)
 
 
 def prepared(options: argparse.Namespace, began: float) -> tuple[KeptRun, World, range, range]:
@@ -144,14 +165,14 @@ def prepared(options: argparse.Namespace, began: float) -> tuple[KeptRun, World,
         else:
             settings = _settings(options, str(mesh), (STEP1 * left, (1.0 - STEP1) * left))
         run = KeptRun.create(options.out, settings, resume=options.resume)
-    run.copy = options.copy
+    run.copy, run.heads = options.copy, options.heads
     return run, world, *ranges
 
 
 def _settings(options: argparse.Namespace, mesh: str, seconds: tuple[float, float]) -> Settings:
     rates = (options.crop_rate, options.scene_rate)
     batches = {"crops": options.crops, "scenes": options.scenes, "every": options.checkpoint_every}
-    return base_settings(mesh, **batches, rates=rates, seconds=seconds)
+    return base_settings(options.preset, mesh, **batches, rates=rates, seconds=seconds)
 
 
 def _told(what: str, began: float) -> None:
@@ -161,6 +182,7 @@ def _told(what: str, began: float) -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", type=Path, required=True, help="archive of parts")
+    parser.add_argument("--preset", choices=("quick", "photos"), default="photos", help="whose base it is to be")
     parser.add_argument("--out", type=Path, required=True, help="run folder")
     parser.add_argument("--minutes", type=float, required=True, help="in all, from the start of the program")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
@@ -168,6 +190,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--copy", type=Path, help="tar file that every checkpoint leaves, without the optimiser's state"
     )
+    parser.add_argument("--heads", help="run of a base with another backbone, from which all behind it is taken")
     parser.add_argument("--held-out", type=int, default=6, help="families of parts kept out of training")
     parser.add_argument("--crops", type=int, help="a batch of Step 1: 512 on a GPU, 32 on a CPU")
     parser.add_argument("--scenes", type=int, help="a batch of Step 2: 64, 8")

@@ -48,6 +48,7 @@ _LOOKS: dict[str, Any] = {
     "data.textures": 192,
     "data.curriculum": 0.3,
     "data.clean": 0.1,
+    "data.camera.box_side": [36.0, 84.0],
     "data.step1_images": _FAR_AWAY,
     "data.scene_images": _FAR_AWAY,
     "data.augmentation.contrast": [0.4, 2.3],
@@ -60,7 +61,6 @@ _LOOKS: dict[str, Any] = {
     "data.occlusion.others": 2,
     "data.occlusion.clutter": 3,
     "data.occlusion.large": 0.15,
-    "network.weights": "none",
     "network.frozen_blocks": 0,
     "losses.look_alikes": 0,  # a search over every view of every part; here they are ``TURNS``
     "objects.0.view_cone_deg": 180.0,
@@ -71,23 +71,35 @@ _LOOKS: dict[str, Any] = {
 }
 
 
+_BEGINS = {"quick": "none", "photos": "imagenet"}
+"""Weights at which the base network of a preset begins."""
+
+
 def base_settings(
-    mesh: str, *, crops: int, scenes: int, rates: tuple[float, float], seconds: tuple[float, float], every: int
+    preset: str,
+    mesh: str,
+    *,
+    crops: int,
+    scenes: int,
+    rates: tuple[float, float],
+    seconds: tuple[float, float],
+    every: int,
 ) -> Settings:
-    """Returns preset ``quick`` with every view, pictures of the paper's strength, and a GPU's batches.
+    """Returns a preset with every view, pictures of the paper's strength, and batches of another size.
 
     Args:
+        preset: "quick" or "photos".
         mesh: One part, which stands for all in the run's folder.
         crops, scenes: Images of an iteration of Step 1 and of Step 2, multiples of ``TURNS``.
         rates: Their learning rates.
         seconds: How long they take.
         every: Iterations between checkpoints.
     """
-    changes = _LOOKS | {"name": "base", "objects.0.mesh": mesh}
+    changes = _LOOKS | {"name": "base", "objects.0.mesh": mesh, "network.weights": _BEGINS[preset]}
     for stage, batch, rate, limit in zip(("step1", "step2"), (crops, scenes), rates, seconds, strict=True):
         changes |= {f"{stage}.batch": batch, f"{stage}.optimizer.lr": rate, f"{stage}.time_limit": limit}
         changes |= {f"{stage}.checkpoint_every": every, f"{stage}.optimizer.warmup": 200}
-    return override(load_preset("quick"), changes)
+    return override(load_preset(preset), changes)
 
 
 def models_of(parts: Sequence[Part], settings: Settings, seed: int = 0) -> list[ObjectModel]:
@@ -145,6 +157,11 @@ class PartSource(SceneSource):
         objects = self.parts.start + draws.integer("object", len(self.parts))
         R_view = draw_views(self.world, draws, objects)
         return objects, R_view @ self._turns[member.to(self.world.device, non_blocking=True)]
+
+    def beside(self, draws: Draws, objects: Tensor, tag: str) -> Tensor:
+        """Which parts (B,) lie beside these: half of them of the same kind, the others any of the source's."""
+        others = self.parts.start + draws.integer("object" + tag, len(self.parts))
+        return torch.where(draws.chance("same" + tag, 0.5), objects, others)
 
 
 def build_base(settings: Settings) -> JointNetwork:

@@ -16,6 +16,8 @@ from codepose.paper.comparison import Errors
 from codepose.parts.mesh import save_mesh
 from codepose.parts.shapes import distractors
 from codepose.parts.symmetry_group import Symmetries
+from codepose.randomness import Draws
+from codepose.runtime.checkpoint import load_state
 from codepose.runtime.run import Run
 from codepose.settings.files import override
 from codepose.settings.schema import Settings
@@ -34,7 +36,7 @@ PARTS = [Part(f"family {k % 3}", mesh, Symmetries.none()) for k, mesh in enumera
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     path = tmp_path_factory.mktemp("cad") / "part.ply"
     save_mesh(PARTS[0].mesh, path)
-    whole = base_settings(str(path), crops=4, scenes=4, rates=(3e-3, 2e-3), seconds=(1e-3, 1e-3), every=1)
+    whole = base_settings("quick", str(path), crops=4, scenes=4, rates=(3e-3, 2e-3), seconds=(1e-3, 1e-3), every=1)
     size = {"data.camera.image_size": 64, "network.crop": 32, "network.width": 0.1, "network.latent": 16}
     size |= {"data.camera.box_side": [16.0, 32.0], "data.textures": 2, "codebook.canvas": 64}
     return override(whole, size)
@@ -56,6 +58,32 @@ def test_a_view_comes_with_its_half_turns(world: World) -> None:
             torch.testing.assert_close(angles, torch.full_like(angles, torch.pi), atol=1e-3, rtol=0)
     own = (turned[:, :1].mT @ turned[:, 1:]).diagonal(dim1=-2, dim2=-1)  # about the part's own axes
     torch.testing.assert_close(own.amax(-1), torch.ones_like(own[..., 0]))
+
+
+def test_what_lies_beside_a_part_is_of_its_kind_or_another_one_that_is_learned(world: World) -> None:
+    source = PartSource(world, "train", range(1, 4))
+    draws = Draws(0, "beside", torch.arange(400), world.device)
+    objects = torch.arange(400) % 3 + 1
+    found = source.beside(draws, objects, " companion 0")
+    assert set(found.tolist()) == {1, 2, 3}, "never one that is kept out"
+    assert float((found == objects).float().mean()) == pytest.approx(0.5 + 0.5 / 3, abs=0.07)
+    assert not torch.equal(found, source.beside(draws, objects, " companion 1"))
+
+
+def test_a_base_can_begin_behind_the_encoder_at_that_of_another_backbone(
+    settings: Settings, world: World, tmp_path: Path
+) -> None:
+    torch.manual_seed(3)
+    other = build_joint(settings)
+    heads = Run.create(tmp_path / "heads", settings)
+    heads.save_weights("step2", other)
+    run = KeptRun.create(tmp_path / "base", override(settings, {f"step{n}.optimizer.lr": 1e-9 for n in (1, 2)}))
+    run.heads = str(heads.path)
+    train(run, world, "cpu", range(4), range(4, 6))
+    own, theirs = (load_state(one.path / "step2" / "weights.safetensors") for one in (run, heads))
+    for name, values in theirs.items():
+        same = torch.allclose(own[name], values, atol=1e-4)
+        assert same != (name.startswith("autoencoder.encoder.") and values.ndim > 1), name
 
 
 def test_all_parts_are_one_class(settings: Settings) -> None:

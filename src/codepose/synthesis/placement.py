@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -133,7 +134,9 @@ class Companions:
         return instances, ones[:, None].expand(-1, 3)
 
 
-def place_companions(world: World, draws: Draws, objects: Tensor, boxes: Tensor, *, same: bool) -> Companions:
+def place_companions(
+    world: World, draws: Draws, objects: Tensor, boxes: Tensor, kinds: Callable[[str], Tensor], *, same: bool
+) -> Companions:
     """Puts further instances beside the objects of a batch; one for which no free place is found is left out.
 
     Args:
@@ -141,6 +144,7 @@ def place_companions(world: World, draws: Draws, objects: Tensor, boxes: Tensor,
         draws: The items' random numbers.
         objects: (B,) the objects that are there already.
         boxes: (B, 4) their boxes.
+        kinds: Tag -> (B,) which object a further instance is of; other tags give other ones.
         same: Whether they may be of the same object; in evaluation they may not: which of two is meant?
     """
     settings, size = world.settings.data.occlusion, world.settings.data.camera.image_size
@@ -148,7 +152,7 @@ def place_companions(world: World, draws: Draws, objects: Tensor, boxes: Tensor,
     found: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     for k in range(settings.companions):
         tag = f" companion {k}"
-        which = draw_objects(world, draws, tag)
+        which = kinds(tag)
         wanted = draws.chance("there" + tag, 0.5)
         wanted = wanted if same else wanted & (which != objects)
         R_view = draw_views(world, draws, which, tag)

@@ -130,7 +130,9 @@ class SceneSource:
         boxes = world.boxes(objects, R, t).clamp(0, size)
         companions = None
         if data.occlusion.companions:
-            companions = place_companions(world, draws, objects, boxes, same=self.split == "train")
+            companions = place_companions(
+                world, draws, objects, boxes, lambda tag: self.beside(draws, objects, tag), same=self.split == "train"
+            )
         scale = data.photo_scale if photos else 1
         pixels = scale * size
         K = geometry.scaled_camera(world.K, scale).expand(len(index), 3, 3)
@@ -174,6 +176,10 @@ class SceneSource:
             mine = (objects == number) & (member > 0)
             R_view[mine] = found.of(R_view[mine], member[mine] - 1)
         return objects, R_view
+
+    def beside(self, draws: Draws, objects: Tensor, tag: str) -> Tensor:
+        """Which objects (B,) further instances in scenes of these objects (B,) are of."""
+        return draw_objects(self.world, draws, tag)
 
     def _jittered(self, square: Tensor, draws: Draws, difficulty: float) -> Tensor:
         """Scales and shifts Step 1's window, as detections will be off."""
