@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from codepose.networks.precision import autocast, uses_bf16
+from codepose.networks.precision import autocast
 from codepose.settings.schema import Settings
 from codepose.training.optimizers import build_optimizer
 from codepose.training.plan import Stage, images_per_step, total_steps
@@ -47,8 +47,7 @@ def measure(stage: Stage, settings: Settings, device: torch.device, *, batch: in
     network = stage.network.to(device=device).to(memory_format=torch.channels_last).train()
     whole = images_per_step(stage)
     size = min(whole, 32) if batch is None else min(batch, stage.items)
-    dtype = torch.bfloat16 if uses_bf16(settings, device) else torch.float32
-    optimizer = build_optimizer([(p, 1.0) for p in stage.groups.values()], stage.settings.optimizer, dtype)
+    optimizer = build_optimizer([(p, 1.0) for p in stage.groups.values()], stage.settings.optimizer)
 
     def learn() -> None:
         with torch.no_grad():

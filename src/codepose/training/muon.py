@@ -35,7 +35,7 @@ def nearly_orthogonal(matrix: Tensor) -> Tensor:
         factor.diagonal().add_(first)
         product = factor @ product
         gram = factor @ gram @ factor
-    turned = product @ x
+    turned: Tensor = product @ x
     return turned if wide is matrix else turned.mT
 
 
