@@ -15,42 +15,32 @@ from codepose.estimation.estimator import PoseEstimator
 from codepose.estimation.photo import Photo
 from codepose.estimation.window_boxes import given_boxes
 from codepose.networks.windows import Window, least_overlap, windows
-from codepose.refinement.judged_contours import JudgedContours
-from codepose.refinement.poses import Poses, Refiner, Seen
+from codepose.refinement.judge import JudgeRefiner
+from codepose.refinement.poses import Poses, Refiner, Seen, Stages
 from codepose.refinement.render_and_compare import ContourRefiner
 
-_DEEP = (ContourRefiner, JudgedContours)
 
-
-class _Staged:
-    """An estimator's refiner, parted where the deep search begins, by judge and edges; keeps what that was given."""
+class _Recorded:
+    """An estimator's refiner that keeps what it was given."""
 
     def __init__(self, refiner: Refiner) -> None:
-        stages = list(getattr(refiner, "stages", (refiner,)))
-        self._first = next(place for place, stage in enumerate(stages) if isinstance(stage, _DEEP))
-        self._stages = stages
+        self.search = refiner
         self.given: tuple[Seen, Poses] | None = None
 
     def __call__(self, seen: Seen, poses: Poses) -> Poses:
         """As ``Refiner`` has it."""
-        for stage in self._stages[: self._first]:
-            poses = stage(seen, poses)
         self.given = seen, poses
         return self.search(seen, poses)
 
-    def search(self, seen: Seen, poses: Poses) -> Poses:
-        """Refines hypotheses."""
-        for stage in self._stages[self._first :]:
-            poses = stage(seen, poses)
-        return poses
-
     def rank(self, seen: Seen, poses: Poses) -> Poses:
         """The best of the poses by the judge; without one, by the edges, each moved to where they lie best."""
-        deep = self._stages[self._first]
-        if isinstance(deep, JudgedContours):
-            return replace(poses, score=deep.judge.scores(seen, poses)).best(1)
-        assert isinstance(deep, ContourRefiner)
-        return ContourRefiner(deep.world, deep.settings.model_copy(update={"rounds": 0}))(seen, poses)
+        if isinstance(self.search, Stages):
+            judge = self.search.rank
+            assert isinstance(judge, JudgeRefiner)
+            return replace(poses, score=judge.scores(seen, poses)).best(1)
+        edges = self.search
+        assert isinstance(edges, ContourRefiner)
+        return ContourRefiner(edges.world, edges.settings.model_copy(update={"rounds": 0}))(seen, poses)
 
 
 @dataclass(frozen=True)
@@ -61,7 +51,7 @@ class EstimatorLook:
     starts: Tensor
     R: Tensor
     t: Tensor
-    _refiner: _Staged
+    _refiner: _Recorded
     _seen: Seen
     _similarity: Tensor
     _hull: Tensor
@@ -98,7 +88,7 @@ class Looker:
 
     def __init__(self, estimator: PoseEstimator, tiles: int) -> None:
         assert estimator.refiner is not None
-        self._refiner, self._tiles = _Staged(estimator.refiner), tiles
+        self._refiner, self._tiles = _Recorded(estimator.refiner), tiles
         given = (estimator.pipeline, estimator.codebooks)
         self._estimator = PoseEstimator(*given, self._refiner, world=estimator.world)
         self._plain = PoseEstimator(*given, world=estimator.world)

@@ -18,7 +18,7 @@ from codepose.estimation.methods import confidence_mark, load_codebooks, load_pi
 from codepose.estimation.pipelines import JointPipeline
 from codepose.networks.build import build_joint
 from codepose.networks.windows import letterbox
-from codepose.refinement.poses import Poses, Refiner, Seen
+from codepose.refinement.poses import Poses, Refiner, Seen, Stages
 from codepose.runtime.checkpoint import load_state
 from codepose.runtime.run import Run, RunError
 from codepose.settings.errors import ConfigError
@@ -185,6 +185,42 @@ def test_a_box_that_its_pose_shows_to_be_off_is_looked_at_again(
     latents = estimator.pipeline.latents(prepared, torch.cat((seen_boxes[kept][:1], off[1:])), objects)
     shown = torch.from_numpy(np.stack([d.reconstruction for d in found]))  # type: ignore[arg-type]
     torch.testing.assert_close(shown, estimator.pipeline.decode(latents))
+
+
+@pytest.mark.parametrize(
+    ("judged", "placed"),
+    [
+        ([5.0, 1.6, 1.4, -1.0], [0, 1]),  # 3.5 behind the best is still near enough, more is not
+        ([3.0, 1.0, 0.9, 0.0], [0, 1]),  # log-odds of 1 are enough, less are not
+        ([0.9, 0.5, 0.0, -2.0], []),
+    ],
+)
+def test_boxes_that_the_judge_thinks_little_of_get_no_further_work(
+    estimator: PoseEstimator, world: World, judged: list[float], placed: list[int]
+) -> None:
+    """Four boxes that are far off those of their poses; only what is placed is looked at again, too."""
+    asked: list[tuple[str, list[float]]] = []
+    places = torch.tensor([[[x, 0.0, 900.0]] for x in (-150.0, -50.0, 50.0, 150.0)])
+    given = np.array([[8.0 + 30 * k, 10.0, 20.0 + 30 * k, 20.0] for k in range(4)])
+
+    def rank(seen: Seen, _: Poses) -> Poses:
+        new = len(asked) > 0
+        asked.append(("rank", seen.boxes[:, 0].tolist()))
+        rows = torch.tensor(placed if new else [0, 1, 2, 3])
+        word = torch.tensor(judged)[rows, None]
+        pose = Poses.start(torch.eye(3).expand(len(rows), 1, 3, 3), places[rows], word)
+        return dataclasses.replace(pose, judged=word)
+
+    def place(seen: Seen, poses: Poses) -> Poses:
+        asked.append(("place", seen.boxes[:, 0].tolist()))
+        return dataclasses.replace(poses, contour=torch.full_like(poses.score, 0.25))
+
+    found = refining(estimator, Stages(rank, place)).in_boxes(noise(128, 128), camera(128), given, [0] * 4)
+    assert [d.contour for d in found] == [0.25 if k in placed else 0.0 for k in range(4)]
+    assert [d.judged for d in found] == pytest.approx(judged)
+    first = [("rank", pytest.approx(given[:, 0]))] + [("place", pytest.approx(given[placed, 0]))] * bool(placed)
+    assert asked[: len(first)] == first
+    assert [(what, len(boxes)) for what, boxes in asked[len(first) :]] == [("rank", 2), ("place", 2)] * bool(placed)
 
 
 @pytest.mark.parametrize(("height", "width"), [(128, 128), (150, 200), (200, 150)])

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from codepose.refinement.judge import JudgeRefiner
 from codepose.refinement.judged_contours import JudgedContours, refiner_of
-from codepose.refinement.poses import Poses, Seen
+from codepose.refinement.poses import Poses, Seen, Stages
 from codepose.refinement.render_and_compare import ContourRefiner
 from codepose.settings.inference import RefinementSettings
 from codepose.synthesis.world import World
@@ -50,7 +50,8 @@ def _edges(contour: Tensor):
 def test_a_pose_is_taken_as_edges_left_it_only_where_the_judge_agrees():
     before, after = torch.tensor([[4.0, 3.0], [1.0, 2.0]]), torch.tensor([[3.9, 3.5], [1.0, 1.5]])
     start = Poses.start(EYE.expand(2, 2, 3, 3), torch.arange(12.0).view(2, 2, 3), torch.zeros(2, 2))
-    refine = JudgedContours(KnownJudge(before, after), _edges(torch.tensor([[0.1, 0.1], [0.3, 0.2]])))  # type: ignore[arg-type]
+    judge = KnownJudge(before, after)
+    refine = Stages(judge, JudgedContours(judge, _edges(torch.tensor([[0.1, 0.1], [0.3, 0.2]]))))  # type: ignore[arg-type]
     found = refine(_seen(2), start)
     assert found.judged.tolist() == [[4.0, 3.5], [1.0, 2.0]]
     torch.testing.assert_close(found.contour, torch.tensor([[0.1, 0.1], [0.3, 0.2]]))
@@ -61,10 +62,12 @@ def test_a_pose_is_taken_as_edges_left_it_only_where_the_judge_agrees():
     torch.testing.assert_close(found.t[1], torch.stack((start.t[1, 0] + 1.0, start.t[1, 1])))
 
 
-@pytest.mark.parametrize(("judged", "kind"), [(0, ContourRefiner), (5, JudgedContours)])
+@pytest.mark.parametrize(("judged", "kind"), [(0, ContourRefiner), (5, Stages)])
 def test_the_settings_say_whether_the_judge_is_asked(world: World, judged: int, kind: type):
     refiner = refiner_of(world, RefinementSettings(judged=judged))
     assert isinstance(refiner, kind)
-    if isinstance(refiner, JudgedContours):
-        assert isinstance(refiner.judge, JudgeRefiner)
-        assert not any(p.requires_grad for p in refiner.judge.network.parameters())
+    if isinstance(refiner, Stages):
+        assert isinstance(refiner.rank, JudgeRefiner)
+        assert isinstance(refiner.place, JudgedContours)
+        assert refiner.place.judge is refiner.rank
+        assert not any(p.requires_grad for p in refiner.rank.network.parameters())

@@ -13,12 +13,16 @@ from codepose.estimation.codebook import Codebook
 from codepose.estimation.hypotheses import Hypotheses
 from codepose.estimation.pipelines import Pipeline
 from codepose.estimation.window_boxes import WindowBoxes
-from codepose.refinement.poses import Poses, Refiner, Seen
+from codepose.refinement.poses import Poses, Refiner, Seen, Stages
 from codepose.refinement.render_and_compare import finer_photos
 from codepose.synthesis.world import World
 
 _SAME_BOX = 0.9
 """Boxes of a larger IoU are one: looking again would change nothing."""
+
+_HOPE, _BEHIND = 1.0, 3.5
+"""A box gets no further work where the judge holds its poses for less likely than these log-odds, or for so much less
+than those of the photo's best box (docs/log/2026-11-29-hopeless-boxes.md)."""
 
 Encoder = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Boxes (N, 4) -> latents (N, D) and reconstructions (N, 3, c, c)."""
@@ -78,11 +82,14 @@ class RefinedPoses:
     Args:
         world: The run's meshes and settings.
         hypotheses: Proposes where refinement begins.
-        refiner: Refines detections of one object.
+        refiner: Refines detections of one object. Of ``Stages`` the second is asked only where the first leaves hope.
     """
 
     def __init__(self, world: World, hypotheses: Hypotheses, refiner: Refiner) -> None:
-        self._world, self._hypotheses, self._refiner = world, hypotheses, refiner
+        self._world, self._hypotheses = world, hypotheses
+        self._rank, self._place = refiner, None  # type: Refiner, Refiner | None
+        if isinstance(refiner, Stages):
+            self._rank, self._place = refiner.rank, refiner.place
 
     def __call__(self, encode: Encoder, seen: Seen, latents: Tensor) -> tuple[Poses, Tensor]:
         """Returns the best pose (N, 1) of each detection, and the reconstruction (N, 3, c, c) of the box it is from.
@@ -95,30 +102,57 @@ class RefinedPoses:
             seen: N detections in one image, with their reconstructions.
             latents: (N, D) their codes.
         """
-        poses, reconstructions = self._look(seen, latents), seen.reconstructions
-        for _ in range(self._world.settings.refinement.looks - 1):
-            boxes = self._world.boxes(seen.objects, poses.R[:, 0], poses.t[:, 0], seen.K)
-            off = (box_iou(boxes, seen.boxes).diagonal() < _SAME_BOX).nonzero().squeeze(1)
-            if len(off) == 0:
-                break
-            codes, shown = encode(boxes[off])
-            again = self._look(replace(seen.select(off), boxes=boxes[off], reconstructions=shown), codes)
-            better = (again.score >= poses.score[off]).squeeze(1)
-            seen = replace(seen, boxes=seen.boxes.index_copy(0, off, boxes[off]))
-            poses = poses.replaced(off[better], again.select(better))
-            reconstructions = reconstructions.index_copy(0, off[better], shown[better])
-        return poses, reconstructions
-
-    def _look(self, seen: Seen, latents: Tensor) -> Poses:
-        """The best pose (N, 1) of each detection after one look; its similarity is the codebook's nearest view's."""
-        result = _no_poses(latents)
+        result, reconstructions = _no_poses(latents), seen.reconstructions
         for index in sorted(set(seen.objects.tolist())):
             rows = (seen.objects == index).nonzero().squeeze(1)
-            part = seen.select(rows)
-            hypotheses, similarity = self._hypotheses(part, latents[rows])
-            best = self._refiner(part, hypotheses).best(1)
-            result = result.replaced(rows, replace(best, similarity=similarity[:, None]))
-        return result
+            poses, shown = self._one_object(encode, seen.select(rows), latents[rows])
+            result = result.replaced(rows, poses)
+            reconstructions = reconstructions.index_copy(0, rows, shown)
+        return result, reconstructions
+
+    def _one_object(self, encode: Encoder, seen: Seen, latents: Tensor) -> tuple[Poses, Tensor]:
+        """The same for detections of one object."""
+        poses, shown = self._first_look(seen, latents), seen.reconstructions
+        boxes = seen.boxes
+        for _ in range(self._world.settings.refinement.looks - 1):
+            own = self._world.boxes(seen.objects, poses.R[:, 0], poses.t[:, 0], seen.K)
+            off = (box_iou(own, boxes).diagonal() < _SAME_BOX) & self._hopeful(poses)
+            again = off.nonzero().squeeze(1)
+            if len(again) == 0:
+                break
+            boxes = boxes.index_copy(0, again, own[again])
+            codes, reconstructions = encode(own[again])
+            part = replace(seen.select(again), boxes=own[again], reconstructions=reconstructions)
+            found = self._placed(part, self._ranked(part, codes))
+            better = (found.score >= poses.score[again]).squeeze(1)
+            poses = poses.replaced(again[better], found.select(better))
+            shown = shown.index_copy(0, again[better], reconstructions[better])
+        return poses, shown
+
+    def _first_look(self, seen: Seen, latents: Tensor) -> Poses:
+        """The best pose (N, 1) of each detection in its own box, placed where there is hope."""
+        ranked = self._ranked(seen, latents)
+        worth = self._hopeful(ranked).nonzero().squeeze(1)
+        if len(worth) == 0:
+            return ranked.best(1)
+        return ranked.best(1).replaced(worth, self._placed(seen.select(worth), ranked.select(worth)))
+
+    def _ranked(self, seen: Seen, latents: Tensor) -> Poses:
+        """The ranked poses (N, k) of each detection, of which each has the similarity of the nearest view."""
+        hypotheses, similarity = self._hypotheses(seen, latents)
+        found = self._rank(seen, hypotheses)
+        return replace(found, similarity=similarity[:, None].expand_as(found.similarity))
+
+    def _placed(self, seen: Seen, poses: Poses) -> Poses:
+        """The best pose (N, 1) of each detection."""
+        return (poses if self._place is None else self._place(seen, poses)).best(1)
+
+    def _hopeful(self, poses: Poses) -> Tensor:
+        """Says which detections (N,) of an object in one image deserve more work, by what the judge says of them."""
+        if self._place is None:
+            return torch.ones_like(poses.judged[:, 0], dtype=torch.bool)
+        best = poses.judged[:, 0]
+        return best >= (best.max() - _BEHIND).clamp_min(_HOPE)
 
 
 def _no_poses(latents: Tensor) -> Poses:

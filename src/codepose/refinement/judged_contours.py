@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from codepose.refinement.judge import JudgeRefiner, load_network
-from codepose.refinement.poses import Poses, Refiner, Seen
+from codepose.refinement.poses import Poses, Refiner, Seen, Stages
 from codepose.refinement.render_and_compare import ContourRefiner
 from codepose.settings.errors import ConfigError
 from codepose.settings.inference import RefinementSettings
@@ -19,12 +19,12 @@ _CONTOUR = 20.0
 
 
 class JudgedContours:
-    """Refines by the judge first, then each of the best poses by the photo's edges; the judge chooses among all.
+    """Refines poses that the judge has ranked, each by the photo's edges; the judge chooses among all.
 
     The judge tells apart how a part lies where edges cannot; edges place it to a fraction of a pixel.
 
     Args:
-        judge: Ranks and moves; says how many poses go on.
+        judge: By which the poses are ranked.
         contours: Refines a single pose of each detection.
     """
 
@@ -34,13 +34,12 @@ class JudgedContours:
 
     @torch.no_grad()
     def __call__(self, seen: Seen, poses: Poses) -> Poses:
-        """Returns the judge's best poses, each refined by edges where the judge holds that for better, best first."""
-        few = self.judge(seen, poses)
-        count = few.t.shape[1]
-        rows = torch.arange(len(few.t), device=few.t.device).repeat_interleave(count)
-        deep = self.contours(seen.select(rows), few.reshaped(len(rows), 1)).best(1).reshaped(len(few.t), count)
+        """Returns judged poses, each refined by edges where the judge holds that for better, best first."""
+        count = poses.t.shape[1]
+        rows = torch.arange(len(poses.t), device=poses.t.device).repeat_interleave(count)
+        deep = self.contours(seen.select(rows), poses.reshaped(len(rows), 1)).best(1).reshaped(len(poses.t), count)
         deep = replace(deep, judged=self.judge.scores(seen, deep))
-        finer = deep.where(deep.judged >= few.judged, replace(few, contour=deep.contour, agreement=deep.agreement))
+        finer = deep.where(deep.judged >= poses.judged, replace(poses, contour=deep.contour, agreement=deep.agreement))
         return replace(finer, score=finer.judged + _CONTOUR * finer.contour).best(count)
 
 
@@ -48,7 +47,8 @@ def _contours(world: World, settings: RefinementSettings) -> Refiner:
     contours = ContourRefiner(world, settings)
     if settings.judged == 0:
         return contours
-    return JudgedContours(JudgeRefiner(world, load_network(world.device)), contours)
+    judge = JudgeRefiner(world, load_network(world.device))
+    return Stages(judge, JudgedContours(judge, contours))
 
 
 REFINERS: dict[str, Callable[[World, RefinementSettings], Refiner]] = {"contours": _contours}

@@ -169,3 +169,20 @@ class Refiner(Protocol):
             At least one pose of each detection on the poses' device; how many is the refiner's choice.
         """
         ...
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Two refiners, one after the other; itself a refiner.
+
+    Attributes:
+        rank: Ranks and moves poses; is asked of every detection.
+        place: Lays the best of them over the photo; is asked where the first left hope.
+    """
+
+    rank: Refiner
+    place: Refiner
+
+    def __call__(self, seen: Seen, poses: Poses) -> Poses:
+        """As ``Refiner`` has it."""
+        return self.place(seen, self.rank(seen, poses))
