@@ -29,7 +29,8 @@ class PoseNode(Node):  # type: ignore[misc]
 
     def __init__(self) -> None:
         super().__init__("codepose")
-        for name, value in {"run": "", "device": "auto", "refine": True, "min_score": 0.5, "rectified": False}.items():
+        thresholds = {"min_score": 0.05, "min_judged": 3.0}  # without refinement: min_score 0.5
+        for name, value in {"run": "", "device": "auto", "refine": True, "rectified": False, **thresholds}.items():
             self.declare_parameter(name, value)
         self._estimator = PoseEstimator.load(
             self._value("run"), device=self._value("device"), refine=self._value("refine")
@@ -62,6 +63,7 @@ class PoseNode(Node):  # type: ignore[misc]
             camera = self._camera.for_size(image.shape[1], image.shape[0])
             straight = camera.undistort(image)
             found = self._estimator(straight, camera.K, min_score=self._value("min_score"))
+            found = [d for d in found if d.judged is None or d.judged >= self._value("min_judged")]
         except (ros.ImageError, CameraError) as error:
             self.get_logger().error(str(error), throttle_duration_sec=10.0)
             return

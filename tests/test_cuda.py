@@ -263,7 +263,7 @@ def test_all_stages_train_and_predict(
         "--out",
         str(tmp_path / "out"),
     ]
-    assert main([*words, "--min-score", "0", "--device", device]) == 0
+    assert main([*words, "--min-score", "0", "--min-judged=-99", "--device", device]) == 0
     assert json.loads((tmp_path / "out" / "predictions.jsonl").read_text().splitlines()[0])
     assert main(["evaluate", str(run.path), "--images", "2", "--refine", "--depth", "--device", device]) == 0
 

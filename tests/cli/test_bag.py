@@ -115,6 +115,7 @@ class Estimator:
     """Finds two of one object, and keeps what it was shown."""
 
     confidence: Any = None
+    judges = False
 
     def __init__(self, world: World, confidence: float | None = None) -> None:
         self.world, self.seen = world, list[tuple[NDArray[np.uint8], NDArray[np.float64]]]()

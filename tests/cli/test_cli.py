@@ -30,6 +30,9 @@ from codepose.synthesis.world import World
 
 BRACKET = Path(__file__).parents[1] / "data" / "bracket.ply"
 
+ALL = ("--min-score", "0", "--min-judged=-99")
+"""Shows whatever is found, by however bad a network."""
+
 
 @pytest.fixture(scope="module")
 def preset(tmp_path_factory: pytest.TempPathFactory, make_settings) -> Path:
@@ -140,7 +143,7 @@ def test_predict_on_a_folder_skips_what_is_no_image(run: Path, tmp_path: Path, c
     K = geometry.to_opencv(scene.K)
     camera = f"{K[0, 0]},{K[1, 1]},{K[0, 2]},{K[1, 2]}"
     out = tmp_path / "out"
-    status = main(["predict", str(run), str(photos), "--K", camera, "--out", str(out), "--min-score", "0"])
+    status = main(["predict", str(run), str(photos), "--K", camera, "--out", str(out), *ALL])
     assert status == 1, "a skipped file must show in the exit status"
     assert "b.png skipped" in capsys.readouterr().err
     found = json.loads((out / "a.json").read_text())
@@ -198,6 +201,7 @@ def test_preview_draws_before_training(preset: Path, tmp_path: Path) -> None:
             ["predict", "nowhere", "photo.png", "--K", "fov=60", "--min-confidence", "nan"],
             "--min-confidence is a share",
         ),
+        (["predict", "nowhere", "photo.png", "--K", "fov=60", "--min-judged", "nan"], "--min-judged is a number"),
         (["reproduce", "--seeds", "-1"], "--seeds must be a number from 1"),
         (["preview", "--out", "sheet.foo"], "sheet.png"),
         (["mesh", "hammer", "--out", "sheet"], "sheet.png"),

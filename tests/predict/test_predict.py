@@ -21,8 +21,8 @@ from codepose.estimation.answers import best_of_each
 from codepose.estimation.detection import Detection
 from codepose.estimation.estimator import PoseEstimator
 from codepose.parts.symmetry_group import Symmetries
+from codepose.refinement.judge import JudgeRefiner
 from codepose.refinement.poses import Poses, Seen
-from codepose.refinement.render_and_compare import ContourRefiner
 from codepose.runtime.run import Run
 from codepose.storage.checksums import read_json, write_json
 from codepose.synthesis.world import ObjectModel
@@ -67,7 +67,9 @@ def video(tmp_path: Path) -> Path:
 def predict(run: Path, out: Path, *arguments: object, camera: str = K) -> tuple[int, list[dict]]:
     """The exit status and predictions.jsonl."""
     words = [str(a) for a in arguments]
-    status = main(["predict", str(run), *words, "--K", camera, "--out", str(out), "--min-score", "0"])
+    status = main(
+        ["predict", str(run), *words, "--K", camera, "--out", str(out), "--min-score", "0", "--min-judged=-99"]
+    )
     return status, [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
 
 
@@ -373,20 +375,26 @@ def test_options_that_nothing_uses_are_refused(run: Path, photos: Path, capsys) 
         assert says in capsys.readouterr().err
 
 
-def test_refinement_is_an_option(run: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    refined, refine = [], ContourRefiner.__call__
+def test_refinement_is_an_option(
+    run: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    refined, refine = [], JudgeRefiner.__call__
 
-    def counting(self: ContourRefiner, seen: Seen, poses: Poses) -> Poses:
+    def counting(self: JudgeRefiner, seen: Seen, poses: Poses) -> Poses:
         refined.append(1)
         return refine(self, seen, poses)
 
-    monkeypatch.setattr(ContourRefiner, "__call__", counting)
+    monkeypatch.setattr(JudgeRefiner, "__call__", counting)
     predict(run, tmp_path / "out", photos / "a.png", "--no-refine")
     assert refined == []
     status, lines = predict(run, tmp_path / "out", photos / "a.png", "--refine")
     assert status == 0
     assert 1 <= len(refined) <= 3  # looks
     assert len(lines[0]["detections"]) == 3
+    assert "nothing was found" not in capsys.readouterr().out
+    words = ["predict", str(run), str(photos / "a.png"), "--K", K, "--out", str(tmp_path / "few"), "--min-judged", "99"]
+    assert main(words) == 0
+    assert "nothing was found: --min-judged 0 shows poses" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ K = "75,75,63.5,47.5"
 
 
 def ask(client: TestClient, photo: bytes, name: str = "a.png", **fields: object) -> httpx.Response:
-    data = {"K": K, "min_score": 0} | fields
+    data = {"K": K, "min_score": 0, "min_judged": -99} | fields
     return client.post(
         "/v1/poses", data={k: v for k, v in data.items() if v is not None}, files={"image": (name, photo)}
     )
@@ -112,6 +112,7 @@ BAD = {
     "too wide": ({"K": "fov=170"}, 422, "a field of view lies between"),
     "five distortion coefficients too few": ({"distortion": "0.1"}, 422, "OpenCV's lens models have"),
     "another model": ({"model": "nut"}, 404, "there is no model 'nut': there are part"),
+    "a judge's word that is none": ({"min_judged": "nan"}, 422, "min_judged: input should be a finite number"),
     "a share of 2": ({"min_score": 2}, 422, "min_score: input should be less than or equal to 1"),
     "17 tiles": ({"tiles": 17}, 422, "tiles: input should be less than or equal to 16"),
 }
@@ -242,7 +243,12 @@ def test_photos_that_wait_are_looked_at_together(make_photo) -> None:
 def test_photos_of_a_batch_get_their_own_answers(model: Model, make_photo) -> None:
     camera = Camera(np.array([[75, 0, 63.5], [0, 75, 47.5], [0, 0, 1]]), 128, 96)
     questions = [
-        Question(f"{seed}.png", np.asarray(Image.open(io.BytesIO(make_photo(seed=seed)))), camera, Wishes(min_score=0))
+        Question(
+            f"{seed}.png",
+            np.asarray(Image.open(io.BytesIO(make_photo(seed=seed)))),
+            camera,
+            Wishes(min_score=0, min_judged=-99.0),
+        )
         for seed in (0, 1)
     ]
     alone = [next(model.answer([question])) for question in questions]

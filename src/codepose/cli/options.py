@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -149,8 +150,11 @@ class Predict:
     """What goes there; docs/extending.md adds to it."""
     method: Method = "joint"
     """Which of the trained methods."""
-    min_score: float = 0.5
-    """Leave out detections below."""
+    min_score: float | None = None
+    """Leave out detections below; None = 0.05 with refinement, whose judge sorts them, 0.5 without."""
+    min_judged: float = 3.0
+    """Leave out refined poses that the judge, which compares photo and render, holds for less likely right than these
+    log-odds. Smaller finds more, larger is wrong less often."""
     min_confidence: float = 0.0
     """Leave out poses that are right with a smaller probability (0 = keep all)."""
     max_detections: int | None = None
@@ -205,8 +209,11 @@ class Bag:
     """The images were rectified already, as image_proc's image_rect: the CameraInfo's P counts, without distortion."""
     method: Method = "joint"
     """Which of the trained methods."""
-    min_score: float = 0.5
-    """Leave out detections below."""
+    min_score: float | None = None
+    """Leave out detections below; None = 0.05 with refinement, whose judge sorts them, 0.5 without."""
+    min_judged: float = 3.0
+    """Leave out refined poses that the judge, which compares photo and render, holds for less likely right than these
+    log-odds. Smaller finds more, larger is wrong less often."""
     min_confidence: float = 0.0
     """Leave out poses that are right with a smaller probability (0 = keep all)."""
     max_detections: int | None = None
@@ -348,6 +355,8 @@ def require_usable(options: object) -> None:
         value = getattr(options, name, 0.0)
         if value is not None and not 0.0 <= value <= 1.0:
             raise ConfigError(f"--{name.replace('_', '-')} is a share from 0 to 1, not {value:g}")
+    if not math.isfinite(getattr(options, "min_judged", 0.0)):
+        raise ConfigError("--min-judged is a number, such as 3")
     for name, most in _COUNTS.items():
         value = getattr(options, name, None)
         if value is not None and not 1 <= value <= most:

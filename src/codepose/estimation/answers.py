@@ -12,19 +12,27 @@ from codepose.cameras.camera import Camera
 from codepose.estimation.detection import Detection
 from codepose.estimation.estimator import PoseEstimator
 
+MIN_JUDGED = 3.0
+"""Of a pose that is shown unless something else is asked for: the mean log-odds of the judge's four answers. On
+photographs it tells parts from clutter where the detector's score does not (docs/log/2026-11-29-hopeless-boxes.md)."""
+_MIN_SCORE, _MIN_SCORE_JUDGED = 0.5, 0.05
+
 
 class Wishes(Protocol):
     """What may be asked of a look at one photo.
 
     Attributes:
-        min_score: Leave out detections below.
+        min_score: Leave out detections below; None = ``least_score`` of the estimator.
+        min_judged: Leave out poses that the judge holds for less likely right than these log-odds.
         min_confidence: Leave out poses that are right with a smaller probability.
         tiles: As ``PoseEstimator`` takes it.
         max_detections: At most so many of each object, best first; None = all.
     """
 
     @property
-    def min_score(self) -> float: ...
+    def min_score(self) -> float | None: ...
+    @property
+    def min_judged(self) -> float: ...
     @property
     def min_confidence(self) -> float: ...
     @property
@@ -54,13 +62,26 @@ def look(
     """
     straight = camera.undistort(image)
     depth = None if measured is None else camera.undistort_depth(measured)
-    found = estimator(straight, camera.K, min_score=wishes.min_score, depth=depth, tiles=wishes.tiles)
+    least = least_score(wishes, judged=estimator.judges)
+    found = estimator(straight, camera.K, min_score=least, depth=depth, tiles=wishes.tiles)
     return wanted(found, wishes), straight
+
+
+def least_score(wishes: Wishes, *, judged: bool) -> float:
+    """The score from which a detection counts: what is asked for, else 0.5, or 0.05 where a judge looks at poses."""
+    if wishes.min_score is not None:
+        return wishes.min_score
+    return _MIN_SCORE_JUDGED if judged else _MIN_SCORE
 
 
 def wanted(found: list[Detection], wishes: Wishes) -> list[Detection]:
     """Those of an image's detections, best first, that are sure enough, at most so many of each object."""
-    sure = [d for d in found if d.confidence is None or d.confidence >= wishes.min_confidence]
+    sure = [
+        d
+        for d in found
+        if (d.confidence is None or d.confidence >= wishes.min_confidence)
+        and (d.judged is None or d.judged >= wishes.min_judged)
+    ]
     return best_of_each(sure, wishes.max_detections)
 
 

@@ -191,6 +191,12 @@ class PoseEstimator:
         numbers = torch.tensor(objects, dtype=torch.long, device=self.device)
         return self._detections(given_boxes(self.pipeline, photo, places, numbers), confidence=None)
 
+    @property
+    def judges(self) -> bool:
+        """Whether a judge looks at the poses: only then detections say how it holds them (``Detection.judged``)."""
+        settings = self.settings.refinement
+        return self.refiner is not None and settings.refiner == "contours" and settings.judged > 0
+
     @cached_property
     def depth_refiner(self) -> DepthRefiner:
         """Fits poses to measured depth; made when the first depth image comes."""
@@ -242,7 +248,7 @@ class PoseEstimator:
             x[:, 0] for x in (poses.similarity, poses.agreement, poses.contour, poses.judged)
         )
         refined = self.refiner is not None
-        asked = refined and self.settings.refinement.judged > 0
+        asked = self.judges
         sure = None
         if confidence is not None:
             sure = confidence(evidence(view.scores, similarity, agreement, contour, judged if asked else None))

@@ -73,6 +73,8 @@ def predict_images(options: Predict) -> int:
         progress.merge()
     failed = sum(everyones(failed))
     predictor.say(f"{progress.summary()}: {', '.join(options.write) or 'nothing'} in {folder}")
+    if progress.nothing and predictor.estimator.judges:
+        predictor.say("nothing was found: --min-judged 0 shows poses that the judge, too, is not sure of")
     return 1 if failed else 0
 
 
@@ -112,7 +114,7 @@ def asked(run: Run, options: Predict | Bag) -> Run:
     """The run with the detector's thresholds that the options ask for."""
     detection = run.settings.detection
     changes = {
-        "score": min(detection.score, options.min_score),
+        "score": min(detection.score, 1.0 if options.min_score is None else options.min_score),
         "nms": detection.nms if options.nms is None else options.nms,
         "per_object": max(detection.per_object, options.max_detections or 1),  # of these some may be too unsure
     }
@@ -224,7 +226,7 @@ class Progress:
         self._console = console
         self._display = None if self._total == 1 else Display("predicting", console)
         self._stack = ExitStack()
-        self._done = 0
+        self._done = self._found = 0
         self._start = time.perf_counter()
 
     def __enter__(self) -> Progress:
@@ -238,6 +240,7 @@ class Progress:
     def advance(self, prediction: Prediction) -> None:
         """Counts an image that is done."""
         self._done += 1
+        self._found += len(prediction.found)
         source = prediction.source
         if not isinstance(source, Video):
             words = [
@@ -253,7 +256,12 @@ class Progress:
 
     def merge(self) -> None:
         """Counts the images of all ranks."""
-        self._done = sum(everyones(self._done))
+        self._done, self._found = sum(everyones(self._done)), sum(everyones(self._found))
+
+    @property
+    def nothing(self) -> bool:
+        """Whether images are done, and in none of them anything was found."""
+        return self._done > 0 and self._found == 0
 
     def summary(self) -> str:
         """Returns how many images are done, and how fast, files and overlays included."""

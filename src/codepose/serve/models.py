@@ -15,7 +15,7 @@ import trimesh
 from numpy.typing import NDArray
 
 from codepose.cameras.camera import Camera
-from codepose.estimation.answers import answer, wanted
+from codepose.estimation.answers import MIN_JUDGED, answer, least_score, wanted
 from codepose.estimation.detection import Detection
 from codepose.estimation.estimator import PoseEstimator
 from codepose.estimation.methods import Method
@@ -29,7 +29,8 @@ from codepose.serve.problems import Problem
 class Wishes:
     """As ``estimation.answers.Wishes``; and whether reconstructions are sent along."""
 
-    min_score: float = 0.5
+    min_score: float | None = None
+    min_judged: float = MIN_JUDGED
     min_confidence: float = 0.0
     tiles: int = 1
     max_detections: int | None = None
@@ -104,7 +105,8 @@ class Model:
         images = [q.camera.undistort(q.image) for q in questions]
         first = questions[0].wishes  # those that differ in these are not asked together
         cameras = [q.camera.K for q in questions]
-        found = self.estimator.many(images, cameras, min_score=first.min_score, tiles=first.tiles)
+        least = least_score(first, judged=self.estimator.judges)
+        found = self.estimator.many(images, cameras, min_score=least, tiles=first.tiles)
         for question, one in zip(questions, found, strict=True):
             end = time.perf_counter()
             yield _told(question, wanted(one, question.wishes), 1000.0 * (end - start))

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from codepose import __version__
+from codepose.estimation.answers import MIN_JUDGED
 from codepose.networks.windows import MOST as MOST_TILES
 from codepose.serve import pictures
 from codepose.serve.app import Service
@@ -97,7 +98,12 @@ async def poses(
     camera: CameraName = "",
     distortion: Distortion = "",
     model: ModelName = "",
-    min_score: Annotated[float, Form(ge=0, le=1, description="leave out detections below")] = 0.5,
+    min_score: Annotated[
+        float | None, Form(ge=0, le=1, description="leave out detections below; none = 0.05 where poses are judged")
+    ] = None,
+    min_judged: Annotated[
+        float, Form(allow_inf_nan=False, description="leave out poses the judge holds for less, log-odds")
+    ] = MIN_JUDGED,
     min_confidence: Annotated[float, Form(ge=0, le=1, description="leave out poses less likely right")] = 0.0,
     max_detections: Annotated[int | None, Form(ge=1, le=1000, description="of each object, best first")] = None,
     tiles: Annotated[
@@ -109,7 +115,7 @@ async def poses(
     distortion, upright."""
     service = Service.of(request)
     asked = service.model(model)
-    wishes = Wishes(min_score, min_confidence, tiles, max_detections, reconstructions)
+    wishes = Wishes(min_score, min_judged, min_confidence, tiles, max_detections, reconstructions)
     with service.place():
         pixels, found = await service.seen(image, K, camera, distortion)
         question = Question(PurePath(image.filename or "image").name, pixels, found, wishes)

@@ -1,0 +1,60 @@
+"""What is shown of what was found in a photo."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from codepose.cli.options import Bag, Predict
+from codepose.estimation.answers import MIN_JUDGED, least_score, wanted
+from codepose.estimation.detection import Detection
+from codepose.serve.models import Wishes
+
+
+def detection(judged: float | None, confidence: float | None = None, *, object_index: int = 0) -> Detection:
+    return Detection(
+        label="part",
+        object_index=object_index,
+        score=0.1,
+        similarity=0.9,
+        box=np.zeros(4),
+        R_cam_obj=np.eye(3),
+        t_cam_obj=np.ones(3),
+        judged=judged,
+        confidence=confidence,
+    )
+
+
+@pytest.mark.parametrize(
+    ("wishes", "kept"),
+    [
+        ({}, [0, 1, 3]),  # from 3 on, and what no judge has seen
+        ({"min_judged": 3.5}, [0, 3]),
+        ({"min_judged": -1.0}, [0, 1, 2, 3]),
+        ({"min_confidence": 0.4}, [0, 3]),
+        ({"max_detections": 1}, [0]),
+    ],
+)
+def test_poses_that_judge_or_confidence_doubt_are_left_out(wishes: dict[str, float], kept: list[int]) -> None:
+    found = [detection(4.0, 0.5), detection(3.0, 0.3), detection(2.99, 0.9), detection(None)]
+    assert wanted(found, Wishes(**wishes)) == [found[k] for k in kept]
+
+
+def test_the_judge_takes_the_place_of_the_score() -> None:
+    assert least_score(Wishes(), judged=True) == 0.05
+    assert least_score(Wishes(), judged=False) == 0.5
+    for asked in (0.0, 0.3):
+        assert (
+            least_score(Wishes(min_score=asked), judged=True)
+            == least_score(Wishes(min_score=asked), judged=False)
+            == asked
+        )
+
+
+def test_all_ways_in_leave_out_the_same() -> None:
+    for options in (Predict, Bag):
+        defaults = {f.name: f.default for f in dataclasses.fields(options)}
+        assert (defaults["min_score"], defaults["min_judged"]) == (None, MIN_JUDGED)
+    assert (Wishes().min_score, Wishes().min_judged) == (None, MIN_JUDGED)
