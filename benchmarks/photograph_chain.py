@@ -21,16 +21,23 @@ from codepose.refinement.render_and_compare import ContourRefiner
 
 
 class _Recorded:
-    """An estimator's refiner that keeps what it was given."""
+    """An estimator's refiner that keeps what it was given.
+
+    Attributes:
+        search: The refiner itself.
+        refiner: The same, and what comes to it is kept.
+        given: What it was last asked.
+    """
 
     def __init__(self, refiner: Refiner) -> None:
         self.search = refiner
+        self.refiner = Stages(self._ranked, refiner.place) if isinstance(refiner, Stages) else self._ranked
         self.given: tuple[Seen, Poses] | None = None
 
-    def __call__(self, seen: Seen, poses: Poses) -> Poses:
-        """As ``Refiner`` has it."""
+    def _ranked(self, seen: Seen, poses: Poses) -> Poses:
         self.given = seen, poses
-        return self.search(seen, poses)
+        first = self.search.rank if isinstance(self.search, Stages) else self.search
+        return first(seen, poses)
 
     def rank(self, seen: Seen, poses: Poses) -> Poses:
         """The best of the poses by the judge; without one, by the edges, each moved to where they lie best."""
@@ -90,7 +97,7 @@ class Looker:
         assert estimator.refiner is not None
         self._refiner, self._tiles = _Recorded(estimator.refiner), tiles
         given = (estimator.pipeline, estimator.codebooks)
-        self._estimator = PoseEstimator(*given, self._refiner, world=estimator.world)
+        self._estimator = PoseEstimator(*given, self._refiner.refiner, world=estimator.world)
         self._plain = PoseEstimator(*given, world=estimator.world)
 
     def boxes(self, image: NDArray[np.uint8], K: NDArray[np.float64]) -> Tensor:
