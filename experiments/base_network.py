@@ -42,6 +42,8 @@ STEP1 = 0.45
 """Share of the time for Step 1."""
 LAST_SECONDS = 10.0
 """Kept for the last pictures."""
+_FROZEN = ".encoder.model."
+"""In the names of the weights of a timm backbone, whose norms' variances may be too small for float16."""
 DEFAULTS = {"cuda": (512, 64, 500), "cpu": (32, 8, 50)}
 """Crops and scenes of an iteration, and iterations between checkpoints."""
 
@@ -69,7 +71,7 @@ class KeptRun(Run):
     """A run folder of which every checkpoint leaves a small copy elsewhere, itself a run folder, as one tar file.
 
     Attributes:
-        copy: The file, or None. Its weights are float16; it holds no optimiser's state.
+        copy: The file, or None. What was learned is float16; it holds no optimiser's state.
         heads: A joint network's run, with whose decoder, FC layers and detector's heads it begins; None = at random.
     """
 
@@ -90,7 +92,9 @@ class KeptRun(Run):
         with tempfile.TemporaryDirectory() as folder, replacing(self.copy) as new:
             for stage, tensors in weights.items():
                 (Path(folder) / stage).mkdir()
-                half = {k: v.half() if torch.is_floating_point(v) else v for k, v in tensors.items()}
+                half = {
+                    k: v.half() if torch.is_floating_point(v) and _FROZEN not in k else v for k, v in tensors.items()
+                }
                 save_state(Path(folder) / stage / "weights.safetensors", half)
             with tarfile.open(new, "w") as tar:
                 for path in files:
