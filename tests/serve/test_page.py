@@ -75,7 +75,8 @@ def page(browser: playwright.Browser, address: str) -> Iterator[playwright.Page]
     page.on("request", lambda r: None if r.url.startswith((address, "blob:", "data:")) else troubles.append(r.url))
     page.goto(address)
     page.wait_for_selector("html[data-ready]")
-    page.evaluate("document.getElementById('min-score').value = 0")  # the network is random: it is sure of nothing
+    for field, value in (("min-score", 0), ("min-judged", -99)):  # the network is random: nobody is sure of anything
+        page.evaluate(f"document.getElementById('{field}').value = {value}")
     yield page
     assert troubles == []
     context.close()

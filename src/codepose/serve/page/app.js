@@ -18,7 +18,7 @@ class App {
     this.check = new Check(this);
     if (location.hash === "#check") byId("tab-check").click();
     this.camera.addEventListener("change", () => this.panel.again());
-    for (const id of ["min-score", "tiles"]) byId(id).addEventListener("change", () => this.panel.again());
+    for (const id of ["min-score", "min-judged", "tiles"]) byId(id).addEventListener("change", () => this.panel.again());
   }
 
   get panel() {
@@ -31,7 +31,7 @@ class App {
 
   // What else a request asks for.
   get options() {
-    return { min_score: byId("min-score").value, tiles: byId("tiles").value };
+    return { min_score: byId("min-score").value, min_judged: byId("min-judged").value, tiles: byId("tiles").value };
   }
 
   // Shows what went wrong; nothing = it is mended.
