@@ -78,6 +78,13 @@ def test_calibration_learns_what_tells_right_from_wrong(world: World) -> None:
     assert high > 0.8
 
 
+def test_a_network_that_finds_nothing_cannot_be_calibrated(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    finds = Knowing(world)
+    monkeypatch.setattr(finds, "many", lambda images, *_, **__: [[] for _ in images])
+    with pytest.raises(ValueError, match="cannot be calibrated: nothing was detected"):
+        calibrate(world, finds, images=4, fingerprint="m")  # type: ignore[arg-type]
+
+
 def test_reliability_by_hand() -> None:
     said = np.array([0.05, 0.15, 0.12, 1.0, 0.95])
     right = np.array([False, True, False, True, False])

@@ -60,7 +60,9 @@ def calibrate(
                 right.append(is_right(world, scenes, i, d))
         if progress is not None:
             progress(min(1.0, (start + batch) / images))
-    together = torch.tensor(rows).reshape(len(rows), -1)
+    if not rows:
+        raise ValueError("the confidence cannot be calibrated: nothing was detected")
+    together = torch.tensor(rows)
     return Confidence.fit(evidence(*together.unbind(1)), torch.tensor(right, dtype=torch.bool), fingerprint)
 
 
