@@ -13,8 +13,6 @@ _NARROWEST = 16
 _LARGEST = 1024
 """The cost grows with the square of the smaller side: the FC layers of a 4,096-D latent would take ten times as long as
 all the rest of an iteration."""
-
-
 _ITERATIONS = 5
 _QUINTIC = (3.4445, -4.7750, 2.0315)
 """Of the Newton-Schulz iteration: singular values s become 3.4445 s - 4.7750 s^3 + 2.0315 s^5 (Jordan et al.)."""
@@ -28,15 +26,22 @@ def nearly_orthogonal(matrix: Tensor) -> Tensor:
     """
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.mT
     x = wide / wide.norm().clamp_min(1e-7)
-    gram, product = x @ x.mT, torch.eye(len(x), device=x.device, dtype=x.dtype)
-    first, third, fifth = _QUINTIC
-    for _ in range(_ITERATIONS):
-        factor = torch.addmm(gram, gram, gram, beta=third, alpha=fifth)  # symmetric, and commutes with the others
-        factor.diagonal().add_(first)
-        product = factor @ product
+    gram = x @ x.mT
+    factor = product = _factor(gram)
+    for _ in range(_ITERATIONS - 1):
         gram = factor @ gram @ factor
+        factor = _factor(gram)
+        product = factor @ product
     turned: Tensor = product @ x
     return turned if wide is matrix else turned.mT
+
+
+def _factor(gram: Tensor) -> Tensor:
+    """By what an iteration multiplies X, given X X^T (n, n): symmetric, and commutes with those before it."""
+    first, third, fifth = _QUINTIC
+    factor = torch.addmm(gram, gram, gram, beta=third, alpha=fifth)
+    factor.diagonal().add_(first)
+    return factor
 
 
 class Muon(torch.optim.AdamW):
