@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
+from codepose.cameras.camera import Camera
 from codepose.cli.options import Bag, Predict
-from codepose.estimation.answers import MIN_JUDGED, least_score, wanted
+from codepose.estimation.answers import MIN_JUDGED, least_score, look, wanted
 from codepose.estimation.detection import Detection
-from codepose.serve.models import Wishes
+from codepose.serve.models import Model, Question, Wishes
 
 
 def detection(judged: float | None, confidence: float | None = None, *, object_index: int = 0) -> Detection:
@@ -51,6 +53,30 @@ def test_the_judge_takes_the_place_of_the_score() -> None:
             == least_score(Wishes(min_score=asked), judged=False)
             == asked
         )
+
+
+@pytest.mark.parametrize(("judges", "least"), [(True, 0.05), (False, 0.5)])
+def test_the_estimator_is_asked_for_scores_that_suit_it(judges: bool, least: float) -> None:
+    """One photo as predict and bags ask, and several as the service does."""
+    asked: list[float] = []
+
+    class Estimator:
+        def __init__(self) -> None:
+            self.judges = judges
+
+        def __call__(self, *_: object, min_score: float, **__: object) -> list[Detection]:
+            asked.append(min_score)
+            return [detection(1.0), detection(5.0)]
+
+        def many(self, images: list[object], *_: object, min_score: float, **__: object) -> Iterator[list[Detection]]:
+            asked.append(min_score)
+            yield from [[detection(1.0), detection(5.0)] for _ in images]
+
+    image, camera = np.zeros((4, 6, 3), np.uint8), Camera(np.diag([5.0, 5.0, 1.0]), 6, 4)
+    found, _ = look(Estimator(), image, camera, Wishes())  # type: ignore[arg-type]
+    (answer,) = Model("part", Estimator()).answer([Question("a.png", image, camera, Wishes())])  # type: ignore[arg-type]
+    assert [d.judged for d in found] == [d["judged"] for d in answer["detections"]] == [5.0]
+    assert asked == [least, least]
 
 
 def test_all_ways_in_leave_out_the_same() -> None:
