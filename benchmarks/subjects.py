@@ -19,6 +19,7 @@ from codepose.estimation.codebook import Codebook, build_codebook
 from codepose.estimation.pipelines import JointPipeline
 from codepose.networks.backbone import Backbone
 from codepose.networks.build import ASPECT_RATIOS
+from codepose.parts.shapes import hand
 from codepose.rendering.renderer import Renderer
 from codepose.settings.files import load_preset, override
 from codepose.settings.schema import Settings
@@ -59,10 +60,12 @@ def chosen(preset: str, options: Options, changes: dict[str, Any] | None = None)
 
 
 def build_world(settings: Settings, options: Options) -> World:
-    """Returns a world whose renderer uses the options' number of threads."""
+    """Returns a world whose renderers use the options' number of threads."""
     world = World(settings, options.place)
-    meshes = [o.mesh for o in world.objects] + [world.hand_mesh, *world.other_meshes]
-    world.renderer = Renderer(meshes, options.place, threads=options.cores)
+    objects = [o.mesh for o in world.objects]
+    world.renderer = Renderer(objects, options.place, threads=options.cores)
+    around = [hand(), *world.other_meshes]
+    world.scene_renderer = Renderer([*objects, *around], options.place, threads=options.cores)
     return world
 
 

@@ -413,6 +413,8 @@ def test_a_file_on_the_command_line_changes_the_default_and_brings_its_own_paths
     assert settings.network == load_preset("photos").network
     assert [o.mesh for o in settings.objects] == [str(tmp_path / "cad" / "a.stl"), "hammer"]
     assert settings.data.backgrounds == str(tmp_path / "photos")
+    named = override(load_preset("quick"), {"data.backgrounds": "benches"})
+    assert with_meshes(named, (Path("a.stl"),)).data.backgrounds == "benches"  # no folder
     here = override(load_preset("quick"), {"data.backgrounds": "photos"})
     assert with_meshes(here, (Path("a.stl"),)).data.backgrounds == str(Path("photos").resolve())
 

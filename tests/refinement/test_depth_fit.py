@@ -69,7 +69,7 @@ def seen(refiner: DepthRefiner, index: int, R: Array, t: Array, *, hand: bool = 
     nothing = torch.zeros(len(parts), dtype=torch.long)
     R_all, t_all = (torch.from_numpy(np.stack(x)).float() for x in (rotations, places))
     instances = Instances(nothing, torch.tensor(meshes), R_all, t_all, torch.tensor(scales), nothing - 1)
-    depth = world.renderer.render(instances, K[None], (480, 640)).depth[0].numpy()
+    depth = world.scene_renderer.render(instances, K[None], (480, 640)).depth[0].numpy()
     return np.where(depth > 0, depth, np.float32(wall))
 
 

@@ -108,7 +108,7 @@ def test_a_hand_that_would_reach_behind_the_camera_is_left_out(tmp_path: Path) -
     settings = OcclusionSettings(unoccluded=0.0, hand=1.0, others=1)
     scene, tint = Occluders(near, settings).place(draws, objects, R, t, attempt=0, difficulty=1.0)
     assert len(tint) == len(scene.image)
-    assert near.renderer.nearest_depths(scene).min() > 10.0
+    assert near.scene_renderer.nearest_depths(scene).min() > 10.0
     count = int((scene.mesh == near.hand_index).sum())
     assert 0.3 * COUNT < count < COUNT
     assert scene.image.unique().tolist() == list(range(COUNT))
@@ -185,8 +185,8 @@ def test_large_occluders_reach_over_the_object_from_one_side() -> None:
     assert (size >= 1.0 * diameter - 1e-2).all()
     assert size.max() > 1.2 * diameter
     K = world().K.expand(COUNT, 3, 3)
-    own = world().renderer.projected_boxes(Instances.single(objects, R, t), K)
-    theirs = world().renderer.projected_boxes(scene, K)
+    own = world().scene_renderer.projected_boxes(Instances.single(objects, R, t), K)
+    theirs = world().scene_renderer.projected_boxes(scene, K)
     shared = torch.minimum(own[:, 2:], theirs[:, 2:]) - torch.maximum(own[:, :2], theirs[:, :2])
     share = shared / (own[:, 2:] - own[:, :2])  # (n, 2), along each axis
     # in one direction the thing ends upon the object; moved to the image's edge, its size there differs a little
@@ -295,3 +295,47 @@ def test_merge_keeps_each_tint_with_its_instance() -> None:
     assert scene.image.tolist() == [0, 0, 1, 1, 2, 3, 3, 3, 3]
     assert scene.scale.tolist() == [0, 30, 1, 10, 2, 3, 11, 31, 32]
     assert torch.equal(tint, scene.scale[:, None].expand(-1, 3))
+
+
+@cache
+def bench() -> World:
+    return World(override(small(), {"data.occlusion.shapes": "things"}))
+
+
+def test_things_keep_their_colours_and_may_be_larger_than_the_object() -> None:
+    draws, objects, _, t = posed()
+    asked = OcclusionSettings(clutter=6, shapes="things")
+    things, tint = Occluders(bench(), asked).clutter(draws, objects, t, 1.0)
+    assert 2.5 * COUNT < len(tint) < 3.5 * COUNT  # every other one is there
+    assert torch.equal(tint, tint[:, :1].expand(-1, 3))
+    assert 0.6 <= tint.min() < tint.max() <= 1.2
+    kinds = things.mesh - bench().first_other
+    assert len(kinds.unique()) == len(bench().other_meshes) == 48
+    across = torch.tensor([mesh.diameter for mesh in bench().other_meshes])[kinds] * things.scale
+    sizes = across / bench().diameters[0]
+    assert 0.2 <= sizes.min() < 0.25
+    assert 1.45 < sizes.max() <= 1.5
+
+
+def test_solids_are_smaller_than_the_object_and_of_one_colour_each() -> None:
+    draws, objects, _, t = posed()
+    solids, tint = Occluders(world(), OcclusionSettings(clutter=6)).clutter(draws, objects, t, 1.0)
+    assert (tint.amax(1) - tint.amin(1)).median() > 0.2
+    across = torch.tensor([mesh.diameter for mesh in world().other_meshes])[solids.mesh - world().first_other]
+    assert (across * solids.scale / world().diameters[0]).max() <= 0.6
+
+
+def test_things_before_the_object_stay_smaller_than_it() -> None:
+    draws, objects, R, t = posed()
+    asked = OcclusionSettings(unoccluded=0.0, hand=0.0, others=2, shapes="things")
+    things, _ = Occluders(bench(), asked).place(draws, objects, R, t, attempt=0, difficulty=1.0)
+    across = torch.tensor([mesh.diameter for mesh in bench().other_meshes])[things.mesh - bench().first_other]
+    assert len(across) >= COUNT
+    assert (across * things.scale / bench().diameters[0]).max() <= 0.6
+
+
+def test_scenes_have_a_renderer_of_their_own() -> None:
+    """The objects' own holds nothing else: a network that only finds parts needs no hand."""
+    assert len(world().renderer._hull_sizes) == len(world().objects)
+    assert len(world().scene_renderer._hull_sizes) == len(world().objects) + 1 + len(world().other_meshes)
+    assert world().first_other == len(world().objects) + 1

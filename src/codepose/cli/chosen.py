@@ -33,6 +33,7 @@ def starting_settings(arguments: list[str]) -> Settings:
 def located(settings: Settings, folder: Path) -> Settings:
     """Returns a copy whose relative paths, of meshes, symmetries and backgrounds, start at a folder."""
     from codepose.parts.shapes import BUILTIN
+    from codepose.settings.data import BENCHES
 
     def place(text: str, *names: str) -> str:
         return text if text in names else str((folder / Path(text).expanduser()).resolve())
@@ -42,7 +43,7 @@ def located(settings: Settings, folder: Path) -> Settings:
         for one in settings.objects
     )
     photos = settings.data.backgrounds
-    data = settings.data.model_copy(update={"backgrounds": None if photos is None else place(photos)})
+    data = settings.data.model_copy(update={"backgrounds": None if photos is None else place(photos, BENCHES)})
     return settings.model_copy(update={"objects": objects, "data": data})
 
 

@@ -24,6 +24,8 @@ from codepose.settings.values import (
 
 Unit = Literal["mm", "cm", "m", "inch"]
 
+BENCHES = "benches"
+"""In place of a folder of backgrounds: rendered pictures of untidy benches."""
 NEAREST = 0.75
 """No part stands nearer to the camera than so many of its diameters, which would reach it."""
 
@@ -120,6 +122,8 @@ class OcclusionSettings(Frozen):
     """Largest number of further occluders, each smaller than the object."""
     large: Fraction = 0.0
     """Probability of something larger than the object that hides one side of it, among occluded images."""
+    shapes: Literal["solids", "things"] = "solids"
+    """What those others and the clutter are: plain solids of one colour each, or things of everyday shape."""
     clutter: Few = 3
     """Largest number of other things in a scene, mostly beside or behind the object."""
     overlap: Fraction = 0.1
@@ -137,7 +141,8 @@ class DataSettings(Frozen):
 
     seed: Whole = 0
     backgrounds: str | None = None
-    """Folder of photos; None = procedural textures. Kept a quarter larger than the images, at least 320 px."""
+    """Folder of photos; "benches" = rendered pictures of untidy benches; None = procedural textures. Kept a quarter
+    larger than the images, at least 320 px."""
     photo_scale: Annotated[int, Field(gt=0, le=16)] = 1
     """Resolution of the scenes of evaluation and calibration over the network's: a camera's photos show more than the
     network sees, and refinement looks at them. Blur and noise are then in the photos' pixels."""

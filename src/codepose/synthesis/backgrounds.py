@@ -1,4 +1,4 @@
-"""Backgrounds: a folder of photos, or varied procedural textures where there is none.
+"""Backgrounds: a folder of photos, or pictures made by code.
 
 A bank of them stays on the device; each image takes a random window of one, turned, mirrored and recoloured. Pictures
 are a quarter larger than the images they stand behind: a background softer than the part before it would give the
@@ -16,14 +16,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
 from codepose.cameras.photos import SUFFIXES, read_image
 from codepose.randomness import Draws
-from codepose.settings.data import DataSettings
+from codepose.settings.data import BENCHES, DataSettings
 from codepose.settings.errors import ConfigError
+from codepose.synthesis.benches import benches
+from codepose.synthesis.materials import texture
 
 _LEAST_SIDE = 320
 _SPLITS = ("train", "val", "test")
@@ -80,8 +82,8 @@ def build_backgrounds(
     """Builds the bank of a split; the banks of different splits share no picture.
 
     Args:
-        folder: Folder of photos, searched through all its subfolders (VOC, COCO or any other layout); None =
-            procedural textures.
+        folder: Folder of photos, searched through all its subfolders (VOC, COCO or any other layout); "benches" =
+            things of everyday shape on procedural textures; None = procedural textures alone.
         split: "train", "val" or "test".
         count: How many pictures to keep in memory.
         seed: Seed of the textures and of the choice of photos.
@@ -96,8 +98,11 @@ def build_backgrounds(
         raise ValueError(f"no split is called {split!r}; there are {', '.join(_SPLITS)}")
     if folder is None:
         key = (seed, zlib.crc32(b"textures"), _SPLITS.index(split))
-        bank = torch.stack([_texture(np.random.default_rng((*key, k)), side) for k in range(count)])
+        bank = torch.stack([texture(np.random.default_rng((*key, k)), side) for k in range(count)])
         return Backgrounds(bank.to(device), f"{count} procedural textures of {side} px")
+    if folder == BENCHES:
+        bank = benches(count, side, [seed, zlib.crc32(b"benches"), _SPLITS.index(split)], device)
+        return Backgrounds(bank, f"{count} rendered benches of {side} px")
     photos = _photos_of_split(Path(folder), split)
     rng = np.random.default_rng([seed, zlib.crc32(b"photos"), _SPLITS.index(split)])
     readable = (_photo(photos[i], side) for i in rng.permutation(len(photos)))
@@ -113,9 +118,9 @@ def require_photos(settings: DataSettings) -> None:
     Raises:
         ConfigError: It is none, or holds too few.
     """
-    if settings.backgrounds is not None:
+    if settings.backgrounds not in (None, BENCHES):
         for split in _SPLITS:
-            _photos_of_split(Path(settings.backgrounds), split)
+            _photos_of_split(Path(str(settings.backgrounds)), split)
 
 
 def _photos_of_split(folder: Path, split: str) -> list[Path]:
@@ -143,112 +148,3 @@ def _photo(path: Path, size: int) -> Tensor | None:
     left, top = (rgb.width - side) // 2, (rgb.height - side) // 2
     square = rgb.crop((left, top, left + side, top + side)).resize((size, size), Image.Resampling.LANCZOS)
     return torch.from_numpy(np.array(square)).permute(2, 0, 1)
-
-
-def _texture(rng: np.random.Generator, side: int) -> Tensor:
-    """One picture: a material, or a clutter of shapes laid over it; the same of any side, but for its finest grain."""
-    kinds = (_clouds, _stripes, _cells, _wood, _checks, _gradient)
-    ground = kinds[rng.integers(len(kinds))](rng, side)
-    if rng.random() < 0.6:
-        ground = _clutter(ground, rng)
-    grain = torch.from_numpy(rng.normal(0.0, rng.uniform(0.0, 0.05), ground.shape).astype(np.float32))
-    return ((ground + grain).clamp(0.0, 1.0) * 255.0).round().byte()
-
-
-def _fractal(rng: np.random.Generator, side: int, roughness: float, first: int = 3) -> Tensor:
-    """(side, side) noise of several octaves in [0, 1]."""
-    noise = np.random.default_rng(rng.integers(2**63))  # its own: how much is drawn depends on the side
-    total, weight = torch.zeros(side, side), 1.0
-    for octave in range(6 + round(math.log2(side / _LEAST_SIDE))):
-        cells = min(first * 2**octave, side)
-        coarse = torch.from_numpy(noise.random((1, 1, cells, cells), dtype=np.float32))
-        total += weight * F.interpolate(coarse, (side, side), mode="bilinear", align_corners=True)[0, 0]
-        weight *= roughness
-    return (total - total.min()) / (total.max() - total.min())
-
-
-def _palette(value: Tensor, rng: np.random.Generator) -> Tensor:
-    """Maps values in [0, 1] to colours along a path through 2-4 random colours, (3, side, side)."""
-    stops = torch.from_numpy(rng.random((rng.integers(2, 5), 3), dtype=np.float32))
-    if rng.random() < 0.4:  # greyish, as most rooms are
-        stops = stops.mean(1, keepdim=True) + 0.25 * (stops - stops.mean(1, keepdim=True))
-    place = value.clamp(0.0, 1.0) * (len(stops) - 1)
-    low = place.long().clamp_max(len(stops) - 2)
-    mix = (place - low)[..., None]
-    return (stops[low] * (1.0 - mix) + stops[low + 1] * mix).permute(2, 0, 1)
-
-
-def _grid(side: int) -> tuple[Tensor, Tensor]:
-    line = torch.linspace(0.0, 1.0, side)
-    y, x = torch.meshgrid(line, line, indexing="ij")
-    return x, y
-
-
-def _clouds(rng: np.random.Generator, side: int) -> Tensor:
-    return _palette(_fractal(rng, side, rng.uniform(0.4, 0.9), int(rng.integers(2, 9))), rng)
-
-
-def _stripes(rng: np.random.Generator, side: int) -> Tensor:
-    x, y = _grid(side)
-    angle, count = rng.uniform(0, math.pi), rng.uniform(3, 40)
-    phase = (x * math.cos(angle) + y * math.sin(angle)) * count + _fractal(rng, side, 0.5) * rng.uniform(0, 3)
-    return _palette(0.5 + 0.5 * torch.sin(2 * math.pi * phase).mul(rng.uniform(1, 6)).clamp(-1, 1), rng)
-
-
-def _cells(rng: np.random.Generator, side: int) -> Tensor:
-    x, y = _grid(side)
-    seeds = torch.from_numpy(rng.random((int(rng.integers(8, 60)), 2), dtype=np.float32))
-    points = torch.stack((x, y), -1).view(-1, 2)
-    distance, owner = torch.cdist(points, seeds).topk(2, largest=False)
-    flat = torch.from_numpy(rng.random(len(seeds), dtype=np.float32))[owner[:, 0]]
-    edge = ((distance[:, 1] - distance[:, 0]) * rng.uniform(5, 40)).clamp(0, 1)
-    return _palette((flat * (0.3 + 0.7 * edge)).view(side, side), rng)
-
-
-def _wood(rng: np.random.Generator, side: int) -> Tensor:
-    x, _ = _grid(side)
-    rings = (x * rng.uniform(1, 4) + _fractal(rng, side, 0.5) * rng.uniform(0.5, 2)) * rng.uniform(3, 12)
-    value = 0.6 * (rings - rings.floor()) + 0.4 * _fractal(rng, side, 0.9, 24)
-    return _palette(value if rng.random() < 0.5 else value.T, rng)
-
-
-def _checks(rng: np.random.Generator, side: int) -> Tensor:
-    x, y = _grid(side)
-    count, bend = rng.uniform(3, 24), rng.uniform(0, 0.15)
-    wave = _fractal(rng, side, 0.5) * bend
-    value = (((x + wave) * count).floor() + ((y + wave) * count).floor()) % 2
-    return _palette(value * 0.8 + 0.2 * _fractal(rng, side, 0.7), rng)
-
-
-def _gradient(rng: np.random.Generator, side: int) -> Tensor:
-    x, y = _grid(side)
-    angle = rng.uniform(0, 2 * math.pi)
-    value = x * math.cos(angle) + y * math.sin(angle)
-    value = (value - value.min()) / (value.max() - value.min())
-    return _palette(0.85 * value + 0.15 * _fractal(rng, side, 0.6), rng)
-
-
-def _clutter(ground: Tensor, rng: np.random.Generator) -> Tensor:
-    """Draws shapes, bars and lines over a picture: edges such as an untidy bench has."""
-    side = ground.shape[-1]
-    unit = side / _LEAST_SIDE
-    picture = Image.fromarray((ground.permute(1, 2, 0).clamp(0, 1) * 255).byte().numpy())
-    pen = ImageDraw.Draw(picture)
-    for _ in range(int(rng.integers(3, 25))):
-        color = tuple(int(c) for c in rng.integers(0, 256, 3))
-        x, y = rng.uniform(0, side, 2)
-        w, h = rng.uniform(5 * unit, side / 3, 2)
-        kind = rng.integers(4)
-        if kind == 0:
-            pen.ellipse((x - w / 2, y - h / 2, x + w / 2, y + h / 2), fill=color)
-        elif kind == 1:
-            turn = rng.uniform(0, math.pi)
-            axes = np.array([[math.cos(turn), math.sin(turn)], [-math.sin(turn), math.cos(turn)]])
-            corners = np.array([[-w, -h], [w, -h], [w, h], [-w, h]]) / 2 @ axes + (x, y)
-            pen.polygon([(float(u), float(v)) for u, v in corners], fill=color)
-        elif kind == 2:
-            corners = rng.normal((x, y), (w / 2, h / 2), (int(rng.integers(3, 7)), 2))
-            pen.polygon([(float(u), float(v)) for u, v in corners], fill=color)
-        else:
-            pen.line((x, y, *rng.uniform(0, side, 2)), fill=color, width=round(unit * int(rng.integers(1, 14))))
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255.0

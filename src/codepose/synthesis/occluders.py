@@ -23,6 +23,8 @@ _HAND_GRIP_MM = 16.0
 """Radius of the bar the built-in hand is closed around."""
 _NEAREST = 0.1
 """Share of the object's distance that occluders keep from the camera."""
+_SMALLER, _LARGEST = 0.6, 1.5
+"""Diameters, in the object's, of the largest solids and of the largest things of everyday shape around it."""
 ATTEMPTS = 4
 """How often occluders are drawn before an image goes without: later attempts draw fewer and smaller ones."""
 
@@ -58,6 +60,7 @@ class Occluders:
             min(max(o.mesh.diameter / 300.0, 1.1 * grip_radius(o.mesh) / _HAND_GRIP_MM), 1.6) for o in world.objects
         ]
         self._hand_scales = torch.tensor(scales, device=device)
+        self._largest = _SMALLER if settings.shapes == "solids" else _LARGEST
         self._other_diameters = torch.tensor([m.diameter for m in world.other_meshes], device=device)
 
     def place(
@@ -111,14 +114,14 @@ class Occluders:
             mine = draws.select(chosen)
             center = mine.uniform(name + " place", 2) * size
             behind = mine.uniform(name + " depth", low=0.0, high=1.5) * self.world.diameters[objects[chosen]]
-            diameter = self._small(mine, name, objects[chosen])
+            diameter = mine.uniform(name + " size", low=0.2, high=self._largest) * self.world.diameters[objects[chosen]]
             parts.append(self._thing(mine, name, chosen, diameter, center, t[chosen, 2] + behind))
         return merge(parts)
 
     def _before_the_camera(self, part: tuple[Instances, Tensor], t: Tensor) -> tuple[Instances, Tensor]:
         """Those occluders all of which lies before the camera: a hand is longer than a small part's distance."""
         things, tint = part
-        keep = self.world.renderer.nearest_depths(things) > _NEAREST * t[things.image, 2]
+        keep = self.world.scene_renderer.nearest_depths(things) > _NEAREST * t[things.image, 2]
         return things.select(keep), tint[keep]
 
     def _hands(
@@ -192,12 +195,12 @@ class Occluders:
     def _ends(self, instances: Instances, images: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the first and last pixels (n, 2), across and down, of things in ``images`` (n,) of their own."""
         K = self.world.K.expand(len(images), 3, 3)
-        boxes = self.world.renderer.projected_boxes(replace(instances, image=images), K)
+        boxes = self.world.scene_renderer.projected_boxes(replace(instances, image=images), K)
         return boxes[:, :2], boxes[:, 2:]
 
     def _small(self, mine: Draws, name: str, objects: Tensor) -> Tensor:
         """Diameters in mm of things smaller than the objects (n,) they stand by."""
-        return mine.uniform(name + " size", low=0.2, high=0.6) * self.world.diameters[objects]
+        return mine.uniform(name + " size", low=0.2, high=_SMALLER) * self.world.diameters[objects]
 
     def _thing(
         self, mine: Draws, name: str, chosen: Tensor, diameter: Tensor, center: Tensor, z: Tensor
@@ -213,6 +216,8 @@ class Occluders:
             diameter / self._other_diameters[kind],
             torch.full_like(chosen, -1),
         )
+        if self.settings.shapes == "things":  # they have colours of their own
+            return instances, mine.uniform(name + " shade", 1, low=0.6, high=1.2).expand(-1, 3)
         return instances, mine.uniform(name + " colour", 3, low=0.05, high=1.0)
 
 

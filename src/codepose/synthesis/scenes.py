@@ -210,7 +210,7 @@ class SceneSource:
         if item.companions is not None:
             parts += self._beside(draws, item.companions, attempt, difficulty)
         instances, tints = merge(parts)
-        rgba, buffers = render_shaded(self.world.renderer, instances, item.K, size, lights, tints, antialias)
+        rgba, buffers = render_shaded(self.world.scene_renderer, instances, item.K, size, lights, tints, antialias)
         mask = _object_mask(buffers, instances)
         visible = mask.flatten(1).sum(1) / (buffers.layers > 0).flatten(1).sum(1).clamp_min(1)
         result = _Rendered(rgba, mask, visible, instances, _visible_pixels(buffers, instances, item.companions))
@@ -280,7 +280,7 @@ class SceneSource:
         }
 
     def _depth(self, instances: Instances, K: Tensor, size: int) -> Tensor:
-        depth = self.world.renderer.depth(instances, K, (size, size))
+        depth = self.world.scene_renderer.depth(instances, K, (size, size))
         return torch.where(depth > 0, depth, self.world.far)
 
 

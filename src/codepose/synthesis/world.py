@@ -16,11 +16,15 @@ from codepose.parts.mesh import Mesh
 from codepose.parts.shapes import distractors, hand, resolve
 from codepose.parts.symmetry_group import Symmetries, declared_symmetries
 from codepose.parts.symmetry_search import find_symmetries
+from codepose.parts.things import things
 from codepose.rendering.renderer import Instances, Renderer
 from codepose.rendering.shading import Lights, render_shaded
 from codepose.settings.data import ObjectSettings
 from codepose.settings.schema import Settings
 from codepose.synthesis.backgrounds import Backgrounds, build_backgrounds, side_for
+
+_THINGS = 48
+"""How many different things stand around the objects of a run."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +101,7 @@ def objects_of(settings: Settings) -> list[ObjectModel]:
 
 
 class World:
-    """The objects of a run, the occluders, and a renderer that holds them all.
+    """The objects of a run, the occluders, and the renderers that hold them.
 
     Args:
         settings: Names the meshes, the camera and the crop's size.
@@ -105,6 +109,7 @@ class World:
         objects: Others than those that the settings name.
 
     Attributes:
+        renderer: Of the objects alone.
         K: (3, 3) the scene camera.
         diameters: (n,) mm, the objects'.
         far: Depth in mm of the background plane, behind the farthest place of the largest object.
@@ -123,10 +128,7 @@ class World:
         self.settings = settings
         self.device = torch.device(device)
         self.objects = list(objects or objects_of(settings))
-        self.hand_mesh = hand()
-        self.other_meshes = distractors()
-        meshes = [o.mesh for o in self.objects] + [self.hand_mesh, *self.other_meshes]
-        self.renderer = Renderer(meshes, self.device)
+        self.renderer = Renderer([o.mesh for o in self.objects], self.device)
         self.hand_index = len(self.objects)
         self.first_other = self.hand_index + 1
         self._backgrounds: dict[tuple[str, int], Backgrounds] = {}
@@ -150,6 +152,17 @@ class World:
                 data.backgrounds, split, data.textures, seed=data.seed, side=side, device=self.device
             )
         return self._backgrounds[split, side]
+
+    @cached_property
+    def other_meshes(self) -> tuple[Mesh, ...]:
+        """What stands around the objects in scenes, or before them."""
+        data = self.settings.data
+        return distractors() if data.occlusion.shapes == "solids" else things(_THINGS, data.seed)
+
+    @cached_property
+    def scene_renderer(self) -> Renderer:
+        """A renderer of the objects, the hand and the other meshes; made when scenes are first asked for."""
+        return Renderer([*(o.mesh for o in self.objects), hand(), *self.other_meshes], self.device)
 
     @cached_property
     def cones(self) -> tuple[Tensor, Tensor, Tensor]:

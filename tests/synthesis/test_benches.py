@@ -1,0 +1,86 @@
+"""Benches: the same picture at any side, things before a material, and shadows on the side away from the light."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from codepose.settings.data import BENCHES
+from codepose.settings.files import load_preset, override
+from codepose.synthesis import benches as module
+from codepose.synthesis.backgrounds import build_backgrounds, require_photos
+from codepose.synthesis.benches import benches
+from codepose.synthesis.materials import grained, material
+
+SEED = [0, 7]
+
+
+def test_a_picture_is_a_function_of_its_seed_and_number() -> None:
+    three = benches(3, 96, SEED)
+    assert three.shape == (3, 3, 96, 96)
+    assert three.dtype == torch.uint8
+    assert torch.equal(benches(2, 96, SEED), three[:2])
+    assert not torch.equal(benches(1, 96, [0, 8]), three[:1])
+
+
+def test_a_picture_is_the_same_of_any_side() -> None:
+    small, large = benches(6, 96, SEED) / 255.0, benches(6, 192, SEED) / 255.0
+    reduced = F.interpolate(large, (96, 96), mode="area")
+    for one, other in zip(small, reduced, strict=True):
+        assert torch.corrcoef(torch.stack((one.flatten(), other.flatten())))[0, 1] > 0.9
+
+
+def test_a_bare_bench_is_its_material(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_BARE", 1.0)
+    rng = np.random.default_rng([*SEED, 0])
+    ground = material(rng, 96)
+    rng.random()  # whether it is bare
+    assert torch.equal(benches(1, 96, SEED)[0], grained(ground, rng))
+
+
+def test_three_benches_in_four_have_things_on_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    heaped = []
+    monkeypatch.setattr(module, "_heaped", lambda renderer, ground, rng: heaped.append(1) or ground)
+    benches(200, 8, SEED)
+    assert 0.68 < len(heaped) / 200 < 0.82
+
+
+def test_things_have_the_sizes_and_places_that_are_drawn() -> None:
+    side = 200
+    K = torch.tensor([[300.0, 0, 100], [0, 300, 100], [0, 0, 1]])
+    things = [module._heap(np.random.default_rng(k), side, K)[0] for k in range(20)]
+    counts = [len(one.image) for one in things]
+    assert 8 <= min(counts) <= 14
+    assert 44 <= max(counts) <= 50
+    pixels = torch.cat([one.scale * module.SIZE_MM * 300.0 / one.t[:, 2] for one in things])
+    assert pixels.min() >= 0.04 * side - 1e-3
+    assert pixels.max() <= 0.4 * side + 1e-3
+    assert pixels.median() == pytest.approx(side * (0.04 * 0.4) ** 0.5, rel=0.15)  # even over the logarithm
+    places = torch.cat([one.t[:, :2] / one.t[:, 2:] * 300.0 + 100.0 for one in things])
+    assert places.min() == pytest.approx(-0.05 * side, abs=4)
+    assert places.max() == pytest.approx(1.05 * side, abs=4)
+
+
+def test_things_hide_the_ground_and_darken_it_beside_them() -> None:
+    ground, covered = torch.full((3, 64, 64), 0.8), torch.zeros(1, 64, 64)
+    rng = np.random.default_rng(0)
+    assert torch.equal(module._shaded(ground, covered, torch.tensor([0.9, 0.0, -0.4]), rng), ground)
+    covered[:, 28:36, 28:36] = 1.0
+    shaded = module._shaded(ground, covered, torch.tensor([0.9, 0.0, -0.4]), np.random.default_rng(1))
+    dark = 0.8 - shaded[0]
+    assert dark.max() > 0.05
+    assert dark[:4].max() < 1e-4  # far away
+    column = float((dark.sum(0) * torch.arange(64)).sum() / dark.sum())
+    row = float((dark.sum(1) * torch.arange(64)).sum() / dark.sum())
+    assert column < 31.0  # the light comes from the right: the shadow falls to the left
+    assert row == pytest.approx(31.5, abs=0.1)
+
+
+def test_benches_are_asked_for_by_name() -> None:
+    banks = {split: build_backgrounds(BENCHES, split, 2, seed=0) for split in ("train", "val", "test")}
+    assert banks["val"].source == "2 rendered benches of 320 px"
+    pictures = torch.cat([one.bank for one in banks.values()]).flatten(1).float()
+    assert torch.cdist(pictures, pictures).fill_diagonal_(1e9).min() > 255.0  # no two splits share one
+    require_photos(override(load_preset("quick"), {"data.backgrounds": BENCHES}).data)  # no folder is looked for
