@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from codepose.networks.same_padding import spare_padding
+
 Call = Callable[[nn.Module], Sequence[Tensor]]
 """Calls a network on some images and returns its feature maps."""
 
@@ -62,6 +64,7 @@ def folded(model: nn.Module, run: Call) -> nn.Module:
             conv.bias = bias.requires_grad_(False)
             # timm's norms bring the activation that follows with them
             result.set_submodule(names[id(norm)], getattr(norm, "act", nn.Identity()))
+        spare_padding(result)
         same = all(torch.allclose(a, b, rtol=1e-3, atol=1e-3) for a, b in zip(run(model), run(result), strict=True))
     return result if same else model
 
