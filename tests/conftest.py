@@ -162,7 +162,6 @@ def _book_of(world: World, rotations: Tensor) -> Codebook:
         K=world.K,
         hull=world.renderer.hull(0),
         offset=model.offset,
-        exact=True,
         fingerprint="",
     )
 

@@ -357,7 +357,6 @@ def test_codebook() -> None:
         K=torch.rand(3, 3),
         hull=torch.rand(9, 3),
         offset=torch.rand(3),
-        exact=True,
         fingerprint="",
     ).to(GPU)
     assert_on_gpu(book)

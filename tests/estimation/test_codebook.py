@@ -49,7 +49,7 @@ def random_book(count: int, dimension: int) -> Codebook:
     eye = torch.eye(3).expand(count, 3, 3)
     hull, offset = torch.rand(8, 3), torch.zeros(3)
     small, boxes = torch.rand(count, 64).half(), torch.ones(count, 4)
-    return Codebook("x", codes, small, eye, boxes, 500.0, torch.eye(3), hull, offset, True, "f")
+    return Codebook("x", codes, small, eye, boxes, 500.0, torch.eye(3), hull, offset, "f")
 
 
 def test_a_codebook_finds_its_own_views(book: Codebook, pipeline: Pipeline, world: World) -> None:

@@ -248,6 +248,7 @@ class Fit:
 
 
 def book(label: str, rotations: list[Tensor], boxes: list[list[float]], z_ref: float) -> Codebook:
+    """Its hull is a point, which fits no box, so that distances are those of the views' boxes."""
     count = len(rotations)
     return Codebook(
         label=label,
@@ -259,7 +260,6 @@ def book(label: str, rotations: list[Tensor], boxes: list[list[float]], z_ref: f
         K=K,
         hull=torch.zeros(1, 3),
         offset=torch.zeros(3),
-        exact=False,
         fingerprint="",
     )
 

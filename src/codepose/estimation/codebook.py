@@ -26,6 +26,8 @@ _BATCH = 64
 """Views encoded at a time."""
 _FORMAT = b"grey thumbnails"
 """What a codebook holds beside codes: one of another format is built anew."""
+_EARLIER = "exact"
+"""Earlier files say by it that translations are fitted to the exact projection, as they always are."""
 _AGREEMENT = 0.5
 """Weight of a thumbnail's agreement beside the cosine of the codes, where both rank views."""
 
@@ -52,7 +54,6 @@ class Codebook:
         K: (3, 3) the reference camera.
         hull: (H, 3) float32 vertices of the object's convex hull in mm.
         offset: (3,) float32 mm, the poses' origin in the CAD file's own frame.
-        exact: Whether translations are fitted to the exact projection, or left as the original AAE's formula.
         fingerprint: Hash of the weights and settings that made it.
     """
 
@@ -65,7 +66,6 @@ class Codebook:
     K: Tensor
     hull: Tensor
     offset: Tensor
-    exact: bool
     fingerprint: str
 
     def search(self, latents: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
@@ -135,8 +135,7 @@ class Codebook:
         R_view = self.rotations[index]
         z = torch.full_like(boxes[:, 0], self.z_ref)
         t = geometry.translation_from_box(boxes, K, self.boxes[index], self.K, z)
-        if self.exact:
-            t = geometry.fit_translation(self.hull, R_view, boxes, K, t)
+        t = geometry.fit_translation(self.hull, R_view, boxes, K, t)
         return geometry.offaxis_rotation(t) @ R_view, t
 
     def placed(self, index: Tensor, boxes: Tensor, K: Tensor) -> Tensor:
@@ -179,7 +178,7 @@ class Codebook:
             DamagedCodebookError: It is damaged, or no codebook.
         """
         try:
-            book = cls(**load_state(path))
+            book = cls(**{name: value for name, value in load_state(path).items() if name != _EARLIER})
             book._require_shapes()
         except (CheckpointError, TypeError, AttributeError, ValueError) as error:
             raise DamagedCodebookError(f"{path} is no codebook: {error}") from None
@@ -252,6 +251,5 @@ def build_codebook(pipeline: Pipeline, world: World, index: int) -> Codebook:
         K=world.K.to(pipeline.device),
         hull=world.renderer.hull(index).to(pipeline.device),
         offset=model.offset.to(pipeline.device),
-        exact=views.translation == "exact",
         fingerprint=fingerprint(pipeline),
     )

@@ -60,7 +60,6 @@ class LookupGraph(nn.Module):
         self.register_buffer("offsets", torch.stack([book.offset for book in books]))
         self.register_buffer("z_ref", torch.tensor([book.z_ref for book in books]))
         self.register_buffer("K", books[0].K)
-        self.exact = books[0].exact
 
     def nearest(self, latents: Tensor, objects: Tensor) -> tuple[Tensor, Tensor]:
         """Latents (n, D) of objects (n,) -> the most similar views (n,) of the same object, and cosines (n,)."""
@@ -72,8 +71,7 @@ class LookupGraph(nn.Module):
         """R_cam_obj (n, 3, 3) and t_cam_obj (n, 3) in mm of the CAD file's origin, for views (n,) in boxes (n, 4)."""
         R_view = self.rotations[view]
         t = geometry.translation_from_box(boxes, K, self.boxes[view], self.K, self.z_ref[objects])
-        if self.exact:
-            t = geometry.fit_translation(self.hulls[objects], R_view, boxes, K, t)
+        t = geometry.fit_translation(self.hulls[objects], R_view, boxes, K, t)
         R = geometry.offaxis_rotation(t) @ R_view
         return R, t - (R @ self.offsets[objects][..., None])[..., 0]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
@@ -15,8 +15,6 @@ class CodebookSettings(Frozen):
     level: Annotated[int, Field(ge=0, le=6)] = 4
     """Icosphere subdivisions: 4 = 2,562 view directions."""
     in_plane: Annotated[int, Field(gt=0, le=3600)] = 36
-    translation: Literal["exact", "aae"] = "exact"
-    """'aae': the original's formula; 'exact': that, then corrected for the perspective off the axis."""
     canvas: Annotated[int, Field(ge=0, le=8192)] = 0
     """Side in pixels of the black canvas of the joint network's views; 0 = the scene's size. A little less
     is taken where the view in its middle would not lie on the encoder's grid."""

@@ -17,6 +17,7 @@ REMOVED: dict[str, Any] = {
     "losses.original_bootstrap_ratio": 4,
     "losses.pairing": "nearest",
     "codebook.batch": 64,
+    "codebook.translation": "exact",
     **{f"{stage}.optimizer.step_epochs": 8.0 for stage in _STAGES},
     **{f"{stage}.optimizer.gamma": 1e-3 for stage in _STAGES},
 }
