@@ -74,7 +74,6 @@ PRINTED: dict[str, Any] = {
     "network.norm": "none",
     "network.weights": "none",
     "network.anchor_sizes": (64.0, 128.0, 256.0),
-    "network.box_gradient": "features",
     "original.batch": 64,
     "original.optimizer.name": "adam",
     "original.optimizer.lr": 2e-4,

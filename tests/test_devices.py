@@ -224,14 +224,13 @@ def iteration(stage: stages.Stage, batch: Any) -> dict[str, Tensor]:
     return terms
 
 
-@pytest.mark.parametrize("gradient", ["features", "boxes"])
 @pytest.mark.parametrize("codes", [0.0, 0.5])
 def test_a_step_on_scenes_never_waits_for_the_gpu(
-    world: World, gpu_world: World, make_settings: Any, monkeypatch: pytest.MonkeyPatch, gradient: str, codes: float
+    world: World, gpu_world: World, make_settings: Any, monkeypatch: pytest.MonkeyPatch, codes: float
 ) -> None:
     """The joint network's, and the detector's."""
     weights = {f"losses.step2_lambda_{name}": codes for name in ("cos", "match")}
-    settings = make_settings(**weights, **{"network.box_gradient": gradient})
+    settings = make_settings(**weights)
     monkeypatch.setattr(stages, "SceneSource", lambda *_, **__: scenes.SceneSource.__new__(scenes.SceneSource))
     with GPU:
         joint, detector = build_joint(settings), build_detector(settings)
@@ -278,7 +277,7 @@ def test_joint_network(tiny_settings: Settings) -> None:
     best, found = best_proposals(on_gpu(2, 5, 4), on_gpu(2, 5) > 0.5, boxes[:, None])
     assert_on_gpu([best, found, network.heads.refine(features, best, order[:, None], (128, 128))])
     assert_on_gpu([network.latents(features, boxes, order), network.view_latents(on_gpu(2, 3, 32, 32), 64)])
-    assert_on_gpu([roi_pool(features, boxes, order, 2, 16, move=move) for move in (True, False)])
+    assert_on_gpu([roi_pool(features, boxes, order, 2, 16)])
     assert_on_gpu([roi_pool(images, boxes, order, 32, stride=1)])
 
 
@@ -428,7 +427,7 @@ def test_backward_pass(tiny_settings: Settings) -> None:
         images, boxes = torch.rand(2, 3, 64, 64), torch.rand(2, 4)
         order = torch.arange(2)
     features = network.encoder(images)
-    latents = network.head.encode(roi_pool(features, boxes, order, 2, 16, move=True))
+    latents = network.head.encode(roi_pool(features, boxes, order, 2, 16))
     error = mse(network.decode(latents), F.interpolate(images, (32, 32)), 4).mean()
     (error + angle_loss(latents, torch.rand(2, 3, 3, device="meta"), order)).backward()  # type: ignore[no-untyped-call]
     assert all(p.grad is not None and p.grad.device.type == "meta" for p in network.parameters())

@@ -24,9 +24,9 @@ def scenes(world: World) -> SceneBatch:
     return SceneSource(world, "train").scenes(torch.arange(4))
 
 
-def network(settings: Settings, **changes: object) -> JointNetwork:
+def network(settings: Settings) -> JointNetwork:
     torch.manual_seed(0)
-    made = build_joint(settings.model_copy(update={"network": settings.network.model_copy(update=changes)}))
+    made = build_joint(settings)
     made.min_iou = 0.0
     return made.train()
 
@@ -117,8 +117,9 @@ def test_roi_of_a_whole_crop_is_step_1s_feature_map_and_latent(tiny_settings: Se
     crop = torch.rand(2, 3, 32, 32)
     features = net.encoder(crop)
     squares = torch.tensor([[0.0, 0.0, 32.0, 32.0]]).expand(2, 4)
-    for move in (True, False):
-        pooled = roi_pool(features, squares, torch.arange(2), net.side, 16, move=move)
+    for learns in (True, False):
+        with torch.set_grad_enabled(learns):
+            pooled = roi_pool(features, squares, torch.arange(2), net.side, 16)
         torch.testing.assert_close(pooled, features, rtol=1e-5, atol=1e-5)
     direct = net.autoencoder.encode(crop)
     boxes = squares.clone()
@@ -157,11 +158,8 @@ def test_roi_in_a_scene_differs_from_the_crop_by_border_effects_only(make_settin
     assert float(cosine(direct, aside)) < 0.8
 
 
-@pytest.mark.parametrize("box_gradient", ["features", "boxes"])
-def test_gradient_of_the_reconstruction_reaches_what_it_should(
-    tiny_settings: Settings, scenes: SceneBatch, box_gradient: str
-) -> None:
-    net = network(tiny_settings, box_gradient=box_gradient)
+def test_gradient_of_the_reconstruction_reaches_what_it_should(tiny_settings: Settings, scenes: SceneBatch) -> None:
+    net = network(tiny_settings)
     net(scenes.images, targets_of(scenes), scenes.poses(0.4)).losses["mse"].backward()
 
     def moved(module: torch.nn.Module) -> bool:
@@ -170,8 +168,7 @@ def test_gradient_of_the_reconstruction_reaches_what_it_should(
     assert moved(net.autoencoder.encoder)
     assert moved(net.autoencoder.head)
     assert moved(net.autoencoder.decoder)
-    assert moved(net.heads.roi_heads.box_predictor.bbox_pred) == (box_gradient == "boxes")
-    assert moved(net.heads.roi_heads.box_head) == (box_gradient == "boxes")
+    assert not moved(net.heads.roi_heads)
     assert not moved(net.heads.rpn)
 
 
@@ -209,25 +206,6 @@ def test_boxes_stay_float32_under_bf16(tiny_settings: Settings, scenes: SceneBat
     rounded = out.boxes.detach().bfloat16().float()
     assert (rounded != out.boxes.detach()).float().mean() > 0.5
     assert [values.dtype for values in found] == [torch.float32] * 3
-
-
-def test_random_feedback_is_the_jittered_truth_and_no_detection(
-    tiny_settings: Settings, scenes: SceneBatch, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The row that asks what the detections are worth: boxes around the truth, drawn anew at every step."""
-    net = network(tiny_settings, feedback="random")
-    monkeypatch.setattr(net.heads, "refine", lambda *_: pytest.fail("a detection was asked for"))
-    first, second = (net(scenes.images, targets_of(scenes), scenes.poses(0.4)) for _ in range(2))
-    assert not torch.equal(first.boxes, second.boxes)
-    assert first.used.all()
-    side = (scenes.boxes[:, 2:] - scenes.boxes[:, :2]).amax(1)
-    moved = (first.boxes - scenes.boxes).unflatten(1, (2, 2)).mean(1).abs() / side[:, None]
-    ratio = (first.boxes[:, 2:] - first.boxes[:, :2]) / (scenes.boxes[:, 2:] - scenes.boxes[:, :2])
-    shift, scale = net.jitter
-    assert moved.max() <= shift + 1e-5
-    assert scale[0] - 1e-5 <= ratio.min()
-    assert ratio.max() <= scale[1] + 1e-5
-    assert first.iou.max() < 1.0
 
 
 def test_clean_views_are_encoded_beside_the_scenes_when_asked(tiny_settings: Settings, scenes: SceneBatch) -> None:

@@ -303,7 +303,7 @@ class Render:
 
 @dataclass
 class Reproduce:
-    """Run the paper's experiment: {T1, T2} x {128, 4096} x {joint, extended, original}, and the rows it lacks."""
+    """Run the paper's experiment: {T1, T2} x {128, 4096} x {joint, extended, original}, and a row it lacks."""
 
     out: Path = Path("runs/paper")
     """Folder; an interrupted experiment goes on from there."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import box_iou
 
-from codepose.geometry import jittered_boxes, padded_square
+from codepose.geometry import padded_square
 from codepose.networks.autoencoder import ExtendedAutoencoder
 from codepose.networks.boxes import Targets, best_proposals
 from codepose.networks.detector import Boxes, DetectionHeads, image_size
@@ -52,9 +52,6 @@ class JointNetwork(nn.Module):
         heads: RPN and box head.
         crop: Side of Step 1's images; the RoI has crop/stride bins a side.
         pad: Side of the square RoI over max(w, h) of the box.
-        box_gradient: 'features': L_mse reaches the detector through the features alone; 'boxes': it moves the box, too.
-        feedback: 'detection': the detector's own box is fed back; 'random': the true box, jittered.
-        jitter: Largest relative shift, and range of the scale, of a random box.
         min_iou: Boxes that overlap the truth less are left out of L_mse.
         bootstrap_ratio: Of L_mse, see ``losses.mse``.
         view_canvas: Side of the black canvas on which clean views are encoded beside the scenes; 0 = they are not.
@@ -67,9 +64,6 @@ class JointNetwork(nn.Module):
         *,
         crop: int,
         pad: float,
-        box_gradient: str,
-        feedback: str,
-        jitter: tuple[float, tuple[float, float]],
         min_iou: float,
         bootstrap_ratio: int,
         view_canvas: int,
@@ -80,9 +74,6 @@ class JointNetwork(nn.Module):
         self.stride = autoencoder.encoder.stride
         self.side = crop // self.stride
         self.pad = pad
-        self.box_gradient = box_gradient
-        self.feedback = feedback
-        self.jitter = jitter
         self.min_iou = min_iou
         self.bootstrap_ratio = bootstrap_ratio
         self.view_canvas = view_canvas
@@ -97,8 +88,7 @@ class JointNetwork(nn.Module):
 
         The second RoIAlign of Section 3.2: with one sample a bin, Step 1's FC weights see what they were trained on.
         """
-        squares, moves = padded_square(boxes, self.pad), self.box_gradient == "boxes"
-        pooled = roi_pool(features, squares, images, self.side, self.stride, move=moves)  # (N, C, s, s)
+        pooled = roi_pool(features, padded_square(boxes, self.pad), images, self.side, self.stride)  # (N, C, s, s)
         return self.autoencoder.head.encode(pooled)
 
     def view_latents(self, clean: Tensor, canvas: int) -> Tensor:
@@ -123,12 +113,9 @@ class JointNetwork(nn.Module):
         features, size = self.encoder(images), image_size(images)  # (B, C, S/stride, S/stride)
         losses, proposals = self.heads.losses(features, size, targets)
         truth = poses.boxes
-        if self.feedback == "random":
-            boxes, proposed = jittered_boxes(truth, *self.jitter), torch.ones_like(poses.slot, dtype=torch.bool)
-        else:
-            best, any_proposed = best_proposals(proposals.boxes, proposals.valid, poses.spread(truth, len(images)))
-            decoded = self.heads.refine(features, best, poses.spread(poses.objects + 1, len(images)), size)
-            boxes, proposed = (values[poses.image, poses.slot] for values in (decoded, any_proposed))
+        best, any_proposed = best_proposals(proposals.boxes, proposals.valid, poses.spread(truth, len(images)))
+        decoded = self.heads.refine(features, best, poses.spread(poses.objects + 1, len(images)), size)
+        boxes, proposed = (values[poses.image, poses.slot] for values in (decoded, any_proposed))
         iou = box_iou(boxes.detach(), truth).diagonal()
         used = proposed & (iou >= self.min_iou)
         latents = self.latents(features, boxes, poses.image)

@@ -10,13 +10,11 @@ from torchvision.ops import roi_align
 from codepose import geometry
 
 
-def roi_pool(
-    features: Tensor, boxes: Tensor, images: Tensor, side: int, stride: float, samples: int = 1, *, move: bool = False
-) -> Tensor:
+def roi_pool(features: Tensor, boxes: Tensor, images: Tensor, side: int, stride: float, samples: int = 1) -> Tensor:
     """Reads features inside boxes by RoIAlign with half-pixel-correct sampling (torchvision's ``aligned=True``).
 
-    torchvision's backward pass runs on one core of a CPU and takes most of a training step, and it gives boxes no
-    gradient. Where either counts, ``grid_sample`` reads the same values; else torchvision's is the faster one.
+    torchvision's backward pass runs on one core of a CPU and takes most of a training step. There ``grid_sample`` reads
+    the same values; elsewhere torchvision's is the faster one. Boxes get no gradient.
 
     Args:
         features: (B, C, h, w).
@@ -26,16 +24,14 @@ def roi_pool(
         stride: Pixels of the image from one feature to the next; 1 for photos.
         samples: Bilinear samples along each axis of a bin. With one, a square of side * stride pixels on the features'
             grid gives back the features themselves.
-        move: Whether a gradient reaches the boxes.
 
     Returns:
         (R n, C, side, side) float32: in bfloat16, coordinates beyond 128 are half a pixel off.
     """
     features = features.float()
     boxes = (boxes[:, None] if boxes.ndim == 2 else boxes).float()
-    learns = torch.is_grad_enabled() and (features.requires_grad or move)
-    if learns and (move or features.device.type == "cpu"):
-        return _sampled(features[images], boxes if move else boxes.detach(), side, stride, samples)
+    if torch.is_grad_enabled() and features.requires_grad and features.device.type == "cpu":
+        return _sampled(features[images], boxes.detach(), side, stride, samples)
     index = images[:, None, None].to(boxes).expand(-1, boxes.shape[1], 1)
     rois = torch.cat((index, boxes), -1).flatten(0, 1)  # (R n, 5)
     pooled: Tensor = roi_align(features, rois, side, 1.0 / stride, sampling_ratio=samples, aligned=True)

@@ -184,7 +184,7 @@ def _cell(value: Spread | None, digits: int) -> str:
 
 
 def _differences(groups: Mapping[str, Group]) -> dict[str, dict[str, Any]]:
-    """Joint against every other method of its group, and against the changed joint networks."""
+    """Joint against every other method of its group."""
     pairs: dict[str, tuple[dict[int, Errors], dict[int, Errors]]] = {}
     for group, methods in groups.items():
         joint = methods.get("joint")
@@ -196,9 +196,6 @@ def _differences(groups: Mapping[str, Group]) -> dict[str, dict[str, Any]]:
                     pairs[f"{group}{more}: joint - {other}"] = (methods[f"joint{more}"], methods[f"{other}{more}"])
         if "joint + refinement" in methods:
             pairs[f"{group}: (joint + refinement) - joint"] = (methods["joint + refinement"], joint)
-        base = groups.get("-".join(group.split("-")[:2]), {}).get("joint")
-        if base is not None and base is not joint:
-            pairs[f"{group.rsplit('-', 1)[0]}: joint - joint fed/trained with {group.split('-')[-1]}"] = (base, joint)
     found = {}
     for name, (a, b) in pairs.items():
         both = sorted(a.keys() & b.keys())

@@ -33,7 +33,7 @@ class Cell:
     """One network, or pair of networks, of the experiment.
 
     Attributes:
-        group: Its run folder: schedule, latent size, and what else is changed, such as "t1-128-boxes".
+        group: Its run folder: schedule and latent size, such as "t1-128".
         method: As ``PoseEstimator.load`` takes it.
         settings: Of its run.
     """
@@ -66,7 +66,7 @@ def _settings(scale: Scale, schedule: str, latent: int, seed: int) -> Settings:
 
 
 def cells(scale: Scale, seed: int, patterns: Sequence[str] = ()) -> list[Cell]:
-    """Returns the experiment: {T1, T2} x {128, 4,096} x three methods, then the rows the paper lacks.
+    """Returns the experiment: {T1, T2} x {128, 4,096} x three methods, then a row the paper lacks: jitter.
 
     Args:
         scale: How large.
@@ -84,8 +84,6 @@ def cells(scale: Scale, seed: int, patterns: Sequence[str] = ()) -> list[Cell]:
     ]
     first = grid[0]
     grid.append(Cell(first.group, "jitter", first.settings))
-    for name, change in (("random", {"network.feedback": "random"}), ("boxes", {"network.box_gradient": "boxes"})):
-        grid.append(Cell(f"{first.group}-{name}", "joint", override(first.settings, change)))
     for pattern in patterns:
         if not any(fnmatch(cell.name, pattern) for cell in grid):
             raise ConfigError(f"no cell is called {pattern!r}; there are {', '.join(c.name for c in grid)}")

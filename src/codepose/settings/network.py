@@ -44,8 +44,3 @@ class NetworkSettings(Frozen):
     """Bilinear samples along each axis of a bin of the box head's RoIAlign; torchvision's default is 2."""
     roi_samples: Annotated[int, Field(ge=4, le=65_536)] = 128
     """RoIs an image on which the box head is trained, a quarter of them positive."""
-    box_gradient: Literal["features", "boxes"] = "features"
-    """Whether L_mse reaches the detector through the features alone, or also moves the box."""
-    feedback: Literal["detection", "random"] = "detection"
-    """Which box is fed back in Step 2: the detector's own, or, to see what that is worth, the true one scaled
-    and shifted at random within Step 1's ranges, always."""

@@ -13,6 +13,8 @@ REMOVED: dict[str, Any] = {
     "data.augmentation.shadow": 0.0,
     "data.augmentation.metal": 0.0,
     "network.aspect_ratios": [0.5, 1.0, 2.0],
+    "network.box_gradient": "features",
+    "network.feedback": "detection",
     "network.original_latent": 128,
     "losses.original_bootstrap_ratio": 4,
     "losses.pairing": "nearest",
