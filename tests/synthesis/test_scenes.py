@@ -9,6 +9,7 @@ from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from codepose import geometry
 from codepose.randomness import Draws
+from codepose.rendering import shading
 from codepose.rendering.renderer import Buffers, Instances
 from codepose.rendering.shading import Lights, augment
 from codepose.settings.data import AugmentationSettings
@@ -371,12 +373,12 @@ def test_a_canvas_only_adds_black_around_a_clean_view() -> None:
 
 
 def test_the_easiest_crops_are_their_targets_in_another_light() -> None:
-    easy = source(data__augmentation__probability=0.0).crops(torch.arange(40), 0.0)
+    easy = source().crops(torch.arange(40), 0.0)
     assert torch.equal(easy.inputs.amax(1) > 0, easy.targets.amax(1) > 0)
     assert (easy.inputs - easy.targets).abs().amax((1, 2, 3)).median() > 0.05
 
 
-def test_crop_windows_are_scaled_and_shifted_as_far_as_the_settings_say() -> None:
+def test_crop_windows_are_scaled_and_shifted_by_a_fifth_and_three_twentieths() -> None:
     draws = Draws(0, "crops/train", torch.arange(2000))
     square = torch.tensor([[10.0, 20.0, 50.0, 60.0]]).expand(2000, 4)
     window = source()._jittered(square, draws, 1.0)
@@ -486,12 +488,13 @@ def test_names_that_are_no_text_are_names(photos: Path) -> None:
     assert len(before) > 35
 
 
-def test_photos_reach_the_images(photos: Path) -> None:
+def test_photos_reach_the_images(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = small(data__backgrounds=str(photos), data__occlusion__clutter=0)
     made = SceneSource(World(settings), "train")
     assert made.backgrounds(64).source.endswith(f"photos of {photos.name}, 320 px")
     assert_same(made.scenes(torch.arange(6)), made.scenes(torch.tensor([4])), [4])
-    plain = override(settings, {"data.augmentation.probability": 0.0, "data.augmentation.noise": 0.0})
+    plain = override(settings, {"data.augmentation.noise": 0.0})
+    monkeypatch.setattr(shading, "CHANGED", 0.0)
     image = SceneSource(World(plain), "train").scenes(torch.arange(6)).images
     corners = image[:, :, [0, 0, -1, -1], [0, -1, 0, -1]]
     assert (corners.amax(2) - corners.amin(2)).amax(1).median() < 1e-5  # one flat colour all round
@@ -541,16 +544,8 @@ def test_backgrounds_are_as_sharp_as_the_images_they_stand_behind() -> None:
 
 # augmentation
 
-NEUTRAL = AugmentationSettings(
-    probability=1.0,
-    add=0.0,
-    contrast=(1, 1),
-    multiply=(1, 1),
-    per_channel=0.0,
-    invert_channel=0.0,
-    blur_sigma=0.0,
-    noise=0.0,
-)
+NEUTRAL = AugmentationSettings(contrast=(1, 1), invert_channel=0.0, blur_sigma=0.0, noise=0.0)
+CONSTANTS = {"CHANGED": 1.0, "PER_CHANNEL": 0.0, "ADD": 0.0, "MULTIPLY": (1, 1)}
 
 
 def pictures(count: int = 16) -> Tensor:
@@ -558,16 +553,19 @@ def pictures(count: int = 16) -> Tensor:
 
 
 def only(**changes: Any) -> Tensor:
-    settings = NEUTRAL.model_copy(update=changes)
-    return augment(pictures(), Draws(0, "x", torch.arange(16)), settings)
+    """What one change, a setting or a constant, makes of the pictures, all of them."""
+    settings = NEUTRAL.model_copy(update={key: value for key, value in changes.items() if key.islower()})
+    with mock.patch.multiple(shading, **CONSTANTS | {key: value for key, value in changes.items() if key.isupper()}):
+        return augment(pictures(), Draws(0, "x", torch.arange(16)), settings)
 
 
 def test_augment_at_difficulty_zero_and_with_nothing_to_do_is_the_identity() -> None:
     draws = Draws(0, "x", torch.arange(16))
     assert torch.equal(augment(pictures(), draws, AugmentationSettings(), 0.0), pictures())
     torch.testing.assert_close(only(), pictures(), atol=1e-6, rtol=0)
-    never = AugmentationSettings(probability=0.0, noise=0.0)
-    torch.testing.assert_close(augment(pictures(), draws, never), pictures(), atol=1e-6, rtol=0)
+    with mock.patch.object(shading, "CHANGED", 0.0):
+        never = augment(pictures(), draws, AugmentationSettings(noise=0.0))
+    torch.testing.assert_close(never, pictures(), atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("difficulty", [0.3, 1.0])
@@ -596,17 +594,17 @@ def test_augment_does_not_depend_on_the_batch(difficulty: float) -> None:
 
 
 def test_add_shifts_every_pixel_by_one_amount() -> None:
-    shift = only(add=0.1) - pictures()
+    shift = only(ADD=0.1) - pictures()
     per_image = shift.mean((1, 2, 3))
     torch.testing.assert_close(shift, per_image[:, None, None, None].expand_as(shift), atol=1e-6, rtol=0)
     assert 0.05 < per_image.abs().max() <= 0.1
     assert per_image.min() < 0 < per_image.max()
-    channels = (only(add=0.1, per_channel=1.0) - pictures()).mean((2, 3))
+    channels = (only(ADD=0.1, PER_CHANNEL=1.0) - pictures()).mean((2, 3))
     assert (channels.amax(1) - channels.amin(1)).min() > 1e-3
 
 
 def test_multiply_scales_and_contrast_stretches_about_grey() -> None:
-    gain = only(multiply=(0.6, 1.4)) / pictures()
+    gain = only(MULTIPLY=(0.6, 1.4)) / pictures()
     assert (gain.amax((1, 2, 3)) - gain.amin((1, 2, 3))).max() < 1e-5
     assert 0.6 - 1e-5 <= gain.min() < 0.8
     assert 1.2 < gain.max() <= 1.4 + 1e-5
@@ -643,7 +641,8 @@ def test_blur_of_any_strength() -> None:
     spot[..., 32, 32] = 1.0
     draws = Draws(0, "x", torch.arange(16))
     settings = NEUTRAL.model_copy(update={"blur_sigma": 6.0})
-    blurred = augment(spot, draws, settings, 1.0)[:, 0]
+    with mock.patch.multiple(shading, **CONSTANTS):
+        blurred = augment(spot, draws, settings, 1.0)[:, 0]
     x = torch.arange(65) - 32.0
     spread = ((blurred.sum(1) * x.square()).sum(1) / blurred.sum((1, 2))).sqrt()
     sigma = draws.uniform("blur", high=6.0)
@@ -670,8 +669,9 @@ def test_clean_items_are_their_targets_and_only_in_training() -> None:
     assert not (held_out.inputs == held_out.targets).flatten(1).all(1).any()
 
 
-def test_photos_show_the_same_scenes_at_a_higher_resolution():
-    plain = {"data__augmentation__probability": 0.0, "data__augmentation__noise": 0.0}
+def test_photos_show_the_same_scenes_at_a_higher_resolution(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shading, "CHANGED", 0.0)
+    plain = {"data__augmentation__noise": 0.0}
     index = torch.arange(12)
     usual = source("val", **plain).scenes(index, depth=True)
     closer = source("val", **plain, data__photo_scale=3).scenes(index, depth=True, photos=True)

@@ -455,9 +455,9 @@ def test_the_jitter_row_learns_from_true_boxes_moved_and_resized(
     total, terms = stage.loss(watched, batch)
     assert watched.given == [True]
     assert counted["means"] == [8.0]
-    poses, augmentation = batch.poses(settings.data.occlusion.min_visible), settings.data.augmentation
+    poses = batch.poses(settings.data.occlusion.min_visible)
     torch.manual_seed(7)
-    moved = jittered_boxes(poses.boxes, augmentation.shift, augmentation.scale)
+    moved = jittered_boxes(poses.boxes, 0.15, (0.8, 1.2))
     crops, still = (
         roi_pool(batch.images, padded_square(boxes, settings.data.pad), poses.image, 32, stride=1)
         for boxes in (moved, poses.boxes)

@@ -86,16 +86,6 @@ def build_detector(settings: Settings) -> Detector:
     return Detector(encoder, build_heads(settings, encoder.out_channels))
 
 
-def box_jitter(settings: Settings) -> tuple[float, tuple[float, float]]:
-    """Returns the largest shift, over the box's side, and the range of the scale of a random box.
-
-    They are the numbers of Step 1's augmentation, whose shift is over the window's side and so ``data.pad`` times as
-    large in pixels.
-    """
-    augmentation = settings.data.augmentation
-    return augmentation.shift, augmentation.scale
-
-
 def build_joint(settings: Settings) -> JointNetwork:
     """Returns the joint network; load Step 1's weights into its ``autoencoder`` afterwards."""
     autoencoder = build_extended(settings)

@@ -15,6 +15,15 @@ from codepose.randomness import Draws
 from codepose.rendering.renderer import Buffers, Instances, Renderer
 from codepose.settings.data import AugmentationSettings
 
+CHANGED = 0.5
+"""Share of the images that each change of appearance is made to; each draws by itself."""
+PER_CHANNEL = 0.3
+"""Share of the images whose channels each change by an amount of their own."""
+ADD = 0.1
+"""Largest brightness added or taken away, of images in [0, 1]."""
+MULTIPLY = (0.6, 1.4)
+"""Range of the factor on the brightness."""
+
 
 @dataclass(frozen=True)
 class Lights:
@@ -125,7 +134,7 @@ def augment(images: Tensor, draws: Draws, settings: AugmentationSettings, diffic
     Args:
         images: (B, 3, H, W) in [0, 1].
         draws: The items' random numbers.
-        settings: Ranges and probabilities.
+        settings: Further ranges, and how often channels are inverted.
         difficulty: 0 leaves the images as they are, 1 uses the full ranges (curriculum).
 
     Returns:
@@ -137,16 +146,16 @@ def augment(images: Tensor, draws: Draws, settings: AugmentationSettings, diffic
     def amount(name: str, low: float, high: float, neutral: float) -> Tensor:
         """(B, 3, 1, 1): one value for all channels, or one each for a share of the images."""
         values = draws.uniform(name, 3, low=low, high=high)
-        values = torch.where(draws.chance(name + "?channels", settings.per_channel)[:, None], values, values[:, :1])
-        chosen = draws.chance(name + "?", settings.probability)[:, None]
+        values = torch.where(draws.chance(name + "?channels", PER_CHANNEL)[:, None], values, values[:, :1])
+        chosen = draws.chance(name + "?", CHANGED)[:, None]
         values = torch.where(chosen, neutral + (values - neutral) * difficulty, neutral)
         return values[:, :, None, None]
 
     invert = draws.chance("invert", settings.invert_channel * difficulty, 3)
-    invert &= draws.chance("invert?", settings.probability)[:, None]
-    gain = amount("multiply", *settings.multiply, 1.0)
+    invert &= draws.chance("invert?", CHANGED)[:, None]
+    gain = amount("multiply", *MULTIPLY, 1.0)
     contrast = amount("contrast", *settings.contrast, 1.0)
-    added = amount("add", -settings.add, settings.add, 0.0)
+    added = amount("add", -ADD, ADD, 0.0)
     sign = torch.where(invert, -1.0, 1.0)[:, :, None, None]
     # add, invert and multiply clip as they would on 8-bit images; contrast last, about mid-grey
     images = (images + added).clamp_(0.0, 1.0)
@@ -158,7 +167,7 @@ def augment(images: Tensor, draws: Draws, settings: AugmentationSettings, diffic
 
 def _blur(images: Tensor, draws: Draws, settings: AugmentationSettings, difficulty: float) -> Tensor:
     sigma = draws.uniform("blur", high=settings.blur_sigma * difficulty)
-    chosen = (draws.chance("blur?", settings.probability) & (sigma > 0.2)).nonzero().squeeze(1)
+    chosen = (draws.chance("blur?", CHANGED) & (sigma > 0.2)).nonzero().squeeze(1)
     if len(chosen) == 0:
         return images
     side = 1 + 2 * max(3, math.ceil(2.5 * settings.blur_sigma))

@@ -6,7 +6,7 @@ import math
 from pathlib import PurePath
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import Field, field_validator
 
 from codepose.settings.values import (
     MUCH,
@@ -19,7 +19,6 @@ from codepose.settings.values import (
     Range,
     Size,
     Whole,
-    ascending,
 )
 
 Unit = Literal["mm", "cm", "m", "inch"]
@@ -28,8 +27,6 @@ BENCHES = "benches"
 """In place of a folder of backgrounds: rendered pictures of untidy benches."""
 NEAREST = 0.75
 """No part stands nearer to the camera than so many of its diameters, which would reach it."""
-
-_Scale = Annotated[float, Field(ge=0.1, le=10.0)]
 
 
 class ObjectSettings(Frozen):
@@ -90,23 +87,20 @@ class CameraSettings(Frozen):
 class AugmentationSettings(Frozen):
     """Per-image appearance changes; the ranges of the original AAE."""
 
-    probability: Fraction = 0.5
-    add: NonNegative = 0.1
     contrast: Range = (0.4, 2.3)
-    multiply: Range = (0.6, 1.4)
-    per_channel: Fraction = 0.3
+    """Range of the factor on the contrast about mid-grey, in half of the images."""
     invert_channel: Fraction = 0.2
-    """Probability of inverting each channel, within images chosen with ``probability``."""
+    """Probability of inverting each channel, in half of the images."""
     blur_sigma: Annotated[float, Field(ge=0.0, le=100.0)] = 1.2
+    """Largest standard deviation of the Gaussian blur in pixels, in half of the images."""
     noise: NonNegative = 0.0
     """Largest standard deviation of the pixel noise, in units of [0, 1]; the paper has none."""
-    scale: Annotated[tuple[_Scale, _Scale], AfterValidator(ascending)] = (0.8, 1.2)
-    """Scale of the Step-1 crop window around the padded square."""
-    shift: Annotated[float, Field(ge=0.0, le=10.0)] = 0.15
-    """Largest shift of the Step-1 crop window, as a fraction of its side."""
     ambient: Range = (0.4, 0.4)
+    """Range of the light that comes from everywhere, as a factor on the part's own colour."""
     diffuse: Range = (0.7, 0.9)
+    """Range of the light from one side, as a factor on the part's own colour."""
     specular: Range = (0.2, 0.4)
+    """Range of the highlights' strength."""
     tint: NonNegative = 0.0
     """Largest relative change of the object's own colour, per channel."""
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from codepose import geometry
 from codepose.randomness import Draws
 from codepose.rendering.renderer import Buffers, Instances
-from codepose.rendering.shading import Lights, augment, render_shaded
+from codepose.rendering.shading import CHANGED, Lights, augment, render_shaded
 from codepose.settings.schema import Settings
 from codepose.synthesis.backgrounds import Backgrounds
 from codepose.synthesis.batches import CropBatch, SceneBatch
@@ -23,6 +23,10 @@ from codepose.synthesis.placement import Companions, draw_objects, draw_views, p
 from codepose.synthesis.world import World
 
 Split = Literal["train", "val", "test"]
+SCALE = (0.8, 1.2)
+"""Range of the side of Step 1's window, as a factor on the padded square's."""
+SHIFT = 0.15
+"""Largest shift of Step 1's window along each axis, as a share of the padded square's side."""
 
 
 @dataclass(frozen=True)
@@ -183,13 +187,12 @@ class SceneSource:
 
     def _jittered(self, square: Tensor, draws: Draws, difficulty: float) -> Tensor:
         """Scales and shifts Step 1's window, as detections will be off."""
-        settings = self.settings.data.augmentation
-        low, high = settings.scale
+        low, high = SCALE
         scale = 1.0 + (draws.uniform("scale", low=low, high=high) - 1.0) * difficulty
-        scale = torch.where(draws.chance("scale?", settings.probability), scale, 1.0)
-        reach = settings.shift * difficulty
+        scale = torch.where(draws.chance("scale?", CHANGED), scale, 1.0)
+        reach = SHIFT * difficulty
         shift = draws.uniform("shift", 2, low=-reach, high=reach)
-        shift = torch.where(draws.chance("shift?", settings.probability)[:, None], shift, 0.0)
+        shift = torch.where(draws.chance("shift?", CHANGED)[:, None], shift, 0.0)
         side = geometry.box_size(square)
         center = geometry.box_center(square) + shift * side
         half = side * scale[:, None] / 2

@@ -14,7 +14,7 @@ from codepose.geometry import jittered_boxes, padded_square
 from codepose.networks.autoencoder import ExtendedAutoencoder, OriginalAutoencoder
 from codepose.networks.backbone import frozen_parameters
 from codepose.networks.boxes import Targets
-from codepose.networks.build import box_jitter, build_detector, build_extended, build_joint, build_original
+from codepose.networks.build import build_detector, build_extended, build_joint, build_original
 from codepose.networks.detector import Boxes, Detector
 from codepose.networks.joint import JointNetwork
 from codepose.networks.losses import angle_loss, cos_loss, match_loss, mse, reconstruction_health
@@ -25,7 +25,7 @@ from codepose.runtime.ranks import Shares, from_first, mean_over
 from codepose.runtime.run import Run
 from codepose.settings.schema import Settings
 from codepose.synthesis.batches import CropBatch, SceneBatch, ScenePoses
-from codepose.synthesis.scenes import SceneSource
+from codepose.synthesis.scenes import SCALE, SHIFT, SceneSource
 from codepose.synthesis.world import World
 from codepose.training.initial import begin_with
 from codepose.training.loop import fit
@@ -231,16 +231,17 @@ def _joint_errors(network: JointNetwork, val: SceneSource, settings: Settings) -
 def jitter_stage(settings: Settings, world: World, network: ExtendedAutoencoder) -> Stage:
     """Goes on training the extended AAE on crops of scenes at jittered ground-truth boxes.
 
+    Boxes are shifted, as a share of their side, and scaled as Step 1's windows are.
+
     A row the paper lacks: as many images, iterations and the same L_mse as Step 2, but no detector, and, as all
     baselines, none of what we added to Step 2 (look-alikes, codes' losses). Does training on detections beat simple
     jitter?
     """
     train, losses = SceneSource(world, "train"), settings.losses
-    reach = box_jitter(settings)
 
     def loss(net: nn.Module, batch: SceneBatch) -> tuple[Tensor, dict[str, Tensor]]:
         poses = batch.poses(settings.data.occlusion.min_visible)
-        squares = padded_square(jittered_boxes(poses.boxes, *reach), settings.data.pad)
+        squares = padded_square(jittered_boxes(poses.boxes, SHIFT, SCALE), settings.data.pad)
         crops = roi_pool(batch.images, squares, poses.image, settings.network.crop, stride=1)
         _, reconstructions = net(crops.contiguous(memory_format=torch.channels_last))
         errors = mse(reconstructions.float(), poses.targets, losses.bootstrap_ratio)
