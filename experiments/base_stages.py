@@ -28,6 +28,7 @@ from codepose.networks.roi import roi_pool
 from codepose.parts.mesh import Mesh
 from codepose.randomness import Draws
 from codepose.settings.files import load_preset, override
+from codepose.settings.network import ROI_PAD
 from codepose.settings.schema import Settings
 from codepose.synthesis.batches import CropBatch, SceneBatch, ScenePoses
 from codepose.synthesis.placement import draw_views
@@ -241,6 +242,6 @@ def picture(settings: Settings, world: World, network: JointNetwork, parts: rang
     with autocast(settings, world.device):
         features = network.encoder(batch.images)
         shown = network.autoencoder.decode(network.latents(features, batch.boxes, order)).float()
-    squares = padded_square(batch.boxes, settings.data.pad)
+    squares = padded_square(batch.boxes, ROI_PAD)
     crops = roi_pool(batch.images, squares, order, settings.network.crop, stride=1)
     return torch.cat((crops, batch.targets, shown)).cpu()

@@ -23,6 +23,7 @@ from codepose.settings.files import (
     save_run_settings,
     to_yaml,
 )
+from codepose.settings.network import ROI_PAD
 from codepose.settings.removed import REMOVED
 from codepose.settings.schema import Settings
 from codepose.settings.training import ALL_GROUPS, OptimizerSettings, Phase
@@ -49,14 +50,12 @@ PRINTED: dict[str, Any] = {
     "data.scene_images": 25_000,
     "data.test_images": 800,
     "data.val_images": 500,
-    "data.pad": 1.2,
     "data.backgrounds": None,
     "data.curriculum": 0.0,
     "data.camera.image_size": 512,
     "data.camera.focal": 300.0,
     "data.camera.box_side": (80.0, 133.0),
     "data.camera.truncation": 0.0,
-    "data.camera.far": 5000.0,
     "data.augmentation.contrast": (0.4, 2.3),
     "data.augmentation.blur_sigma": 1.2,
     "data.augmentation.noise": 0.0,
@@ -116,7 +115,7 @@ def test_a_view_direction_points_somewhere(direction: list[float]) -> None:
 def test_the_padded_square_averages_the_crop() -> None:
     """(34): the square the encoder sees is 128 px on average, Step 1's scale."""
     low, high = Settings().data.camera.box_side
-    assert Settings().data.pad * (low + high) / 2 == pytest.approx(Settings().network.crop, abs=0.5)
+    assert ROI_PAD * (low + high) / 2 == pytest.approx(Settings().network.crop, abs=0.5)
 
 
 def test_the_originals_30000_iterations() -> None:

@@ -24,6 +24,7 @@ from codepose.refinement.judged_contours import REFINERS, refiner_of
 from codepose.runtime.devices import make_fabric
 from codepose.runtime.run import Run
 from codepose.settings.errors import ConfigError
+from codepose.settings.network import ROI_PAD
 from codepose.settings.schema import Settings
 from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
@@ -126,7 +127,7 @@ def test_a_box_of_a_whole_crop_has_the_crops_code(settings: Settings) -> None:
     """At whatever stride: Step 1's FC weights see in Step 2 what they were trained on."""
     torch.manual_seed(0)
     network, crops = build_joint(settings).eval(), torch.rand(2, 3, 32, 32)
-    inset = 16.0 - 16.0 / network.pad
+    inset = 16.0 - 16.0 / ROI_PAD
     boxes = torch.tensor([[inset, inset, 32.0 - inset, 32.0 - inset]]).expand(2, 4)
     codes = network.latents(network.encoder(crops), boxes, torch.arange(2))
     torch.testing.assert_close(codes, network.autoencoder.encode(crops), rtol=1e-4, atol=1e-4)

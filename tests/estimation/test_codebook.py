@@ -24,6 +24,7 @@ from codepose.geometry import geodesic_angle
 from codepose.networks.build import build_extended, build_joint
 from codepose.runtime.checkpoint import save_state
 from codepose.settings.files import override
+from codepose.settings.network import ROI_PAD
 from codepose.settings.schema import Settings
 from codepose.synthesis.lookalikes import thumbnails
 from codepose.synthesis.world import World
@@ -58,7 +59,7 @@ def test_a_codebook_finds_its_own_views(book: Codebook, pipeline: Pipeline, worl
     objects = torch.zeros(len(index), dtype=torch.long)
     images = world.clean_views(objects, book.rotations[index], canvas=pipeline.canvas)
     half = (book.boxes[index, 2:] - book.boxes[index, :2]) / 2
-    half = half / half.amax(1, keepdim=True) * world.settings.network.crop / world.settings.data.pad / 2
+    half = half / half.amax(1, keepdim=True) * world.settings.network.crop / ROI_PAD / 2
     boxes = torch.cat((pipeline.canvas / 2 - half, pipeline.canvas / 2 + half), 1)
     latents = pipeline.latents(pipeline.prepare(images), boxes, torch.arange(len(index)))
     similarity, found = book.search(latents)
@@ -176,7 +177,6 @@ def test_what_the_latents_depend_on_changes_the_fingerprint(tiny_settings: Setti
     assert mark(override(tiny_settings, {"objects.0.symmetries": "none"})) == mark(tiny_settings)
     for key, value in (
         ("data.camera.focal", 80.0),
-        ("data.pad", 1.3),
         ("data.antialias", 2),
         ("codebook.in_plane", 5),
         ("codebook.canvas", 64),

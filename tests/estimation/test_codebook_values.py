@@ -250,12 +250,12 @@ def test_a_version_that_changes_nothing_keeps_the_codebooks() -> None:
     Settings of network, camera, codebook and objects that are not the default, padding, antialiasing and canvas, then
     the format and the weights.
     """
-    changes = {"codebook.in_plane": 12, "network.latent": 64, "data.camera.focal": 80.0, "data.camera.far": 6000.0}
+    changes = {"codebook.in_plane": 12, "network.latent": 64, "data.camera.focal": 80.0}
     settings = override(Settings(), changes)
     objects = (ObjectSettings(mesh="hammer", view_cone_deg=45.0), ObjectSettings(mesh="hand", symmetries="none"))
     settings = settings.model_copy(update={"objects": objects})
     pipeline: Any = SimpleNamespace(settings=settings, canvas=128, modules=lambda: [part()])
-    camera, cone = '{"far": 6000.0, "focal": 80.0}', '{"mesh": "", "view_cone_deg": 45.0}'
+    camera, cone = '{"focal": 80.0}', '{"mesh": "", "view_cone_deg": 45.0}'
     chosen = f'[{{"latent": 64}}, {camera}, {{"in_plane": 12}}, {cone}, {{"mesh": ""}}]'
     weights = torch.tensor([1.0, 2.0, 3.0]).numpy().tobytes()
     known = f"[{chosen}, 1.2, 2, 128]".encode() + b"grey thumbnails" + b"weight" + weights

@@ -12,6 +12,7 @@ from codepose.networks.build import build_joint
 from codepose.networks.detector import Proposals
 from codepose.networks.joint import JointNetwork
 from codepose.networks.roi import roi_pool
+from codepose.settings.network import ROI_PAD
 from codepose.settings.schema import Settings
 from codepose.synthesis.batches import SceneBatch
 from codepose.synthesis.scenes import SceneSource
@@ -123,9 +124,9 @@ def test_roi_of_a_whole_crop_is_step_1s_feature_map_and_latent(tiny_settings: Se
         torch.testing.assert_close(pooled, features, rtol=1e-5, atol=1e-5)
     direct = net.autoencoder.encode(crop)
     boxes = squares.clone()
-    boxes[:, :2] += 16.0 - 16.0 / net.pad
-    boxes[:, 2:] -= 16.0 - 16.0 / net.pad
-    torch.testing.assert_close(padded_square(boxes, net.pad), squares)
+    boxes[:, :2] += 16.0 - 16.0 / ROI_PAD
+    boxes[:, 2:] -= 16.0 - 16.0 / ROI_PAD
+    torch.testing.assert_close(padded_square(boxes, ROI_PAD), squares)
     through = net.latents(features, boxes, torch.arange(2))
     torch.testing.assert_close(through, direct, rtol=1e-4, atol=1e-4)
 

@@ -15,6 +15,7 @@ from codepose.networks.boxes import Targets
 from codepose.networks.build import build_joint
 from codepose.networks.detector import Proposals
 from codepose.networks.joint import JointNetwork
+from codepose.settings.network import ROI_PAD
 from codepose.settings.schema import Settings
 from codepose.synthesis.batches import ScenePoses
 
@@ -63,7 +64,7 @@ def slow_box(net: JointNetwork, features: Tensor, proposals: Tensor, truth: Tens
 
 def slow_latents(net: JointNetwork, features: Tensor, boxes: Tensor) -> Tensor:
     """Codes of one box of each image."""
-    center, side = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]).amax(1, keepdim=True) * net.pad
+    center, side = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]).amax(1, keepdim=True) * ROI_PAD
     squares = torch.cat((center - side / 2, center + side / 2), 1)
     bins = [
         roi_align(one[None], [square[None]], CROP // 16, 1 / 16, sampling_ratio=1, aligned=True)

@@ -19,6 +19,7 @@ from codepose.networks.losses import ReconstructionHealth, angle_loss, match_los
 from codepose.networks.roi import roi_pool
 from codepose.parts.symmetry_group import Symmetries
 from codepose.runtime.ranks import Shares
+from codepose.settings.network import ROI_PAD
 from codepose.settings.schema import Settings
 from codepose.settings.training import Phase
 from codepose.synthesis.batches import CropBatch, SceneBatch, ScenePoses
@@ -459,7 +460,7 @@ def test_the_jitter_row_learns_from_true_boxes_moved_and_resized(
     torch.manual_seed(7)
     moved = jittered_boxes(poses.boxes, 0.15, (0.8, 1.2))
     crops, still = (
-        roi_pool(batch.images, padded_square(boxes, settings.data.pad), poses.image, 32, stride=1)
+        roi_pool(batch.images, padded_square(boxes, ROI_PAD), poses.image, 32, stride=1)
         for boxes in (moved, poses.boxes)
     )
     torch.testing.assert_close(given[0], crops)

@@ -18,6 +18,7 @@ from codepose import geometry
 from codepose.estimation.nearest_codes import RoundedCodes, multiplies_bytes, nearest_in_chunks
 from codepose.estimation.pipelines import Pipeline
 from codepose.runtime.checkpoint import CheckpointError, load_state, save_state
+from codepose.settings.network import ROI_PAD
 from codepose.settings.schema import Settings
 from codepose.synthesis.lookalikes import thumbnails
 from codepose.synthesis.world import World
@@ -208,7 +209,7 @@ def fingerprint(pipeline: Pipeline) -> str:
     # only what is not the default: a setting that a new version adds makes no codebook stale
     chosen = [part.model_dump(mode="json", exclude_defaults=True) for part in parts]
     data = settings.data
-    digest.update(json.dumps([chosen, data.pad, data.antialias, pipeline.canvas], sort_keys=True).encode())
+    digest.update(json.dumps([chosen, ROI_PAD, data.antialias, pipeline.canvas], sort_keys=True).encode())
     digest.update(_FORMAT)
     add_weights(digest, pipeline.modules())
     return digest.hexdigest()
@@ -233,7 +234,7 @@ def build_codebook(pipeline: Pipeline, world: World, index: int) -> Codebook:
         reference = world.boxes(objects, part, world.reference_translations(objects))
         # where the box of the reference view lies in the canvas: the padded square fills one crop
         size = geometry.box_size(reference)
-        half = size / size.amax(1, keepdim=True) * (settings.network.crop / settings.data.pad / 2)
+        half = size / size.amax(1, keepdim=True) * (settings.network.crop / ROI_PAD / 2)
         inside = torch.cat((middle - half, middle + half), 1)
         prepared = pipeline.prepare(images.to(pipeline.device))
         order = torch.arange(len(part), device=pipeline.device)

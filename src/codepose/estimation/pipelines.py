@@ -13,6 +13,7 @@ from codepose.networks.detector import Boxes, Detector, image_size
 from codepose.networks.joint import JointNetwork
 from codepose.networks.precision import autocast
 from codepose.networks.roi import roi_pool
+from codepose.settings.network import ROI_PAD
 from codepose.settings.schema import Settings
 
 
@@ -137,7 +138,7 @@ class TwoStagePipeline:
 
     @torch.no_grad()
     def latents(self, prepared: Tensor, boxes: Tensor, images: Tensor) -> Tensor:
-        squares = padded_square(boxes, self.settings.data.pad)
+        squares = padded_square(boxes, ROI_PAD)
         crops = roi_pool(prepared, squares, images, self.settings.network.crop, stride=1)
         with autocast(self.settings, self.device):
             return self.autoencoder.encode(crops.contiguous(memory_format=torch.channels_last)).float()

@@ -19,6 +19,7 @@ from codepose.networks.boxes import Targets, best_proposals
 from codepose.networks.detector import Boxes, DetectionHeads, image_size
 from codepose.networks.losses import mse
 from codepose.networks.roi import roi_pool
+from codepose.settings.network import ROI_PAD
 from codepose.synthesis.batches import ScenePoses
 
 
@@ -51,7 +52,6 @@ class JointNetwork(nn.Module):
         autoencoder: Pre-trained in Step 1; its encoder becomes the detector's.
         heads: RPN and box head.
         crop: Side of Step 1's images; the RoI has crop/stride bins a side.
-        pad: Side of the square RoI over max(w, h) of the box.
         min_iou: Boxes that overlap the truth less are left out of L_mse.
         bootstrap_ratio: Of L_mse, see ``losses.mse``.
         view_canvas: Side of the black canvas on which clean views are encoded beside the scenes; 0 = they are not.
@@ -63,7 +63,6 @@ class JointNetwork(nn.Module):
         heads: DetectionHeads,
         *,
         crop: int,
-        pad: float,
         min_iou: float,
         bootstrap_ratio: int,
         view_canvas: int,
@@ -73,7 +72,6 @@ class JointNetwork(nn.Module):
         self.heads = heads
         self.stride = autoencoder.encoder.stride
         self.side = crop // self.stride
-        self.pad = pad
         self.min_iou = min_iou
         self.bootstrap_ratio = bootstrap_ratio
         self.view_canvas = view_canvas
@@ -88,7 +86,7 @@ class JointNetwork(nn.Module):
 
         The second RoIAlign of Section 3.2: with one sample a bin, Step 1's FC weights see what they were trained on.
         """
-        pooled = roi_pool(features, padded_square(boxes, self.pad), images, self.side, self.stride)  # (N, C, s, s)
+        pooled = roi_pool(features, padded_square(boxes, ROI_PAD), images, self.side, self.stride)  # (N, C, s, s)
         return self.autoencoder.head.encode(pooled)
 
     def view_latents(self, clean: Tensor, canvas: int) -> Tensor:

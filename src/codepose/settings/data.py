@@ -80,8 +80,6 @@ class CameraSettings(Frozen):
     would have to be nearer than three quarters of its diameter."""
     truncation: Fraction = 0.0
     """How much of the box may leave the image, as a fraction of its side."""
-    far: Positive = 5000.0
-    """Depth in mm of the background plane; farther behind parts so large that they would reach it."""
 
 
 class AugmentationSettings(Frozen):
@@ -142,8 +140,6 @@ class DataSettings(Frozen):
     network sees, and refinement looks at them. Blur and noise are then in the photos' pixels."""
     textures: Size = 192
     """How many procedural textures, or photos, are kept in memory for each split."""
-    pad: Annotated[float, Field(ge=0.1, le=10.0)] = 1.2
-    """Side of the square RoI over max(w, h) of the box."""
     antialias: Annotated[int, Field(gt=0, le=16)] = 2
     """Samples a pixel along each axis."""
     curriculum: Fraction = 0.0

@@ -18,6 +18,8 @@ REMOVED: dict[str, Any] = {
     "data.augmentation.multiply": [0.6, 1.4],
     "data.augmentation.scale": [0.8, 1.2],
     "data.augmentation.shift": 0.15,
+    "data.camera.far": 5000.0,
+    "data.pad": 1.2,
     "network.aspect_ratios": [0.5, 1.0, 2.0],
     "network.box_gradient": "features",
     "network.feedback": "detection",

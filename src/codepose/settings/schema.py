@@ -11,7 +11,7 @@ from pydantic import model_validator
 
 from codepose.settings.data import NEAREST, DataSettings, ObjectSettings
 from codepose.settings.inference import CodebookSettings, DetectionSettings, RefinementSettings
-from codepose.settings.network import GRID, NetworkSettings
+from codepose.settings.network import GRID, ROI_PAD, NetworkSettings
 from codepose.settings.training import LossSettings, OptimizerSettings, StageSettings
 from codepose.settings.values import Frozen, Whole
 
@@ -81,10 +81,10 @@ class Settings(Frozen):
             raise ValueError("data.camera.image_size must be no smaller than network.crop")
         if not 0 < camera.box_side[0] <= camera.box_side[1] <= camera.image_size:
             raise ValueError("data.camera.box_side must lie between 0 and data.camera.image_size")
-        if camera.focal * self.data.pad < NEAREST * crop:
+        if camera.focal * ROI_PAD < NEAREST * crop:
             raise ValueError(
                 f"data.camera.focal: with {camera.focal:g} px the camera is in the part where it fills network.crop; "
-                f"at least {NEAREST * crop / self.data.pad:.0f}"
+                f"at least {NEAREST * crop / ROI_PAD:.0f}"
             )
 
     def _check_stages(self) -> None:

@@ -14,6 +14,7 @@ from codepose import geometry
 from codepose.randomness import Draws
 from codepose.rendering.renderer import Buffers, Instances
 from codepose.rendering.shading import CHANGED, Lights, augment, render_shaded
+from codepose.settings.network import ROI_PAD
 from codepose.settings.schema import Settings
 from codepose.synthesis.backgrounds import Backgrounds
 from codepose.synthesis.batches import CropBatch, SceneBatch
@@ -102,7 +103,7 @@ class SceneSource:
         draws = Draws(data.seed, f"crops/{self.split}", index, world.device)
         objects, R_view = self.views("crops", index)
         t = world.reference_translations(objects)
-        square = geometry.padded_square(world.boxes(objects, R_view, t), data.pad)
+        square = geometry.padded_square(world.boxes(objects, R_view, t), ROI_PAD)
         window = self._jittered(square, draws, difficulty)
         K = geometry.crop_camera(world.K, window, self.settings.network.crop)
         posed = _Posed(objects, R_view, t, K)
@@ -267,7 +268,7 @@ class SceneSource:
         targets = pixels.new_zeros(*pixels.shape, 3, crop, crop)
         R_view = geometry.offaxis_rotation(companions.t).mT @ companions.R
         clean = self.world.clean_views(objects, R_view[image, slot])
-        side = geometry.box_size(geometry.padded_square(self.world.boxes(objects, R, t), data.pad))[:, 0]
+        side = geometry.box_size(geometry.padded_square(self.world.boxes(objects, R, t), ROI_PAD))[:, 0]
         silhouette = (clean.amax(1) > 0).float().mean((1, 2)) * (side * data.antialias).square()
         targets[image, slot] = clean
         visible = torch.zeros_like(pixels)

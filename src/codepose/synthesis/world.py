@@ -20,9 +20,12 @@ from codepose.parts.things import things
 from codepose.rendering.renderer import Instances, Renderer
 from codepose.rendering.shading import Lights, render_shaded
 from codepose.settings.data import ObjectSettings
+from codepose.settings.network import ROI_PAD
 from codepose.settings.schema import Settings
 from codepose.synthesis.backgrounds import Backgrounds, build_backgrounds, side_for
 
+_FAR = 5000.0
+"""Depth in mm of the background plane; farther behind parts so large that they would reach it."""
 _THINGS = 48
 """How many different things stand around the objects of a run."""
 
@@ -70,7 +73,7 @@ class ObjectModel:
 
 def reference_distance(settings: Settings, mesh: Mesh) -> float:
     """Returns the distance in mm of a part's reference view: there its padded diameter fills a crop."""
-    return settings.data.camera.focal * settings.data.pad * mesh.diameter / settings.network.crop
+    return settings.data.camera.focal * ROI_PAD * mesh.diameter / settings.network.crop
 
 
 def _model(settings: ObjectSettings, whole: Settings, number: int) -> ObjectModel:
@@ -138,7 +141,7 @@ class World:
         self.K = geometry.camera_matrix(camera.focal, half, half).to(self.device)
         diameters = [o.mesh.diameter for o in self.objects]
         self.diameters = torch.tensor(diameters, device=self.device)
-        self.far = max(camera.far, (1.5 * camera.focal / camera.box_side[0] + 1.0) * max(diameters))
+        self.far = max(_FAR, (1.5 * camera.focal / camera.box_side[0] + 1.0) * max(diameters))
 
     def backgrounds(self, split: str, pixels: int) -> Backgrounds:
         """Returns background pictures for images of ``pixels`` x ``pixels`` of "train", "val" or "test".
@@ -196,10 +199,10 @@ class World:
         Returns:
             (B, 3, canvas, canvas) in [0, 1].
         """
-        crop, pad = crop or self.settings.network.crop, self.settings.data.pad
+        crop = crop or self.settings.network.crop
         canvas = canvas or crop
         t = self.reference_translations(objects)
-        window = geometry.padded_square(self.boxes(objects, R_view, t), pad)
+        window = geometry.padded_square(self.boxes(objects, R_view, t), ROI_PAD)
         if canvas != crop:
             window = geometry.padded_square(window, canvas / crop)
         K = geometry.crop_camera(self.K, window, canvas)

@@ -23,6 +23,7 @@ from codepose.networks.roi import roi_pool
 from codepose.runtime.progress import Display
 from codepose.runtime.ranks import Shares, from_first, mean_over
 from codepose.runtime.run import Run
+from codepose.settings.network import ROI_PAD
 from codepose.settings.schema import Settings
 from codepose.synthesis.batches import CropBatch, SceneBatch, ScenePoses
 from codepose.synthesis.scenes import SCALE, SHIFT, SceneSource
@@ -241,7 +242,7 @@ def jitter_stage(settings: Settings, world: World, network: ExtendedAutoencoder)
 
     def loss(net: nn.Module, batch: SceneBatch) -> tuple[Tensor, dict[str, Tensor]]:
         poses = batch.poses(settings.data.occlusion.min_visible)
-        squares = padded_square(jittered_boxes(poses.boxes, SHIFT, SCALE), settings.data.pad)
+        squares = padded_square(jittered_boxes(poses.boxes, SHIFT, SCALE), ROI_PAD)
         crops = roi_pool(batch.images, squares, poses.image, settings.network.crop, stride=1)
         _, reconstructions = net(crops.contiguous(memory_format=torch.channels_last))
         errors = mse(reconstructions.float(), poses.targets, losses.bootstrap_ratio)
