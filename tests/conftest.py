@@ -104,7 +104,7 @@ def tiny(**changes: object) -> Settings:
         "refinement.rounds": 1,
     }
     for stage, batch in (("step1", 4), ("original", 4), ("detector", 2), ("step2", 2)):
-        base |= {f"{stage}.batch": batch, f"{stage}.epochs": 1.0, f"{stage}.log_every": 1}
+        base |= {f"{stage}.batch": batch, f"{stage}.epochs": 1.0}
     return override(load_preset("quick"), base | changes)
 
 

@@ -334,7 +334,7 @@ def test_optimisers(name: Any) -> None:
     with GPU:
         layers = nn.Sequential(nn.Conv2d(3, 32, 3), nn.Conv2d(32, 64, 3))
     parameters = list(layers.parameters())
-    optimizer = build_optimizer([(parameters, 1.0)], OptimizerSettings(name=name, momentum=0.9))
+    optimizer = build_optimizer([(parameters, 1.0)], OptimizerSettings(name=name))
     for _ in range(2):
         for parameter in parameters:
             parameter.grad = torch.rand_like(parameter)

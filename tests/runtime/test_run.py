@@ -141,7 +141,7 @@ def test_a_resumed_run_keeps_its_own_part(tiny_settings: Settings, tmp_path: Pat
 def test_a_resumed_run_may_compute_in_another_way(make_settings, tmp_path: Path) -> None:
     """What it learns stays: the precision, the detections kept and the rhythm of checkpoints may change."""
     Run.create(tmp_path / "run", make_settings())
-    changes = {"precision": "float32", "detection.per_object": 40, "step1.checkpoint_every": 7, "step2.log_every": 1}
+    changes = {"precision": "float32", "detection.per_object": 40, "step1.checkpoint_every": 7, "step2.validations": 1}
     again = Run.create(tmp_path / "run", make_settings(**changes), resume=True)
     assert again.settings == make_settings(**changes)
     assert Run.open(tmp_path / "run").settings == make_settings(**changes)

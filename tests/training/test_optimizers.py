@@ -37,7 +37,7 @@ def test_a_shortened_stage_is_not_all_warm_up() -> None:
 
 @pytest.mark.parametrize("name", ["adabound", "adam"])
 def test_a_factor_on_the_rate_lasts(name: str) -> None:
-    """AdaBound ends in steps of ``final_lr`` times the gradient, whatever rate it began with."""
+    """AdaBound ends in steps of ``FINAL_LR`` times the gradient, whatever rate it began with."""
     full, tenth = (torch.nn.Parameter(torch.zeros(4)) for _ in range(2))
     optimizer = build_optimizer([([full], 1.0), ([tenth], 0.1)], OptimizerSettings(name=name, lr=1e-4))
     for _ in range(1000):
@@ -64,7 +64,7 @@ def test_muon_turns_hidden_weights_and_leaves_the_rest_to_adamw() -> None:
     """A matrix moves by an orthogonal step whatever its gradient's size; biases and thin layers by AdamW's rule."""
     torch.manual_seed(0)
     first, hidden, bias = (torch.nn.Parameter(torch.zeros(s)) for s in ((16, 3, 3, 3), (24, 16, 3, 3), (24,)))
-    settings = OptimizerSettings(name="muon", lr=0.1, momentum=0.95)
+    settings = OptimizerSettings(name="muon", lr=0.1)
     optimizer = build_optimizer([([first, hidden, bias], 1.0)], settings)
     for parameter in (first, hidden, bias):
         parameter.grad = 0.01 * torch.randn_like(parameter)

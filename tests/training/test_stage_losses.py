@@ -32,7 +32,6 @@ WORLD: Any = SimpleNamespace(
 )
 CHANGES = {
     "objects": [{"mesh": "hammer"}, {"mesh": "hammer", "label": "other"}],
-    "losses.lambda_angle": 0.3,
     "losses.lambda_cos": 0.7,
     "losses.lambda_match": 0.2,
     "losses.lambda_pose": 1.7,
@@ -47,6 +46,12 @@ CHANGES = {
     "step2.batch": 4,
     "original.epochs": 3.0,
 }
+
+
+@pytest.fixture(autouse=True)
+def _angles_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the paper's weight of L_angle no test would see it."""
+    monkeypatch.setattr(stages, "LAMBDA_ANGLE", 0.3)
 
 
 def rotations(count: int) -> Tensor:

@@ -99,12 +99,13 @@ def test_what_step_1_taught_learns_as_slowly_as_asked_for(make_settings: Any, tm
     """One step of plain gradient descent: encoder, decoder and FC layers move a quarter as far, the heads as far."""
     moved = []
     for factor in (1.0, 0.25):
-        settings = make_settings(**{"data.scene_images": 2, "losses.min_iou": 0.0})
-        optimizer = OptimizerSettings(name="sgd", lr=1e-3, momentum=0.0, pretrained_factor=factor)
+        settings = make_settings(**{"data.scene_images": 2})
+        optimizer = OptimizerSettings(name="sgd", lr=1e-3, pretrained_factor=factor)
         step2 = settings.step2.model_copy(update={"optimizer": optimizer, "phases": (), "validations": 1})
         settings = settings.model_copy(update={"step2": step2})
         torch.manual_seed(0)
         network = build_joint(settings)
+        network.min_iou = 0.0
         before = {name: value.detach().clone() for name, value in network.named_parameters()}
         run = Run.create(tmp_path / str(factor), settings)
         stage = replace(step2_stage(settings, world, network), validate=None)

@@ -94,7 +94,6 @@ def build_joint(settings: Settings) -> JointNetwork:
         autoencoder,
         build_heads(settings, autoencoder.encoder.out_channels),
         crop=settings.network.crop,
-        min_iou=settings.losses.min_iou,
         bootstrap_ratio=settings.losses.bootstrap_ratio,
         view_canvas=settings.view_canvas if codes else 0,
     )

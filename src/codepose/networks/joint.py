@@ -22,6 +22,9 @@ from codepose.networks.roi import roi_pool
 from codepose.settings.network import ROI_PAD
 from codepose.synthesis.batches import ScenePoses
 
+MIN_IOU = 0.3
+"""Boxes that overlap the truth less are left out of L_mse."""
+
 
 class JointOutput(NamedTuple):
     """What a training step of the joint network yields, for M objects.
@@ -30,7 +33,7 @@ class JointOutput(NamedTuple):
         losses: The terms of Eq. 5: the four of L_faster, and 'mse' before its weight.
         boxes: (M, 4) the boxes fed back.
         iou: (M,) their overlap with the ground truth.
-        used: (M,) bool, whether L_mse counted the object: its box overlaps the truth by ``min_iou``.
+        used: (M,) bool, whether L_mse counted the object: its box overlaps the truth by ``MIN_IOU``.
         reconstructions: (M, 3, c, c) in [0, 1].
         latents: (M, D).
         view_latents: (M, D) of the clean views, encoded as the codebook's are; None unless asked for.
@@ -52,7 +55,6 @@ class JointNetwork(nn.Module):
         autoencoder: Pre-trained in Step 1; its encoder becomes the detector's.
         heads: RPN and box head.
         crop: Side of Step 1's images; the RoI has crop/stride bins a side.
-        min_iou: Boxes that overlap the truth less are left out of L_mse.
         bootstrap_ratio: Of L_mse, see ``losses.mse``.
         view_canvas: Side of the black canvas on which clean views are encoded beside the scenes; 0 = they are not.
     """
@@ -63,7 +65,6 @@ class JointNetwork(nn.Module):
         heads: DetectionHeads,
         *,
         crop: int,
-        min_iou: float,
         bootstrap_ratio: int,
         view_canvas: int,
     ) -> None:
@@ -72,7 +73,7 @@ class JointNetwork(nn.Module):
         self.heads = heads
         self.stride = autoencoder.encoder.stride
         self.side = crop // self.stride
-        self.min_iou = min_iou
+        self.min_iou = MIN_IOU
         self.bootstrap_ratio = bootstrap_ratio
         self.view_canvas = view_canvas
 

@@ -220,7 +220,7 @@ def _lock(path: Path) -> Iterator[None]:
 
 _CHANGEABLE = ("precision", "compile", "detection", "refinement", "codebook")
 """Settings that a resumed run may change; but the codebook's canvas, on which Step 2 encodes its clean views."""
-_RHYTHM = ("checkpoint_every", "log_every", "validations")
+_RHYTHM = ("checkpoint_every", "validations")
 """Those of a stage."""
 
 

@@ -53,12 +53,12 @@ def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 def _laid_over(base: Settings, values: dict[str, Any], source: str) -> Settings:
     """What is given in part keeps the rest of the base's values: of a stage, and of the base's first object."""
-    values = without_removed(values, source)
-    template = base.objects[0].model_dump(mode="json")
+    below = base.model_dump(mode="json")
+    values, template = without_removed(values, source, below), below["objects"][0]
     if isinstance(values.get("objects"), list):
         objects = [_merged(template, o) if isinstance(o, dict) else o for o in values["objects"]]
         values = {**values, "objects": objects}
-    return _validated(_merged(base.model_dump(mode="json"), values), source)
+    return _validated(_merged(below, values), source)
 
 
 def load_preset(name: str) -> Settings:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from codepose.settings.errors import ConfigError
+from codepose.settings.training import MOMENTUM
 
 _STAGES = ("step1", "original", "detector", "step2")
 REMOVED: dict[str, Any] = {
@@ -28,24 +30,53 @@ REMOVED: dict[str, Any] = {
     "losses.pairing": "nearest",
     "codebook.batch": 64,
     "codebook.translation": "exact",
+    "losses.lambda_angle": 1e-6,
+    "losses.min_iou": 0.3,
+    **{f"{stage}.optimizer.final_lr": 0.1 for stage in _STAGES},
     **{f"{stage}.optimizer.step_epochs": 8.0 for stage in _STAGES},
     **{f"{stage}.optimizer.gamma": 1e-3 for stage in _STAGES},
 }
 """Each one's dotted key, and the value that changes nothing."""
 
+_Others = Callable[[str], Any]
 
-def without_removed(values: dict[str, Any], source: str) -> dict[str, Any]:
+
+def _momentum_of(stage: str) -> Callable[[Any, _Others], bool]:
+    def same(found: Any, others: _Others) -> bool:
+        return all(found == value for name, value in MOMENTUM.items() if others(f"{stage}.optimizer.name") == name)
+
+    return same
+
+
+DEPENDENT: dict[str, Callable[[Any, _Others], bool]] = {
+    **{f"{stage}.log_every": lambda found, others: True for stage in _STAGES},
+    **{f"{stage}.optimizer.momentum": _momentum_of(stage) for stage in _STAGES},
+}
+"""Those whose values change nothing where this is true of them and of other settings."""
+
+
+def without_removed(values: dict[str, Any], source: str, base: dict[str, Any]) -> dict[str, Any]:
     """Returns values of a file without settings that no longer exist.
+
+    Args:
+        values: The file's.
+        source: What the file is called.
+        base: All settings' values, which hold where the file says nothing.
 
     Raises:
         ConfigError: One of them has a value that codepose no longer knows; the text names it.
     """
+
+    def others(key: str) -> Any:
+        found = _at(values, key.split("."))
+        return _at(base, key.split(".")) if found is _NOTHING else found
+
     kept = values
-    for key, default in REMOVED.items():
+    for key in (*REMOVED, *DEPENDENT):
         found = _at(kept, key.split("."))
         if found is _NOTHING:
             continue
-        if found != default:
+        if not (found == REMOVED[key] if key in REMOVED else DEPENDENT[key](found, others)):
             raise ConfigError(f"{source} cannot be used: {key}: there is no such setting any more, and it is {found!r}")
         kept = _less(kept, key.split("."))
     return kept

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from codepose.settings.values import Count, Few, Fraction, Frozen, NonNegative, Positive, Size, Whole
+from codepose.settings.values import Count, Few, Frozen, NonNegative, Positive, Size, Whole
+
+MOMENTUM = {"sgd": 0.9, "muon": 0.95}
+"""Of the optimisers that have one: torchvision's for detectors, and Muon's authors'."""
 
 
 class LossSettings(Frozen):
     """Weights and readings of the losses (Eqs. 1-5)."""
 
-    lambda_angle: NonNegative = 1e-6
     lambda_cos: NonNegative = 1e-2
+    """Eq. 4's weight of L_cos."""
     lambda_match: NonNegative = 0.0
     """Weight of ``match_loss``; not in the paper."""
     look_alikes: Few = 0
@@ -29,8 +32,7 @@ class LossSettings(Frozen):
     bootstrap_ratio: Count = 1
     """k: L_mse averages the largest 1/k of each image's squared errors; 1 = Eq. 1."""
     stop_grad_target: bool = False
-    min_iou: Fraction = 0.3
-    """L_mse skips objects whose best detection overlaps less than this."""
+    """Whether L_angle and L_cos leave the code of the clean view as it is, and move the other alone."""
 
 
 class OptimizerSettings(Frozen):
@@ -42,21 +44,11 @@ class OptimizerSettings(Frozen):
     """'steps': it falls to 1/10 every eight epochs."""
     warmup: Whole = 0
     """Iterations of linear warm-up, at most a tenth of the stage."""
-    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
-    """SGD's; Muon's is usually 0.95, and above 0."""
     weight_decay: NonNegative = 0.0
-    final_lr: Positive = 0.1
-    """AdaBound's final learning rate."""
     pretrained_factor: Positive = 1.0
     """Step 2's factor on the learning rate of what it takes over from Step 1: encoder, decoder and FC layers."""
     clip: NonNegative = 0.0
     """Largest gradient norm; 0 = no clipping."""
-
-    @model_validator(mode="after")
-    def _has_momentum(self) -> OptimizerSettings:
-        if self.name == "muon" and self.momentum == 0.0:
-            raise ValueError("muon needs a momentum above 0; 0.95 is usual")
-        return self
 
 
 Group = Literal["encoder", "decoder", "fc", "rpn", "box_head"]
@@ -81,7 +73,6 @@ class StageSettings(Frozen):
     """Phases of Step 2, which divide its ``epochs`` in proportion to their own; empty = one that trains everything."""
     checkpoint_every: Count = 500
     """Iterations between checkpoints."""
-    log_every: Count = 20
     validations: Count = 10
     """How often, evenly over the stage, a small part of the validation split is looked at."""
     time_limit: NonNegative = 0.0

@@ -60,6 +60,10 @@ def fit(stage: Stage, run: Run, fabric: Fabric, *, seed: int = 0, display: Displ
         raise KeyboardInterrupt
 
 
+LOG_EVERY = 20
+"""Iterations from one line of the log to the next; fewer in stages that have fewer than the square of it."""
+
+
 class _Trainer:
     """The state of a running stage: what a checkpoint holds, and what watches over it."""
 
@@ -74,6 +78,7 @@ class _Trainer:
         dtype = torch.bfloat16 if uses_bf16(run.settings, fabric.device) else torch.float32
         self.optimizer = build_optimizer(parts, stage.settings.optimizer)
         self.clock = Clock(total_steps(stage), stage.settings.time_limit)
+        self.log_every = min(LOG_EVERY, max(1, total_steps(stage) // LOG_EVERY))
         self.step = _resume(stage, run, self.optimizer, self.clock)
         self.validated = int(self.clock.progress(self.step) * stage.settings.validations)
         if len(set(everyones(self.step))) > 1:
@@ -139,7 +144,7 @@ class _Trainer:
         self.wrapped_optimizer.zero_grad()
         self.step += 1
         self.whole = True
-        if self.fabric.device.type == "cpu" or self.step % self.stage.settings.log_every == 0:  # else a GPU would wait
+        if self.fabric.device.type == "cpu" or self.step % self.log_every == 0:  # else a GPU would wait
             self.agree()
 
     def agree(self) -> None:
@@ -152,7 +157,7 @@ class _Trainer:
     def look(self) -> None:
         """Logs, validates and saves when it is time to."""
         settings, progress = self.stage.settings, self.clock.progress(self.step)
-        if self.step % settings.log_every == 0 or self.step == self.clock.total:
+        if self.step % self.log_every == 0 or self.step == self.clock.total:
             record = self.meter.read(self.step)
             record |= {"lr": self.rate, "difficulty": self.difficulty, "elapsed_s": self.clock.elapsed()}
             self.write(record)

@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from codepose.settings.training import OptimizerSettings
+from codepose.settings.training import MOMENTUM, OptimizerSettings
 from codepose.training.muon import Muon
 
+FINAL_LR = 0.1
+"""AdaBound's final learning rate."""
 _GAMMA = 1e-3
 """AdaBound's convergence speed."""
 _STEP_EPOCHS = 8.0
@@ -32,18 +34,18 @@ def build_optimizer(
     ]
     lr, decay = settings.lr, settings.weight_decay
     if settings.name == "sgd":
-        return torch.optim.SGD(parameters, lr=lr, momentum=settings.momentum, weight_decay=decay, fused=True)
+        return torch.optim.SGD(parameters, lr=lr, momentum=MOMENTUM["sgd"], weight_decay=decay, fused=True)
     if settings.name == "adam":
         return torch.optim.Adam(parameters, lr=lr, weight_decay=decay, fused=True)
     if settings.name == "adamw":
         return torch.optim.AdamW(parameters, lr=lr, weight_decay=decay, fused=True)
     if settings.name == "muon":
-        return Muon(parameters, weight_decay=decay, momentum=settings.momentum)
+        return Muon(parameters, weight_decay=decay, momentum=MOMENTUM["muon"])
 
     from pytorch_optimizer import AdaBound  # takes seconds to import
 
     for group in parameters:  # its bounds are final_lr over the rate it began with
-        group["final_lr"] = settings.final_lr * group["factor"]
+        group["final_lr"] = FINAL_LR * group["factor"]
     adabound: torch.optim.Optimizer = AdaBound(parameters, lr=lr, gamma=_GAMMA, weight_decay=decay)
     return adabound
 

@@ -32,6 +32,8 @@ from codepose.training.initial import begin_with
 from codepose.training.loop import fit
 from codepose.training.plan import Stage, batch_of
 
+LAMBDA_ANGLE = 1e-6
+"""Eq. 4's weight of L_angle; a much larger one makes all codes the same."""
 _VAL_CROPS = 64
 _VAL_SCENES = 32
 _ORIGINAL_BOOTSTRAP = 4
@@ -64,7 +66,7 @@ def step1_stage(settings: Settings, world: World, network: nn.Module, *, origina
             R_view, objects = shares.gather(batch.R_view), shares.gather(batch.objects)
             terms["angle"] = angle_loss(z, R_view, objects, symmetries)
             terms["cos"] = cos_loss(z, z_target)
-            total = total + losses.lambda_angle * terms["angle"] + losses.lambda_cos * terms["cos"]
+            total = total + LAMBDA_ANGLE * terms["angle"] + losses.lambda_cos * terms["cos"]
             if losses.lambda_match > 0:
                 terms["match"] = match_loss(z, z_target, R_view, objects, symmetries)
                 total = total + losses.lambda_match * terms["match"]
