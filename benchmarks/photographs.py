@@ -42,7 +42,7 @@ _TINY = (
     "--data.step1-images 8 --data.scene-images 4 --data.val-images 2 --data.textures 4 --step1.batch 4 --step2.batch 2 "
     "--network.backbone vgg16 --network.no-frozen --network.weights none --network.width 0.125 --network.latent 16 "
     "--codebook.level 1 --codebook.in-plane 4 "
-    "--losses.look-alikes 0 --refinement.judged 4 --refinement.looks 2 --refinement.keep 1 --refinement.rounds 1"
+    "--losses.look-alikes 0 --refinement.judged 4 --refinement.looks 2 --refinement.rounds 1"
 )
 """Trains in seconds, and learns nothing."""
 

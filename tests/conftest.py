@@ -100,7 +100,6 @@ def tiny(**changes: object) -> Settings:
         # that a pose is refined matters to many tests, how well to few, which ask for more
         "refinement.judged": 3,
         "refinement.candidates": 16,
-        "refinement.keep": 1,
         "refinement.rounds": 1,
     }
     for stage, batch in (("step1", 4), ("original", 4), ("detector", 2), ("step2", 2)):

@@ -306,6 +306,8 @@ def with_value(settings: Settings, key: str, value: Any) -> str:
         ({"step2": {"optimizer": {"name": "sgd", "momentum": 0.9}}}, None),
         ({"step2": {"optimizer": {"name": "sgd", "momentum": 0.95}}}, "step2.optimizer.momentum"),
         ({"original": {"optimizer": {"name": "adamw", "momentum": 0.3}}}, None),  # it has none
+        ({"refinement": {"keep": 1, "rounds": 2}}, None),  # it counts from the third round on
+        ({"refinement": {"keep": 1}}, "refinement.keep"),
         ({"detector": {"optimizer": {"name": [], "momentum": []}}}, "detector.optimizer.name"),
     ],
 )

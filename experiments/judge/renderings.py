@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from codepose.estimation import hypotheses
 from codepose.estimation.codebook import Codebook
 from codepose.estimation.estimator import PoseEstimator
 from codepose.estimation.methods import load_codebooks, load_pipeline
@@ -27,13 +28,14 @@ def main() -> None:
     parser.add_argument("--judged", type=int, nargs="+", default=[0, 32])
     parser.add_argument("--edge-views", type=int, default=16)
     args = parser.parse_args()
+    hypotheses.EDGE_VIEWS = args.edge_views
     run = Run.open(args.run)
     world = World(run.settings)
     pipeline = load_pipeline(run, "joint", world.device)
     books = load_codebooks(run, "joint", pipeline, world)
     estimators = {}
     for judged in args.judged:
-        refinement = run.settings.refinement.model_copy(update={"judged": judged, "edge_views": args.edge_views})
+        refinement = run.settings.refinement.model_copy(update={"judged": judged})
         settings = run.settings.model_copy(update={"refinement": refinement})
         estimators[f"judged {judged}"] = _estimator(pipeline, settings, books, world)
     methods = evaluate(world, estimators, images=args.images, split="val").summary()["methods"]

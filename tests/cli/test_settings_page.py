@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 
 import pytest
@@ -45,6 +46,15 @@ def test_all_settings_are_printed_and_can_be_typed(capsys: pytest.CaptureFixture
     line = [word for key, value in pairs for word in (f"--{key}", *shlex.split(value))]
     options = tyro.cli(Train, args=["part.stl", *line], default=Train(settings=settings))
     assert options.settings == settings
+
+
+def test_settings_stay_few() -> None:
+    """Those of the four stages count once, and the settings' own name not at all.
+
+    A number that no preset and no page changes is a constant.
+    """
+    every = dict(described(load_preset("photos")))
+    assert len({re.sub(r"^(step1|original|detector|step2)\.", "", key) for key in every} - {"name"}) < 90
 
 
 def test_values_are_typed_as_a_shell_takes_them() -> None:

@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from codepose.estimation.confidence import Confidence, evidence
+from codepose.estimation.methods import _refinement_mark
+from codepose.settings.inference import RefinementSettings
 from codepose.storage.checksums import MARK, DamagedError, read_json, write_json
 
 COUNT = 4000
@@ -111,3 +113,13 @@ def test_a_file_with_a_weight_too_few_is_no_confidence(tmp_path: Path) -> None:
     assert Confidence.load(tmp_path / "c.json", "mark") == fitted
     write_json(tmp_path / "c.json", read_json(tmp_path / "c.json") | {"weights": [0.0] * 4})
     assert Confidence.load(tmp_path / "c.json", "mark") is None
+
+
+def test_what_was_calibrated_when_most_numbers_of_refinement_were_settings_is_valid() -> None:
+    """If this fails, every run must be calibrated anew: is that meant?"""
+    known = '{"candidates":1024,"hypotheses":8,"judged":32,"edge_views":16,"looks":3,"apart_deg":12.0,'
+    known += '"similarity":0.5,"agreement":0.2,"rounds":4,"keep":4,"step_deg":8.0}'
+    assert _refinement_mark(RefinementSettings()) == known
+    other = _refinement_mark(RefinementSettings(refiner="own", rounds=2))
+    assert other == known.replace("{", '{"refiner":"own",').replace('"rounds":4', '"rounds":2')
+    assert set(RefinementSettings.model_fields) <= set(json.loads(other)), "a new setting changes the mark, too"

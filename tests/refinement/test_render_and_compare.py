@@ -61,12 +61,12 @@ def test_refiner_without_rounds_picks_the_best_candidate(unhidden: tuple[World, 
     candidates = torch.stack((scenes.R_view.roll(1, 0), scenes.R_view, scenes.R_view.roll(2, 0)), 1)
     t = scenes.t_cam_obj[:, None].expand(-1, 3, -1)
     start = at(candidates, t)
-    found = ContourRefiner(world, RefinementSettings(rounds=0, agreement=10.0))(seen_in(scenes), start)
+    found = ContourRefiner(world, RefinementSettings(rounds=0), agreement=10.0)(seen_in(scenes), start)
     assert torch.equal(found.R_view[:, 0], scenes.R_view)
     assert found.agreement.min() > 0.9999
     first = torch.tensor([1.0, 0.0, 0.0]).expand(len(t), -1)  # its code says otherwise
     start = Poses.start(candidates, t, first)
-    found = ContourRefiner(world, RefinementSettings(rounds=0, similarity=100.0))(seen_in(scenes), start)
+    found = ContourRefiner(world, RefinementSettings(rounds=0), similarity=100.0)(seen_in(scenes), start)
     assert torch.equal(found.R_view[:, 0], candidates[:, 0])
 
 
@@ -101,7 +101,7 @@ def test_photos_of_a_higher_resolution_give_sharper_poses(photographed: tuple[Wo
     off = axis_angle_to_rotation_matrix(torch.tensor([[math.radians(5.0), math.radians(-4.0), math.radians(3.0)]]))
     start = (off @ scenes.R_view)[:, None]
     t = scenes.t_cam_obj[:, None] * torch.tensor([1.0, 1.0, 1.03])
-    refiner = ContourRefiner(world, RefinementSettings(agreement=0.0))
+    refiner = ContourRefiner(world, RefinementSettings(), agreement=0.0)
     coarse = refiner(seen_in(scenes), at(start, t))
     fine = refiner(seen_in(scenes, photos_of(scenes)), at(start, t))
     moved, was = ((x.t[:, 0] - scenes.t_cam_obj).norm(dim=1) for x in (fine, coarse))

@@ -59,7 +59,7 @@ _BUDGETS = {
 """What decides how long a line takes: small, or no number at all."""
 _SIZES = {
     *("image_size", "crop", "latent", "width", "box_head", "proposals", "roi_samples", "level"),
-    *("roi_sampling", "in_plane", "canvas", "candidates", "hypotheses", "rounds", "keep", "faces", "max_faces"),
+    *("roi_sampling", "in_plane", "canvas", "candidates", "rounds", "faces", "max_faces"),
     *("codebook_level", "max_detections", "per_object"),
 }
 """What decides how much memory it takes: small, or absurd."""

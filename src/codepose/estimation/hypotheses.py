@@ -9,9 +9,15 @@ from torch import Tensor
 
 from codepose.estimation.codebook import Codebook
 from codepose.refinement.poses import Poses, Seen
+from codepose.refinement.render_and_compare import HYPOTHESES
 from codepose.refinement.wide_search import WideSearch
 from codepose.synthesis.lookalikes import spread_views
 from codepose.synthesis.world import World
+
+APART_DEG = 12.0
+"""Smallest angle between two views at which refinement begins."""
+EDGE_VIEWS = 16
+"""How many of the views that the judge compares the photo's edges find, at most; never more than half."""
 
 
 class Hypotheses:
@@ -41,11 +47,11 @@ class Hypotheses:
         book, symmetries = self._codebooks[index], self._world.objects[index].symmetries
         values, views = book.search(latents, min(settings.candidates, len(book.codes)))
         ranked, _ = book.rerank(views, values, seen.reconstructions)
-        by_edges = min(settings.edge_views, settings.judged // 2)
-        many = (settings.judged or settings.hypotheses) - by_edges
-        starts = ranked.gather(1, spread_views(book.rotations[ranked], many, settings.apart_deg, symmetries))
+        by_edges = min(EDGE_VIEWS, settings.judged // 2)
+        many = (settings.judged or HYPOTHESES) - by_edges
+        starts = ranked.gather(1, spread_views(book.rotations[ranked], many, APART_DEG, symmetries))
         if by_edges:
-            starts = torch.cat((starts, self._by_edges(seen, book, by_edges, settings.apart_deg)), 1)
+            starts = torch.cat((starts, self._by_edges(seen, book, by_edges, APART_DEG)), 1)
         count = starts.shape[1]
         _, t = book.poses(starts.flatten(), seen.boxes.repeat_interleave(count, 0), seen.K)
         return Poses.start(book.rotations[starts], t.view(-1, count, 3), book.cosines(starts, latents)), values[:, 0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import warnings
 from pathlib import Path
 from typing import Literal, get_args
@@ -18,9 +19,12 @@ from codepose.estimation.codebook import (
     fingerprint,
 )
 from codepose.estimation.confidence import Confidence
+from codepose.estimation.hypotheses import APART_DEG, EDGE_VIEWS
 from codepose.estimation.pipelines import JointPipeline, Pipeline, TwoStagePipeline
 from codepose.networks.build import build_detector, build_extended, build_joint, build_original
+from codepose.refinement.render_and_compare import AGREEMENT, HYPOTHESES, KEEP, SIMILARITY, STEP_DEG
 from codepose.runtime.run import Run, RunError
+from codepose.settings.inference import RefinementSettings
 from codepose.synthesis.world import World
 
 Method = Literal["joint", "extended", "original", "jitter"]
@@ -104,13 +108,29 @@ def load_confidence(
     return Confidence.load(confidence_path(run, method, refined=refined), mark)
 
 
+def _refinement_mark(settings: RefinementSettings) -> str:
+    """All numbers of refinement, in the form in which they were settings: what was calibrated then is valid now."""
+    numbers = {
+        "candidates": settings.candidates,
+        "hypotheses": HYPOTHESES,
+        "judged": settings.judged,
+        "edge_views": EDGE_VIEWS,
+        "looks": settings.looks,
+        "apart_deg": APART_DEG,
+        "similarity": SIMILARITY,
+        "agreement": AGREEMENT,
+        "rounds": settings.rounds,
+        "keep": KEEP,
+        "step_deg": STEP_DEG,
+    }
+    refiner = {} if settings.refiner == "contours" else {"refiner": settings.refiner}
+    return json.dumps(refiner | numbers, separators=(",", ":"))
+
+
 def confidence_mark(pipeline: Pipeline, books: list[Codebook], *, refined: bool) -> str:
     """Returns a hash of what the evidence depends on: networks, the detector's too, codebooks, refinement, scenes."""
     settings = pipeline.settings
-    refinement = ""
-    if refined:  # a setting that is newer than what was calibrated counts only where it is not the default
-        newer = set() if settings.refinement.refiner != "contours" else {"refiner"}
-        refinement = _REFINEMENT + settings.refinement.model_dump_json(exclude=newer)
+    refinement = _REFINEMENT + _refinement_mark(settings.refinement) if refined else ""
     digest = hashlib.sha256(f"{books[0].fingerprint} {refinement} {settings.data.photo_scale}".encode())
     add_weights(digest, pipeline.networks())
     return digest.hexdigest()

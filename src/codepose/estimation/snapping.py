@@ -45,8 +45,7 @@ def snap(
     seen, _ = seen_boxes(estimator.pipeline, given_boxes(estimator.pipeline, photo, boxes, objects), finer=True)
     view = geometry.offaxis_rotation(t).transpose(1, 2) @ R
     start = Poses.start(view[:, None], t[:, None], torch.zeros(1, 1, device=device))
-    settings = estimator.settings.refinement.model_copy(update=_EDGES_ALONE)
-    best = ContourRefiner(world, settings)(seen, start).best(1)
+    best = ContourRefiner(world, estimator.settings.refinement, **_EDGES_ALONE)(seen, start).best(1)
     R_found, t_found = best.R[0, 0], best.t[0, 0]
     R_best, t_best = (x.double().cpu().numpy() for x in (R_found, t_found - R_found @ offset))
     return R_best, t_best, float(best.contour[0, 0])

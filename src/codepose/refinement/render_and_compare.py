@@ -32,6 +32,14 @@ _FAR: Reaches = (Reach(0.12, 0.20, 9), Reach(0.045, 0.075, 7), Reach(0.010, 0.01
 """Where to look from a box: down to a third of a pixel of the coarse window."""
 _NEAR: Reaches = (Reach(0.03, 0.045, 7), Reach(0.008, 0.012, 3))
 _THERE: Reaches = (Reach(0.0, 0.0, 1),)
+HYPOTHESES = 8
+"""Poses of each detection that are laid over the photo where the judge has ranked none."""
+KEEP = 4
+"""Around how many the third round searches, and around half as many each round after it; the first two around all."""
+AGREEMENT, SIMILARITY = 0.2, 0.5
+"""Weights of the agreement with the reconstruction, and of the cosine of the codes, beside the match of the edges."""
+STEP_DEG = 8.0
+"""How far around poses the first round searches: the standard deviation of the turns."""
 _NEARER = 0.63
 """How much nearer each round searches than the one before."""
 _CLOSER = 1.25
@@ -87,12 +95,26 @@ class ContourRefiner:
 
     Args:
         world: The run's meshes and renderer.
-        settings: How many poses are searched around, and how far.
+        settings: How many rounds there are.
+        agreement: Weight of the agreement with the reconstruction beside the match of the edges; a large one alone
+            decides how the part lies.
+        similarity: Weight of the cosine of the codes beside the match of the edges.
+        step_deg: How far around poses the first round searches: the standard deviation of the turns.
     """
 
-    def __init__(self, world: World, settings: RefinementSettings) -> None:
+    def __init__(
+        self,
+        world: World,
+        settings: RefinementSettings,
+        *,
+        agreement: float = AGREEMENT,
+        similarity: float = SIMILARITY,
+        step_deg: float = STEP_DEG,
+    ) -> None:
         self.world = world
         self.settings = settings
+        self.weights = (agreement, similarity)
+        self.step_deg = step_deg
 
     @torch.no_grad()
     def __call__(self, seen: Seen, poses: Poses) -> Poses:
@@ -111,12 +133,12 @@ class ContourRefiner:
 
     def _searched(self, side: int, seen: Seen, start: Poses) -> Poses:
         """Lays poses over the photo anew, then searches around the best, ever nearer."""
-        settings, matcher = self.settings, _matcher(self.world, seen, side)
+        matcher = _matcher(self.world, seen, side)
         found = self._laid(matcher, start, _NEAR)
-        for turn in range(settings.rounds):
-            count = settings.hypotheses if turn < 2 else max(1, settings.keep >> (turn - 2))
+        for turn in range(self.settings.rounds):
+            count = HYPOTHESES if turn < 2 else max(1, KEEP >> (turn - 2))
             near = found.best(count)
-            R_view, t = search(matcher, near.R_view, near.t, near.boxed, settings.step_deg * _NEARER**turn)
+            R_view, t = search(matcher, near.R_view, near.t, near.boxed, self.step_deg * _NEARER**turn)
             near = replace(near, R_view=R_view, t=t, agreement=self._agreement(seen, R_view))
             found = found.joined(self._laid(matcher, near, _THERE))
         return found
@@ -124,8 +146,8 @@ class ContourRefiner:
     def _laid(self, matcher: ContourMatcher, given: Poses, reaches: Reaches) -> Poses:
         """Poses where their edges lie best on the photo's."""
         t, contour = matcher.fit(given.R_view, given.boxed, given.t, reaches)
-        weights = self.settings
-        score = contour + weights.agreement * given.agreement + weights.similarity * given.similarity
+        agreeing, similar = self.weights
+        score = contour + agreeing * given.agreement + similar * given.similarity
         return replace(given, t=t, contour=contour, score=score)
 
     def _agreement(self, seen: Seen, rotations: Tensor) -> Tensor:

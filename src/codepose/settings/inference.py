@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from codepose.settings.values import Few, Fraction, Frozen, NonNegative, Positive, Size
+from codepose.settings.values import Few, Fraction, Frozen, Size
 
 
 class CodebookSettings(Frozen):
@@ -28,29 +28,14 @@ class RefinementSettings(Frozen):
     candidates: Size = 1024
     """The codebook's nearest views that are ranked anew, by their codes and, coarsely, by their agreement with the
     reconstruction."""
-    hypotheses: Size = 8
-    """How many of these, ``apart_deg`` or more from each other, are laid over the photo."""
     judged: Few = 32
-    """How many instead are first compared with the photo by the judge, a network for all parts that codepose brings,
-    which hands the best few on; 0 = it is not asked."""
-    edge_views: Few = 16
-    """How many of those that the judge compares are not the network's choice, but found among all of the codebook's
-    views by the photo's edges alone; at most half."""
+    """How many of these are first compared with the photo by the judge, a network for all parts that codepose brings,
+    which hands the best few on; up to half of them are found by the photo's edges instead. 0 = it is not asked."""
     looks: Annotated[int, Field(ge=1, le=10)] = 3
     """How often a box is looked at, at most: where the pose found shows that the box was off, again in the box that
     the pose has."""
-    apart_deg: NonNegative = 12.0
-    similarity: NonNegative = 0.5
-    """Weight of the cosine of the codes beside the match of the edges."""
-    agreement: NonNegative = 0.2
-    """Weight of the agreement with the reconstruction beside the match of the edges; large = the reconstruction alone
-    decides how the part lies."""
     rounds: Few = 4
     """How often poses are tried around the best, ever nearer. 0 = not at all."""
-    keep: Size = 4
-    """Around how many in the third round, and half as many in each after it; in the first two around all."""
-    step_deg: Positive = 8.0
-    """How far around them in the first round: the standard deviation of the turns."""
 
 
 class DetectionSettings(Frozen):

@@ -30,6 +30,12 @@ REMOVED: dict[str, Any] = {
     "losses.pairing": "nearest",
     "codebook.batch": 64,
     "codebook.translation": "exact",
+    "refinement.agreement": 0.2,
+    "refinement.apart_deg": 12.0,
+    "refinement.edge_views": 16,
+    "refinement.hypotheses": 8,
+    "refinement.similarity": 0.5,
+    "refinement.step_deg": 8.0,
     "losses.lambda_angle": 1e-6,
     "losses.min_iou": 0.3,
     **{f"{stage}.optimizer.final_lr": 0.1 for stage in _STAGES},
@@ -49,6 +55,7 @@ def _momentum_of(stage: str) -> Callable[[Any, _Others], bool]:
 
 
 DEPENDENT: dict[str, Callable[[Any, _Others], bool]] = {
+    "refinement.keep": lambda found, others: found == 4 or others("refinement.rounds") in (0, 1, 2),
     **{f"{stage}.log_every": lambda found, others: True for stage in _STAGES},
     **{f"{stage}.optimizer.momentum": _momentum_of(stage) for stage in _STAGES},
 }
