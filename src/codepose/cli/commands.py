@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 from pydantic import ValidationError
-from rich import box
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from codepose.cli import options as o
 from codepose.cli.chosen import starting_settings, with_meshes
 from codepose.cli.options import require_usable
+from codepose.cli.results_table import results_tables
 from codepose.runtime.complaints import complain
 from codepose.serve.options import Serve
 from codepose.settings.errors import ConfigError
@@ -292,30 +290,9 @@ def report(options: o.Report) -> int:
 
 
 def _print_evaluation(summary: dict[str, Any], run: Path) -> None:
-    """Prints the table of an evaluation, and where its report is."""
-    title = f"{summary['images']} held-out scenes, preset {summary['preset']}"
-    table = Table(title=Text(title), box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)  # fits 80 characters
-    columns = {
-        "AUC": ("auc", ".1f"),
-        "AUC/N": ("auc_fraction", ".3f"),
-        "recall\n@0.3": ("recall_03", ".3f"),
-        "IoU": ("mean_iou", ".3f"),
-        "rotation\n(median)": ("rotation_median_deg", ".1f"),
-        "translation\n(median)": ("translation_median_mm", ".1f"),
-        "MSSD\n<10%": ("mssd_recall_10", ".3f"),
-        "ms an\nimage": ("ms_per_image", ".0f"),
-    }
-    table.add_column("method")
-    for name in columns:
-        table.add_column(name, justify="right", no_wrap=True)
-    units = {"rotation\n(median)": "\u00b0", "translation\n(median)": " mm"}
-    for method, numbers in summary["methods"].items():
-        cells = []
-        for name, (key, form) in columns.items():
-            value = numbers.get(key)  # an older evaluation lacks some
-            cells.append("-" if value is None else f"{value:{form}}{units.get(name, '')}")
-        table.add_row(Text(method), *cells)
-    _console.print(table, highlight=True)
+    """Prints the tables of an evaluation, and where its report is."""
+    for table in results_tables(summary):
+        _console.print(table, highlight=True)
     _console.out(f"report: {run / 'report.html'}")
 
 
