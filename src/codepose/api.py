@@ -296,30 +296,38 @@ def calibrate(
     for refined in (False, True):
         path = confidence_path(run, method, refined=refined)
         mark = confidence_mark(plain.pipeline, plain.codebooks, refined=refined)
-        known = None
-        if not again:
-            with contextlib.suppress(DamagedError):
-                known = Confidence.load(path, mark)
-        if known is not None:
-            fitted[refined] = known
-            continue
-        refiner = refiner_of(world, run.settings.refinement) if refined else None
-        estimator = PoseEstimator(plain.pipeline, plain.codebooks, refiner, world=world)
-        with Display(f"Confidence: {method}{', refined' if refined else ''}") as display:
-            try:
-                found = reliability.calibrate(
-                    world,
-                    estimator,
-                    images=images or run.settings.data.val_images,
-                    fingerprint=mark,
-                    progress=lambda share: display.update(share, ""),
-                )
-            except ValueError as error:
-                raise RunError(f"{run.path}: {error}; look at its report and train longer") from None
-        path.parent.mkdir(exist_ok=True)
-        found.save(path)
-        fitted[refined] = found
+        known = None if again else _kept_confidence(path, mark)
+        if known is None:
+            refiner = refiner_of(world, run.settings.refinement) if refined else None
+            estimator = PoseEstimator(plain.pipeline, plain.codebooks, refiner, world=world)
+            title = f"Confidence: {method}{', refined' if refined else ''}"
+            known = _fitted_confidence(run, estimator, images or run.settings.data.val_images, mark, title)
+            path.parent.mkdir(exist_ok=True)
+            known.save(path)
+        fitted[refined] = known
     return fitted
+
+
+def _kept_confidence(path: Path, mark: str) -> Confidence | None:
+    """What was fitted before for the same network and settings; None where there is nothing, or it is damaged."""
+    with contextlib.suppress(DamagedError):
+        return Confidence.load(path, mark)
+    return None
+
+
+def _fitted_confidence(run: Run, estimator: PoseEstimator, images: int, mark: str, title: str) -> Confidence:
+    """Fits an estimator's confidence on so many of the run's validation scenes."""
+    with Display(title) as display:
+        try:
+            return reliability.calibrate(
+                estimator.world,
+                estimator,
+                images=images,
+                fingerprint=mark,
+                progress=lambda share: display.update(share, ""),
+            )
+        except ValueError as error:
+            raise RunError(f"{run.path}: {error}; look at its report and train longer") from None
 
 
 def _estimator(run: Run, method: Method, world: World) -> PoseEstimator:

@@ -73,17 +73,10 @@ def evaluate(
     for done, start in enumerate(own, start=1):
         scenes = source.scenes(torch.arange(start, min(start + batch, images)), depth=True, photos=True)
         photographs = scenes.photographs()
-        found: dict[str, Found] = {}
-        for name, estimator in estimators.items():
-            detecting = partial(_detected, estimator, scenes, photographs)
-            found[name], seconds = timed(detecting, world.device)
-            _count(results.seconds, name, seconds)
-            if name in fitted:
-                fitting = partial(_fitted, estimator, found[name], scenes, photographs.scale)
-                found[f"{name} + depth"], more = timed(fitting, world.device)
-                _count(results.seconds, f"{name} + depth", seconds + more)
-            found[f"{name} + GT box"] = _in_true_boxes(estimator, scenes, photographs)
+        found, seconds = _found_by_each(estimators, fitted, scenes, photographs)
         found["oracle"] = _oracle(world, books, scenes, photographs.scale)
+        for name, more in seconds.items():
+            _count(results.seconds, name, more)
         renders = _Renders(world, scenes)
         for name, detections in found.items():
             _record(results.methods[name], detections, scenes, photographs.scale, renders)
@@ -95,6 +88,26 @@ def evaluate(
         if progress is not None:
             progress(done / len(own))
     return _merged(everyones(results), examples)
+
+
+def _found_by_each(
+    estimators: dict[str, PoseEstimator], fitted: Sequence[str], scenes: SceneBatch, photographs: Photographs
+) -> tuple[dict[str, Found], dict[str, float]]:
+    """What each method finds, by itself, with depth if it is among ``fitted``, and in true boxes; and seconds.
+
+    What happens in true boxes is not timed.
+    """
+    found: dict[str, Found] = {}
+    seconds: dict[str, float] = {}
+    device = scenes.images.device
+    for name, estimator in estimators.items():
+        found[name], seconds[name] = timed(partial(_detected, estimator, scenes, photographs), device)
+        if name in fitted:
+            fitting = partial(_fitted, estimator, found[name], scenes, photographs.scale)
+            found[f"{name} + depth"], more = timed(fitting, device)
+            seconds[f"{name} + depth"] = seconds[name] + more
+        found[f"{name} + GT box"] = _in_true_boxes(estimator, scenes, photographs)
+    return found, seconds
 
 
 def _count(seconds: dict[str, float], name: str, more: float) -> None:
