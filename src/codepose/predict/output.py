@@ -47,6 +47,9 @@ class Prediction:
 class Output(Protocol):
     """Gets every prediction, as it comes: a file, a topic, a database.
 
+    ``codepose serve`` and ``codepose bag`` have none: an answer belongs to its request, and a bag's message needs the
+    header and the time of the image's message, which no ``Source`` has.
+
     Several ranks divide the sources; each has outputs of its own, which come together when all is done
     (``ranks.everyones``).
     """

@@ -207,6 +207,9 @@ _BESIDE = (
 class DepthRefiner:
     """Fits poses to a measured depth image.
 
+    It is no ``Refiner``: it works on what an estimator gives out, in double precision, and says of each detection
+    whether anything measured supports it.
+
     Args:
         world: The run's meshes and renderer.
     """
