@@ -7,6 +7,7 @@ import pkgutil
 import re
 import shlex
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import yaml
 from PIL import Image
 
 from codepose.cli.chosen import starting_settings, with_meshes
-from codepose.cli.commands import COMMAND_OPTIONS
+from codepose.cli.invocation import COMMAND_OPTIONS
 from codepose.cli.main import COMMANDS
 from codepose.networks import faster_rcnn
 from codepose.networks.build import build_joint
@@ -47,7 +48,7 @@ def shell_lines() -> list[str]:
 
 @pytest.mark.parametrize("line", [x for x in shell_lines() if x.startswith("codepose ")])
 def test_documented_commands_parse(line: str) -> None:
-    command, *arguments = shlex.split(line)[1:]
+    command, *arguments = takewhile(lambda word: word != "|", shlex.split(line)[1:])
     assert command in COMMANDS
     tyro.cli(COMMAND_OPTIONS[command], args=arguments)
 

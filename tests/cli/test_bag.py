@@ -30,7 +30,7 @@ from codepose.cli.bag import BagError, bag
 from codepose.cli.main import main
 from codepose.cli.options import Bag
 from codepose.estimation.detection import Detection
-from codepose.ros.messages import ImageError, read_camera_info, read_picture
+from codepose.ros.messages import DETECTIONS, TRANSFORMS, ImageError, read_camera_info, read_picture
 from codepose.runtime.run import Run
 from codepose.synthesis.world import World
 
@@ -154,7 +154,9 @@ def read(path: Path) -> list[tuple[str, int, Any]]:
 
 @pytest.mark.parametrize("kind", ["ros1", "ros2 mcap", "ros2 sqlite", "one mcap file"])
 def test_bags_of_both_kinds(kind: str, tmp_path: Path, estimator: Estimator, asked: Callable[..., Bag]) -> None:
-    assert bag(asked(written(kind, tmp_path, usual))) == 0
+    done, topics = bag(asked(written(kind, tmp_path, usual))), {"/detections": DETECTIONS, "/tf": TRANSFORMS}
+    assert done.status == 0
+    assert done.value == {"bag": tmp_path / "out.mcap", "topics": topics, "images": 2, "skipped": 0}
     straight = Camera(K, 64, 48, LENS).undistort(PICTURE)
     assert len(estimator.seen) == 2
     for shown, matrix in estimator.seen:
@@ -219,7 +221,7 @@ def test_other_readers_and_folders(tmp_path: Path, estimator: Estimator, asked: 
 
 def test_the_whole_way_with_a_network(tmp_path: Path, asked: Callable[..., Bag]) -> None:
     path = written("ros2 mcap", tmp_path, usual)
-    assert bag(asked(path, min_score=0.0, max_detections=1, refine=False)) == 0
+    assert bag(asked(path, min_score=0.0, max_detections=1, refine=False)).status == 0
     assert all(len(m.detections) <= 1 for topic, _, m in read(tmp_path / "out.mcap") if topic == "/detections")
 
 
@@ -402,7 +404,8 @@ def test_images_that_cannot_be_read_are_skipped(
         broken = replace(compressed(store), data=np.zeros(9, np.uint8))
         return [("/info", 5, info(store)), ("/image", 10, broken), ("/image", 20, compressed(store))]
 
-    assert bag(asked(written("ros2 mcap", tmp_path, make))) == 1
+    done = bag(asked(written("ros2 mcap", tmp_path, make)))
+    assert (done.status, done.value["images"], done.value["skipped"]) == (1, 1, 1)
     assert "codepose bag: /image at 10 ns skipped: " in capsys.readouterr().err
     assert [time for _, time, _ in read(tmp_path / "out.mcap")] == [20, 20]
     with pytest.raises(BagError, match="none of the 1 images on /image could be read"):

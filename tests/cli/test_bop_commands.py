@@ -398,6 +398,8 @@ def test_one_of_several_cameras_is_measured_and_named(
     said = capsys.readouterr().out
     assert "ar: 1.000" in said
     assert str(folder) in said
+    assert main(["evaluate", str(run.path), "--bop", str(copy), "--camera", "cam1", "--device", "cpu", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads((folder / "results.json").read_text())
     summary = json.loads((folder / "results.json").read_text())
     assert (summary["ar"], summary["camera"]) == (1.0, "cam1")
     assert (folder / "codepose-joint_ipd-test.csv").is_file()

@@ -95,7 +95,7 @@ def test_distances_that_cannot_be_are_refused(distance: tuple[float, float], wor
 
 def test_the_doctor_types_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "sheet.png"
-    assert mesh(MeshDoctor(BRACKET, out=out, K="615,615,319.5,239.5", distance=(3000.0, 5000.0))) == 0
+    assert mesh(MeshDoctor(BRACKET, out=out, K="615,615,319.5,239.5", distance=(3000.0, 5000.0))).status == 0
     look, train, find = capsys.readouterr().out.splitlines()[-3:]
     assert look.startswith(f"look: codepose preview {BRACKET} --data.camera.image-size 2")
     assert train.endswith("--out runs/bracket")
@@ -110,5 +110,5 @@ def test_the_doctor_warns_of_what_the_network_will_hardly_see(
     for radius, warned in ((4.0, True), (60.0, False)):
         rod = tmp_path / "rod.ply"
         trimesh.creation.cylinder(radius, 600.0).export(rod)
-        assert mesh(MeshDoctor(rod, out=tmp_path / "sheet.png", K="fov=60", distance=(1000.0, 1500.0))) == 0
+        assert mesh(MeshDoctor(rod, out=tmp_path / "sheet.png", K="fov=60", distance=(1000.0, 1500.0))).status == 0
         assert ("pixels wide for the network" in capsys.readouterr().out) == warned

@@ -35,7 +35,7 @@ def test_the_options_are_read() -> None:
 
 def test_a_report_a_sheet_and_the_command_to_train(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, out = file_in_metres(tmp_path / "part.ply"), tmp_path / "sheet.png"
-    assert mesh(MeshDoctor(path, "m", out=out)) == 0
+    assert mesh(MeshDoctor(path, "m", out=out)).status == 0
     text = capsys.readouterr().out
     assert "128 x 300 x 28.8 mm" in text
     assert "vertex" in text
@@ -49,7 +49,7 @@ def test_a_report_a_sheet_and_the_command_to_train(tmp_path: Path, capsys: pytes
 def test_one_body_of_an_assembly(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("cascadio", reason="the extra step is not installed")
     path = Path(__file__).parents[1] / "data" / "cad" / "25-step" / "assembly.step"
-    assert mesh(MeshDoctor(path, body="screw#2", out=tmp_path / "sheet.png")) == 0
+    assert mesh(MeshDoctor(path, body="screw#2", out=tmp_path / "sheet.png")).status == 0
     text = capsys.readouterr().out
     assert "4 x 4 x 8 mm" in text
     assert "the file says it; here mm" in text
@@ -69,7 +69,7 @@ def test_a_wrong_unit_draws_nothing(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_a_centred_and_lighter_copy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, copy = file_in_metres(tmp_path / "part.ply"), tmp_path / "copy.ply"
     options = MeshDoctor(path, "m", center=True, faces=600, out=tmp_path / "sheet.png", save=copy)
-    assert mesh(options) == 0
+    assert mesh(options).status == 0
     assert f"train: codepose train {copy} --out" in capsys.readouterr().out
     part = load_mesh(copy, center=False)
     assert len(part.faces) <= 600

@@ -83,8 +83,8 @@ def test_spread_of_one_seed_has_no_deviation() -> None:
 
 
 def test_console_is_not_needed_to_plan() -> None:
-    from codepose.paper.reproduce import plan_table
+    from codepose.paper.reproduce import plan, plan_table
 
-    table = plan_table("smoke", ["t1-128/original"], 1, "cpu")
+    table = plan_table(plan("smoke", ["t1-128/original"], "cpu"), "smoke", 1)
     assert len(table.rows) == 4  # detector, original, two sums
     Console(quiet=True).print(table)

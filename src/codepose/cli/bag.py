@@ -19,6 +19,7 @@ from codepose.cameras.camera_entries import CameraError
 from codepose.estimation.answers import look
 from codepose.predict.prediction import asked, load_estimator
 from codepose.ros import messages as ros
+from codepose.runtime.outcome import Outcome
 from codepose.runtime.progress import Display
 from codepose.runtime.run import Run
 from codepose.settings.errors import ConfigError
@@ -46,11 +47,11 @@ class BagError(ConfigError):
     """A bag that cannot be read or written; the text names it."""
 
 
-def bag(options: Bag) -> int:
+def bag(options: Bag) -> Outcome:
     """Finds the parts in a bag's images and writes a bag of what was found; a damaged bag's beginning counts.
 
     Returns:
-        The exit status: 1 if an image was skipped.
+        Where the new bag is and how many images went into it; the exit status is 1 if one was skipped.
 
     Raises:
         BagError: The bag is damaged, or has no such topics; or the new one cannot be written.
@@ -87,7 +88,7 @@ def bag(options: Bag) -> int:
     if not done:
         raise BagError(f"{options.bag}: none of the {skipped} images on {options.image} could be read")
     console.out(f"{done} images: {', '.join(_TOPICS)} in {options.out}", highlight=False)
-    return 1 if skipped else 0
+    return Outcome({"bag": options.out, "topics": _TOPICS, "images": done, "skipped": skipped}, status=int(skipped > 0))
 
 
 @contextmanager

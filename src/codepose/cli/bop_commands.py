@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from codepose.cli.chosen import with_meshes
 from codepose.cli.options import Evaluate, Render
+from codepose.runtime.outcome import Outcome
 from codepose.settings.errors import ConfigError
 from codepose.settings.schema import Settings
 
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from codepose.runtime.run import Run
 
 
-def render(options: Render) -> int:
-    """Writes a BOP dataset of synthetic scenes; returns the exit status.
+def render(options: Render) -> Outcome:
+    """Writes a BOP dataset of synthetic scenes.
 
     Raises:
         BopError: The split is already there, or the folder holds other objects.
@@ -51,7 +52,7 @@ def render(options: Render) -> int:
             progress=lambda share: display.update(share, ""),
         )
     Console().out(f"wrote {options.images} images to {folder}", highlight=False)
-    return 0
+    return Outcome({"folder": folder, "images": options.images})
 
 
 def _settings(options: Render) -> Settings:
@@ -63,8 +64,8 @@ def _settings(options: Render) -> Settings:
     return with_meshes(options.settings, options.meshes, options.unit, options.body)
 
 
-def evaluate(options: Evaluate, dataset: Path) -> int:
-    """Measures a run on a BOP dataset and prints its scores; returns the exit status.
+def evaluate(options: Evaluate, dataset: Path) -> Outcome:
+    """Measures a run on a BOP dataset and prints its scores.
 
     Raises:
         ConfigError: Options do not go together.
@@ -97,7 +98,7 @@ def evaluate(options: Evaluate, dataset: Path) -> int:
         value = summary[name]
         console.out(f"{name}: {'not measured' if value is None else f'{value:.3f}'}")
     console.out(f"results: {options.run / 'evaluation' / _folder_name(summary)}")
-    return 0
+    return Outcome(summary)
 
 
 def evaluate_bop(

@@ -7,18 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import tyro
-from pydantic import ValidationError
 from rich.console import Console
 
 from codepose.cli import options as o
-from codepose.cli.chosen import starting_settings, with_meshes
-from codepose.cli.options import require_usable
+from codepose.cli.chosen import with_meshes
 from codepose.cli.results_table import results_tables
 from codepose.runtime.complaints import complain
+from codepose.runtime.outcome import Outcome
 from codepose.serve.options import Serve
 from codepose.settings.errors import ConfigError
-from codepose.settings.files import load_preset, override, told
+from codepose.settings.files import load_preset, override
 
 if TYPE_CHECKING:
     from codepose.synthesis.world import World
@@ -28,65 +26,7 @@ _SHOWN = 24
 """Scenes of the demo of the pretrained network."""
 
 
-def run(command: str, arguments: list[str], description: str) -> int:
-    """Parses a command's options and runs it; returns the exit status.
-
-    Errors that a user can mend end in one line on stderr and status 1.
-    """
-    kind, action = COMMAND_OPTIONS[command], _ACTIONS[command]
-    try:
-        default: Any = tyro.MISSING_NONPROP
-        if command in ("train", "preview", "render"):
-            required = {"bop": tyro.MISSING} if command == "render" else {}
-            default = kind(settings=starting_settings(arguments), **required)
-        options = tyro.cli(kind, args=arguments, prog=f"codepose {command}", description=description, default=default)
-        require_usable(options)
-        return action(options)
-    except KeyboardInterrupt:
-        return 130
-    except Exception as error:
-        if not isinstance(error, _user_errors()):
-            raise
-        if isinstance(error, ValidationError):  # settings that do not go together
-            error = ConfigError(told(error))
-        if isinstance(error, OSError) and error.filename is not None and error.strerror:
-            error = OSError(f"{error.filename}: {error.strerror}")  # without its number
-        if _is_first():
-            complain(f"codepose {command}: {error}")
-        elif isinstance(error, OSError):  # all refuse wrong options alike, but a disk may be full on one machine alone
-            complain(f"codepose {command}, on another machine or device: {error}")
-        return 1
-
-
-def _is_first() -> bool:
-    """Whether this process is the one that speaks: with several devices, the first."""
-    from codepose.runtime.ranks import rank
-
-    return rank() == 0
-
-
-def _user_errors() -> tuple[type[Exception], ...]:
-    from codepose.bop.entries import BopError
-    from codepose.parts.mesh import MeshError
-    from codepose.runtime.checkpoint import CheckpointError
-    from codepose.runtime.run import RunError
-    from codepose.storage.checksums import DamagedError
-    from codepose.training.meter import NonFiniteLossError
-
-    return (
-        ConfigError,
-        ValidationError,
-        BopError,
-        DamagedError,
-        MeshError,
-        RunError,
-        CheckpointError,
-        NonFiniteLossError,
-        OSError,
-    )
-
-
-def demo(options: o.Demo) -> int:
+def demo(options: o.Demo) -> Outcome:
     """Runs the whole loop on the built-in hammer, or shows the network that is trained already."""
     if options.pretrained:
         return _demo_pretrained(options)
@@ -106,11 +46,12 @@ def demo(options: o.Demo) -> int:
     except RunError as error:  # one that finds nothing yet is no reason to fail
         complain(f"codepose: {error}")
     wanted = [m for m in api.trained_methods(run) if m in methods]
-    _print_evaluation(api.evaluate(run, wanted, refine=True, device=options.device).summary, run.path)
-    return 0
+    evaluation = api.evaluate(run, wanted, refine=True, device=options.device)
+    _print_evaluation(evaluation.summary, run.path)
+    return Outcome(evaluation.summary)
 
 
-def _demo_pretrained(options: o.Demo) -> int:
+def _demo_pretrained(options: o.Demo) -> Outcome:
     from codepose import api
     from codepose.estimation.pack import unpack
     from codepose.runtime.run import Run, pretrained
@@ -119,10 +60,10 @@ def _demo_pretrained(options: o.Demo) -> int:
     run = unpack(Run.open(pretrained()["hammer"]), options.out or Path("runs/pretrained"))
     evaluation = api.evaluate(run, images=_SHOWN, refine=True, device=options.device)
     _print_evaluation(evaluation.summary, run.path)
-    return 0
+    return Outcome(evaluation.summary)
 
 
-def preview(options: o.Preview) -> int:
+def preview(options: o.Preview) -> Outcome:
     """Writes a contact sheet."""
     from PIL import Image
 
@@ -132,17 +73,17 @@ def preview(options: o.Preview) -> int:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(api.preview(settings, count=options.count, difficulty=options.difficulty)).save(options.out)
     _console.out(f"wrote {options.out}")
-    return 0
+    return Outcome({"sheet": options.out})
 
 
-def train(options: o.Train) -> int:
+def train(options: o.Train) -> Outcome:
     """Trains a run."""
     from codepose import api
     from codepose.runtime.devices import make_fabric
-    from codepose.runtime.ranks import world_size
+    from codepose.runtime.ranks import rank, world_size
 
     make_fabric(options.device, options.devices, options.nodes)  # starts the other processes
-    _console.quiet = not _is_first()
+    _console.quiet = rank() > 0
     settings = with_meshes(options.settings, options.meshes, options.unit, options.body)
     if options.resume and not (options.out / "config.yaml").is_file():
         _console.out(f"{options.out} holds no run yet: it is begun there")
@@ -164,7 +105,7 @@ def train(options: o.Train) -> int:
     which = [] if "joint" in options.methods else ["--method", options.methods[0]]
     command = ["codepose", "predict", str(run.path), "photo.png", "--K", "fx,fy,cx,cy", *which]
     _console.out(f"      {shlex.join(command)}")
-    return 0
+    return Outcome({"run": run.path, "methods": options.methods})
 
 
 def _describe(world: World) -> None:
@@ -187,21 +128,21 @@ def _describe(world: World) -> None:
         _console.out(f"begins at the weights of {network.weights}; type --network.weights none to begin at random ones")
 
 
-def calibrate(options: o.Calibrate) -> int:
+def calibrate(options: o.Calibrate) -> Outcome:
     """Fits the confidence of a trained run."""
     from codepose import api
 
     fitted = api.calibrate(options.run, options.method, images=options.images, device=options.device)
-    for refined, found in fitted.items():
-        _console.out(
-            f"{'refined' if refined else 'plain'}: {found.correct} of {found.detections} detections were right"
-        )
-    return 0
+    named = {"refined" if refined else "plain": found for refined, found in fitted.items()}
+    for name, found in named.items():
+        _console.out(f"{name}: {found.correct} of {found.detections} detections were right")
+    return Outcome({name: found.model_dump(mode="json") for name, found in named.items()})
 
 
-def evaluate(options: o.Evaluate) -> int:
+def evaluate(options: o.Evaluate) -> Outcome:
     """Evaluates a run and prints its table."""
     from codepose import api
+    from codepose.runtime.ranks import rank
 
     if options.bop is not None:
         from codepose.cli.bop_commands import evaluate as evaluate_bop
@@ -224,54 +165,54 @@ def evaluate(options: o.Evaluate) -> int:
         devices=options.devices,
         nodes=options.nodes,
     )
-    if _is_first():
+    if rank() == 0:
         _print_evaluation(done.summary, options.run)
-    return 0
+    return Outcome(done.summary)
 
 
-def mesh(options: o.MeshDoctor) -> int:
+def mesh(options: o.MeshDoctor) -> Outcome:
     """Looks a CAD file over."""
     from codepose.cli.mesh_doctor import mesh as look
 
     return look(options)
 
 
-def render(options: o.Render) -> int:
+def render(options: o.Render) -> Outcome:
     """Writes a BOP dataset."""
     from codepose.cli.bop_commands import render as write
 
     return write(options)
 
 
-def predict(options: o.Predict) -> int:
+def predict(options: o.Predict) -> Outcome:
     """Predicts on photos, folders, videos or a webcam."""
     from codepose.predict.prediction import predict_images
 
     return predict_images(options)
 
 
-def bag(options: o.Bag) -> int:
+def bag(options: o.Bag) -> Outcome:
     """Predicts on a ROS bag's images."""
     from codepose.cli.bag import bag as look_through
 
     return look_through(options)
 
 
-def serve(options: Serve) -> int:
+def serve(options: Serve) -> Outcome:
     """Answers over HTTP."""
     from codepose.serve.command import serve as answer
 
     return answer(options)
 
 
-def settings(options: o.ShowSettings) -> int:
+def settings(options: o.ShowSettings) -> Outcome:
     """Prints settings."""
     from codepose.cli.settings_page import show
 
     return show(options)
 
 
-def report(options: o.Report) -> int:
+def report(options: o.Report) -> Outcome:
     """Prints what ``evaluate`` found."""
     from codepose import api
     from codepose.evaluation.results import read_summary
@@ -285,8 +226,9 @@ def report(options: o.Report) -> int:
             raise RunError(f"{options.run} is not trained to the end: type {run.resume_command}")
         again = shlex.join(["codepose", "evaluate", str(options.run)])
         raise RunError(f"{options.run} has not been evaluated: type {again}")
-    _print_evaluation(read_summary(path), run.path)
-    return 0
+    summary = read_summary(path)
+    _print_evaluation(summary, run.path)
+    return Outcome(summary)
 
 
 def _print_evaluation(summary: dict[str, Any], run: Path) -> None:
@@ -296,27 +238,27 @@ def _print_evaluation(summary: dict[str, Any], run: Path) -> None:
     _console.out(f"report: {run / 'report.html'}")
 
 
-def reproduce(options: o.Reproduce) -> int:
+def reproduce(options: o.Reproduce) -> Outcome:
     """Runs the paper's experiment."""
     from codepose.paper.reproduce import reproduce as run_experiment
 
     return run_experiment(options)
 
 
-def pack(options: o.Pack) -> int:
+def pack(options: o.Pack) -> Outcome:
     """Packs a run."""
     from codepose.estimation.pack import pack as pack_run
     from codepose.runtime.run import Run
 
     packed = pack_run(Run.open(options.run), options.out, codebook_level=options.codebook_level)
-    size = sum(p.stat().st_size for p in packed.path.rglob("*") if p.is_file()) / 1e6
-    _console.out(f"packed: {packed.path}, {size:.1f} MB")
+    size = sum(p.stat().st_size for p in packed.path.rglob("*") if p.is_file())
+    _console.out(f"packed: {packed.path}, {size / 1e6:.1f} MB")
     # the rounded weights and the coarser codebook are another network: the run's own calibration is not theirs
     _console.out(f"next: {shlex.join(['codepose', 'calibrate', str(packed.path)])}")
-    return 0
+    return Outcome({"run": packed.path, "bytes": size})
 
 
-def export(options: o.Export) -> int:
+def export(options: o.Export) -> Outcome:
     """Writes an ONNX file."""
     from codepose import api
 
@@ -327,27 +269,10 @@ def export(options: o.Export) -> int:
     _console.out(f"in: image (1, 3, {done.image_size}, {done.image_size}), camera (3, 3)")
     _console.out(f"out: {', '.join(done.outputs)}")
     _console.out("poses are not refined; docs/deployment.md says what that costs")
-    return 0
+    return Outcome(vars(done))
 
 
-COMMAND_OPTIONS: dict[str, Any] = {
-    "demo": o.Demo,
-    "mesh": o.MeshDoctor,
-    "preview": o.Preview,
-    "settings": o.ShowSettings,
-    "train": o.Train,
-    "calibrate": o.Calibrate,
-    "evaluate": o.Evaluate,
-    "predict": o.Predict,
-    "bag": o.Bag,
-    "serve": Serve,
-    "report": o.Report,
-    "reproduce": o.Reproduce,
-    "pack": o.Pack,
-    "export": o.Export,
-    "render": o.Render,
-}
-_ACTIONS: dict[str, Callable[[Any], int]] = {
+ACTIONS: dict[str, Callable[[Any], Outcome]] = {
     "demo": demo,
     "mesh": mesh,
     "preview": preview,

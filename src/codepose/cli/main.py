@@ -68,9 +68,14 @@ def _run(command: str, rest: list[str]) -> int:
     from codepose.storage.caches import use_writable_caches
 
     use_writable_caches()
-    from codepose.cli import commands
+    from codepose.cli import invocation
 
-    return commands.run(command, rest, COMMANDS[command])
+    try:
+        return invocation.run(command, rest, COMMANDS[command])
+    except KeyboardInterrupt:
+        return 130
+    except SystemExit as end:  # of the parser of options
+        return end.code if isinstance(end.code, int) else 2
 
 
 def _speak_plainly() -> None:

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from codepose.cli.options import MeshDoctor
+from codepose.runtime.outcome import Outcome
 from codepose.settings.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -17,12 +18,16 @@ if TYPE_CHECKING:
     from codepose.parts.inspection import MeshReport
 
 _console = Console(highlight=False)
+_NAMED = {"preview": "look", "train": "train", "predict": "find"}
 _THIN = 3.0
 """Pixels across that a rod has at least where the network can see it."""
 
 
-def mesh(options: MeshDoctor) -> int:
+def mesh(options: MeshDoctor) -> Outcome:
     """Prints what is to know about a CAD file and draws it.
+
+    Returns:
+        The report, the files that were written, and the commands to type next.
 
     Raises:
         MeshError: The file cannot be read, holds no surface, its unit cannot be right, or --save names no PLY file, or
@@ -61,8 +66,13 @@ def mesh(options: MeshDoctor) -> int:
         options.save.parent.mkdir(parents=True, exist_ok=True)
         save_mesh(part, options.save)
         _console.out(f"wrote {options.save}: {len(part.faces):,} faces, mm")
-    _print_commands(options, report, seen)
-    return 0
+    if seen is not None:
+        _print_framing(options, report, seen)
+    commands = _commands(options, report, seen)
+    for name, line in commands.items():
+        _console.out(f"{_NAMED[name]}: {line}")
+    report_values = vars(report) | {"symmetries": report.symmetries.to_bop()}
+    return Outcome({**report_values, "sheet": options.out, "saved": options.save, "commands": commands})
 
 
 def _framing(options: MeshDoctor, report: MeshReport) -> Framing | None:
@@ -76,24 +86,30 @@ def _framing(options: MeshDoctor, report: MeshReport) -> Framing | None:
     return framing(read_camera(options.K), report.diameter, options.distance, load_preset(DEFAULT_PRESET))
 
 
-def _print_commands(options: MeshDoctor, report: MeshReport, seen: Framing | None) -> None:
-    """What to type next; of a known camera, with the settings for it."""
+def _print_framing(options: MeshDoctor, report: MeshReport, seen: Framing) -> None:
+    """How large the part is in the photos of a known camera."""
+    small, large = (f"{share:.0%}" for share in seen.share)
+    _console.out(f"with this camera its box takes {small} to {large} of the photo's longer side")
+    assert options.distance is not None
+    wide = sorted(report.size)[1] * seen.focal / options.distance[1]
+    if wide < _THIN:
+        _console.out(
+            f"- at {options.distance[1]:g} mm it is {wide:.1f} pixels wide for the network, which will hardly see "
+            f"it: go nearer, or raise image-size, focal and box-side below together"
+        )
+
+
+def _commands(options: MeshDoctor, report: MeshReport, seen: Framing | None) -> dict[str, str]:
+    """What to type next, by command; of a known camera, with the settings for it."""
     out, more = f"runs/{report.name}", [] if seen is None else seen.options()
-    if seen is not None:
-        small, large = (f"{share:.0%}" for share in seen.share)
-        _console.out(f"with this camera its box takes {small} to {large} of the photo's longer side")
-        assert options.distance is not None
-        wide = sorted(report.size)[1] * seen.focal / options.distance[1]
-        if wide < _THIN:
-            _console.out(
-                f"- at {options.distance[1]:g} mm it is {wide:.1f} pixels wide for the network, which will hardly see "
-                f"it: go nearer, or raise image-size, focal and box-side below together"
-            )
-    _console.out(f"look: {_line('preview', options, report, more)}")
-    _console.out(f"train: {_line('train', options, report, [*more, '--out', out])}")
+    lines = {
+        "preview": _line("preview", options, report, more),
+        "train": _line("train", options, report, [*more, "--out", out]),
+    }
     if seen is not None:
         tiles = [] if seen.tiles == 1 else ["--tiles", str(seen.tiles)]
-        _console.out(f"find: {shlex.join(['codepose', 'predict', out, 'PHOTO', '--K', options.K, *tiles])}")
+        lines["predict"] = shlex.join(["codepose", "predict", out, "PHOTO", "--K", options.K, *tiles])
+    return lines
 
 
 def _line(command: str, options: MeshDoctor, report: MeshReport, more: list[str]) -> str:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from codepose.runtime.outcome import Command
 from codepose.settings.data import Unit
 from codepose.settings.errors import ConfigError
 from codepose.settings.files import DEFAULT_PRESET
@@ -20,7 +21,7 @@ Scale = Literal["smoke", "cpu", "paper"]
 
 
 @dataclass
-class Demo:
+class Demo(Command):
     """Train the quick preset on the built-in hammer, from nothing, and report."""
 
     out: Path | None = None
@@ -34,7 +35,7 @@ class Demo:
 
 
 @dataclass
-class Preview:
+class Preview(Command):
     """Draw a contact sheet of the training data: look at it before you train."""
 
     meshes: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
@@ -55,7 +56,7 @@ class Preview:
 
 
 @dataclass
-class Train:
+class Train(Command):
     """Train a network on your CAD model."""
 
     meshes: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
@@ -85,7 +86,7 @@ class Train:
 
 
 @dataclass
-class Calibrate:
+class Calibrate(Command):
     """Learn from validation scenes how far a network's poses may be trusted; train does it by itself."""
 
     run: Annotated[Path, tyro.conf.Positional]
@@ -99,7 +100,7 @@ class Calibrate:
 
 
 @dataclass
-class Evaluate:
+class Evaluate(Command):
     """Measure a trained run on held-out scenes."""
 
     run: Annotated[Path, tyro.conf.Positional]
@@ -133,7 +134,7 @@ class Evaluate:
 
 
 @dataclass
-class Predict:
+class Predict(Command):
     """Find the part in photos, videos or a webcam's pictures."""
 
     run: Annotated[Path, tyro.conf.Positional]
@@ -192,7 +193,7 @@ class Predict:
 
 
 @dataclass
-class Bag:
+class Bag(Command):
     """Find the part in the images of a ROS bag; write a bag of vision_msgs/Detection3DArray and tf2_msgs/TFMessage."""
 
     bag: Annotated[Path, tyro.conf.Positional]
@@ -231,7 +232,7 @@ class Bag:
 
 
 @dataclass
-class ShowSettings:
+class ShowSettings(Command):
     """Print the settings that a newcomer needs, as options of train: their values in a preset, and what they say."""
 
     preset: str = DEFAULT_PRESET
@@ -241,7 +242,7 @@ class ShowSettings:
 
 
 @dataclass
-class Report:
+class Report(Command):
     """Print a run's numbers and where its report is."""
 
     run: Annotated[Path, tyro.conf.Positional]
@@ -249,7 +250,7 @@ class Report:
 
 
 @dataclass
-class MeshDoctor:
+class MeshDoctor(Command):
     """Look a CAD file over before training: size, unit, surface, colours, symmetries, and a sheet of six views."""
 
     mesh: Annotated[Path, tyro.conf.Positional]
@@ -274,7 +275,7 @@ class MeshDoctor:
 
 
 @dataclass
-class Render:
+class Render(Command):
     """Render labelled images in BOP format, for training or testing other tools."""
 
     bop: Path
@@ -302,7 +303,7 @@ class Render:
 
 
 @dataclass
-class Reproduce:
+class Reproduce(Command):
     """Run the paper's experiment: {T1, T2} x {128, 4096} x {joint, extended, original}, and a row it lacks."""
 
     out: Path = Path("runs/paper")
@@ -320,7 +321,7 @@ class Reproduce:
 
 
 @dataclass
-class Pack:
+class Pack(Command):
     """Make a trained run small enough to hand on: float16 weights and codebooks, no logs."""
 
     run: Annotated[Path, tyro.conf.Positional]
@@ -332,7 +333,7 @@ class Pack:
 
 
 @dataclass
-class Export:
+class Export(Command):
     """Write a trained run as one ONNX file: an image and its camera in, poses out, without refinement."""
 
     run: Annotated[Path, tyro.conf.Positional]

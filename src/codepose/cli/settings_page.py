@@ -14,6 +14,7 @@ from rich.console import Console
 
 from codepose.cli.chosen import starting_settings
 from codepose.cli.options import ShowSettings
+from codepose.runtime.outcome import Outcome
 from codepose.settings.schema import Settings
 from codepose.settings.training import Phase
 
@@ -34,7 +35,7 @@ FIRST = (
 """What differs from part to part and from camera to camera; a preset knows the rest."""
 
 
-def show(options: ShowSettings) -> int:
+def show(options: ShowSettings) -> Outcome:
     """Prints settings as options of ``codepose train``."""
     settings = starting_settings(["--preset", options.preset])
     console, every = Console(highlight=False), dict(described(settings))
@@ -45,7 +46,7 @@ def show(options: ShowSettings) -> int:
             console.out(textwrap.fill(text, 100, initial_indent="    ", subsequent_indent="    "))
     if not options.all:
         console.out(f"\n{len(every) - len(FIRST)} more: codepose settings --all")
-    return 0
+    return Outcome({key: {"value": _plain(value), "text": text} for key, (value, text) in shown.items()})
 
 
 def described(settings: Settings) -> Iterator[tuple[str, tuple[Any, str]]]:
@@ -79,6 +80,13 @@ def typed(value: Any) -> str:
     if isinstance(value, BaseModel):
         return str(value.model_dump(mode="json"))
     return f"{value:g}" if isinstance(value, float) else str(value) or '""'
+
+
+def _plain(value: Any) -> Any:
+    """A value as it stands in a YAML file of settings."""
+    if isinstance(value, tuple):
+        return [_plain(one) for one in value]
+    return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
 
 
 @cache

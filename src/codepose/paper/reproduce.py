@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from codepose.networks.joint import JointNetwork
 from codepose.paper.experiment_report import write_grid_report
 from codepose.paper.grid import DEFAULT_SEEDS, Cell, cells, share, stage_key, training_stages
 from codepose.runtime.devices import make_fabric
+from codepose.runtime.outcome import Outcome
 from codepose.runtime.ranks import from_first, rank
 from codepose.runtime.run import Run, RunError
 from codepose.settings.files import load_run_settings
@@ -33,20 +35,21 @@ if TYPE_CHECKING:
     from codepose.cli.options import Reproduce, Scale
 
 
-def reproduce(options: Reproduce) -> int:
-    """Runs, resumes or plans the experiment; returns the exit status."""
+def reproduce(options: Reproduce) -> Outcome:
+    """Runs, resumes or plans the experiment; returns its plan, or where its report is."""
     if not options.dry_run:
         make_fabric(options.device)  # with torchrun, the processes find each other
     console = Console(quiet=rank() > 0)
     seeds = range(options.seeds or DEFAULT_SEEDS[options.scale])
     if options.dry_run:
-        console.print(plan_table(options.scale, options.cells, len(seeds), options.device))
-        return 0
+        stages = plan(options.scale, options.cells, options.device)
+        console.print(plan_table(stages, options.scale, len(seeds)))
+        return Outcome({"seeds": len(seeds), "stages": [vars(one) for one in stages]})
     for seed in seeds:
         run_seed(options.out, options.scale, seed, options.cells, console, options.device)
         report = from_first(lambda: write_grid_report(options.out))
         console.out(f"report: {report}", highlight=False)
-    return 0
+    return Outcome({"folder": options.out, "report": report})
 
 
 def run_seed(
@@ -106,27 +109,52 @@ def _evaluated(run: Run) -> set[str]:
     return set(results["methods"]) if whole else set()
 
 
-def plan_table(scale: Scale, patterns: Sequence[str], seeds: int, device: str = "auto") -> Table:
-    """Returns the stages to train, each once, with images, FLOPs and time estimated from an iteration done now."""
+@dataclass(frozen=True)
+class Planned:
+    """A stage that the experiment trains.
+
+    Attributes:
+        cell: The first that needs it.
+        stage: Its name.
+        images: Shown in all.
+        gflop_an_image: Of forward and backward pass.
+        hours: Estimated from an iteration done now, on this device.
+    """
+
+    cell: str
+    stage: str
+    images: int
+    gflop_an_image: float
+    hours: float
+
+
+def plan(scale: Scale, patterns: Sequence[str], device: str = "auto") -> list[Planned]:
+    """Returns the stages that one seed trains, each once."""
+    where = make_fabric(device).device
+    stages: dict[str, Planned] = {}
+    for cell in cells(scale, 0, patterns):
+        for stage in training_stages(cell):
+            key = stage_key(cell, stage)
+            if key not in stages:
+                cost = stage_cost(cell.settings, stage, where)
+                hours = cost.images * cost.seconds / 3600.0
+                stages[key] = Planned(cell.name, stage, cost.images, cost.flops / 1e9, hours)
+    return list(stages.values())
+
+
+def plan_table(stages: Sequence[Planned], scale: Scale, seeds: int) -> Table:
+    """Returns the plan of the experiment for reading."""
     table = Table(title=f"scale {scale}, {seeds} seed{'s' if seeds > 1 else ''}")
     for name in ("cell", "stage", "images", "GFLOP an image", "PFLOP in all", "hours (estimated)"):
         table.add_column(name, justify="left" if name in ("cell", "stage") else "right")
-    where = make_fabric(device).device
-    seen: set[str] = set()
-    flops = hours = 0.0
-    for cell in cells(scale, 0, patterns):
-        for stage in training_stages(cell):
-            if stage_key(cell, stage) in seen:
-                continue
-            seen.add(stage_key(cell, stage))
-            cost = stage_cost(cell.settings, stage, where)
-            total, time = cost.images * cost.flops, cost.images * cost.seconds / 3600.0
-            flops, hours = flops + total, hours + time
-            row = (f"{cost.images:,}", f"{cost.flops / 1e9:.2f}", f"{total / 1e15:.3f}", f"{time:.2f}")
-            table.add_row(cell.name, stage, *row)
+    for one in stages:
+        total = one.images * one.gflop_an_image / 1e6
+        row = (f"{one.images:,}", f"{one.gflop_an_image:.2f}", f"{total:.3f}", f"{one.hours:.2f}")
+        table.add_row(one.cell, one.stage, *row)
     table.add_section()
-    table.add_row("one seed", "", "", "", f"{flops / 1e15:.3f}", f"{hours:.2f}")
-    table.add_row("all seeds", "", "", "", f"{flops * seeds / 1e15:.3f}", f"{hours * seeds:.2f}")
+    flops, hours = sum(one.images * one.gflop_an_image / 1e6 for one in stages), sum(one.hours for one in stages)
+    table.add_row("one seed", "", "", "", f"{flops:.3f}", f"{hours:.2f}")
+    table.add_row("all seeds", "", "", "", f"{flops * seeds:.3f}", f"{hours * seeds:.2f}")
     return table
 
 

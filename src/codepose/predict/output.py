@@ -15,6 +15,7 @@ from codepose.cameras.camera import Camera
 from codepose.estimation.answers import answer
 from codepose.estimation.detection import Detection
 from codepose.predict.sources import Source, Video
+from codepose.runtime.ranks import everyones
 from codepose.settings.errors import ConfigError
 
 
@@ -65,6 +66,20 @@ class Output(Protocol):
             done: Whether all sources were looked at, and every rank calls this; else something broke off.
         """
         ...
+
+
+class Records:
+    """Keeps every image's answer, as a line of predictions.jsonl has it; once closed, those of all ranks."""
+
+    def __init__(self) -> None:
+        self.values: list[dict[str, Any]] = []
+
+    def write(self, prediction: Prediction) -> None:
+        self.values.append(prediction.to_json())
+
+    def close(self, done: bool) -> None:
+        if done:
+            self.values = [value for values in everyones(self.values) for value in values]
 
 
 class Folder:

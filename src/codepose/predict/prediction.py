@@ -21,10 +21,11 @@ from codepose.networks.windows import require_tiles
 from codepose.predict.bop_file import BopFile
 from codepose.predict.depth_pairs import Depths
 from codepose.predict.files import OUTPUTS, require_outputs
-from codepose.predict.output import Folder, Output, Prediction
+from codepose.predict.output import Folder, Output, Prediction, Records, file_of
 from codepose.predict.overlay import Overlay, shown
 from codepose.predict.sources import Source, SourceError, Video, find_sources
 from codepose.runtime.complaints import complain
+from codepose.runtime.outcome import Outcome
 from codepose.runtime.progress import Display
 from codepose.runtime.ranks import Shares, everyones, first_before_others, layout, rank
 from codepose.runtime.run import Run
@@ -35,13 +36,14 @@ if TYPE_CHECKING:
     from codepose.cli.options import Bag, Predict
 
 
-def predict_images(options: Predict) -> int:
+def predict_images(options: Predict) -> Outcome:
     """Predicts on photos, folders, patterns, videos or a webcam, and gives the outputs what is found.
 
     A source that cannot be read, or whose size does not fit the camera, is reported and skipped.
 
     Returns:
-        The exit status: 1 if something was skipped.
+        Where the files are, how many images there were, what was skipped (the exit status is then 1), and, with
+        ``options.json``, every image's prediction.
 
     Raises:
         ConfigError: The camera or a source cannot be used at all; the text says what to type.
@@ -68,19 +70,24 @@ def predict_images(options: Predict) -> int:
     own_share = Shares(len(everything)).own
     sources, place = everything[own_share], Folder(folder, everything[: own_share.start])
     outputs = [OUTPUTS[name](place, overlay) for name in options.write] + ([] if results is None else [results])
+    records = Records()
+    outputs += [records] if options.json else []
     with Progress(sources, predictor.console, options.max_frames) as progress:
-        failed = _predicted(predictor, sources, outputs, progress)
+        skipped = _predicted(predictor, sources, outputs, progress)
         progress.merge()
-    failed = sum(everyones(failed))
+    skipped = [one for ours in everyones(skipped) for one in ours]
     predictor.say(f"{progress.summary()}: {', '.join(options.write) or 'nothing'} in {folder}")
     if progress.nothing and predictor.estimator.judges:
         predictor.say("nothing was found: --min-judged 0 shows poses that the judge, too, is not sure of")
-    return 1 if failed else 0
+    value = {"folder": folder, "images": progress.done, "skipped": skipped}
+    return Outcome(value | ({"predictions": records.values} if options.json else {}), status=int(bool(skipped)))
 
 
-def _predicted(predictor: Predictor, sources: list[Source], outputs: list[Output], progress: Progress) -> int:
-    """Predicts on sources and gives the outputs what is found; returns how many sources were skipped."""
-    failed, done = 0, False
+def _predicted(
+    predictor: Predictor, sources: list[Source], outputs: list[Output], progress: Progress
+) -> list[dict[str, str]]:
+    """Predicts on sources and gives the outputs what is found; returns which sources were skipped, and why."""
+    skipped, done = [], False
     try:
         for source in sources:
             try:
@@ -90,7 +97,7 @@ def _predicted(predictor: Predictor, sources: list[Source], outputs: list[Output
                     progress.advance(prediction)
             except (SourceError, CameraError) as error:
                 complain(f"codepose predict: {source.path} skipped: {error}")
-                failed += 1
+                skipped.append({"file": file_of(source), "reason": str(error)})
             except KeyboardInterrupt:
                 if not (isinstance(source, Video) and source.live):
                     raise
@@ -98,7 +105,7 @@ def _predicted(predictor: Predictor, sources: list[Source], outputs: list[Output
     finally:
         for output in outputs:
             output.close(done)
-    return failed
+    return skipped
 
 
 def _require_uses(options: Predict, sources: list[Source]) -> None:
@@ -226,7 +233,7 @@ class Progress:
         self._console = console
         self._display = None if self._total == 1 else Display("predicting", console)
         self._stack = ExitStack()
-        self._done = self._found = 0
+        self.done = self._found = 0
         self._start = time.perf_counter()
 
     def __enter__(self) -> Progress:
@@ -239,7 +246,7 @@ class Progress:
 
     def advance(self, prediction: Prediction) -> None:
         """Counts an image that is done."""
-        self._done += 1
+        self.done += 1
         self._found += len(prediction.found)
         source = prediction.source
         if not isinstance(source, Video):
@@ -251,19 +258,19 @@ class Progress:
             line = f"{source.path.name}: {', '.join(words) or 'nothing found'}"
             self._console.out(line, highlight=False)
         if self._display is not None:
-            share = 0.0 if self._total is None else min(1.0, self._done / self._total)
+            share = 0.0 if self._total is None else min(1.0, self.done / self._total)
             self._display.update(share, self.summary())
 
     def merge(self) -> None:
         """Counts the images of all ranks."""
-        self._done, self._found = sum(everyones(self._done)), sum(everyones(self._found))
+        self.done, self._found = sum(everyones(self.done)), sum(everyones(self._found))
 
     @property
     def nothing(self) -> bool:
         """Whether images are done, and in none of them anything was found."""
-        return self._done > 0 and self._found == 0
+        return self.done > 0 and self._found == 0
 
     def summary(self) -> str:
         """Returns how many images are done, and how fast, files and overlays included."""
-        rate = self._done / max(1e-9, time.perf_counter() - self._start)
-        return f"{self._done} image{'' if self._done == 1 else 's'}, {rate:.1f} images/s"
+        rate = self.done / max(1e-9, time.perf_counter() - self._start)
+        return f"{self.done} image{'' if self.done == 1 else 's'}, {rate:.1f} images/s"

@@ -6,6 +6,7 @@ import os
 import socket
 from typing import TYPE_CHECKING
 
+from codepose.runtime.outcome import Outcome
 from codepose.serve.options import Serve
 from codepose.settings.errors import ConfigError
 
@@ -16,8 +17,12 @@ LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 _CONNECTIONS = 256
 
 
-def serve(options: Serve) -> int:
-    """Answers requests until SIGINT or SIGTERM; those that wait then are answered still.
+def serve(options: Serve) -> Outcome:
+    """Loads networks and takes a port.
+
+    Returns:
+        The address and the models' names. What comes then answers requests until SIGINT or SIGTERM; those that wait
+        then are answered still.
 
     Raises:
         ConfigError: The extra is not installed, no run is named, or a number is wrong.
@@ -50,7 +55,8 @@ def serve(options: Serve) -> int:
     if not local and not token:
         print("anyone who can reach this machine may ask: set CODEPOSE_TOKEN, or put it behind a proxy", flush=True)
     shown = f"[{options.host}]" if ":" in options.host else options.host
-    print(f"serving {', '.join(models)} at http://{shown}:{listener.getsockname()[1]} (stop: Ctrl-C)", flush=True)
+    address = f"http://{shown}:{listener.getsockname()[1]}"
+    print(f"serving {', '.join(models)} at {address} (stop: Ctrl-C)", flush=True)
     config = uvicorn.Config(
         app,
         log_level="warning",
@@ -59,8 +65,8 @@ def serve(options: Serve) -> int:
         timeout_graceful_shutdown=int(limits.seconds) + 5,
         server_header=False,
     )
-    uvicorn.Server(config).run(sockets=[listener])
-    return 0
+    server = uvicorn.Server(config)
+    return Outcome({"address": address, "models": list(models)}, then=lambda: server.run(sockets=[listener]))
 
 
 def _listen(host: str, port: int) -> socket.socket:

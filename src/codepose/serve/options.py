@@ -8,9 +8,11 @@ from typing import Annotated, Literal
 
 import tyro
 
+from codepose.runtime.outcome import Command
+
 
 @dataclass
-class Serve:
+class Serve(Command):
     """Answer photos with poses over HTTP, and show a page at the same address."""
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
