@@ -48,7 +48,7 @@ def shell_lines() -> list[str]:
 
 @pytest.mark.parametrize("line", [x for x in shell_lines() if x.startswith("codepose ")])
 def test_documented_commands_parse(line: str) -> None:
-    command, *arguments = takewhile(lambda word: word != "|", shlex.split(line)[1:])
+    command, *arguments = takewhile(lambda word: word not in ("|", ">"), shlex.split(line)[1:])
     assert command in COMMANDS
     tyro.cli(COMMAND_OPTIONS[command], args=arguments)
 

@@ -272,6 +272,13 @@ def export(options: o.Export) -> Outcome:
     return Outcome(vars(done))
 
 
+def completion(options: o.Completion) -> Outcome:
+    """Prints a shell's script."""
+    from codepose.cli.completion import complete
+
+    return complete(options)
+
+
 ACTIONS: dict[str, Callable[[Any], Outcome]] = {
     "demo": demo,
     "mesh": mesh,
@@ -288,4 +295,5 @@ ACTIONS: dict[str, Callable[[Any], Outcome]] = {
     "pack": pack,
     "export": export,
     "render": render,
+    "completion": completion,
 }

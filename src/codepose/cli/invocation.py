@@ -36,6 +36,7 @@ COMMAND_OPTIONS: dict[str, type[Command]] = {
     "pack": o.Pack,
     "export": o.Export,
     "render": o.Render,
+    "completion": o.Completion,
 }
 
 

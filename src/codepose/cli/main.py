@@ -25,6 +25,7 @@ COMMANDS = {
     "export": "write a trained run as one ONNX file, for machines without PyTorch",
     "render": "write training images as a BOP dataset, for other tools",
     "report": "print a run's numbers and where its report is",
+    "completion": "print the script with which bash, zsh or fish completes commands, options and files",
 }
 
 
@@ -47,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _help() -> str:
-    lines = [f"  {name:<10}{what}" for name, what in COMMANDS.items()]
+    lines = [f"  {name:<12}{what}" for name, what in COMMANDS.items()]
     return "\n".join(
         [
             "codepose: from a CAD model to a network that finds the part in a photo and gives its pose",

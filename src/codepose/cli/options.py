@@ -342,6 +342,14 @@ class Export(Command):
     """The file, such as part.onnx."""
 
 
+@dataclass
+class Completion(Command):
+    """Print the script with which a shell completes commands, options and files."""
+
+    shell: Annotated[Literal["bash", "zsh", "fish"], tyro.conf.Positional]
+    """For bash: codepose completion bash > ~/.local/share/bash-completion/completions/codepose"""
+
+
 _COUNTS = dict.fromkeys(("images", "max_detections", "max_frames", "seeds", "devices", "nodes"), MUCH) | {"count": 256}
 """Numbers of things, and the most there may be: a picture of scenes has to fit into memory."""
 
