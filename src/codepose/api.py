@@ -334,7 +334,9 @@ def _estimator(run: Run, method: Method, world: World) -> PoseEstimator:
     with Display(f"Codebook: {method}") as display:
         start = time.monotonic()
         pipeline = load_pipeline(run, method, world.device)
-        books = first_before_others(lambda: load_codebooks(run, method, pipeline, world))
+        books = first_before_others(
+            lambda: load_codebooks(run, method, pipeline, world, lambda share: display.update(0.99 * share, ""))
+        )
         views = sum(len(b.codes) for b in books)
         display.update(1.0, f"{views} views in {time.monotonic() - start:.0f} s")
     confidence = load_confidence(run, method, pipeline, books, refined=False)

@@ -71,7 +71,9 @@ def preview(options: o.Preview) -> Outcome:
 
     settings = with_meshes(options.settings, options.meshes, options.unit, options.body)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(api.preview(settings, count=options.count, difficulty=options.difficulty)).save(options.out)
+    with _console.status("rendering"):
+        sheet = api.preview(settings, count=options.count, difficulty=options.difficulty)
+    Image.fromarray(sheet).save(options.out)
     _console.out(f"wrote {options.out}")
     return Outcome({"sheet": options.out})
 
@@ -248,9 +250,12 @@ def reproduce(options: o.Reproduce) -> Outcome:
 def pack(options: o.Pack) -> Outcome:
     """Packs a run."""
     from codepose.estimation.pack import pack as pack_run
+    from codepose.runtime.progress import shown_if_any
     from codepose.runtime.run import Run
 
-    packed = pack_run(Run.open(options.run), options.out, codebook_level=options.codebook_level)
+    with shown_if_any("codebook") as progress:
+        run = Run.open(options.run)
+        packed = pack_run(run, options.out, codebook_level=options.codebook_level, progress=progress)
     size = sum(p.stat().st_size for p in packed.path.rglob("*") if p.is_file())
     _console.out(f"packed: {packed.path}, {size / 1e6:.1f} MB")
     # the rounded weights and the coarser codebook are another network: the run's own calibration is not theirs
@@ -262,7 +267,8 @@ def export(options: o.Export) -> Outcome:
     """Writes an ONNX file."""
     from codepose import api
 
-    done = api.export(options.run, options.out)
+    with _console.status("writing the graph and comparing it with PyTorch: half a minute"):
+        done = api.export(options.run, options.out)
     _console.out(f"wrote {done.path}, {done.path.stat().st_size / 1e6:.1f} MB")
     agree = f"{done.detections} detections in {done.scenes} scenes, boxes within {done.difference:.2g} px of PyTorch's"
     _console.out(f"checked with ONNX Runtime: {agree}")

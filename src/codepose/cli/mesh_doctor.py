@@ -49,7 +49,8 @@ def mesh(options: MeshDoctor) -> Outcome:
         raise MeshError(f"--save {options.save} is the CAD file itself, whose frame would be lost: name another file")
     if bool(options.K) != (options.distance is not None):
         raise ConfigError("--K and --distance go together: --K fov=60 --distance 400 700, in mm")
-    report = inspect(options.mesh, options.unit, options.body)
+    with _console.status("looking it over"):
+        report = inspect(options.mesh, options.unit, options.body)
     _print_report(report)
     if not report.usable:
         raise MeshError(f"{options.mesh}: {report.findings[0]}")

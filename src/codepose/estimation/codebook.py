@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -216,8 +216,17 @@ def fingerprint(pipeline: Pipeline) -> str:
 
 
 @torch.no_grad()
-def build_codebook(pipeline: Pipeline, world: World, index: int) -> Codebook:
-    """Encodes every view of object ``index`` through inference's own path: its box, its RoI, its latent (27)."""
+def build_codebook(
+    pipeline: Pipeline, world: World, index: int, progress: Callable[[float], None] = lambda share: None
+) -> Codebook:
+    """Encodes every view of object ``index`` through inference's own path: its box, its RoI, its latent (27).
+
+    Args:
+        pipeline: Its networks.
+        world: Its meshes.
+        index: Which of its objects.
+        progress: Is told which share of the views is done.
+    """
     settings: Settings = pipeline.settings
     model = world.objects[index]
     views = settings.codebook
@@ -242,6 +251,7 @@ def build_codebook(pipeline: Pipeline, world: World, index: int) -> Codebook:
         codes.append(F.normalize(latents, dim=1).half())
         small.append(thumbnails(images[..., window, window]).half())
         boxes.append(reference)
+        progress(sum(len(done) for done in codes) / len(rotations))
     return Codebook(
         label=model.label,
         codes=torch.cat(codes),

@@ -7,7 +7,7 @@ in them (``window_boxes.py``) get poses (``box_poses.py``), and of detections in
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self
@@ -77,6 +77,7 @@ class PoseEstimator:
         *,
         refine: bool = False,
         compile: bool = False,
+        progress: Callable[[float], None] = lambda share: None,
     ) -> Self:
         """Loads a trained run; the codebook is built at the first use and kept in the run folder.
 
@@ -86,6 +87,7 @@ class PoseEstimator:
             device: "auto", "cpu", "cuda" or "cuda:N".
             refine: Refine poses by render-and-compare; ``docs/results.md`` says what it gains and costs.
             compile: Compile the networks with ``torch.compile``, for many images on a GPU: the first takes minutes.
+            progress: Is told, where a codebook must be built, which share of it is there.
 
         Raises:
             RunError: The folder is no run, or the method's training is not finished.
@@ -96,7 +98,7 @@ class PoseEstimator:
         world = World(run.settings, pipeline.device) if refine else None
         for model in world.objects if world is not None else ():
             _ = model.symmetries  # found now rather than in the first photo
-        books = load_codebooks(run, method, pipeline, world)
+        books = load_codebooks(run, method, pipeline, world, progress)
         confidence = load_confidence(run, method, pipeline, books, refined=refine)
         if compile:
             for network in pipeline.networks():

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -63,7 +65,13 @@ def load_pipeline(run: Run, method: Method, device: torch.device) -> Pipeline:
     return TwoStagePipeline(detector, autoencoder, settings, device)
 
 
-def load_codebooks(run: Run, method: Method, pipeline: Pipeline, world: World | None = None) -> list[Codebook]:
+def load_codebooks(
+    run: Run,
+    method: Method,
+    pipeline: Pipeline,
+    world: World | None = None,
+    progress: Callable[[float], None] = lambda share: None,
+) -> list[Codebook]:
     """Reads a method's codebooks, one an object; builds and saves those that are missing or of other weights.
 
     Args:
@@ -71,10 +79,11 @@ def load_codebooks(run: Run, method: Method, pipeline: Pipeline, world: World | 
         method: Whose they are.
         pipeline: Its networks.
         world: Its meshes; loaded only if a codebook must be built.
+        progress: Is told, while codebooks are built, which share of all is there.
     """
     mark = fingerprint(pipeline)
-    books = []
-    for index in range(len(run.settings.objects)):
+    books, count = [], len(run.settings.objects)
+    for index in range(count):
         path = run.path / "codebooks" / f"{method}-{index + 1}.safetensors"
         try:
             book = Codebook.load(path, mark) if path.exists() else None
@@ -85,7 +94,7 @@ def load_codebooks(run: Run, method: Method, pipeline: Pipeline, world: World | 
             book = None  # of earlier weights
         if book is None:
             world = world or World(run.settings, pipeline.device)
-            book = build_codebook(pipeline, world, index)
+            book = build_codebook(pipeline, world, index, partial(_tell_share, progress, index, count))
             try:
                 path.parent.mkdir(exist_ok=True)
                 book.save(path)
@@ -93,6 +102,11 @@ def load_codebooks(run: Run, method: Method, pipeline: Pipeline, world: World | 
                 warnings.warn(f"the codebook cannot be kept and is built anew every time: {error}", stacklevel=2)
         books.append(book.to(pipeline.device))
     return books
+
+
+def _tell_share(progress: Callable[[float], None], done: int, count: int, share: float) -> None:
+    """Of ``count`` pieces so many are done, and a share of the next."""
+    progress((done + share) / count)
 
 
 def confidence_path(run: Run, method: Method, *, refined: bool) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import filecmp
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -15,7 +15,14 @@ from codepose.runtime.run import Run, RunError
 from codepose.settings.files import load_run_settings, override, save_run_settings
 
 
-def pack(run: Run, out: Path, methods: Sequence[Method] = ("joint",), *, codebook_level: int | None = None) -> Run:
+def pack(
+    run: Run,
+    out: Path,
+    methods: Sequence[Method] = ("joint",),
+    *,
+    codebook_level: int | None = None,
+    progress: Callable[[float], None] = lambda share: None,
+) -> Run:
     """Writes a run folder that holds only what inference needs, at half the size.
 
     Weights are rounded to float16 (about three digits); the codebooks are built from the rounded weights, so that both
@@ -27,6 +34,7 @@ def pack(run: Run, out: Path, methods: Sequence[Method] = ("joint",), *, codeboo
         methods: Which methods to keep.
         codebook_level: Icosphere subdivisions of the packed codebook, each one less a quarter of the size; None = the
             run's own. Refinement makes up for most of what a coarse one loses.
+        progress: Is told, while a codebook is built, which share of it is there.
 
     Returns:
         The packed run.
@@ -52,7 +60,7 @@ def pack(run: Run, out: Path, methods: Sequence[Method] = ("joint",), *, codeboo
         half = {k: v.half() if torch.is_floating_point(v) else v for k, v in weights.items()}
         save_state(packed.stage(stage) / "weights.safetensors", half)
     for method in methods:
-        load_codebooks(packed, method, load_pipeline(packed, method, torch.device("cpu")))
+        load_codebooks(packed, method, load_pipeline(packed, method, torch.device("cpu")), progress=progress)
     return packed
 
 

@@ -22,6 +22,7 @@ from codepose.paper.experiment_report import write_grid_report
 from codepose.paper.grid import DEFAULT_SEEDS, Cell, cells, share, stage_key, training_stages
 from codepose.runtime.devices import make_fabric
 from codepose.runtime.outcome import Outcome
+from codepose.runtime.progress import Display
 from codepose.runtime.ranks import from_first, rank
 from codepose.runtime.run import Run, RunError
 from codepose.settings.files import load_run_settings
@@ -131,15 +132,18 @@ class Planned:
 def plan(scale: Scale, patterns: Sequence[str], device: str = "auto") -> list[Planned]:
     """Returns the stages that one seed trains, each once."""
     where = make_fabric(device).device
-    stages: dict[str, Planned] = {}
+    first: dict[str, tuple[Cell, str]] = {}
     for cell in cells(scale, 0, patterns):
         for stage in training_stages(cell):
-            key = stage_key(cell, stage)
-            if key not in stages:
-                cost = stage_cost(cell.settings, stage, where)
-                hours = cost.images * cost.seconds / 3600.0
-                stages[key] = Planned(cell.name, stage, cost.images, cost.flops / 1e9, hours)
-    return list(stages.values())
+            first.setdefault(stage_key(cell, stage), (cell, stage))
+    stages = []
+    with Display("an iteration of each stage") as display:
+        for cell, stage in first.values():
+            cost = stage_cost(cell.settings, stage, where)
+            hours = cost.images * cost.seconds / 3600.0
+            stages.append(Planned(cell.name, stage, cost.images, cost.flops / 1e9, hours))
+            display.update(len(stages) / len(first), "")
+    return stages
 
 
 def plan_table(stages: Sequence[Planned], scale: Scale, seeds: int) -> Table:

@@ -26,7 +26,7 @@ from codepose.predict.overlay import Overlay, shown
 from codepose.predict.sources import Source, SourceError, Video, find_sources
 from codepose.runtime.complaints import complain
 from codepose.runtime.outcome import Outcome
-from codepose.runtime.progress import Display
+from codepose.runtime.progress import Display, shown_if_any
 from codepose.runtime.ranks import Shares, everyones, first_before_others, layout, rank
 from codepose.runtime.run import Run
 from codepose.settings.errors import ConfigError
@@ -130,9 +130,12 @@ def asked(run: Run, options: Predict | Bag) -> Run:
 
 def load_estimator(run: Run, options: Predict | Bag, device: str) -> PoseEstimator:
     """The run's, as the options ask for, on a device."""
-    estimator = first_before_others(
-        lambda: PoseEstimator.load(run, options.method, device, refine=options.refine, compile=options.compile)
-    )
+    with shown_if_any("codebook") as progress:
+        estimator = first_before_others(
+            lambda: PoseEstimator.load(
+                run, options.method, device, refine=options.refine, compile=options.compile, progress=progress
+            )
+        )
     if options.min_confidence > 0 and estimator.confidence is None:
         raise ConfigError(
             f"--min-confidence needs a calibrated network: type codepose calibrate {options.run} --method "

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -24,7 +26,8 @@ class Display:
         self._start = time.monotonic()
         self._first_share: float | None = None
         self._bar: Progress | None = None
-        if self.console.is_terminal and not self.console.quiet:
+        # FORCE_COLOR makes rich take any file for a terminal, where a bar would leave a line for each of its states
+        if self.console.is_interactive and self.console.file.isatty() and not self.console.quiet:
             self._bar = Progress(
                 TextColumn("{task.description}", style="bold"),
                 BarColumn(bar_width=24),
@@ -67,6 +70,21 @@ class Display:
     def note(self, text: str) -> None:
         """Prints a line that stays."""
         self.console.out(f"{self.title}: {text}", highlight=False)
+
+
+@contextmanager
+def shown_if_any(title: str, console: Console | None = None) -> Iterator[Callable[[float], None]]:
+    """Gives a function that shows which share in [0, 1] is done; of work that proves needless nothing is shown."""
+    with ExitStack() as stack:
+        display: Display | None = None
+
+        def show(share: float) -> None:
+            nonlocal display
+            if display is None:
+                display = stack.enter_context(Display(title, console))
+            display.update(share, "")
+
+        yield show
 
 
 def rate_text(terms: dict[str, float], images_per_s: float) -> str:

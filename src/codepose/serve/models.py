@@ -20,6 +20,7 @@ from codepose.estimation.detection import Detection
 from codepose.estimation.estimator import PoseEstimator
 from codepose.estimation.methods import Method
 from codepose.parts.mesh import to_trimesh
+from codepose.runtime.progress import shown_if_any
 from codepose.runtime.run import Run
 from codepose.serve.pictures import to_data_url
 from codepose.serve.problems import Problem
@@ -134,6 +135,8 @@ def load_models(runs: Sequence[Path], *, device: str, method: Method, refine: bo
         base = path.resolve().name
         names = (base, *(f"{base}-{number}" for number in range(2, len(runs) + 2)))
         name = next(name for name in names if name not in models)
-        models[name] = Model(name, PoseEstimator.load(run, method, device, refine=refine))
+        with shown_if_any(f"codebook of {name}") as progress:
+            estimator = PoseEstimator.load(run, method, device, refine=refine, progress=progress)
+        models[name] = Model(name, estimator)
         _ = models[name].about  # meshes are loaded now rather than in the first request
     return models
