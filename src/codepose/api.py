@@ -9,10 +9,9 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from lightning_fabric import Fabric
 
 from codepose import geometry
 from codepose.estimation.confidence import Confidence
@@ -33,8 +32,8 @@ from codepose.evaluation import benchmark, reliability
 from codepose.evaluation.results import Results
 from codepose.refinement.judged_contours import refiner_of
 from codepose.reports.preview import preview
-from codepose.reports.run_report import write_run_report
-from codepose.runtime.devices import make_fabric
+from codepose.runtime.devices import current_device, make_fabric
+from codepose.runtime.extras import require_training
 from codepose.runtime.progress import Display
 from codepose.runtime.provenance import provenance
 from codepose.runtime.ranks import first_before_others, from_first, world_size
@@ -50,6 +49,9 @@ from codepose.synthesis.world import World
 from codepose.training.initial import require_initial
 from codepose.training.memory import require_memory
 from codepose.training.stages import train_detector, train_jitter, train_original, train_step1, train_step2
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 __all__ = [
     "Evaluation",
@@ -106,6 +108,7 @@ def train(
     Warns:
         UserWarning: A network finds nothing yet, so it cannot be calibrated.
     """
+    require_training("training")
     make_fabric(device, devices, nodes)  # with several devices, starts the other processes
     begun = resume and (Path(out) / "config.yaml").is_file()
     run = Run.create(out, settings, resume=True) if begun else None
@@ -214,6 +217,7 @@ def evaluate(
         RunError: A method is not trained, or the run is one that codepose brings.
         ConfigError: There is no such split or device.
     """
+    require_training("the evaluation's report")
     if split not in ("test", "val"):
         raise ConfigError(f"the split is test or val, not {split!r}: other splits are those of BOP datasets")
     run = _opened(run)
@@ -256,6 +260,8 @@ def _estimators(run: Run, methods: Sequence[Method], world: World, *, refine: bo
 
 
 def _written(run: Run, world: World, results: Results, summary: dict[str, Any]) -> Evaluation:
+    from codepose.reports.run_report import write_run_report  # with matplotlib, which prediction does without
+
     folder = run.stage("evaluation")
     json_path, csv_path = folder / "results.json", folder / "per_image.csv"
     with replacing_together():  # results.json last: where it is, all the rest is there
@@ -290,7 +296,7 @@ def calibrate(
     """
     run = _opened(run)
     run.require_own()
-    world = World(run.settings, make_fabric(device).device)
+    world = World(run.settings, current_device(device))
     plain = _estimator(run, method, world)
     fitted: dict[bool, Confidence] = {}
     for refined in (False, True):

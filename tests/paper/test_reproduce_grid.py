@@ -219,7 +219,7 @@ def test_an_evaluation_that_was_cut_off_leaves_the_one_before_it(out: Path, monk
     def cut_off(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("codepose.api.write_run_report", cut_off)
+    monkeypatch.setattr("codepose.reports.run_report.write_run_report", cut_off)
     with pytest.raises(KeyboardInterrupt):
         evaluate(run, ["joint"], images=2, device="cpu")
     assert files(run.path) == before

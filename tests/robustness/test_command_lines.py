@@ -118,7 +118,7 @@ def line(name: str, rng: Rng) -> list[str]:
     """A command's words: what it needs, then a few options."""
     kind = _COMMANDS[name]
     words = needed(name, rng)
-    own = [f for f in dataclasses.fields(kind) if f.name not in ("settings", "preset")]
+    own = [f for f in dataclasses.fields(kind) if f.name not in ("settings", "preset", "json")]
     hints = typing.get_type_hints(kind, include_extras=True)
     fields = [(f"--{f.name.replace('_', '-')}", f.name, hints[f.name]) for f in own if not positional(hints[f.name])]
     for _ in range(int(rng.choice([0, 1, 1, 2, 3])) if fields else 0):

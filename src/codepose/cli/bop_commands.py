@@ -34,11 +34,11 @@ def render(options: Render) -> Outcome:
     from codepose.bop.models import numbered
     from codepose.bop.writer import write_dataset
     from codepose.parts.symmetry_group import read_symmetries
-    from codepose.runtime.devices import make_fabric
+    from codepose.runtime.devices import current_device
     from codepose.runtime.progress import Display
     from codepose.synthesis.world import World
 
-    world = World(_settings(options), make_fabric(options.device).device)
+    world = World(_settings(options), current_device(options.device))
     numbers = numbered([one.label for one in world.objects])
     given = options.symmetries
     symmetries = None if given is None else [read_symmetries(given, number).to_bop() for number in numbers]

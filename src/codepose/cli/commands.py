@@ -13,6 +13,7 @@ from codepose.cli import options as o
 from codepose.cli.chosen import with_meshes
 from codepose.cli.results_table import results_tables
 from codepose.runtime.complaints import complain
+from codepose.runtime.extras import require_training
 from codepose.runtime.outcome import Outcome
 from codepose.serve.options import Serve
 from codepose.settings.errors import ConfigError
@@ -28,6 +29,7 @@ _SHOWN = 24
 
 def demo(options: o.Demo) -> Outcome:
     """Runs the whole loop on the built-in hammer, or shows the network that is trained already."""
+    require_training("the demo")
     if options.pretrained:
         return _demo_pretrained(options)
     from codepose import api
@@ -84,6 +86,7 @@ def train(options: o.Train) -> Outcome:
     from codepose.runtime.devices import make_fabric
     from codepose.runtime.ranks import rank, world_size
 
+    require_training("training")
     make_fabric(options.device, options.devices, options.nodes)  # starts the other processes
     _console.quiet = rank() > 0
     settings = with_meshes(options.settings, options.meshes, options.unit, options.body)
@@ -242,6 +245,7 @@ def _print_evaluation(summary: dict[str, Any], run: Path) -> None:
 
 def reproduce(options: o.Reproduce) -> Outcome:
     """Runs the paper's experiment."""
+    require_training("the experiment")
     from codepose.paper.reproduce import reproduce as run_experiment
 
     return run_experiment(options)

@@ -32,7 +32,7 @@ from codepose.networks.compilation import compile_convolutions
 from codepose.refinement.depth_fit import DepthRefiner
 from codepose.refinement.judged_contours import refiner_of
 from codepose.refinement.poses import Poses, Refiner
-from codepose.runtime.devices import named_device
+from codepose.runtime.devices import current_device
 from codepose.runtime.run import Run
 from codepose.settings.schema import Settings
 from codepose.synthesis.world import World
@@ -94,7 +94,7 @@ class PoseEstimator:
             ConfigError: There is no such device.
         """
         run = run if isinstance(run, Run) else Run.open(run)
-        pipeline = load_pipeline(run, method, _device(device))
+        pipeline = load_pipeline(run, method, current_device(device))
         world = World(run.settings, pipeline.device) if refine else None
         for model in world.objects if world is not None else ():
             _ = model.symmetries  # found now rather than in the first photo
@@ -276,11 +276,3 @@ class PoseEstimator:
                 )
             )
         return detections
-
-
-def _device(name: str) -> torch.device:
-    """A device by its name; a GPU becomes torch's current one."""
-    device = named_device(name)
-    if device.type == "cuda" and device.index is not None:
-        torch.cuda.set_device(device)
-    return device

@@ -6,20 +6,23 @@ integer + 0.5.
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import math
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import matplotlib
 import numpy as np
 import numpy.typing as npt
 import torch
-from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 from torch.nn import functional
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Picture = npt.NDArray[np.uint8]
 Array = Tensor | npt.NDArray[np.generic]
@@ -193,7 +196,7 @@ def to_png(picture: Picture | Figure) -> bytes:
         ValueError: the array is of another shape or type.
     """
     buffer = io.BytesIO()
-    if isinstance(picture, Figure):
+    if not isinstance(picture, np.ndarray):
         picture.savefig(buffer, format="png")
         return buffer.getvalue()
     if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
@@ -241,8 +244,12 @@ def _draw_text(canvas: Image.Image, text: str) -> None:
 
 
 @cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which comes with matplotlib and so looks the same on every machine."""
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """DejaVu Sans, which comes with matplotlib; without that Pillow's own, which knows fewer alphabets."""
+    if importlib.util.find_spec("matplotlib") is None:
+        return ImageFont.load_default(size)
+    import matplotlib
+
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.strategies import DDPStrategy
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 
+from codepose.runtime.extras import require_training
 from codepose.runtime.ranks import layout
 from codepose.settings.errors import ConfigError
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 _PATIENCE = timedelta(days=1)
 """How long ranks wait for each other: one may have a whole video to itself."""
@@ -35,6 +37,14 @@ def named_device(name: str) -> torch.device:
     return device
 
 
+def current_device(name: str) -> torch.device:
+    """Returns the device called so, as ``named_device`` does; a GPU with a number becomes torch's current one."""
+    device = named_device(name)
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
+    return device
+
+
 def make_fabric(device: str = "auto", devices: int = 1, nodes: int = 1) -> Fabric:
     """Returns a Fabric for one device, or, with its processes started, for several that work as one (DDP).
 
@@ -44,9 +54,14 @@ def make_fabric(device: str = "auto", devices: int = 1, nodes: int = 1) -> Fabri
         nodes: Machines; on each of them this program is started.
 
     Raises:
-        ConfigError: There is no such device, there are not so many, or a launcher has started another number of
-            processes.
+        ConfigError: There is no such device, there are not so many, a launcher has started another number of
+            processes, or the extra ``train`` is not installed.
     """
+    require_training("work on several devices")
+    from lightning_fabric import Fabric
+    from lightning_fabric.strategies import DDPStrategy
+    from lightning_fabric.utilities.exceptions import MisconfigurationException
+
     # Fabric's own mixed precision is left off: it would turn boxes, rotations and targets into bf16 on their way into
     # the network. ``autocast`` rounds only what the layers multiply
     one = named_device(device)
@@ -65,6 +80,9 @@ def make_fabric(device: str = "auto", devices: int = 1, nodes: int = 1) -> Fabri
 
 
 def _one_device(kind: str, devices: list[int] | int) -> Fabric:
+    from lightning_fabric import Fabric
+    from lightning_fabric.utilities.exceptions import MisconfigurationException
+
     try:
         fabric = Fabric(accelerator=kind, devices=devices, precision="32-true")
     except (RuntimeError, ValueError, MisconfigurationException) as error:

@@ -6,10 +6,9 @@ import gc
 import math
 import time
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from codepose.networks.compilation import compile_convolutions
@@ -23,6 +22,9 @@ from codepose.training.feed import Feed
 from codepose.training.meter import Meter
 from codepose.training.optimizers import build_optimizer, forget, learning_rate
 from codepose.training.plan import Clock, Stage, freeze, images_per_step, phase_at, total_steps
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 def fit(stage: Stage, run: Run, fabric: Fabric, *, seed: int = 0, display: Display | None = None) -> None:

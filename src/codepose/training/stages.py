@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torchvision.ops import box_iou
 
@@ -31,6 +30,9 @@ from codepose.synthesis.world import World
 from codepose.training.initial import begin_with
 from codepose.training.loop import fit
 from codepose.training.plan import Stage, batch_of
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 LAMBDA_ANGLE = 1e-6
 """Eq. 4's weight of L_angle; a much larger one makes all codes the same."""
