@@ -14,7 +14,7 @@ from typing import Any, Self, TypeVar
 import anyio.to_thread
 import numpy as np
 from anyio import CapacityLimiter
-from fastapi import FastAPI, UploadFile
+from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from numpy.typing import NDArray
 from starlette.exceptions import HTTPException
@@ -27,6 +27,7 @@ from codepose import __version__
 from codepose.cameras.camera import Camera, require_lens
 from codepose.serve import pictures
 from codepose.serve.cameras import Cameras
+from codepose.serve.fields import PhotoFields
 from codepose.serve.guard import Guard, Limits
 from codepose.serve.labels import Labels
 from codepose.serve.metrics import Metrics
@@ -121,15 +122,15 @@ class Service:
         """
         return await anyio.to_thread.run_sync(pictures.read_photo, data, self.limits.pixels, limiter=self._decoding)
 
-    async def seen(self, image: UploadFile, K: str, camera: str, distortion: str) -> tuple[NDArray[np.uint8], Camera]:
+    async def seen(self, photo: PhotoFields) -> tuple[NDArray[np.uint8], Camera]:
         """Decodes a request's photo, and fits its camera to it.
 
         Raises:
             Problem: One of them cannot be used.
         """
-        pixels = await self.photo(await image.read())
+        pixels = await self.photo(await photo.image.read())
         height, width = pixels.shape[:2]
-        found = self.cameras.find(K, camera, distortion, width, height)
+        found = self.cameras.find(photo.camera, width, height)
         try:
             require_lens(found.K, width, height)
         except ConfigError as error:

@@ -12,6 +12,7 @@ import numpy as np
 from codepose.cameras.camera import Camera, FieldOfView
 from codepose.cameras.camera_entries import CameraError, named_camera
 from codepose.cameras.camera_files import SUFFIXES, read_calibration
+from codepose.serve.fields import CameraFields
 from codepose.serve.problems import Problem, told
 from codepose.settings.errors import ConfigError
 
@@ -48,30 +49,41 @@ class Cameras:
                     raise ConfigError(f"{path}: {error}") from None
         self._fitted = lru_cache(maxsize=16)(self._fit)
 
-    def find(self, K: str, name: str, distortion: str, width: int, height: int) -> Camera:
+    def find(self, fields: CameraFields, width: int, height: int) -> Camera:
         """The camera of a photo of some size.
 
         Args:
-            K: What the request says of it, or nothing.
-            name: Of a stored one, or nothing.
-            distortion: OpenCV's coefficients with commas, or nothing.
+            fields: What the request says of it.
             width, height: The upright photo's.
 
         Raises:
             Problem: There is none, there are two, or it does not fit the photo.
         """
-        if bool(K) == bool(name):
-            raise Problem(422, f"{'K and camera exclude each other' if K else 'the camera is missing'}: {_WAYS}")
         try:
-            if name:
-                if name not in self.stored:
-                    raise Problem(422, f"camera: none is called {name[:60]!r}; {self._known()}")
-                if distortion:
-                    raise Problem(422, "distortion goes with K: a stored camera has its own")
-                return self._fitted(name, width, height)
-            return parse(K, distortion).for_size(width, height)
+            found = self.unfitted(fields)
+            return self._fitted(fields.camera, width, height) if fields.camera else found.for_size(width, height)
         except ConfigError as error:
             raise told(error) from None
+
+    def unfitted(self, fields: CameraFields) -> AnyCamera:
+        """The camera that a request names, of photos of whatever size.
+
+        Raises:
+            Problem: There is none, or there are two.
+        """
+        K, name = fields.K, fields.camera
+        if bool(K) == bool(name):
+            raise Problem(422, f"{'K and camera exclude each other' if K else 'the camera is missing'}: {_WAYS}")
+        if not name:
+            try:
+                return parse(K, fields.distortion)
+            except ConfigError as error:
+                raise told(error) from None
+        if name not in self.stored:
+            raise Problem(422, f"camera: none is called {name[:60]!r}; {self._known()}")
+        if fields.distortion:
+            raise Problem(422, "distortion goes with K: a stored camera has its own")
+        return self.stored[name]
 
     def _known(self) -> str:
         return f"there are {', '.join(self.stored)}" if self.stored else "start the service with --cameras FOLDER"

@@ -19,10 +19,11 @@ from starlette.responses import FileResponse
 from codepose.bop.entries import BopError
 from codepose.estimation.snapping import snap
 from codepose.serve.app import Service
+from codepose.serve.fields import ModelName, PhotoOf
 from codepose.serve.labels import Label, Pose
 from codepose.serve.models import Model
 from codepose.serve.problems import Problem, first_of
-from codepose.serve.routes import ERRORS, CameraName, Distortion, Image, K, ModelName
+from codepose.serve.routes import ERRORS
 
 router = APIRouter()
 _LABELS = TypeAdapter(list[Label])
@@ -47,12 +48,9 @@ def _snapped(many: Sequence[_Nudged]) -> list[dict[str, Any]]:
 @router.post("/v1/refine", responses=ERRORS, summary="Bring a pose onto the photo's edges")
 async def refine(
     request: Request,
-    image: Image,
+    photo: PhotoOf,
     pose: Annotated[str, Form(description='JSON: {"R_cam_obj": 3 x 3, "t_cam_obj_mm": [x, y, z]}')],
     index: Annotated[int, Form(ge=0, description="which of the model's objects")] = 0,
-    K: K = "",
-    camera: CameraName = "",
-    distortion: Distortion = "",
     model: ModelName = "",
 ) -> dict[str, Any]:
     """Searches around the pose; answers with the pose whose edges lie best on the photo's."""
@@ -61,7 +59,7 @@ async def refine(
     wanted = _parsed(_POSE, pose, "pose")
     _require_object(asked, index)
     with service.place():
-        pixels, found = await service.seen(image, K, camera, distortion)
+        pixels, found = await service.seen(photo)
         nudged = _Nudged(asked, found.undistort(pixels), found.K, index, wanted)
         answer: dict[str, Any] = await service.run(request, (asked.name, "refine"), nudged, _snapped)
     return answer
@@ -70,12 +68,9 @@ async def refine(
 @router.post("/v1/labels", responses=ERRORS, summary="Keep a photo and the poses in it")
 async def save(
     request: Request,
-    image: Image,
+    photo: PhotoOf,
     labels: Annotated[str, Form(description="JSON: a list of poses with index and, where the network found it, found")],
     rejected: Annotated[int, Form(ge=0, le=10_000, description="detections that were none")] = 0,
-    K: K = "",
-    camera: CameraName = "",
-    distortion: Distortion = "",
     model: ModelName = "",
 ) -> dict[str, Any]:
     """Replaces what was kept of the same photo; answers with how good the network is on the photos so far."""
@@ -85,10 +80,10 @@ async def save(
     for label in wanted:
         _require_object(asked, label.index)
     with service.place():
-        pixels, found = await service.seen(image, K, camera, distortion)
-        await image.seek(0)
-        digest = hashlib.sha256(await image.read()).hexdigest()
-        name = PurePath(image.filename or "image").name
+        pixels, found = await service.seen(photo)
+        await photo.image.seek(0)
+        digest = hashlib.sha256(await photo.image.read()).hexdigest()
+        name = PurePath(photo.image.filename or "image").name
 
         def keep() -> dict[str, Any]:
             try:

@@ -7,7 +7,7 @@ from pathlib import PurePath
 from typing import Annotated, Any
 
 import anyio.to_thread
-from fastapi import APIRouter, File, Form, Request, UploadFile
+from fastapi import APIRouter, Form, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
@@ -17,25 +17,11 @@ from codepose.networks.windows import MOST as MOST_TILES
 from codepose.serve import pictures
 from codepose.serve.app import Service
 from codepose.serve.examples import DETECTION, MODEL, POSES
+from codepose.serve.fields import ModelName, PhotoOf
 from codepose.serve.models import Question, Wishes
 
 router = APIRouter()
 _MODELS: dict[str, Any] = {"content": {"application/json": {"example": {"models": [MODEL]}}}}
-
-Image = Annotated[UploadFile, File(description="a photo: JPEG, PNG, BMP, GIF, TIFF, WebP, AVIF, JPEG 2000, PPM, HEIC")]
-K = Annotated[
-    str,
-    Form(
-        description="the upright photo's camera: fx,fy,cx,cy in pixels (OpenCV's convention), fov=60 (horizontal, "
-        "degrees), a matrix or a calibration as JSON",
-        examples=["615.2,615.4,322.1,241.8"],
-    ),
-]
-CameraName = Annotated[str, Form(description="instead of K: the name of a stored camera (GET /v1/cameras)")]
-Distortion = Annotated[
-    str, Form(description="OpenCV's coefficients k1,k2,p1,p2[,k3[,...]] with commas", examples=["-0.1,0.02,0,0"])
-]
-ModelName = Annotated[str, Form(description="which model (GET /v1/models); may be left out where there is one")]
 
 
 class Detected(BaseModel):
@@ -93,10 +79,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 @router.post("/v1/poses", response_model=Poses, responses=ERRORS, summary="Find the parts in a photo")
 async def poses(
     request: Request,
-    image: Image,
-    K: K = "",
-    camera: CameraName = "",
-    distortion: Distortion = "",
+    photo: PhotoOf,
     model: ModelName = "",
     min_score: Annotated[
         float | None, Form(ge=0, le=1, description="leave out detections below; none = 0.05 where poses are judged")
@@ -117,25 +100,23 @@ async def poses(
     asked = service.model(model)
     wishes = Wishes(min_score, min_judged, min_confidence, tiles, max_detections, reconstructions)
     with service.place():
-        pixels, found = await service.seen(image, K, camera, distortion)
-        question = Question(PurePath(image.filename or "image").name, pixels, found, wishes)
+        pixels, found = await service.seen(photo)
+        question = Question(PurePath(photo.image.filename or "image").name, pixels, found, wishes)
         values = await service.run(request, (asked.name, "poses", min_score, tiles), question, asked.answer)
     service.metrics.detections.labels(asked.name).inc(len(values["detections"]))
     return Answer(values)
 
 
 @router.post("/v1/photo", response_class=Response, responses=ERRORS, summary="A photo as the network sees it")
-async def photo(
-    request: Request, image: Image, K: K = "", camera: CameraName = "", distortion: Distortion = ""
-) -> Response:
+async def straightened(request: Request, photo: PhotoOf) -> Response:
     """Upright, without its lens distortion, as JPEG: what the poses are to be drawn on."""
     service = Service.of(request)
     with service.place():
-        if K or camera:
-            pixels, found = await service.seen(image, K, camera, distortion)
+        if photo.camera.K or photo.camera.camera:
+            pixels, found = await service.seen(photo)
             pixels = await anyio.to_thread.run_sync(found.undistort, pixels)
         else:
-            pixels = await service.photo(await image.read())
+            pixels = await service.photo(await photo.image.read())
         return Response(pictures.to_jpeg(pixels), media_type="image/jpeg")
 
 
