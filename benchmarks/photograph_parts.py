@@ -11,8 +11,8 @@ import numpy as np
 from codepose.bop.dataset import BopDataset
 from codepose.bop.entries import BopError
 from codepose.cameras.camera import read_camera
-from codepose.cli.framing import Framing, framing
 from codepose.evaluation.pose_errors import symmetry_transforms
+from codepose.networks.framing import Framing, framing
 from codepose.settings.files import DEFAULT_PRESET, load_preset
 
 Motion = tuple[float, ...]

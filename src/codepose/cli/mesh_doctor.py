@@ -14,7 +14,7 @@ from codepose.runtime.outcome import Outcome
 from codepose.settings.errors import ConfigError
 
 if TYPE_CHECKING:
-    from codepose.cli.framing import Framing
+    from codepose.networks.framing import Framing
     from codepose.parts.inspection import MeshReport
 
 _console = Console(highlight=False)
@@ -79,7 +79,7 @@ def mesh(options: MeshDoctor) -> Outcome:
 def _framing(options: MeshDoctor, report: MeshReport) -> Framing | None:
     """How large the part is in the camera's photos; None where nothing is known of it."""
     from codepose.cameras.camera import read_camera
-    from codepose.cli.framing import framing
+    from codepose.networks.framing import framing
     from codepose.settings.files import DEFAULT_PRESET, load_preset
 
     if options.distance is None:

@@ -11,8 +11,8 @@ import torch
 import trimesh
 
 from codepose.cameras.camera import Camera, FieldOfView
-from codepose.cli.framing import Framing, framing
 from codepose.cli.mesh_doctor import MeshDoctor, mesh
+from codepose.networks.framing import Framing, framing
 from codepose.randomness import Draws
 from codepose.settings.errors import ConfigError
 from codepose.settings.files import load_preset, override
