@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -122,3 +123,17 @@ def test_each_view_shows_the_side_it_names() -> None:
 def test_the_sheet_of_the_hammer_has_a_title() -> None:
     part = hammer()
     assert six_views(part, "hammer", tile=96).shape[0] == six_views(part, tile=96).shape[0] + 28
+
+
+def test_programs_read_the_report_from_a_file(tmp_path: Path) -> None:
+    path, told = file_in_metres(tmp_path / "part.ply"), tmp_path / "out" / "report.json"
+    mesh(MeshDoctor(path, "m", out=tmp_path / "sheet.png", report=told))
+    report = json.loads(told.read_text())
+    assert report["size_mm"] == pytest.approx([128.3, 300.1, 28.8], abs=0.1)
+    assert (report["unit"], report["usable"], report["looks_the_same_after"]) == ("m", True, "none")
+    assert report["plausible_mm"]["m"] == pytest.approx(report["diameter_mm"])
+    assert report["origin_offset_mm"] == pytest.approx([0, 0, 200], abs=0.1)
+    assert any("origin is 200 mm" in finding for finding in report["findings"])
+    with pytest.raises(MeshError):
+        mesh(MeshDoctor(path, "mm", out=tmp_path / "sheet.png", report=told))
+    assert not json.loads(told.read_text())["usable"]  # what is refused is told, too

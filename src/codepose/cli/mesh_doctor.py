@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from typing import TYPE_CHECKING
 
@@ -52,6 +53,9 @@ def mesh(options: MeshDoctor) -> Outcome:
     with _console.status("looking it over"):
         report = inspect(options.mesh, options.unit, options.body)
     _print_report(report)
+    if options.report is not None:
+        options.report.parent.mkdir(parents=True, exist_ok=True)
+        options.report.write_text(json.dumps(report.to_json(), indent=2) + "\n")
     if not report.usable:
         raise MeshError(f"{options.mesh}: {report.findings[0]}")
     seen = _framing(options, report)
@@ -72,8 +76,7 @@ def mesh(options: MeshDoctor) -> Outcome:
     commands = _commands(options, report, seen)
     for name, line in commands.items():
         _console.out(f"{_NAMED[name]}: {line}")
-    report_values = vars(report) | {"symmetries": report.symmetries.to_bop()}
-    return Outcome({**report_values, "sheet": options.out, "saved": options.save, "commands": commands})
+    return Outcome({**report.to_json(), "sheet": options.out, "saved": options.save, "commands": commands})
 
 
 def _framing(options: MeshDoctor, report: MeshReport) -> Framing | None:

@@ -265,6 +265,8 @@ class MeshDoctor(Command):
     """PNG file of the six views."""
     save: Path | None = None
     """Also write the part as a PLY file in mm, with its colours."""
+    report: Path | None = None
+    """Also write what is known of the part to this JSON file, of one that cannot be trained, too."""
     K: str = ""
     """Your camera, as for codepose predict (fov=60: photos wider than high): with --distance, the settings for it are
     added to what to type."""

@@ -9,7 +9,7 @@ from codepose.cameras.camera import Camera, FieldOfView
 from codepose.networks.windows import MOST
 from codepose.settings.data import NEAREST
 from codepose.settings.errors import ConfigError
-from codepose.settings.network import GRID
+from codepose.settings.network import GRID, ROI_PAD
 from codepose.settings.schema import Settings
 
 _SMALLEST, _LARGEST = 128, 512
@@ -77,7 +77,7 @@ def framing(camera: Camera | FieldOfView, diameter: float, distance: tuple[float
         raise ConfigError(
             f"--distance {far:g} mm: the part takes {middle:.1%} of the photo, too little to be found; go nearer"
         )
-    least = max(_SMALLEST, base.network.crop, NEAREST * base.network.crop / (base.data.pad * focal * tiles))
+    least = max(_SMALLEST, base.network.crop, NEAREST * base.network.crop / (ROI_PAD * focal * tiles))
     size = GRID * math.ceil(min(max(wanted / (middle * tiles), least), _LARGEST) / GRID)
     scale = size * tiles
     return Framing(share, tiles, size, focal * scale, (share[0] * scale, share[1] * scale))

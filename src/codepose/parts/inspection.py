@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import trimesh
@@ -84,6 +84,30 @@ class MeshReport:
     def usable(self) -> bool:
         """Whether the part can be trained on in this unit."""
         return self.unit in self.plausible
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain values for a JSON file."""
+        return {
+            "name": self.name,
+            "usable": self.usable,
+            "unit": self.unit,
+            "own_unit": self.own_unit,
+            "plausible_mm": {unit: round(mm, 3) for unit, mm in self.plausible.items()},
+            "size_mm": [round(side, 3) for side in self.size],
+            "diameter_mm": round(self.diameter, 3),
+            "faces": self.faces,
+            "vertices": self.vertices,
+            "bodies": self.bodies,
+            "names": list(self.names),
+            "watertight": self.watertight,
+            "winding": self.winding,
+            "origin_offset_mm": [round(value, 3) for value in self.origin_offset],
+            "colors": list(self.colors),
+            "missing": list(self.missing),
+            "symmetries": self.symmetries.to_bop(),
+            "looks_the_same_after": symmetry_words(self.symmetries),
+            "findings": list(self.findings),
+        }
 
 
 def inspect(path: str | Path, unit: Unit = "mm", body: str = "") -> MeshReport:

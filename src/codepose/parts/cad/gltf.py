@@ -54,6 +54,15 @@ def read_gltf(path: Path, data: bytes) -> list[Surface]:
     return surfaces
 
 
+def document_of(data: bytes) -> dict[str, Any]:
+    """A glTF file's JSON.
+
+    Raises:
+        MeshError: There is none.
+    """
+    return _parts(data)[0]
+
+
 def _parts(data: bytes) -> tuple[dict[str, Any], bytes | None]:
     """The document and, of a .glb file, the binary chunk."""
     if not data.startswith(_MAGIC):

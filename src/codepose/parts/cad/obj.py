@@ -16,7 +16,7 @@ from codepose.parts.cad.polygons import triangulate
 from codepose.parts.cad.surface import Picture, Surface, Wrap, bytes_of, corners_of, refuse
 from codepose.parts.cad.text import beside, decoded, numbers, whole
 
-_CONTINUED = re.compile(r"\\[ \t]*\n")
+CONTINUED = re.compile(r"\\[ \t]*\n")
 _LIBRARIES = re.compile(r"(?<=\.mtl)\s+", re.IGNORECASE)
 _UNCOLORED = 153.0  # of 255, a vertex without a colour among others that have one
 
@@ -42,7 +42,7 @@ def read_obj(path: Path, data: bytes) -> list[Surface]:
     Raises:
         MeshError: A line is damaged, a face names a vertex that is not there, or a picture is damaged.
     """
-    lines = _lines(_CONTINUED.sub(" ", decoded(data)))
+    lines = _lines(CONTINUED.sub(" ", decoded(data)))
     places = numbers(lines.places).reshape(-1, 3)
     flat = numbers(lines.uv).reshape(-1, 2)
     v, vt = _indices(lines)
