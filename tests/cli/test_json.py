@@ -76,7 +76,7 @@ def test_a_pipe_gets_the_object_alone(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert {"bodies", "watertight", "symmetries", "findings"} <= report.keys()
-    assert report["size"] == pytest.approx(load_mesh(BRACKET).extents.tolist(), abs=1e-3)
+    assert report["size_mm"] == pytest.approx(load_mesh(BRACKET).extents.tolist(), abs=1e-3)
     assert report["sheet"] == "sheet.png"
     assert report["saved"] is None
     assert report["commands"]["train"] == f"codepose train {BRACKET} --out runs/bracket"

@@ -160,7 +160,7 @@ def test_bytes_and_pixels_are_limited_before_anything_is_decoded(model: Model, m
         assert "it has 129 x 96 pixels" in answer.json()["detail"]
         answer = ask(client, bytes(200_001))
         assert answer.status_code == 413
-        assert answer.json()["detail"] == "the request is larger than 0.2 MB: send a smaller photo"
+        assert answer.json()["detail"] == "the request is larger than 0.2 MB: send a smaller file"
 
 
 def test_bytes_are_counted_where_no_length_is_given(model: Model) -> None:

@@ -31,13 +31,15 @@ from codepose.serve.fields import PhotoFields
 from codepose.serve.guard import Guard, Limits
 from codepose.serve.labels import Labels
 from codepose.serve.metrics import Metrics
-from codepose.serve.models import Model
+from codepose.serve.models import Model, load_model
 from codepose.serve.problems import Problem, first_of, told
+from codepose.serve.trainings import Trainings
 from codepose.serve.worker import Worker
 from codepose.settings.errors import ConfigError
 
 PAGE = Path(__file__).parent / "page"
 T = TypeVar("T")
+Load = Callable[[str, Path], Model]
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,13 +59,26 @@ class Service:
         limits: What is taken.
         cameras: Those that are stored.
         labels: Where labels are kept.
+        trainings: What is trained; None = nothing is.
+        load: Loads a run, by the name that it will have.
     """
 
-    def __init__(self, models: dict[str, Model], limits: Limits, cameras: Cameras, labels: Labels) -> None:
+    def __init__(
+        self,
+        models: dict[str, Model],
+        limits: Limits,
+        cameras: Cameras,
+        labels: Labels,
+        trainings: Trainings | None = None,
+        load: Load = load_model,
+    ) -> None:
         self.models = models
         self.limits = limits
         self.cameras = cameras
         self.labels = labels
+        self.trainings = trainings
+        self._load = load
+        self._used: dict[Path, Model] = {}
         self.metrics = Metrics(lambda: self._worker.waiting)
         self._taken = 0
         self._decoding = CapacityLimiter(1)
@@ -80,7 +95,9 @@ class Service:
         return tasks[0].work([task.item for task in tasks])
 
     def close(self) -> None:
-        """Finishes what waits."""
+        """Finishes what waits, and stops what is trained."""
+        if self.trainings is not None:
+            self.trainings.close()
         self._worker.close()
         self.labels.close()
 
@@ -90,12 +107,32 @@ class Service:
         Raises:
             Problem: There is none of this name, or there are several and none is named.
         """
+        if not self.models:
+            raise Problem(404, "there is no model yet: train one, or start the service with a run")
         if not name and len(self.models) == 1:
             return next(iter(self.models.values()))
         if name not in self.models:
             complaint = f"there is no model {name[:60]!r}" if name else "model is missing"
             raise Problem(404 if name else 422, f"{complaint}: there are {', '.join(self.models)}")
         return self.models[name]
+
+    def add(self, name: str, run: Path) -> Model:
+        """Loads a trained run, once, to answer with; its name is numbered where another model has it.
+
+        Raises:
+            Problem: It cannot be used.
+        """
+        if run not in self._used:
+            names = (name, *(f"{name}-{number}" for number in range(2, len(self.models) + 2)))
+            new = next(one for one in names if one not in self.models)
+            try:
+                model = self._load(new, run)
+                self.labels.add(model)
+            except ValueError as error:
+                raise Problem(422, str(error)) from None
+            self.models = {**self.models, new: model}  # whoever goes through the old ones is not disturbed
+            self._used[run] = model
+        return self._used[run]
 
     @contextmanager
     def place(self) -> Iterator[None]:
@@ -174,6 +211,8 @@ def create_app(
     limits: Limits | None = None,
     cameras: Cameras | None = None,
     labels: Labels | None = None,
+    trainings: Trainings | None = None,
+    load: Load = load_model,
     token: str = "",
     hosts: frozenset[str] = frozenset(),
 ) -> FastAPI:
@@ -184,13 +223,16 @@ def create_app(
         limits: None = the defaults.
         cameras: None = none are stored.
         labels: None = they are kept until the service stops.
+        trainings: None = nothing is trained.
+        load: Loads a run that was trained, by the name that it will have.
         token: That requests have to bring; empty = none.
         hosts: Names by which it may be called; none = any.
     """
-    from codepose.serve import label_routes, routes
+    from codepose.serve import label_routes, routes, training_routes
 
     limits = limits or Limits()
-    service = Service(models, limits, cameras or Cameras(), labels or Labels(None, models))
+    labels = labels or Labels(None, models)
+    service = Service(models, limits, cameras or Cameras(), labels, trainings, load)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -209,6 +251,7 @@ def create_app(
     app.state.service = service
     app.include_router(routes.router)
     app.include_router(label_routes.router)
+    app.include_router(training_routes.router)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _problem)
     app.add_exception_handler(Exception, _failure)

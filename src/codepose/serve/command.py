@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from functools import partial
 from typing import TYPE_CHECKING
 
 from codepose.runtime.outcome import Outcome
@@ -35,14 +36,15 @@ def serve(options: Serve) -> Outcome:
         from codepose.serve.app import create_app
         from codepose.serve.cameras import Cameras
         from codepose.serve.labels import Labels
+        from codepose.serve.trainings import Trainings
     except ImportError as error:
         raise ConfigError(
             f"the service needs {error.name}: type pip install 'codepose[serve]' (in a checkout '.[serve]')"
         ) from None
-    from codepose.serve.models import load_models
+    from codepose.serve.models import load_model, load_models
 
-    if not options.runs:
-        raise ConfigError("name a run folder, or hammer: codepose serve runs/part")
+    if not options.runs and options.train_in is None:
+        raise ConfigError("name a run folder, or hammer: codepose serve runs/part; or --train-in FOLDER")
     limits = _limits(options)
     cameras = Cameras(options.cameras)
     listener = _listen(options.host, options.port)
@@ -50,13 +52,21 @@ def serve(options: Serve) -> Outcome:
     token = options.token or os.environ.get("CODEPOSE_TOKEN", "")
     labels = Labels(options.labels, models)
     local = options.host in LOCAL
-    hosts = LOCAL if local else frozenset()
-    app = create_app(models, limits=limits, cameras=cameras, labels=labels, token=token, hosts=hosts)
+    trainings = None if options.train_in is None else Trainings(options.train_in, device=options.device)
+    app = create_app(
+        models,
+        limits=limits,
+        cameras=cameras,
+        labels=labels,
+        trainings=trainings,
+        load=partial(load_model, device=options.device, refine=options.refine),
+        token=token,
+        hosts=LOCAL if local else frozenset(),
+    )
     if not local and not token:
         print("anyone who can reach this machine may ask: set CODEPOSE_TOKEN, or put it behind a proxy", flush=True)
-    shown = f"[{options.host}]" if ":" in options.host else options.host
-    address = f"http://{shown}:{listener.getsockname()[1]}"
-    print(f"serving {', '.join(models)} at {address} (stop: Ctrl-C)", flush=True)
+    address = _address(options.host, listener)
+    print(f"serving {', '.join(models) or 'no network yet'} at {address} (stop: Ctrl-C)", flush=True)
     config = uvicorn.Config(
         app,
         log_level="warning",
@@ -66,7 +76,20 @@ def serve(options: Serve) -> Outcome:
         server_header=False,
     )
     server = uvicorn.Server(config)
-    return Outcome({"address": address, "models": list(models)}, then=lambda: server.run(sockets=[listener]))
+
+    def until_stopped() -> None:
+        try:
+            server.run(sockets=[listener])
+        finally:
+            if trainings is not None:  # a second Ctrl-C leaves out what uvicorn does in the end
+                trainings.close()
+
+    return Outcome({"address": address, "models": list(models)}, then=until_stopped)
+
+
+def _address(host: str, listener: socket.socket) -> str:
+    shown = f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{listener.getsockname()[1]}"
 
 
 def _listen(host: str, port: int) -> socket.socket:

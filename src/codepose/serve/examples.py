@@ -41,3 +41,22 @@ MODEL: dict[str, Any] = {
     "device": "cpu",
     "image_size": 512,
 }
+TRAINING: dict[str, Any] = {
+    "name": "bracket",
+    "file": "bracket.step",
+    "state": "training",
+    "message": "",
+    "unit": "mm",
+    "body": "",
+    "minutes": 20.0,
+    "report": {"name": "given", "usable": True, "size_mm": [100.0, 40.0, 70.0], "diameter_mm": 128.5, "findings": []},
+    "pictures": ["sheet", "preview"],
+    "progress": {"phase": "Step 1: extended AAE", "share": 0.42, "left": "6:58"},
+}
+CURVES: list[dict[str, Any]] = [
+    {
+        "title": "Step 1: error of the reconstruction",
+        "scale": "log",
+        "lines": [{"name": "training", "steps": [20, 40], "values": [0.061, 0.048]}],
+    }
+]

@@ -109,7 +109,7 @@ class Guard:
         return None
 
     def _too_large(self) -> Problem:
-        return Problem(413, f"the request is larger than {self.limits.body / 1e6:g} MB: send a smaller photo")
+        return Problem(413, f"the request is larger than {self.limits.body / 1e6:g} MB: send a smaller file")
 
     def _limited(self, receive: Receive) -> Receive:
         """The request's body while it is small and comes in time; what follows it may take as long as it wants."""

@@ -96,16 +96,24 @@ class Labels:
         self._folder = Path(self._temporary.name) if self._temporary else folder or Path()
         self._lock = threading.Lock()
         self._photos: dict[str, dict[str, Any]] = {}
-        for name, model in models.items():
-            path = self._folder / name
-            if (path / _STATE).is_file():
-                try:
-                    self._photos[name] = json.loads((path / _STATE).read_text())
-                except ValueError:
-                    raise ConfigError(f"{path / _STATE} is damaged: choose another --labels") from None
-                write_models(path, model.estimator.world, None)  # the same, or it is refused
-            else:
-                self._photos[name] = {}
+        for model in models.values():
+            self.add(model)
+
+    def add(self, model: Model) -> None:
+        """Keeps labels of one model more.
+
+        Raises:
+            ConfigError: What is in its folder is damaged.
+            BopError: The dataset there is of other objects.
+        """
+        path, photos = self._folder / model.name, dict[str, Any]()
+        if (path / _STATE).is_file():
+            try:
+                photos = json.loads((path / _STATE).read_text())
+            except ValueError:
+                raise ConfigError(f"{path / _STATE} is damaged: choose another --labels") from None
+            write_models(path, model.estimator.world, None)  # the same, or it is refused
+        self._photos[model.name] = photos
 
     def close(self) -> None:
         """Removes what was not to be kept."""

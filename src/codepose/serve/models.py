@@ -122,6 +122,19 @@ def _told(question: Question, found: list[Detection], time_ms: float) -> dict[st
     return values
 
 
+def load_model(name: str, path: Path, *, device: str = "auto", method: Method = "joint", refine: bool = True) -> Model:
+    """Loads a run.
+
+    Raises:
+        RunError: The folder is no run, or its training is not finished.
+        ConfigError: There is no such device.
+    """
+    with shown_if_any(f"codebook of {name}") as progress:
+        model = Model(name, PoseEstimator.load(Run.open(path), method, device, refine=refine, progress=progress))
+    _ = model.about  # meshes are loaded now rather than in the first request
+    return model
+
+
 def load_models(runs: Sequence[Path], *, device: str, method: Method, refine: bool) -> dict[str, Model]:
     """Loads runs; each is called by its folder's name, of two such the second is NAME-2.
 
@@ -131,12 +144,8 @@ def load_models(runs: Sequence[Path], *, device: str, method: Method, refine: bo
     """
     models: dict[str, Model] = {}
     for path in runs:
-        run = Run.open(path)
         base = path.resolve().name
         names = (base, *(f"{base}-{number}" for number in range(2, len(runs) + 2)))
         name = next(name for name in names if name not in models)
-        with shown_if_any(f"codebook of {name}") as progress:
-            estimator = PoseEstimator.load(run, method, device, refine=refine, progress=progress)
-        models[name] = Model(name, estimator)
-        _ = models[name].about  # meshes are loaded now rather than in the first request
+        models[name] = load_model(name, path, device=device, method=method, refine=refine)
     return models

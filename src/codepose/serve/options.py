@@ -28,6 +28,9 @@ class Serve(Command):
     labels: Path | None = None
     """Folder for the page's labels: FOLDER/NAME becomes a BOP dataset of each run. None = they are kept until the
     service stops; the page downloads them."""
+    train_in: Path | None = None
+    """Folder for networks that are trained on the page: CAD files in FOLDER/parts, runs in FOLDER/runs. None = nothing
+    is trained. With it no run need be named."""
     queue: int = 16
     """How many requests may wait; more are refused with 429."""
     batch: int = 8
@@ -35,7 +38,7 @@ class Serve(Command):
     timeout: float = 60.0
     """Seconds for a request to come, and for its answer."""
     max_mb: float = 32.0
-    """Megabytes of a request."""
+    """Megabytes of a request: a photo, or a CAD file."""
     max_megapixels: float = 50.0
     """Megapixels of a photo."""
     method: Literal["joint", "extended", "original", "jitter"] = "joint"

@@ -133,6 +133,7 @@ async def models(request: Request) -> dict[str, Any]:
         "models": [model.about for model in service.models.values()],
         "max_bytes": service.limits.body,
         "max_pixels": service.limits.pixels,
+        "trains": service.trainings is not None,
     }
 
 
