@@ -21,6 +21,7 @@ from rosidl_runtime_py.utilities import get_message
 from codepose import PoseEstimator
 from codepose.cameras.camera import Camera
 from codepose.cameras.camera_entries import CameraError
+from codepose.estimation.answers import Wishes, look
 from codepose.ros import messages as ros
 
 
@@ -29,7 +30,9 @@ class PoseNode(Node):  # type: ignore[misc]
 
     def __init__(self) -> None:
         super().__init__("codepose")
-        thresholds = {"min_score": 0.05, "min_judged": 3.0}  # without refinement: min_score 0.5
+        usual = Wishes()
+        thresholds = {"min_judged": usual.min_judged, "min_confidence": usual.min_confidence}
+        thresholds["min_score"] = -1.0  # what suits the estimator
         for name, value in {"run": "", "device": "auto", "refine": True, "rectified": False, **thresholds}.items():
             self.declare_parameter(name, value)
         self._estimator = PoseEstimator.load(
@@ -44,6 +47,11 @@ class PoseNode(Node):  # type: ignore[misc]
 
     def _value(self, name: str) -> Any:
         return self.get_parameter(name).value
+
+    def _wishes(self) -> Wishes:
+        """As the parameters are now."""
+        score = self._value("min_score")
+        return Wishes(None if score < 0 else score, self._value("min_judged"), self._value("min_confidence"))
 
     def _on_info(self, message: Any) -> None:
         try:
@@ -61,9 +69,7 @@ class PoseNode(Node):  # type: ignore[misc]
         try:
             image = ros.read_picture(message)
             camera = self._camera.for_size(image.shape[1], image.shape[0])
-            straight = camera.undistort(image)
-            found = self._estimator(straight, camera.K, min_score=self._value("min_score"))
-            found = [d for d in found if d.judged is None or d.judged >= self._value("min_judged")]
+            found, _ = look(self._estimator, image, camera, self._wishes())
         except (ros.ImageError, CameraError) as error:
             self.get_logger().error(str(error), throttle_duration_sec=10.0)
             return

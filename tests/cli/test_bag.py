@@ -126,8 +126,9 @@ class Estimator:
         )  # fmt: skip
         self.found = [one, replace(one, score=0.8, t_cam_obj=np.array([30.0, 0.0, 600.0]))]
 
-    def __call__(self, image: NDArray[np.uint8], camera: NDArray[np.float64], **_: Any) -> list[Detection]:
+    def __call__(self, image: NDArray[np.uint8], camera: NDArray[np.float64], **asked: Any) -> list[Detection]:
         self.seen.append((image, camera))
+        self.least = asked["min_score"]
         return self.found
 
 
@@ -347,6 +348,20 @@ def test_the_node_with_a_stand_in_for_rclpy(monkeypatch: pytest.MonkeyPatch, wor
     ((array,), (tf,)) = published["detections"], published["/tf"]
     assert [one.results[0].hypothesis.class_id for one in array.detections] == ["hammer", "hammer"]
     assert [one.child_frame_id for one in tf.transforms] == ["hammer", "hammer_2"]
+    for values, least, count in (
+        ({}, 0.5, 2),  # nobody judges: the score counts
+        ({"min_score": 0.2}, 0.2, 2),
+        ({"min_judged": 4.0}, 0.5, 1),
+        ({"min_judged": 4.0, "min_confidence": 0.9}, 0.5, 0),
+    ):
+        node.values |= {"min_score": -1.0, "min_judged": 3.0, "min_confidence": 0.0} | values
+        stand_in.found = [replace(stand_in.found[0], judged=j, confidence=0.8) for j in (5.0, 3.5)]
+        node._on_image(image(ROS2))
+        assert (stand_in.least, len(published["detections"][-1].detections)) == (least, count)
+    stand_in.judges = True
+    node.values["min_score"] = -1.0
+    node._on_image(image(ROS2))
+    assert stand_in.least == 0.05
 
 
 def line(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:

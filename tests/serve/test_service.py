@@ -22,11 +22,12 @@ from starlette.testclient import TestClient
 
 from codepose.cameras.camera import Camera
 from codepose.cli.main import main
+from codepose.estimation.answers import MIN_JUDGED, Wishes
 from codepose.runtime.run import Run
 from codepose.serve.app import create_app
 from codepose.serve.cameras import Cameras
 from codepose.serve.guard import Limits
-from codepose.serve.models import Model, Question, Wishes
+from codepose.serve.models import Model, Question
 
 K = "75,75,63.5,47.5"
 
@@ -311,6 +312,7 @@ def test_stored_cameras_are_asked_for_by_name(model: Model, make_photo, tmp_path
 def test_models_are_described_and_their_meshes_are_in_the_cad_frame(client: TestClient, model: Model) -> None:
     told = client.get("/v1/models").json()
     about = told["models"][0]
+    assert told["min_judged"] == MIN_JUDGED  # what the page begins with
     assert (about["name"], about["refined"], about["calibrated"]) == ("part", False, False)
     part = model.estimator.world.objects[0]
     assert about["objects"][0]["size_mm"] == pytest.approx(part.mesh.extents.tolist(), abs=1e-3)

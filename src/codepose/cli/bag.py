@@ -17,7 +17,7 @@ from rich.console import Console
 from codepose.cameras.camera import Camera
 from codepose.cameras.camera_entries import CameraError
 from codepose.estimation.answers import look
-from codepose.predict.prediction import asked, load_estimator
+from codepose.predict.prediction import asked, load_estimator, wishes_of
 from codepose.ros import messages as ros
 from codepose.runtime.outcome import Outcome
 from codepose.runtime.progress import Display
@@ -68,7 +68,7 @@ def bag(options: Bag) -> Outcome:
         cameras = _Cameras(reader, options, infos)
         run = Run.open(options.run)
         estimator = load_estimator(asked(run, options), options, options.device)
-        parts, skipped, done = estimator.world.objects, 0, 0
+        parts, wishes, skipped, done = estimator.world.objects, wishes_of(options), 0, 0
         total, console = sum(one.msgcount for one in images), Console()
         with _Results(options.out) as results, Display("predicting", console) as display:
             for time, message in _messages(reader, options.bag, images):
@@ -79,7 +79,7 @@ def bag(options: Bag) -> Outcome:
                     print(f"codepose bag: {options.image} at {time} ns skipped: {error}", file=sys.stderr)
                     skipped += 1
                     continue
-                found = look(estimator, image, camera, options)[0]
+                found = look(estimator, image, camera, wishes)[0]
                 header = ros.same_header(results.make, message.header)
                 results.write("/detections", time, ros.detection_array(results.make, header, found, parts))
                 results.write("/tf", time, ros.transforms(results.make, header, found))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +19,9 @@ photographs it tells parts from clutter where the detector's score does not (doc
 _MIN_SCORE, _MIN_SCORE_JUDGED = 0.5, 0.05
 
 
-class Wishes(Protocol):
-    """What may be asked of a look at one photo.
+@dataclass(frozen=True)
+class Wishes:
+    """What is asked of a look at one photo.
 
     Attributes:
         min_score: Leave out detections below; None = ``least_score`` of the estimator.
@@ -29,16 +31,11 @@ class Wishes(Protocol):
         max_detections: At most so many of each object, best first; None = all.
     """
 
-    @property
-    def min_score(self) -> float | None: ...
-    @property
-    def min_judged(self) -> float: ...
-    @property
-    def min_confidence(self) -> float: ...
-    @property
-    def tiles(self) -> int: ...
-    @property
-    def max_detections(self) -> int | None: ...
+    min_score: float | None = None
+    min_judged: float = MIN_JUDGED
+    min_confidence: float = 0.0
+    tiles: int = 1
+    max_detections: int | None = None
 
 
 def look(

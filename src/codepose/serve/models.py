@@ -15,7 +15,7 @@ import trimesh
 from numpy.typing import NDArray
 
 from codepose.cameras.camera import Camera
-from codepose.estimation.answers import MIN_JUDGED, answer, least_score, wanted
+from codepose.estimation.answers import Wishes, answer, least_score, wanted
 from codepose.estimation.detection import Detection
 from codepose.estimation.estimator import PoseEstimator
 from codepose.estimation.methods import Method
@@ -27,30 +27,21 @@ from codepose.serve.problems import Problem
 
 
 @dataclass(frozen=True, eq=False)
-class Wishes:
-    """As ``estimation.answers.Wishes``; and whether reconstructions are sent along."""
-
-    min_score: float | None = None
-    min_judged: float = MIN_JUDGED
-    min_confidence: float = 0.0
-    tiles: int = 1
-    max_detections: int | None = None
-    reconstructions: bool = False
-
-
-@dataclass(frozen=True, eq=False)
 class Question:
     """One photo that somebody wants to know about.
 
     Attributes:
         image: (H, W, 3) uint8, as the lens shows it.
         camera: Of its size.
+        wishes: What counts.
+        reconstructions: Whether these are sent along.
     """
 
     file: str
     image: NDArray[np.uint8]
     camera: Camera
     wishes: Wishes
+    reconstructions: bool = False
 
 
 class Model:
@@ -116,7 +107,7 @@ class Model:
 
 def _told(question: Question, found: list[Detection], time_ms: float) -> dict[str, Any]:
     values = answer(question.file, question.camera, found, time_ms)
-    if question.wishes.reconstructions:
+    if question.reconstructions:
         for one, shown in zip(found, values["detections"], strict=True):
             shown["reconstruction"] = None if one.reconstruction is None else to_data_url(one.reconstruction)
     return values

@@ -12,13 +12,13 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from codepose import __version__
-from codepose.estimation.answers import MIN_JUDGED
+from codepose.estimation.answers import MIN_JUDGED, Wishes
 from codepose.networks.windows import MOST as MOST_TILES
 from codepose.serve import pictures
 from codepose.serve.app import Service
 from codepose.serve.examples import DETECTION, MODEL, POSES
 from codepose.serve.fields import ModelName, PhotoOf
-from codepose.serve.models import Question, Wishes
+from codepose.serve.models import Question
 
 router = APIRouter()
 _MODELS: dict[str, Any] = {"content": {"application/json": {"example": {"models": [MODEL]}}}}
@@ -98,10 +98,10 @@ async def poses(
     distortion, upright."""
     service = Service.of(request)
     asked = service.model(model)
-    wishes = Wishes(min_score, min_judged, min_confidence, tiles, max_detections, reconstructions)
+    wishes = Wishes(min_score, min_judged, min_confidence, tiles, max_detections)
     with service.place():
         pixels, found = await service.seen(photo)
-        question = Question(PurePath(photo.image.filename or "image").name, pixels, found, wishes)
+        question = Question(PurePath(photo.image.filename or "image").name, pixels, found, wishes, reconstructions)
         values = await service.run(request, (asked.name, "poses", min_score, tiles), question, asked.answer)
     service.metrics.detections.labels(asked.name).inc(len(values["detections"]))
     return Answer(values)
@@ -134,6 +134,7 @@ async def models(request: Request) -> dict[str, Any]:
         "max_bytes": service.limits.body,
         "max_pixels": service.limits.pixels,
         "trains": service.trainings is not None,
+        "min_judged": MIN_JUDGED,
     }
 
 
