@@ -6,6 +6,8 @@ import io
 import json
 import os
 import shutil
+import sys
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,10 +20,12 @@ import yaml
 from codepose.bop.dataset import BopDataset
 from codepose.estimation.detection import Detection
 from codepose.ros.messages import detection_array
+from codepose.runtime.run import Run
 from codepose.serve.app import create_app
 from codepose.serve.cameras import Cameras
 from codepose.serve.labels import Labels
 from codepose.serve.models import Model
+from codepose.serve.trainings import Trainings
 
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install '.[dev]'")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -31,6 +35,7 @@ pytestmark = [
 ]
 WAIT = 120_000.0
 """Milliseconds: the machine may be busy."""
+STAND_IN = (sys.executable, str(Path(__file__).parent / "stand_in.py"))
 STORED = {"fx": 600, "fy": 600, "cx": 319.5, "cy": 239.5, "width": 640, "height": 480}
 
 
@@ -58,7 +63,12 @@ def folder(tmp_path: Path, make_photo) -> Path:
 @pytest.fixture
 def address(model: Model, folder: Path, running) -> Iterator[str]:
     models = {"part": model}
-    app = create_app(models, cameras=Cameras(folder / "cameras"), labels=Labels(folder / "labels", models))
+    app = create_app(
+        models,
+        cameras=Cameras(folder / "cameras"),
+        labels=Labels(folder / "labels", models),
+        trainings=Trainings(folder / "trained", command=STAND_IN),
+    )
     with running(app) as (_, address):
         yield address
 
@@ -269,15 +279,119 @@ def test_photos_are_checked_by_keyboard_and_kept(page: playwright.Page, folder: 
     assert "part/test/000001/scene_gt.json" in packed.namelist()
 
 
-@pytest.mark.parametrize("tab", ["find", "check"])
+def wait_for_state(page: playwright.Page, text: str) -> None:
+    page.wait_for_selector(f"#train-state:text('{text}')")
+
+
+def wait_for_picture(page: playwright.Page, which: str) -> None:
+    """Until the stand-in's picture is shown; the page forbids what Playwright's own waiting would do in it."""
+    end = time.monotonic() + WAIT / 1000
+    while page.evaluate(f"document.getElementById('train-{which}').naturalWidth") != 4:
+        assert time.monotonic() < end
+        page.wait_for_timeout(50)
+
+
+def test_a_network_is_trained_and_used(page: playwright.Page, folder: Path, random_run: Run) -> None:
+    page.focus("#tab-find")
+    page.keyboard.press("ArrowLeft")  # the last tab
+    page.wait_for_selector("#panel-train:visible")
+    page.set_input_files("#train-file", {"name": "slow nut cm.ply", "mimeType": "", "buffer": b"ply\n"})
+    page.wait_for_selector("#notice:text('9000 mm across')")
+    wait_for_state(page, "Cannot be trained as it is")
+    assert page.is_disabled("#train-start")
+    page.select_option("#train-unit", "cm")
+    wait_for_state(page, "Not trained yet")
+    assert page.is_hidden("#notice")
+    assert page.inner_text("#train-title") == "slow-nut-cm"
+    assert "60 × 60 × 50" in page.inner_text("#train-numbers")
+    assert page.inner_text("#train-findings") == "no colours"
+    wait_for_picture(page, "sheet")
+
+    page.fill("#train-near", "300")
+    page.click("#train-preview-button")
+    wait_for_picture(page, "preview")
+    assert page.inner_text("#train-share") == "The part takes 8\u00a0% to 31\u00a0% of the photo’s longer side."
+    words = json.loads((folder / "trained" / "parts" / "slow-nut-cm" / "preview.json").read_text())
+    assert "--data.camera.focal" in words
+
+    page.fill("#train-minutes", "0")
+    page.click("#train-start")
+    assert page.evaluate("document.activeElement.id") == "train-minutes"  # where it is told what is wrong
+    page.fill("#train-minutes", "10")
+    page.focus("#train-start")
+    page.keyboard.press("Enter")
+    wait_for_state(page, "Training.")
+    page.wait_for_selector("#train-phase:text('Step 1: extended AAE: 42 %, 1:23 left of it')")
+    page.wait_for_selector("#train-charts svg[role=img]")
+    label = page.get_attribute("#train-charts svg", "aria-label")
+    assert label == "Step 1: error of the reconstruction: training 2e-3, validation 0.01"
+    box = page.locator("#train-charts polyline").bounding_box()
+    frame = page.locator("#train-charts svg").bounding_box()
+    assert box is not None
+    assert frame is not None
+    assert box["width"] > 0.8 * frame["width"]
+    assert box["height"] > 0.7 * frame["height"]
+    page.reload()  # it goes on without the page
+    page.wait_for_selector("#panel-train:visible")
+    wait_for_state(page, "Training.")
+    page.click("#train-stop")
+    wait_for_state(page, "Stopped.")
+    page.click("#train-start:text('Go on')")
+    wait_for_state(page, "Trained: nothing was detected")
+
+    run = folder / "trained" / "runs" / "slow-nut-cm"
+    shutil.rmtree(run)
+    shutil.copytree(random_run.path, run)
+    page.click("#train-use")
+    page.wait_for_selector("#train-note:text('answers with slow-nut-cm now')")
+    assert page.input_value("#model") == "slow-nut-cm"
+    page.click("#tab-find")
+    page.evaluate("document.getElementById('min-score').value = 0; document.getElementById('min-judged').value = -99")
+    look(page, folder / "photo0.png")
+    assert page.locator("#found li").count() == 3
+
+
+def test_what_the_service_may_not_train_is_said(browser: playwright.Browser, model: Model, running) -> None:
+    with running(create_app({"part": model})) as (_, address):
+        page = browser.new_page()
+        page.set_default_timeout(WAIT)
+        page.goto(f"{address}#train")
+        page.wait_for_selector("#train-off:visible")
+        assert "codepose serve --train-in FOLDER" in page.inner_text("#train-off")
+        assert page.is_hidden("#train-work")
+        page.close()
+
+
+def test_without_a_network_the_page_begins_with_training(browser: playwright.Browser, folder: Path, running) -> None:
+    with running(create_app({}, trainings=Trainings(folder / "new", command=STAND_IN))) as (_, address):
+        page = browser.new_page()
+        page.set_default_timeout(WAIT)
+        page.goto(address)
+        page.wait_for_selector("#panel-train:visible")
+        for tab, field in (("find", "#find-file"), ("check", "#check-files")):
+            page.click(f"#tab-{tab}")
+            page.set_input_files(field, folder / "photo0.png")
+            page.wait_for_selector("#notice:text('There is no network yet')")
+            page.evaluate("codepose.fail('')")
+        page.close()
+
+
+@pytest.mark.parametrize("tab", ["find", "check", "train"])
 def test_a_telephone_shows_all_of_it_and_everything_has_a_name(page: playwright.Page, folder: Path, tab: str) -> None:
     page.set_viewport_size({"width": 360, "height": 740})
     page.click(f"#tab-{tab}")
     if tab == "find":
         look(page, folder / "photo0.png")
-    else:
+    elif tab == "check":
         page.set_input_files("#check-files", folder / "photo0.png")
         page.wait_for_selector("#check-state:text('to decide')")
+    else:
+        page.set_input_files("#train-file", {"name": "slow.ply", "mimeType": "", "buffer": b"ply\n"})
+        wait_for_state(page, "Not trained yet")
+        page.click("#train-preview-button")
+        page.wait_for_selector("#train-preview:visible")
+        page.click("#train-start")
+        page.wait_for_selector("#train-charts svg")
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     unnamed = page.evaluate(
         """() => [...document.querySelectorAll("button, input, select, [role=tab], [tabindex]")]

@@ -31,8 +31,8 @@ PICTURES = ("sheet", "preview")
 _NICE = 10
 _LOOK_S = 300.0
 """Seconds for a look at a CAD file."""
-_STOP_S = 60.0
-"""Seconds for a training to save its state."""
+_STOP_S = 300.0
+"""Seconds for a training to save its state, within which it may have to finish an iteration and a validation."""
 _KEPT = 4
 """CAD files that were looked at and never trained."""
 _STEP1 = 0.6
@@ -290,7 +290,7 @@ class Trainings:
             return ("stopping" if child.stopped else "training"), ""
         if self.done(name):
             warned = [line for line in lines if line.startswith("codepose: ")]
-            return "done", warned[-1].removeprefix("codepose: ") if warned else ""
+            return "done", self._private(name, warned[-1].removeprefix("codepose: ")) if warned else ""
         if said := curves.complaint(lines):
             return "failed", self._private(name, said)
         if child is not None and child.process.returncode not in (0, 130) and not child.stopped:

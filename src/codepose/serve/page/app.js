@@ -4,19 +4,24 @@ import { getJson } from "./api.js";
 import { Check } from "./check.js";
 import { CameraForm } from "./camera.js";
 import { Find } from "./find.js";
+import { Train } from "./train.js";
 
 const byId = (id) => document.getElementById(id);
 
 class App {
-  constructor(models, cameras) {
+  constructor({ models, trains, min_judged }, cameras) {
     this.models = models;
+    byId("min-judged").value = min_judged;
     this.tab = "find";
     this.camera = new CameraForm(byId("camera"), cameras);
     this.#models();
     this.#tabs();
     this.find = new Find(this);
     this.check = new Check(this);
-    if (location.hash === "#check") byId("tab-check").click();
+    this.train = new Train(this, trains);
+    const wanted = byId(`tab-${location.hash.slice(1)}`);
+    if (wanted && wanted.id !== "tab-find") wanted.click();
+    else if (!models.length && trains) byId("tab-train").click();
     this.camera.addEventListener("change", () => this.panel.again());
     for (const id of ["min-score", "min-judged", "tiles"]) byId(id).addEventListener("change", () => this.panel.again());
   }
@@ -45,12 +50,30 @@ class App {
     byId("spoken").textContent = text;
   }
 
+  // Answers with another network from now on.
+  use(model) {
+    this.models = [...this.models.filter((one) => one.name !== model.name), model];
+    this.#list();
+    byId("model").value = model.name;
+    localStorage.setItem("codepose.model", model.name);
+  }
+
+  // Whether there is a network to ask; says what to do where there is none.
+  get asks() {
+    if (!this.model) this.fail("There is no network yet: train one, or start the service with a run.");
+    return Boolean(this.model);
+  }
+
+  #list() {
+    byId("model").replaceChildren(...this.models.map((one) => Object.assign(document.createElement("option"), { textContent: one.name, value: one.name })));
+    byId("model-choice").hidden = this.models.length < 2;
+  }
+
   #models() {
     const choice = byId("model");
-    choice.replaceChildren(...this.models.map((one) => Object.assign(document.createElement("option"), { textContent: one.name, value: one.name })));
+    this.#list();
     const before = localStorage.getItem("codepose.model");
     if (this.models.some((one) => one.name === before)) choice.value = before;
-    byId("model-choice").hidden = this.models.length < 2;
     choice.addEventListener("change", () => {
       localStorage.setItem("codepose.model", choice.value);
       this.panel.again();
@@ -67,7 +90,8 @@ class App {
         byId(one.getAttribute("aria-controls")).hidden = one !== tab;
       }
       tab.focus();
-      byId(tab.getAttribute("aria-controls")).querySelector(".side").append(byId("camera-card")); // one for all
+      const panel = byId(tab.getAttribute("aria-controls"));
+      (panel.querySelector("[data-camera]") ?? panel.querySelector(".side")).append(byId("camera-card")); // one for all
       this.panel?.opened?.();
       history.replaceState(null, "", `#${this.tab}`);
     };
@@ -82,8 +106,8 @@ class App {
 }
 
 try {
-  const [{ models }, { cameras }] = await Promise.all([getJson("v1/models"), getJson("v1/cameras")]);
-  window.codepose = new App(models, cameras);
+  const [told, { cameras }] = await Promise.all([getJson("v1/models"), getJson("v1/cameras")]);
+  window.codepose = new App(told, cameras);
   document.documentElement.dataset.ready = "";
 } catch (error) {
   byId("notice").hidden = false;

@@ -58,6 +58,7 @@ export class Check {
   // When the tab is opened.
   async opened() {
     const { photo } = this, { camera, model } = this.app;
+    if (!model) return undefined;
     const other = photo?.poses && (photo.model !== model || JSON.stringify(photo.fields) !== JSON.stringify(camera.fields));
     if (other && !photo.saved) return this.again();
     showSummary(await (await request(`v1/labels?model=${encodeURIComponent(this.app.model.name)}`)).json());
@@ -68,6 +69,7 @@ export class Check {
     const take = (files) => {
       const found = [...files].filter((file) => file.type.startsWith("image/") || /\.(heic|heif|tiff?|jp2|avif)$/i.test(file.name));
       if (!found.length) return this.app.fail("There is no photo among these.");
+      if (!this.app.asks) return undefined;
       found.sort((a, b) => a.name.localeCompare(b.name, undefined, { numeric: true }));
       const first = this.photos.length;
       this.photos.push(...found.map((file) => ({ file })));

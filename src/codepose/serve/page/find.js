@@ -10,10 +10,10 @@ import { Viewer } from "./viewer.js";
 const byId = (id) => document.getElementById(id);
 const COLOR = "#38d6f5", OTHER = "#d5dde4";
 
-export function sureness(one) {
-  const value = one.confidence ?? one.score;
-  const kind = one.confidence === null ? "unknown" : value >= 0.8 ? "good" : value >= 0.5 ? "fair" : "bad";
-  return { kind, text: one.confidence === null ? `score ${one.score.toFixed(2)}` : `${Math.round(100 * value)} % sure` };
+// As ``Detection.sureness`` says it, and how good that is.
+export function sureness({ confidence, judged, score }) {
+  if (confidence !== null) return { kind: confidence >= 0.8 ? "good" : confidence >= 0.5 ? "fair" : "bad", text: `${(100 * confidence).toFixed(0)} % sure` };
+  return { kind: "unknown", text: judged === null ? `score ${score.toFixed(2)}` : `judged ${judged.toFixed(1)}` };
 }
 
 // What the stage and the viewer draw of an answer's detections.
@@ -152,6 +152,7 @@ export class Find {
     this.pending?.abort();
     const pending = (this.pending = new AbortController());
     this.app.fail("");
+    if (!this.app.asks) return;
     this.file = file;
     this.#show(null);
     try {
@@ -216,6 +217,7 @@ export class Find {
     byId("viewer").setAttribute("aria-label", `${one.label} in 3-D, as it lies; arrow keys turn it`);
     const t = one.t_cam_obj_mm.map((x) => x.toFixed(1)).join(", ");
     const rows = [["Position, mm", t], ["Detector\u2019s score", one.score.toFixed(3)], ["Right with probability", one.confidence === null ? "not calibrated" : `${(100 * one.confidence).toFixed(0)} %`]];
+    if (one.judged !== null) rows.push(["Judged", one.judged.toFixed(1)]);
     if (one.contour !== null) rows.push(["Contour fits", one.contour.toFixed(2)]);
     byId("numbers").replaceChildren(...rows.flatMap(([name, value]) => [Object.assign(document.createElement("dt"), { textContent: name }), Object.assign(document.createElement("dd"), { textContent: value })]));
   }
