@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from codepose.cameras.camera import Camera
 from codepose.cli.options import Bag, Predict
-from codepose.estimation.answers import MIN_JUDGED, least_score, look, wanted
+from codepose.estimation.answers import MIN_JUDGED, Wishes, least_score, look, wanted
 from codepose.estimation.detection import Detection
-from codepose.serve.models import Model, Question, Wishes
+from codepose.predict.prediction import wishes_of
+from codepose.serve.models import Model, Question
 
 
 def detection(judged: float | None, confidence: float | None = None, *, object_index: int = 0) -> Detection:
@@ -82,5 +84,15 @@ def test_the_estimator_is_asked_for_scores_that_suit_it(judges: bool, least: flo
 def test_all_ways_in_leave_out_the_same() -> None:
     for options in (Predict, Bag):
         defaults = {f.name: f.default for f in dataclasses.fields(options)}
-        assert (defaults["min_score"], defaults["min_judged"]) == (None, MIN_JUDGED)
+        assert {f.name: defaults[f.name] for f in dataclasses.fields(Wishes)} == dataclasses.asdict(Wishes())
     assert (Wishes().min_score, Wishes().min_judged) == (None, MIN_JUDGED)
+
+
+def test_options_become_wishes() -> None:
+    options = Predict(Path("run"), min_score=0.2, min_judged=1.0, min_confidence=0.3, tiles=2, max_detections=4)
+    assert wishes_of(options) == Wishes(0.2, 1.0, 0.3, 2, 4)
+
+
+def test_a_person_is_told_the_number_that_counts() -> None:
+    told = [detection(*values).sureness for values in ((None,), (2.04,), (2.04, 0.934), (None, 0.002))]
+    assert told == ["score 0.10", "judged 2.0", "93 % sure", "0 % sure"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
@@ -413,3 +414,11 @@ def test_a_token_is_asked_for_once(browser: playwright.Browser, model: Model, ru
         page.reload()
         page.wait_for_selector("html[data-ready]")
         page.close()
+
+
+def test_the_page_says_as_predict_does_how_sure_one_may_be(page: playwright.Page) -> None:
+    one = Detection("part", 0, 0.876, 0.9, np.array([0, 0, 9, 9]), np.eye(3), np.array([0, 0, 500.0]))
+    for values in ({}, {"judged": 4.26}, {"judged": 4.26, "confidence": 0.934}, {"confidence": 0.002}):
+        found = dataclasses.replace(one, **values)
+        told = page.evaluate("async d => (await import('/page/find.js')).sureness(d).text", found.to_json())
+        assert told == found.sureness

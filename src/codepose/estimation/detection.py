@@ -78,6 +78,17 @@ class Detection:
         """
         return self.score if self.judged is None else self.judged
 
+    @property
+    def sureness(self) -> str:
+        """How sure one may be of it, in words for a person.
+
+        The probability that the pose is right, where that is calibrated; else what decides whether it is shown: the
+        judge's log-odds, or the detector's score.
+        """
+        if self.confidence is not None:
+            return f"{100 * self.confidence:.0f} % sure"
+        return f"score {self.score:.2f}" if self.judged is None else f"judged {self.judged:.1f}"
+
     def to_camera(self, point: Array) -> Array:
         """Returns where a point (3,) of the CAD file's frame lies in the camera's, (3,) mm."""
         return self.R_cam_obj @ point + self.t_cam_obj

@@ -64,7 +64,7 @@ class Overlay:
                 inset=torch.from_numpy(detection.reconstruction)
                 if best and detection.reconstruction is not None
                 else None,
-                text="\n".join(f"{d.label} {shown(d)}" for d in found) if best else "",
+                text="\n".join(f"{d.label} {d.sureness}" for d in found) if best else "",
             )
         return picture.copy() if picture is image else picture
 
@@ -76,8 +76,3 @@ class Overlay:
             return torch.zeros(size, dtype=torch.bool)
         instances = Instances.single(torch.tensor([index]), R[None], t[None])
         return self.world.renderer.depth(instances, K[None], size)[0] > 0
-
-
-def shown(found: Detection) -> str:
-    """Returns a detection's score, and how likely its pose is right where that is known."""
-    return f"{found.score:.2f}" + ("" if found.confidence is None else f" ({found.confidence:.0%} sure)")

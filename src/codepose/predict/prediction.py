@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import fields
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -14,7 +15,7 @@ from rich.console import Console
 
 from codepose.cameras.camera import Camera, FieldOfView, read_camera
 from codepose.cameras.camera_entries import CameraError
-from codepose.estimation.answers import look
+from codepose.estimation.answers import Wishes, look
 from codepose.estimation.estimator import PoseEstimator
 from codepose.estimation.smoothing import PoseSmoother
 from codepose.networks.windows import require_tiles
@@ -22,7 +23,7 @@ from codepose.predict.bop_file import BopFile
 from codepose.predict.depth_pairs import Depths
 from codepose.predict.files import OUTPUTS, require_outputs
 from codepose.predict.output import Folder, Output, Prediction, Records, file_of
-from codepose.predict.overlay import Overlay, shown
+from codepose.predict.overlay import Overlay
 from codepose.predict.sources import Source, SourceError, Video, find_sources
 from codepose.runtime.complaints import complain
 from codepose.runtime.outcome import Outcome
@@ -128,6 +129,11 @@ def asked(run: Run, options: Predict | Bag) -> Run:
     return Run(run.path, run.settings.model_copy(update={"detection": detection.model_copy(update=changes)}))
 
 
+def wishes_of(options: Predict | Bag) -> Wishes:
+    """What the options ask of each image."""
+    return Wishes(**{field.name: getattr(options, field.name) for field in fields(Wishes)})
+
+
 def load_estimator(run: Run, options: Predict | Bag, device: str) -> PoseEstimator:
     """The run's, as the options ask for, on a device."""
     with shown_if_any("codebook") as progress:
@@ -181,14 +187,14 @@ class Predictor:
             CameraError: The camera does not fit its size.
         """
         moving = isinstance(source, Video)
-        options = self.options
+        options, wishes = self.options, wishes_of(self.options)
         smoother = self._smoother() if moving and options.smooth else None
         for number, image in enumerate(islice(source.images(), options.max_frames if moving else None)):
             height, width = image.shape[:2]
             camera = self._camera(width, height)
             measured = None if self.depths is None else self.depths.of(source, width, height)
             start = time.perf_counter()
-            found, straight = look(self.estimator, image, camera, options, measured)
+            found, straight = look(self.estimator, image, camera, wishes, measured)
             found = found if smoother is None else smoother(found)
             time_ms = 1000.0 * (time.perf_counter() - start)
             yield Prediction(source, number, camera, found, time_ms, straight)
@@ -254,11 +260,11 @@ class Progress:
         source = prediction.source
         if not isinstance(source, Video):
             words = [
-                f"{d.label} {shown(d)} at {d.t_cam_obj.round().astype(int).tolist()} mm"
+                f"{d.label}, {d.sureness}, at {d.t_cam_obj.round().astype(int).tolist()} mm"
                 f"{' (no depth supports it)' if d.depth_fitted is False else ''}"
                 for d in prediction.found
             ]
-            line = f"{source.path.name}: {', '.join(words) or 'nothing found'}"
+            line = f"{source.path.name}: {'; '.join(words) or 'nothing found'}"
             self._console.out(line, highlight=False)
         if self._display is not None:
             share = 0.0 if self._total is None else min(1.0, self.done / self._total)
