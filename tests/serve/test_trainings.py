@@ -89,6 +89,7 @@ def test_a_file_is_looked_at_previewed_trained_and_listed(client: TestClient, tr
     assert [one["name"] for one in client.get("/v1/trainings").json()["trainings"]] == [name]
     assert client.post(f"/v1/trainings/{name}/start", data=SEEN).json()["detail"].startswith(f"{name} is trained: use")
     assert client.post(f"/v1/trainings/{name}/part").status_code == 409
+    assert told["begun"]
 
 
 def test_one_is_trained_at_a_time_and_stops_and_goes_on(client: TestClient, trainings: Trainings) -> None:
@@ -117,7 +118,8 @@ def test_one_is_trained_at_a_time_and_stops_and_goes_on(client: TestClient, trai
 def test_what_failed_says_why_without_our_paths(client: TestClient, trainings: Trainings) -> None:
     send(client, "failing.ply")
     client.post("/v1/trainings/failing/start", data=SEEN)
-    assert until(client, "failing", "failed")["message"] == "runs/failing/config.yaml: the disk is full"
+    told = until(client, "failing", "failed")
+    assert (told["message"], told["begun"]) == ("runs/failing/config.yaml: the disk is full", False)
     answer = send(client, "broken.ply")
     assert answer.status_code == 422
     assert answer.json()["detail"] == "given/broken.ply: it is damaged, or no PLY file; type faces"

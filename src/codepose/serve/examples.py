@@ -45,6 +45,7 @@ TRAINING: dict[str, Any] = {
     "name": "bracket",
     "file": "bracket.step",
     "state": "training",
+    "begun": True,
     "message": "",
     "unit": "mm",
     "body": "",

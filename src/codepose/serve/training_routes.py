@@ -7,7 +7,6 @@ from pathlib import PurePath
 from typing import Annotated, Any
 
 import anyio.to_thread
-from anyio import CapacityLimiter
 from fastapi import APIRouter, File, Form, Request, UploadFile
 from starlette.responses import Response
 
@@ -24,7 +23,6 @@ from codepose.settings.errors import ConfigError
 from codepose.settings.files import load_preset
 
 router = APIRouter(prefix="/v1/trainings")
-_looking = CapacityLimiter(1)
 _LONGEST_MINUTES = 100_000.0
 _ERRORS: dict[int | str, dict[str, Any]] = {
     **{status: ERRORS[status] for status in (413, 422, 429, 504)},
@@ -72,7 +70,7 @@ async def add(
     with service.place():
         name = PurePath(file.filename or "").name
         data = await file.read()
-        new = await anyio.to_thread.run_sync(trainings.add, name, data, unit, body, limiter=_looking)
+        new = await anyio.to_thread.run_sync(trainings.add, name, data, unit, body, limiter=trainings.looking)
     return trainings.about(new)
 
 
@@ -88,7 +86,7 @@ async def look(request: Request, name: str, unit: UnitOf = "mm", body: Body = ""
     service = Service.of(request)
     trainings = _trainings(service)
     with service.place():
-        await anyio.to_thread.run_sync(trainings.look, name, unit, body, limiter=_looking)
+        await anyio.to_thread.run_sync(trainings.look, name, unit, body, limiter=trainings.looking)
     return trainings.about(name)
 
 
@@ -101,7 +99,7 @@ async def preview(
     trainings = _trainings(service)
     framed = _framed(service, trainings, name, camera, nearest, farthest)
     with service.place():
-        await anyio.to_thread.run_sync(trainings.draw, name, framed.options(), limiter=_looking)
+        await anyio.to_thread.run_sync(trainings.draw, name, framed.options(), limiter=trainings.looking)
     return trainings.about(name) | {"framing": {"share": framed.share, "tiles": framed.tiles}}
 
 

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from anyio import CapacityLimiter
+
 from codepose.parts.cad.alone import standing_alone
 from codepose.parts.cad.files import READERS
 from codepose.parts.cad.surface import MeshError
@@ -58,6 +60,9 @@ class Trainings:
         preset: To train with.
         command: What stands before ``mesh``, ``preview`` and ``train``.
 
+    Attributes:
+        looking: Lets one CAD file be looked at at a time.
+
     Raises:
         ConfigError: The folder is a file.
     """
@@ -74,6 +79,7 @@ class Trainings:
             raise ConfigError(f"--train-in {folder} is a file: name a folder")
         self.folder = folder.resolve()
         self.preset = preset
+        self.looking = CapacityLimiter(1)
         self._device = device
         self._command = tuple(command)
         self._child: _Child | None = None
@@ -152,7 +158,7 @@ class Trainings:
             "report.json",
         ]
         self._write(name, part | {"unit": unit, "body": body})
-        self._ask(name, "mesh", [*words, *(("--body", body) if body else ())])
+        self._ask(name, "mesh", [*words, *([f"--body={body}"] if body else [])])
 
     def draw(self, name: str, options: Sequence[str]) -> None:
         """Draws training images with the settings that the options name.
@@ -262,6 +268,7 @@ class Trainings:
             "name": name,
             "file": part["file"],
             "state": state,
+            "begun": self.begun(name),
             "message": message,
             "unit": part.get("unit"),
             "body": part.get("body"),

@@ -35,13 +35,14 @@ def standing_alone(suffix: str, data: bytes) -> bytes:
     return data
 
 
-def _uris(values: Any) -> Iterator[str]:
+def _uris(document: Any) -> Iterator[str]:
     """All that is called "uri", wherever it stands in a JSON document."""
-    if isinstance(values, dict):
-        for name, value in values.items():
-            if name == "uri" and isinstance(value, str):
-                yield value
-            yield from _uris(value)
-    elif isinstance(values, list):
-        for value in values:
-            yield from _uris(value)
+    waiting = [document]
+    while waiting:
+        values = waiting.pop()
+        if isinstance(values, dict):
+            if isinstance(values.get("uri"), str):
+                yield values["uri"]
+            waiting += values.values()
+        elif isinstance(values, list):
+            waiting += values

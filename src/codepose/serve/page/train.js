@@ -117,7 +117,7 @@ export class Train {
   }
 
   #look() {
-    if (!this.told || !["ready", "refused"].includes(this.told.state)) return undefined;
+    if (!this.told || this.told.begun) return undefined;
     const fields = { unit: byId("train-unit").value, body: byId("train-body").value };
     return this.#try(async () => {
       try {
@@ -150,7 +150,7 @@ export class Train {
   }
 
   #start() {
-    const fields = this.told.state === "stopped" || this.told.state === "failed" ? {} : this.#fields;
+    const fields = this.told.begun ? {} : this.#fields;
     return fields ? this.#act("start", "Starting \u2026", fields) : undefined;
   }
 
@@ -226,7 +226,7 @@ export class Train {
     byId("train-another").hidden = false;
     byId("train-pictures").hidden = false;
     this.#part(told);
-    const fresh = ["ready", "refused"].includes(told.state), moving = ["training", "stopping"].includes(told.state);
+    const moving = ["training", "stopping"].includes(told.state), fresh = !told.begun && !moving;
     byId("train-form").hidden = !fresh;
     byId("panel-train").classList.toggle("begun", !fresh); // how it stands comes first, and the camera is decided
     byId("train-unit").disabled = byId("train-body").disabled = !fresh;
