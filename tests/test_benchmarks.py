@@ -19,7 +19,7 @@ import torch
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # benchmarks/ is not part of the installed package
 
-from benchmarks import cells, gpus, scaling  # noqa: E402
+from benchmarks import cells, gpus, scaling, tracking  # noqa: E402
 from benchmarks.timing import (  # noqa: E402
     Case,
     Contestant,
@@ -34,6 +34,7 @@ from benchmarks.timing import (  # noqa: E402
 )
 from benchmarks.vsd_numpy import depth_numpy, vsd_numpy  # noqa: E402
 from benchmarks.work import count_work  # noqa: E402
+from codepose.estimation.detection import Detection  # noqa: E402
 from codepose.settings.training import OptimizerSettings, StageSettings  # noqa: E402
 from codepose.synthesis.scenes import SceneSource  # noqa: E402
 from codepose.synthesis.world import World  # noqa: E402
@@ -261,3 +262,43 @@ def test_the_time_on_many_gpus_follows_from_the_work() -> None:
     assert heavy.memory(1) == 12e9  # weights, gradients, momentum
     assert heavy.memory(8) == 16e9  # and DDP's buckets
     assert dataclasses.replace(heavy, fixed=1e9).memory(1) == 13e9
+
+
+def test_a_tracked_sequence_is_counted_by_hand() -> None:
+    """Two parts over six images, of which the third did not come: one changes its number, one comes back late."""
+
+    def one(part: int, track: int, shift: float = 0.0, lost: bool = False) -> Detection:
+        t = np.array([300.0 * part + shift, 0.0, 800.0])
+        return Detection("part", 0, 0.9, 0.9, np.zeros(4), np.eye(3), t, track=track, lost=lost)
+
+    frames = [
+        [one(0, 1), one(1, 2)],
+        [one(0, 1, 3.0), one(1, 2)],
+        [one(0, 1, lost=True), one(1, 2, lost=True)],
+        [one(0, 1), one(1, 2, lost=True), one(3, 3)],
+        [one(0, 1, 3.0), one(1, 2)],
+        [one(0, 1), one(1, 4)],
+    ]
+    places = np.array([[0.0, 0.0, 800.0], [300.0, 0.0, 800.0]])
+    own = [tracking.owners(found, places, np.zeros(3), 100.0) for found in frames]
+    assert own == [[0, 1], [0, 1], [-1, -1], [0, -1, -1], [0, 1], [0, 1]]
+    told = tracking.figures(frames, own, range(2, 3))
+    assert told["found"] == {0: 1.0, 1: 0.8}
+    assert (told["switches"], told["images to recover"], told["other tracks"]) == (1, {0: 0, 1: 1}, 1)
+    assert told["trembling, mm"] == pytest.approx(3.0 * math.sqrt(0.4 * 0.6))
+    assert told["trembling, degrees"] == 0.0
+
+
+def test_the_tracked_sequence_shows_the_parts_where_they_are(world: World) -> None:
+    truth = tracking.known_poses(3)
+    images = tracking.pictures(world, truth, seed=0)
+    assert [image.shape for image in images] == [(512, 512, 3)] * 3
+    empty = tracking.pictures(world, tracking.Truth(truth.R, truth.t + np.array([0, 0, 1e6])), seed=0)
+    for image, ground, places in zip(images, empty, truth.t, strict=True):
+        changed = np.abs(image.astype(int) - ground).max(axis=2) > 25
+        pixels = np.round(places[:, :2] / places[:, 2:] * tracking.FOCAL + tracking.SIZE / 2).astype(int)
+        assert ((pixels > 40) & (pixels < 472)).all()
+        assert [changed[y - 20 : y + 20, x - 20 : x + 20].mean() > 0.1 for x, y in pixels] == [True] * 3
+        assert 0.01 < changed.mean() < 0.2
+    assert np.abs(truth.t[0, 0] - truth.t[2, 0]).max() == 0
+    assert truth.t[0, 1, 0] < 0 < truth.t[2, 1, 0]

@@ -195,6 +195,22 @@ def test_what_the_messages_hold(tmp_path: Path, estimator: Estimator, asked: Cal
     assert moved.rotation == turn
 
 
+def test_tracked_parts_keep_their_names_also_while_they_are_lost(
+    tmp_path: Path, estimator: Estimator, asked: Callable[..., Bag], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = estimator.found
+    frames = iter([[first, second], [second, first], [second]])
+    monkeypatch.setattr(Estimator, "__call__", lambda *_, **__: next(frames))
+    rows: Messages = [("/info", 10, info(ROS1)), *(("/image", 20 + k, image(ROS1)) for k in range(3))]
+    assert bag(asked(write_ros1(tmp_path / "three.bag", rows), track=True)) == 0
+    messages = read(tmp_path / "out.mcap")
+    told = [[(d.id, d.results[0].hypothesis.score) for d in m.detections] for t, _, m in messages if t == "/detections"]
+    one, two = ("hammer_1", 0.9), ("hammer_2", 0.8)
+    assert told == [[one, two], [two, one], [two, ("hammer_1", 0.0)]]
+    names = [[one.child_frame_id for one in m.transforms] for topic, _, m in messages if topic == "/tf"]
+    assert names == [["hammer", "hammer_2"], ["hammer_2", "hammer"], ["hammer_2", "hammer"]]
+
+
 def test_a_calibrated_network_says_its_confidence(
     tmp_path: Path, world: World, estimator: Estimator, asked: Callable[..., Bag]
 ) -> None:

@@ -295,6 +295,28 @@ def test_smoothing_is_for_videos_and_starts_anew_with_each(
     assert [line["detections"][0]["t_cam_obj_mm"][0] for line in lines] == [0.0, 10.0, 20.0]
 
 
+def test_parts_of_a_video_are_tracked_and_each_video_begins_anew(
+    run: Path, video: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    """The part moves by 10 mm an image and is not found in the third one."""
+    calls: list[int] = []
+    box = np.array([40.0, 40, 60, 60])
+
+    def found(*_: object, **__: object) -> list[Detection]:
+        calls.append(len(calls))
+        t = np.array([10.0 * (calls[-1] % 4), 0, 900])
+        return [] if calls[-1] % 4 == 2 else [Detection("hammer", 0, 0.9, 0.9, box, np.eye(3), t)]
+
+    other = shutil.copy(video, tmp_path / "other.mp4")
+    monkeypatch.setattr(PoseEstimator, "__call__", found)
+    _, lines = predict(run, tmp_path / "out", video, other, "--max-frames", "4", "--track")
+    seen = [(d["track"], d["state"], d["t_cam_obj_mm"][0]) for line in lines for d in line["detections"]]
+    assert seen == [(1, "found", 0.0), (1, "found", 10.0), (1, "lost", 20.0), (1, "found", 30.0)] * 2
+    calls.clear()
+    _, lines = predict(run, tmp_path / "photo", video, photos / "a.png", "--max-frames", "1", "--track")
+    assert ["track" in line["detections"][0] for line in lines] == [True, False]
+
+
 def test_a_webcam_is_ended_by_ctrl_c(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     cv2 = pytest.importorskip("cv2")
     opened, released = [], []
@@ -368,6 +390,7 @@ def test_a_focal_length_in_mm_is_noticed(run: Path, photos: Path, tmp_path: Path
 def test_options_that_nothing_uses_are_refused(run: Path, photos: Path, capsys) -> None:
     for words, says in (
         (["--smooth"], "--smooth is for videos"),
+        (["--track"], "--track is for videos"),
         (["--max-frames", "3"], "--max-frames is for videos"),
         (["--depth-scale", "1000"], "--depth-scale goes with --depth"),
     ):

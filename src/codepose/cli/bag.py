@@ -17,7 +17,7 @@ from rich.console import Console
 from codepose.cameras.camera import Camera
 from codepose.cameras.camera_entries import CameraError
 from codepose.estimation.answers import look
-from codepose.predict.prediction import asked, load_estimator, wishes_of
+from codepose.predict.prediction import asked, load_estimator, tracker_of, wishes_of
 from codepose.ros import messages as ros
 from codepose.runtime.outcome import Outcome
 from codepose.runtime.progress import Display
@@ -69,6 +69,7 @@ def bag(options: Bag) -> Outcome:
         run = Run.open(options.run)
         estimator = load_estimator(asked(run, options), options, options.device)
         parts, wishes, skipped, done = estimator.world.objects, wishes_of(options), 0, 0
+        tracker = tracker_of(estimator) if options.track else None
         total, console = sum(one.msgcount for one in images), Console()
         with _Results(options.out) as results, Display("predicting", console) as display:
             for time, message in _messages(reader, options.bag, images):
@@ -80,6 +81,7 @@ def bag(options: Bag) -> Outcome:
                     skipped += 1
                     continue
                 found = look(estimator, image, camera, wishes)[0]
+                found = found if tracker is None else tracker(found, camera.K)
                 header = ros.same_header(results.make, message.header)
                 results.write("/detections", time, ros.detection_array(results.make, header, found, parts))
                 results.write("/tf", time, ros.transforms(results.make, header, found))

@@ -176,6 +176,9 @@ class Predict(Command):
     """A stored depth times this is mm: 1000 for metres."""
     smooth: bool = False
     """Smooth the poses of a video over time."""
+    track: bool = False
+    """Follow the parts of a video: each keeps its number, and one that is not found for up to 30 frames is told at its
+    predicted pose, as lost."""
     max_frames: int | None = None
     """Stop a video or webcam after so many frames."""
     bop: Path | None = None
@@ -223,6 +226,9 @@ class Bag(Command):
     """Of two boxes of one object whose IoU is larger, keep the better one; None = the run's detection.nms (0.5)."""
     tiles: int = 1
     """For small parts in large images: besides the whole image, look at overlapping squares of 1/TILES of its side."""
+    track: bool = False
+    """Follow the parts from image to image: each keeps its name, and one that is not found for up to 30 images is told
+    at its predicted pose, with a score of 0."""
     refine: bool = True
     """Refine poses by render-and-compare; --no-refine is the paper's lookup."""
     compile: bool = False

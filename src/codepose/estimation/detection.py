@@ -36,6 +36,8 @@ class Detection:
         depth_fitted: Whether the pose was fitted to measured depth; False = nothing measured there supports it, and it
             is the photo's alone. None where there was no depth image.
         reconstruction: (3, c, c) float32 in [0, 1], the network's view of the part without occluders; or None.
+        track: In a video that is tracked, the part's number among those of its object, from 1; else None.
+        lost: Whether it was not found: the pose is predicted from those before.
 
     Raises:
         ValueError: A shape is wrong, R is no rotation, or a number is not finite.
@@ -54,6 +56,8 @@ class Detection:
     confidence: float | None = None
     depth_fitted: bool | None = None
     reconstruction: NDArray[np.float32] | None = None
+    track: int | None = None
+    lost: bool = False
 
     def __post_init__(self) -> None:
         for name, shape in (("box", (4,)), ("R_cam_obj", (3, 3)), ("t_cam_obj", (3,))):
@@ -79,12 +83,19 @@ class Detection:
         return self.score if self.judged is None else self.judged
 
     @property
+    def name(self) -> str:
+        """What a person calls it: its label, and which of them it is where that is known."""
+        return self.label if self.track is None else f"{self.label} #{self.track}"
+
+    @property
     def sureness(self) -> str:
         """How sure one may be of it, in words for a person.
 
         The probability that the pose is right, where that is calibrated; else what decides whether it is shown: the
         judge's log-odds, or the detector's score.
         """
+        if self.lost:
+            return "lost"
         if self.confidence is not None:
             return f"{100 * self.confidence:.0f} % sure"
         return f"score {self.score:.2f}" if self.judged is None else f"judged {self.judged:.1f}"
@@ -119,4 +130,8 @@ class Detection:
             "R_cam_obj": [[round(v, 8) for v in row] for row in self.R_cam_obj.tolist()],
             "t_cam_obj_mm": [round(v, 3) for v in self.t_cam_obj.tolist()],
         }
-        return values if self.depth_fitted is None else values | {"depth_fitted": self.depth_fitted}
+        if self.depth_fitted is not None:
+            values["depth_fitted"] = self.depth_fitted
+        if self.track is not None:
+            values |= {"track": self.track, "state": "lost" if self.lost else "found"}
+        return values

@@ -64,7 +64,7 @@ class Overlay:
                 inset=torch.from_numpy(detection.reconstruction)
                 if best and detection.reconstruction is not None
                 else None,
-                text="\n".join(f"{d.label} {d.sureness}" for d in found) if best else "",
+                text="\n".join(f"{d.name} {d.sureness}" for d in found) if best else "",
             )
         return picture.copy() if picture is image else picture
 

@@ -18,6 +18,7 @@ from codepose.cameras.camera_entries import CameraError
 from codepose.estimation.answers import Wishes, look
 from codepose.estimation.estimator import PoseEstimator
 from codepose.estimation.smoothing import PoseSmoother
+from codepose.estimation.tracking import Tracker
 from codepose.networks.windows import require_tiles
 from codepose.predict.bop_file import BopFile
 from codepose.predict.depth_pairs import Depths
@@ -111,7 +112,7 @@ def _predicted(
 
 def _require_uses(options: Predict, sources: list[Source]) -> None:
     """Refuses options that nothing among the sources would make use of."""
-    for name in ("smooth", "max_frames"):
+    for name in ("smooth", "track", "max_frames"):
         if getattr(options, name) and not any(isinstance(source, Video) for source in sources):
             raise ConfigError(f"--{name.replace('_', '-')} is for videos and webcams, and none is named")
     if options.depth is None and options.depth_scale != 1.0:
@@ -132,6 +133,14 @@ def asked(run: Run, options: Predict | Bag) -> Run:
 def wishes_of(options: Predict | Bag) -> Wishes:
     """What the options ask of each image."""
     return Wishes(**{field.name: getattr(options, field.name) for field in fields(Wishes)})
+
+
+def tracker_of(estimator: PoseEstimator) -> Tracker:
+    """One for the estimator's parts."""
+    parts = estimator.world.objects
+    return Tracker(
+        [float(o.mesh.diameter) for o in parts], [o.cad_symmetries for o in parts], [o.offset.numpy() for o in parts]
+    )
 
 
 def load_estimator(run: Run, options: Predict | Bag, device: str) -> PoseEstimator:
@@ -165,7 +174,8 @@ class Predictor:
     Args:
         estimator: Loaded.
         camera: Of all sources; fitted to each one's size.
-        options: ``min_score``, ``min_confidence``, ``tiles``, ``max_detections``, ``max_frames`` and ``smooth`` count.
+        options: ``min_score``, ``min_confidence``, ``tiles``, ``max_detections``, ``max_frames``,
+            ``smooth`` and ``track`` count.
         depths: The photos' depth images; None = there are none.
     """
 
@@ -189,6 +199,7 @@ class Predictor:
         moving = isinstance(source, Video)
         options, wishes = self.options, wishes_of(self.options)
         smoother = self._smoother() if moving and options.smooth else None
+        tracker = tracker_of(self.estimator) if moving and options.track else None
         for number, image in enumerate(islice(source.images(), options.max_frames if moving else None)):
             height, width = image.shape[:2]
             camera = self._camera(width, height)
@@ -196,6 +207,7 @@ class Predictor:
             start = time.perf_counter()
             found, straight = look(self.estimator, image, camera, wishes, measured)
             found = found if smoother is None else smoother(found)
+            found = found if tracker is None else tracker(found, camera.K)
             time_ms = 1000.0 * (time.perf_counter() - start)
             yield Prediction(source, number, camera, found, time_ms, straight)
 
@@ -256,7 +268,7 @@ class Progress:
     def advance(self, prediction: Prediction) -> None:
         """Counts an image that is done."""
         self.done += 1
-        self._found += len(prediction.found)
+        self._found += sum(not d.lost for d in prediction.found)
         source = prediction.source
         if not isinstance(source, Video):
             words = [

@@ -128,7 +128,8 @@ def detection_array(make: MakeType, header: Any, found: Sequence[Detection], obj
     """A vision_msgs/Detection3DArray: metres, in the camera's optical frame.
 
     A result's pose is that of the CAD file's frame, the box's centre that of the part's box, which is turned with it.
-    The score is the probability that the pose is right, or the detector's score where that is not calibrated.
+    The score is the probability that the pose is right, or the detector's score where that is not calibrated; 0 of what
+    is lost, whose pose is predicted. The id names the track.
 
     Args:
         make: Makes messages.
@@ -152,7 +153,7 @@ def detection_array(make: MakeType, header: Any, found: Sequence[Detection], obj
                 header=header,
                 results=[Result(hypothesis=Hypothesis(class_id=one.label, score=score), pose=pose)],
                 bbox=Box(center=_pose(make, one.R_cam_obj, middle), size=Vector(x=x, y=y, z=z)),
-                id="",
+                id="" if one.track is None else f"{one.label}_{one.track}",
             )
         )
     return make(DETECTIONS)(header=header, detections=detections)
@@ -160,6 +161,8 @@ def detection_array(make: MakeType, header: Any, found: Sequence[Detection], obj
 
 def transforms(make: MakeType, header: Any, found: Sequence[Detection]) -> Any:
     """A tf2_msgs/TFMessage: the parts' frames, called by their labels, in the camera's; the second bolt is bolt_2.
+
+    What is tracked keeps its name from image to image, also while it is lost.
 
     Args:
         make: Makes messages.
@@ -170,7 +173,8 @@ def transforms(make: MakeType, header: Any, found: Sequence[Detection]) -> Any:
     Vector, counts, listed = make("geometry_msgs/msg/Vector3"), Counter[str](), []
     for one in found:
         counts[one.label] += 1
-        name = one.label if counts[one.label] == 1 else f"{one.label}_{counts[one.label]}"
+        number = counts[one.label] if one.track is None else one.track
+        name = one.label if number == 1 else f"{one.label}_{number}"
         x, y, z = (float(v) * _METRES for v in one.t_cam_obj)
         transform = Transform(translation=Vector(x=x, y=y, z=z), rotation=_quaternion(make, one.R_cam_obj))
         listed.append(Stamped(header=header, child_frame_id=name, transform=transform))
