@@ -300,8 +300,11 @@ def test_a_network_is_trained_and_used(page: playwright.Page, folder: Path, rand
     page.wait_for_selector("#notice:text('9000 mm across')")
     wait_for_state(page, "Cannot be trained as it is")
     assert page.is_disabled("#train-start")
-    page.select_option("#train-unit", "cm")
-    wait_for_state(page, "Not trained yet")
+    for unit, state in (("cm", "Not trained yet"), ("mm", "Cannot be trained"), ("cm", "Not trained yet")):
+        page.select_option("#train-unit", unit)
+        wait_for_state(page, state)
+        page.wait_for_selector("#panel-train[aria-busy=false]")
+        assert page.is_disabled("#train-start") == (unit == "mm")
     assert page.is_hidden("#notice")
     assert page.inner_text("#train-title") == "slow-nut-cm"
     assert "60 × 60 × 50" in page.inner_text("#train-numbers")
@@ -322,6 +325,8 @@ def test_a_network_is_trained_and_used(page: playwright.Page, folder: Path, rand
     page.focus("#train-start")
     page.keyboard.press("Enter")
     wait_for_state(page, "Training.")
+    page.wait_for_selector("#panel-train[aria-busy=false]")
+    assert page.is_disabled("#train-unit")
     page.wait_for_selector("#train-phase:text('Step 1: extended AAE: 42 %, 1:23 left of it')")
     page.wait_for_selector("#train-charts svg[role=img]")
     label = page.get_attribute("#train-charts svg", "aria-label")

@@ -85,7 +85,7 @@ export class Train {
     byId("train-busy").hidden = !busy;
     byId("panel-train").setAttribute("aria-busy", String(Boolean(busy)));
     if (busy) this.app.say(busy);
-    const before = [...byId("train-side").querySelectorAll("button, select.looks")].filter((one) => !one.disabled);
+    const focused = document.activeElement, before = [...byId("train-side").querySelectorAll("button, select.looks")].filter((one) => !one.disabled);
     if (busy) for (const one of before) one.disabled = true;
     try {
       await work();
@@ -95,7 +95,20 @@ export class Train {
       byId("train-busy").hidden = true;
       byId("panel-train").setAttribute("aria-busy", "false");
       if (busy) for (const one of before) one.disabled = false;
+      this.#enable();
+      if (document.activeElement === document.body) focused.focus(); // what is disabled loses it
     }
+  }
+
+  // Whether its part, camera and time can still be chosen.
+  get #fresh() {
+    return !this.told?.begun && !["training", "stopping"].includes(this.told?.state);
+  }
+
+  // Lets be pressed what can be done as it stands.
+  #enable() {
+    byId("train-unit").disabled = byId("train-body").disabled = !this.#fresh;
+    byId("train-start").disabled = !this.told || this.told.state === "refused";
   }
 
   #send(file) {
@@ -117,7 +130,7 @@ export class Train {
   }
 
   #look() {
-    if (!this.told || this.told.begun) return undefined;
+    if (!this.told || !this.#fresh) return undefined;
     const fields = { unit: byId("train-unit").value, body: byId("train-body").value };
     return this.#try(async () => {
       try {
@@ -226,13 +239,12 @@ export class Train {
     byId("train-another").hidden = false;
     byId("train-pictures").hidden = false;
     this.#part(told);
-    const moving = ["training", "stopping"].includes(told.state), fresh = !told.begun && !moving;
+    const moving = ["training", "stopping"].includes(told.state), fresh = this.#fresh;
     byId("train-form").hidden = !fresh;
     byId("panel-train").classList.toggle("begun", !fresh); // how it stands comes first, and the camera is decided
-    byId("train-unit").disabled = byId("train-body").disabled = !fresh;
+    this.#enable();
     const start = byId("train-start");
     start.hidden = moving || told.state === "done";
-    start.disabled = told.state === "refused";
     start.textContent = fresh ? "Start training" : "Go on";
     byId("train-stop").hidden = told.state !== "training";
     byId("train-use").hidden = told.state !== "done";
