@@ -1,7 +1,8 @@
 """``python -m experiments.box_ranks DATA PART RUN``: where a part's boxes stand among all of the detector's.
 
 By the log-odds of the score + k x cosine of the code with the codebook's nearest view, for several k: the rank of the
-first box that overlaps each part's true one by IoU > 0.5, photo by photo, and how many have one among the first.
+first box that overlaps each part's true one by IoU > 0.5, photo by photo, and how many have one among the first. Also
+the score of that box, and the best IoU among the ten best-scored boxes for each part.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from codepose.settings.files import override
 FOUND = 0.5
 WEIGHTS = (0.0, 2.0, 5.0, 10.0, 20.0, 40.0, 1e6)
 """k; 0 = by the score alone, the last by the cosine alone."""
+TEN = 10
+"""Boxes for each part that a photo shows, from which those that get a pose are chosen."""
 FIRST = (1, 2, 3)
 """Boxes for each part that a photo shows."""
 
@@ -50,7 +53,8 @@ def ranks(run: Run, part: str, data: Path) -> list[list[list[float]]]:
             cosines.append(book.search(latents, 1)[0][:, 0])
             odds.append(torch.logit(view.scores.float(), eps=1e-4))
             places.append(view.in_photo(size)["boxes"])
-        right = box_iou(torch.from_numpy(np.array(true)).float(), torch.cat(places)) > FOUND  # (parts, boxes)
+        iou = box_iou(torch.from_numpy(np.array(true)).float(), torch.cat(places))  # (parts, boxes)
+        right = iou > FOUND
         for weight, photos in zip(WEIGHTS, result, strict=True):
             worth = torch.cat([o + weight * c for o, c in zip(odds, cosines, strict=True)] or [torch.zeros(0)])
             photos.append([_first(row) for row in right[:, worth.argsort(descending=True)]])
@@ -59,6 +63,11 @@ def ranks(run: Run, part: str, data: Path) -> list[list[list[float]]]:
             for k, photos in zip(WEIGHTS, result, strict=True)
         )
         print(f"photo {image.im_id}, {right.shape[1]} boxes: {shown}", flush=True)
+        scores = torch.cat([view.scores.float() for view in views] or [torch.zeros(0)])
+        best = scores.argsort(descending=True)[: TEN * len(true)]
+        said = [f"{float(one.max()):.2f}" for one in (right * scores) if len(one)]
+        near = [f"{float(one.max()):.2f}" for one in iou[:, best] if len(one)]
+        print(f"  score of a right box: {' '.join(said)}; IoU of the nearest of ten: {' '.join(near)}", flush=True)
     return result
 
 

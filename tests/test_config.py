@@ -418,12 +418,13 @@ def test_a_file_may_change_a_preset(tmp_path: Path) -> None:
 
 
 def test_the_default_is_quick_on_features_of_photographs() -> None:
-    """Seen from all sides and in heaps, as photographs show parts; all else is quick's."""
+    """Seen from all sides, in heaps and among other things, as photographs show parts; all else is quick's."""
     photos, quick = load_preset("photos"), load_preset("quick")
     network = {"backbone": "timm/tf_efficientnet_lite0", "weights": "imagenet", "frozen": True, "frozen_blocks": 0}
     assert photos.network == quick.network.model_copy(update=network)
-    heaps = quick.data.occlusion.model_copy(update={"companions": 4, "overlap": 0.8})
-    assert photos.data == quick.data.model_copy(update={"occlusion": heaps})
+    around = {"companions": 4, "overlap": 0.8, "shapes": "things", "others": 2, "clutter": 10}
+    occlusion = quick.data.occlusion.model_copy(update=around)
+    assert photos.data == quick.data.model_copy(update={"backgrounds": "benches", "occlusion": occlusion})
     assert [(o.mesh, o.view_cone_deg) for o in photos.objects] == [("hammer", 180.0)]
     assert (photos.step1, photos.step2, photos.losses) == (quick.step1, quick.step2, quick.losses)
     assert starting_settings([]) == photos
