@@ -202,7 +202,7 @@ def test_tracked_parts_keep_their_names_also_while_they_are_lost(
     frames = iter([[first, second], [second, first], [second]])
     monkeypatch.setattr(Estimator, "__call__", lambda *_, **__: next(frames))
     rows: Messages = [("/info", 10, info(ROS1)), *(("/image", 20 + k, image(ROS1)) for k in range(3))]
-    assert bag(asked(write_ros1(tmp_path / "three.bag", rows), track=True)) == 0
+    assert bag(asked(write_ros1(tmp_path / "three.bag", rows), track=True)).status == 0
     messages = read(tmp_path / "out.mcap")
     told = [[(d.id, d.results[0].hypothesis.score) for d in m.detections] for t, _, m in messages if t == "/detections"]
     one, two = ("hammer_1", 0.9), ("hammer_2", 0.8)

@@ -109,7 +109,7 @@ def run(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Run:
 def rendered(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """codepose render RUN --bop ... --images 4 --split test"""
     path = tmp_path_factory.mktemp("bop") / "my_parts"
-    assert render(Render(bop=path, meshes=(run.path,), images=4, split="test", device="cpu")) == 0
+    assert render(Render(bop=path, meshes=(run.path,), images=4, split="test", device="cpu")).status == 0
     return path
 
 

@@ -13,13 +13,14 @@ import torch
 from codepose import geometry
 from codepose.estimation.codebook import Codebook, fingerprint
 from codepose.estimation.detection import Detection
-from codepose.estimation.estimator import PoseEstimator, _device
+from codepose.estimation.estimator import PoseEstimator
 from codepose.estimation.methods import confidence_mark, load_codebooks, load_pipeline
 from codepose.estimation.pipelines import JointPipeline
 from codepose.networks.build import build_joint
 from codepose.networks.windows import letterbox
 from codepose.refinement.poses import Poses, Refiner, Seen, Stages
 from codepose.runtime.checkpoint import load_state
+from codepose.runtime.devices import current_device
 from codepose.runtime.run import Run, RunError
 from codepose.settings.errors import ConfigError
 from codepose.synthesis.scenes import SceneSource
@@ -295,7 +296,7 @@ def test_the_usual_gpu_is_left_to_torch_and_a_numbered_one_is_made_current(monke
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", made.append)
-    assert [_device(name).type for name in ("auto", "cuda", "cuda:1", "cpu")] == ["cuda", "cuda", "cuda", "cpu"]
+    assert [current_device(name).type for name in ("auto", "cuda", "cuda:1", "cpu")] == ["cuda", "cuda", "cuda", "cpu"]
     assert made == [torch.device("cuda:1")]  # torch refuses a device without a number
 
 

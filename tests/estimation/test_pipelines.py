@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from codepose.estimation import pipelines
 from codepose.estimation.pipelines import JointPipeline, TwoStagePipeline
 from codepose.networks.build import build_joint
 from codepose.settings.schema import Settings
@@ -29,11 +30,13 @@ class Watched(nn.Module):
 
 
 @pytest.mark.parametrize("pad", [1.0, 1.3, 2.0])
-def test_a_baselines_crop_is_the_padded_square_around_the_box(tiny_settings: Settings, pad: float) -> None:
+def test_a_baselines_crop_is_the_padded_square_around_the_box(
+    tiny_settings: Settings, monkeypatch: pytest.MonkeyPatch, pad: float
+) -> None:
     """Each pixel of these images says where it is: so does each pixel of a crop of 32 px."""
-    settings = tiny_settings.model_copy(update={"data": tiny_settings.data.model_copy(update={"pad": pad})})
+    monkeypatch.setattr(pipelines, "ROI_PAD", pad)
     network = Watched()
-    pipeline = TwoStagePipeline(None, network, settings, CPU)
+    pipeline = TwoStagePipeline(None, network, tiny_settings, CPU)
     y, x = torch.meshgrid(torch.arange(128) + 0.5, torch.arange(128) + 0.5, indexing="ij")
     images = torch.stack((torch.stack((x, y, torch.zeros(128, 128))), torch.stack((x, y, torch.ones(128, 128)))))
     boxes = torch.tensor([[40.0, 50.0, 80.0, 70.0], [54.0, 30.0, 74.0, 62.0]])

@@ -5,8 +5,10 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import lightning_fabric
 import pytest
 import torch
+from lightning_fabric import strategies
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from codepose.runtime import devices as module
@@ -28,9 +30,9 @@ def _fabrics(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         def launch(self) -> None:
             self.launched = True
 
-    monkeypatch.setattr(module, "Fabric", FakeFabric)
+    monkeypatch.setattr(lightning_fabric, "Fabric", FakeFabric)
     monkeypatch.setattr(module, "named_device", torch.device)  # whatever this machine has
-    monkeypatch.setattr(module, "DDPStrategy", lambda **settings: SimpleNamespace(**settings))
+    monkeypatch.setattr(strategies, "DDPStrategy", lambda **settings: SimpleNamespace(**settings))
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: asked.append(device))
     return asked
 
@@ -63,6 +65,6 @@ def test_what_fabric_refuses_is_an_error_of_the_users(
     def refuse(**_: Any) -> None:
         raise error("no such device")
 
-    monkeypatch.setattr(module, "Fabric", refuse)
+    monkeypatch.setattr(lightning_fabric, "Fabric", refuse)
     with pytest.raises(ConfigError, match=r"^no such device$"):
         make_fabric("cpu", count)

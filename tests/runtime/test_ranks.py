@@ -6,6 +6,7 @@ import itertools
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from codepose.cli.main import main
 from codepose.estimation.estimator import PoseEstimator
 from codepose.estimation.methods import load_codebooks, load_pipeline
 from codepose.evaluation.benchmark import evaluate
+from codepose.networks import joint
 from codepose.networks.build import build_detector, build_extended
 from codepose.runtime.checkpoint import load_state
 from codepose.runtime.devices import make_fabric
@@ -38,6 +40,15 @@ WORKER = Path(__file__).with_name("two_ranks.py")
 LOSSES = {"losses.lambda_cos": 0.1, "losses.lambda_match": 0.1}
 SGD = {"name": "sgd", "lr": 1e-5, "warmup": 0, "schedule": "constant", "clip": 5.0}
 """So slow that the weights stay where they are: a whole curve is one of the same weights, not of chaos."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _as_the_worker() -> Iterator[None]:
+    """The same weight of L_angle and the same least overlap as in two_ranks.py."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stages, "LAMBDA_ANGLE", 0.1)
+        patch.setattr(joint, "MIN_IOU", 0.05)
+        yield
 
 
 @pytest.fixture(scope="module")

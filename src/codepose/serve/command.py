@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from functools import partial
@@ -12,7 +13,10 @@ from codepose.serve.options import Serve
 from codepose.settings.errors import ConfigError
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
+
     from codepose.serve.guard import Limits
+    from codepose.serve.trainings import Trainings
 
 LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 _CONNECTIONS = 256
@@ -31,7 +35,7 @@ def serve(options: Serve) -> Outcome:
         OSError: The port is taken.
     """
     try:
-        import uvicorn
+        import uvicorn  # noqa: F401
 
         from codepose.serve.app import create_app
         from codepose.serve.cameras import Cameras
@@ -67,24 +71,28 @@ def serve(options: Serve) -> Outcome:
         print("anyone who can reach this machine may ask: set CODEPOSE_TOKEN, or put it behind a proxy", flush=True)
     address = _address(options.host, listener)
     print(f"serving {', '.join(models) or 'no network yet'} at {address} (stop: Ctrl-C)", flush=True)
+    answer = partial(_answer, app, listener, grace=int(limits.seconds) + 5, trainings=trainings)
+    return Outcome({"address": address, "models": list(models)}, then=answer)
+
+
+def _answer(app: FastAPI, listener: socket.socket, *, grace: int, trainings: Trainings | None) -> None:
+    """Answers requests until SIGINT, which ends it well, or SIGTERM; those that wait then have so many seconds."""
+    import uvicorn
+
     config = uvicorn.Config(
         app,
         log_level="warning",
         access_log=False,
         limit_concurrency=_CONNECTIONS,
-        timeout_graceful_shutdown=int(limits.seconds) + 5,
+        timeout_graceful_shutdown=grace,
         server_header=False,
     )
-    server = uvicorn.Server(config)
-
-    def until_stopped() -> None:
-        try:
-            server.run(sockets=[listener])
-        finally:
-            if trainings is not None:  # a second Ctrl-C leaves out what uvicorn does in the end
-                trainings.close()
-
-    return Outcome({"address": address, "models": list(models)}, then=until_stopped)
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            uvicorn.Server(config).run(sockets=[listener])
+    finally:
+        if trainings is not None:  # a second Ctrl-C leaves out what uvicorn does in the end
+            trainings.close()
 
 
 def _address(host: str, listener: socket.socket) -> str:
