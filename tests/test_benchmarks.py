@@ -38,8 +38,15 @@ from codepose.estimation.detection import Detection  # noqa: E402
 from codepose.settings.training import OptimizerSettings, StageSettings  # noqa: E402
 from codepose.synthesis.scenes import SceneSource  # noqa: E402
 from codepose.synthesis.world import World  # noqa: E402
+from codepose.training import optimizers  # noqa: E402
 
 NAMES = ("render", "vsd", "step1", "step2", "inference", "floor", "scaling", "codebook")
+
+
+@pytest.fixture(autouse=True)
+def _steps_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The benchmarks' optimisers do not move; other tests' do."""
+    monkeypatch.setattr(optimizers, "FINAL_LR", optimizers.FINAL_LR)
 
 
 @pytest.fixture(scope="module")
