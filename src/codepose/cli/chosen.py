@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from codepose.settings.data import Unit
+from codepose.settings.data import BENCHES, Unit
 from codepose.settings.files import DEFAULT_PRESET, PRESETS, load_preset, load_run_settings, load_settings
 from codepose.settings.schema import Settings
 
@@ -33,7 +33,6 @@ def starting_settings(arguments: list[str]) -> Settings:
 def located(settings: Settings, folder: Path) -> Settings:
     """Returns a copy whose relative paths, of meshes, symmetries and backgrounds, start at a folder."""
     from codepose.parts.shapes import BUILTIN
-    from codepose.settings.data import BENCHES
 
     def place(text: str, *names: str) -> str:
         return text if text in names else str((folder / Path(text).expanduser()).resolve())

@@ -7,6 +7,7 @@ is meant to be anything; together they have the edges, shades and outlines of wh
 from __future__ import annotations
 
 import colorsys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -25,9 +26,9 @@ _FINEST = 0.15
 """Longest edge, in sizes of a solid: fine enough for the patterns on it."""
 
 
-def things(count: int, seed: int | list[int]) -> tuple[Mesh, ...]:
+def things(count: int, seed: Sequence[int]) -> tuple[Mesh, ...]:
     """Returns as many different things, each ``SIZE_MM`` across and centred at the origin; a seed gives the same."""
-    return tuple(_thing(np.random.default_rng([*np.atleast_1d(seed), number]), number) for number in range(count))
+    return tuple(_thing(np.random.default_rng([*seed, number]), number) for number in range(count))
 
 
 def _thing(rng: np.random.Generator, number: int) -> Mesh:

@@ -25,9 +25,8 @@ from codepose.randomness import Draws
 from codepose.settings.data import BENCHES, DataSettings
 from codepose.settings.errors import ConfigError
 from codepose.synthesis.benches import benches
-from codepose.synthesis.materials import texture
+from codepose.synthesis.materials import LEAST_SIDE, texture
 
-_LEAST_SIDE = 320
 _SPLITS = ("train", "val", "test")
 
 
@@ -67,7 +66,7 @@ class Backgrounds:
 
 def side_for(pixels: int) -> int:
     """Returns the side of the pictures to put behind images of ``pixels`` x ``pixels``."""
-    return max(_LEAST_SIDE, math.ceil(1.25 * pixels))
+    return max(LEAST_SIDE, math.ceil(1.25 * pixels))
 
 
 def build_backgrounds(
@@ -76,7 +75,7 @@ def build_backgrounds(
     count: int,
     *,
     seed: int,
-    side: int = _LEAST_SIDE,
+    side: int = LEAST_SIDE,
     device: torch.device | str = "cpu",
 ) -> Backgrounds:
     """Builds the bank of a split; the banks of different splits share no picture.
@@ -118,9 +117,10 @@ def require_photos(settings: DataSettings) -> None:
     Raises:
         ConfigError: It is none, or holds too few.
     """
-    if settings.backgrounds not in (None, BENCHES):
+    folder = settings.backgrounds
+    if folder is not None and folder != BENCHES:
         for split in _SPLITS:
-            _photos_of_split(Path(str(settings.backgrounds)), split)
+            _photos_of_split(Path(folder), split)
 
 
 def _photos_of_split(folder: Path, split: str) -> list[Path]:

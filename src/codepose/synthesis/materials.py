@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn import functional as F
 
-_LEAST_SIDE = 320
+LEAST_SIDE = 320
 """Of a picture, in pixels: at larger sides there is finer grain, and nothing else changes."""
 
 
@@ -41,7 +41,7 @@ def _fractal(rng: np.random.Generator, side: int, roughness: float, first: int =
     """(side, side) noise of several octaves in [0, 1]."""
     noise = np.random.default_rng(rng.integers(2**63))  # its own: how much is drawn depends on the side
     total, weight = torch.zeros(side, side), 1.0
-    for octave in range(6 + round(math.log2(side / _LEAST_SIDE))):
+    for octave in range(6 + round(math.log2(side / LEAST_SIDE))):
         cells = min(first * 2**octave, side)
         coarse = torch.from_numpy(noise.random((1, 1, cells, cells), dtype=np.float32))
         total += weight * F.interpolate(coarse, (side, side), mode="bilinear", align_corners=True)[0, 0]
@@ -113,7 +113,7 @@ def _gradient(rng: np.random.Generator, side: int) -> Tensor:
 def _clutter(ground: Tensor, rng: np.random.Generator) -> Tensor:
     """Draws shapes, bars and lines over a picture: edges such as an untidy bench has."""
     side = ground.shape[-1]
-    unit = side / _LEAST_SIDE
+    unit = side / LEAST_SIDE
     picture = Image.fromarray((ground.permute(1, 2, 0).clamp(0, 1) * 255).byte().numpy())
     pen = ImageDraw.Draw(picture)
     for _ in range(int(rng.integers(3, 25))):

@@ -114,7 +114,7 @@ class Occluders:
             mine = draws.select(chosen)
             center = mine.uniform(name + " place", 2) * size
             behind = mine.uniform(name + " depth", low=0.0, high=1.5) * self.world.diameters[objects[chosen]]
-            diameter = mine.uniform(name + " size", low=0.2, high=self._largest) * self.world.diameters[objects[chosen]]
+            diameter = self._diameter(mine, name, objects[chosen], self._largest)
             parts.append(self._thing(mine, name, chosen, diameter, center, t[chosen, 2] + behind))
         return merge(parts)
 
@@ -164,7 +164,7 @@ class Occluders:
         center = center + mine.uniform(name + " place", 2, low=-1.0, high=1.0) * spread[:, None]
         nearer = mine.uniform(name + " depth", low=0.15, high=0.6) * diameter
         depth = torch.maximum(z - nearer, 0.4 * z)
-        return self._thing(mine, name, chosen, shrink * self._small(mine, name, objects[chosen]), center, depth)
+        return self._thing(mine, name, chosen, shrink * self._diameter(mine, name, objects[chosen]), center, depth)
 
     def _large(
         self, draws: Draws, name: str, wanted: Tensor, objects: Tensor, R: Tensor, t: Tensor, shrink: float
@@ -198,9 +198,9 @@ class Occluders:
         boxes = self.world.scene_renderer.projected_boxes(replace(instances, image=images), K)
         return boxes[:, :2], boxes[:, 2:]
 
-    def _small(self, mine: Draws, name: str, objects: Tensor) -> Tensor:
-        """Diameters in mm of things smaller than the objects (n,) they stand by."""
-        return mine.uniform(name + " size", low=0.2, high=_SMALLER) * self.world.diameters[objects]
+    def _diameter(self, mine: Draws, name: str, objects: Tensor, largest: float = _SMALLER) -> Tensor:
+        """Diameters in mm of things by objects (n,), of at most ``largest`` of theirs."""
+        return mine.uniform(name + " size", low=0.2, high=largest) * self.world.diameters[objects]
 
     def _thing(
         self, mine: Draws, name: str, chosen: Tensor, diameter: Tensor, center: Tensor, z: Tensor

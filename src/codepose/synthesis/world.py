@@ -160,7 +160,7 @@ class World:
     def other_meshes(self) -> tuple[Mesh, ...]:
         """What stands around the objects in scenes, or before them."""
         data = self.settings.data
-        return distractors() if data.occlusion.shapes == "solids" else things(_THINGS, data.seed)
+        return distractors() if data.occlusion.shapes == "solids" else things(_THINGS, [data.seed])
 
     @cached_property
     def scene_renderer(self) -> Renderer:
