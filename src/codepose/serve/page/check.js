@@ -1,6 +1,7 @@
 // Second tab: photos one after the other; each pose is nudged, accepted or rejected, and kept as a label.
 
 import { post, request } from "./api.js";
+import { chosen } from "./files.js";
 import { sureness } from "./find.js";
 import { add, apply, multiply, turn } from "./geometry.js";
 import { loadPart } from "./parts.js";
@@ -78,12 +79,7 @@ export class Check {
     for (const [button, input] of [["check-choose", "check-files"], ["check-more", "check-files"], ["check-folder", "check-directory"]]) {
       byId(button).addEventListener("click", () => byId(input).click());
     }
-    for (const id of ["check-files", "check-directory"]) {
-      byId(id).addEventListener("change", (event) => {
-        if (event.target.files.length) take(event.target.files);
-        event.target.value = "";
-      });
-    }
+    chosen(["check-files", "check-directory"], take);
     card.addEventListener("dragover", (event) => event.preventDefault());
     card.addEventListener("drop", (event) => {
       event.preventDefault();

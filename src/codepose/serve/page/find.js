@@ -1,6 +1,7 @@
 // First tab: one photo in, its parts out.
 
 import { post } from "./api.js";
+import { chosen, dropped } from "./files.js";
 import { copy, toJson, toMatrix, toRos } from "./formats.js";
 import { loadPart } from "./parts.js";
 import { photoUrl } from "./photo.js";
@@ -91,22 +92,8 @@ export class Find {
       else this.app.fail("That is no photo.");
     };
     for (const id of ["find-choose", "find-another"]) byId(id).addEventListener("click", () => byId("find-file").click());
-    for (const id of ["find-file", "find-capture"]) {
-      byId(id).addEventListener("change", (event) => {
-        if (event.target.files.length) take(event.target.files);
-        event.target.value = "";
-      });
-    }
-    card.addEventListener("dragover", (event) => {
-      event.preventDefault();
-      card.classList.add("over");
-    });
-    card.addEventListener("dragleave", () => card.classList.remove("over"));
-    card.addEventListener("drop", (event) => {
-      event.preventDefault();
-      card.classList.remove("over");
-      take(event.dataTransfer.files);
-    });
+    chosen(["find-file", "find-capture"], take);
+    dropped(card, take);
     document.addEventListener("paste", (event) => {
       if (this.app.tab === "find" && event.clipboardData.files.length) take(event.clipboardData.files);
     });

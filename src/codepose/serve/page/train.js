@@ -2,6 +2,7 @@
 
 import { getJson, post, request } from "./api.js";
 import { chart } from "./charts.js";
+import { chosen, dropped } from "./files.js";
 
 const byId = (id) => document.getElementById(id);
 const CAD = /\.(step|stp|ply|obj|stl|glb|gltf|3mf|off)$/i;
@@ -57,20 +58,8 @@ export class Train {
       else this.app.fail("That is no CAD file: STEP, PLY, OBJ, STL, GLB and 3MF are read.");
     };
     for (const id of ["train-choose", "train-another"]) byId(id).addEventListener("click", () => byId("train-file").click());
-    byId("train-file").addEventListener("change", (event) => {
-      if (event.target.files.length) take(event.target.files);
-      event.target.value = "";
-    });
-    card.addEventListener("dragover", (event) => {
-      event.preventDefault();
-      card.classList.add("over");
-    });
-    card.addEventListener("dragleave", () => card.classList.remove("over"));
-    card.addEventListener("drop", (event) => {
-      event.preventDefault();
-      card.classList.remove("over");
-      if (this.allowed) take(event.dataTransfer.files);
-    });
+    chosen(["train-file"], take);
+    dropped(card, (files) => this.allowed && take(files));
     for (const id of ["train-unit", "train-body"]) byId(id).addEventListener("change", () => this.#look());
     byId("train-preview-button").addEventListener("click", () => this.#preview());
     byId("train-start").addEventListener("click", () => this.#start());
