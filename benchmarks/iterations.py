@@ -53,6 +53,9 @@ class Iterations:
         trainer: Any = self._trainer
         trainer.feed = self._feed
         self._trainer.enter_phase()
+        for group in self._trainer.optimizer.param_groups:  # AdaBound's other rate: weights stay as they are
+            if "final_lr" in group:
+                group["final_lr"] = 1e-9
         self._place, self._count = options.place, count
         self.images = count * stage.settings.batch
         self._seconds = 0.0

@@ -24,7 +24,6 @@ from codepose.rendering.renderer import Renderer
 from codepose.settings.files import load_preset, override
 from codepose.settings.schema import Settings
 from codepose.synthesis.world import World
-from codepose.training import optimizers
 
 PAPER_VIEWS = 92_232
 
@@ -55,7 +54,6 @@ def chosen(preset: str, options: Options, changes: dict[str, Any] | None = None)
         changes: Further settings by dotted key, not in a smoke test.
     """
     base: dict[str, Any] = {"data.curriculum": 0.0, "step2.phases": [], "network.weights": "none"}
-    optimizers.FINAL_LR = 1e-9
     base |= {f"{stage}.optimizer.lr": 1e-9 for stage in ("step1", "step2")}
     settings = override(load_preset("quick" if options.quick else preset), base)
     return override(settings, _TINY if options.quick else (changes or {}))

@@ -20,6 +20,8 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # benchmarks/ is not part of the installed package
 
 from benchmarks import cells, gpus, scaling, tracking  # noqa: E402
+from benchmarks.iterations import Iterations  # noqa: E402
+from benchmarks.subjects import build_world, chosen  # noqa: E402
 from benchmarks.timing import (  # noqa: E402
     Case,
     Contestant,
@@ -35,18 +37,14 @@ from benchmarks.timing import (  # noqa: E402
 from benchmarks.vsd_numpy import depth_numpy, vsd_numpy  # noqa: E402
 from benchmarks.work import count_work  # noqa: E402
 from codepose.estimation.detection import Detection  # noqa: E402
+from codepose.networks.build import build_extended  # noqa: E402
+from codepose.settings.files import override  # noqa: E402
 from codepose.settings.training import OptimizerSettings, StageSettings  # noqa: E402
 from codepose.synthesis.scenes import SceneSource  # noqa: E402
 from codepose.synthesis.world import World  # noqa: E402
-from codepose.training import optimizers  # noqa: E402
+from codepose.training.stages import step1_stage  # noqa: E402
 
 NAMES = ("render", "vsd", "step1", "step2", "inference", "floor", "scaling", "codebook")
-
-
-@pytest.fixture(autouse=True)
-def _steps_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The benchmarks' optimisers do not move; other tests' do."""
-    monkeypatch.setattr(optimizers, "FINAL_LR", optimizers.FINAL_LR)
 
 
 @pytest.fixture(scope="module")
@@ -309,3 +307,17 @@ def test_the_tracked_sequence_shows_the_parts_where_they_are(world: World) -> No
         assert 0.01 < changed.mean() < 0.2
     assert np.abs(truth.t[0, 0] - truth.t[2, 0]).max() == 0
     assert truth.t[0, 1, 0] < 0 < truth.t[2, 1, 0]
+
+
+@pytest.mark.parametrize("name", ["adabound", "muon"])
+def test_iterations_leave_the_weights_where_they_are(name: str) -> None:
+    """Each does the same work as the first."""
+    options = Options(device="cpu", quick=True)
+    settings = override(chosen("quick", options), {"step1.optimizer.name": name})
+    network = build_extended(settings)
+    before = torch.cat([p.detach().flatten().clone() for p in network.parameters()])
+    timed = Iterations(step1_stage(settings, build_world(settings, options), network), settings, options)
+    timed.run()
+    timed.close()
+    after = torch.cat([p.detach().flatten() for p in network.parameters()])
+    assert 0.0 < float((after - before).abs().max()) < 1e-6
