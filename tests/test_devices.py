@@ -308,7 +308,8 @@ def test_losses() -> None:
 def test_what_meshes_reach(gpu_world: World) -> None:
     renderer = copy.copy(gpu_world.renderer)
     del renderer.projected_boxes
-    renderer._hulls = on_gpu(4, 9, 3)
+    renderer._hulls = copy.copy(renderer._hulls)
+    renderer._hulls._filled = on_gpu(4, 9, 3)
     things = Instances.single(which(ITEMS, 4), on_gpu(ITEMS, 3, 3), on_gpu(ITEMS, 3))
     with NoUploads():
         boxes = renderer.projected_boxes(things, on_gpu(ITEMS, 3, 3))

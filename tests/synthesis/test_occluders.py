@@ -336,6 +336,6 @@ def test_things_before_the_object_stay_smaller_than_it() -> None:
 
 def test_scenes_have_a_renderer_of_their_own() -> None:
     """The objects' own holds nothing else: a network that only finds parts needs no hand."""
-    assert len(world().renderer._hull_sizes) == len(world().objects)
-    assert len(world().scene_renderer._hull_sizes) == len(world().objects) + 1 + len(world().other_meshes)
+    assert len(world().renderer._hulls) == len(world().objects)
+    assert len(world().scene_renderer._hulls) == len(world().objects) + 1 + len(world().other_meshes)
     assert world().first_other == len(world().objects) + 1

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from codepose import geometry
+from codepose.rendering.hulls import Hulls
 from codepose.rendering.rasteriser import Rasteriser
 
 if TYPE_CHECKING:
@@ -93,27 +93,17 @@ class Renderer:
 
     def __init__(self, meshes: Sequence[Mesh], device: torch.device | str = "cpu", threads: int | None = None) -> None:
         self.device = torch.device(device)
-        self._hull_sizes = torch.tensor([len(m.hull) for m in meshes])
-        most = int(self._hull_sizes.max())
-        filled = [np.concatenate((m.hull, np.repeat(m.hull[:1], most - len(m.hull), 0))) for m in meshes]
-        self._hulls = torch.from_numpy(np.stack(filled)).to(self.device)  # (M, H, 3), the first point again and again
+        self._hulls = Hulls(meshes, self.device)
         self._rasteriser = Rasteriser(meshes, self.device, threads)
 
     def hull(self, mesh: int) -> Tensor:
         """Returns the convex-hull vertices of a mesh, (H, 3) mm, on the device."""
-        return self._hulls[mesh, : int(self._hull_sizes[mesh])]
-
-    def _hulls_of(self, mesh: Tensor) -> Tensor:
-        """The convex hulls (N, H, 3) of meshes (N,); on a CPU, where points cost time, no more than the largest has."""
-        hulls = self._hulls
-        if self.device.type == "cpu" and len(mesh):
-            hulls = hulls[:, : int(self._hull_sizes[mesh].max())]
-        return hulls[mesh]
+        return self._hulls[mesh]
 
     def projected_boxes(self, instances: Instances, K: Tensor) -> Tensor:
         """Returns the amodal boxes (N, 4) of the instances; K is (B, 3, 3)."""
         R = instances.R * instances.scale[:, None, None]
-        return geometry.projected_box(self._hulls_of(instances.mesh), R, instances.t, K[instances.image])
+        return self._hulls.boxes(instances.mesh, R, instances.t, K[instances.image])
 
     def nearest_depths(self, instances: Instances) -> Tensor:
         """Returns the depth (N,) in mm of each instance's nearest point; below 0 it reaches behind the camera."""
@@ -121,7 +111,7 @@ class Renderer:
 
     def lowest(self, mesh: Tensor, direction: Tensor) -> Tensor:
         """Returns how far (N,) in mm each of meshes (N,) reaches along directions (N, 3) of its own frame, at least."""
-        return (self._hulls_of(mesh) @ direction[..., None])[..., 0].amin(1)
+        return self._hulls.lowest(mesh, direction)
 
     def render(self, instances: Instances, K: Tensor, size: tuple[int, int]) -> Buffers:
         """Renders B = len(K) images.
