@@ -98,12 +98,12 @@ class Looker:
         self._refiner, self._tiles = _Recorded(estimator.refiner), tiles
         given = (estimator.pipeline, estimator.codebooks)
         self._estimator = PoseEstimator(*given, self._refiner.refiner, world=estimator.world)
-        self._plain = PoseEstimator(*given, world=estimator.world)
 
     def boxes(self, image: NDArray[np.uint8], K: NDArray[np.float64]) -> Tensor:
-        """Returns the detector's boxes (N, 4) in a photo, before refined poses could show two of them to be one."""
-        found = [d.box for d in self._plain(image, K, tiles=self._tiles)]
-        return torch.from_numpy(np.array(found).reshape(-1, 4))
+        """Returns the boxes (N, 4) in a photo that get poses, before refined poses could show two of them to be one."""
+        (views,) = self._estimator.boxes([Photo.of(image, K, self._estimator.device)], self._tiles)
+        size = self._estimator.settings.data.camera.image_size
+        return torch.cat([torch.zeros(0, 4), *(view.in_photo(size)["boxes"].cpu() for view in views)])
 
     @torch.no_grad()
     def __call__(self, image: NDArray[np.uint8], K: NDArray[np.float64], box: Tensor) -> EstimatorLook:

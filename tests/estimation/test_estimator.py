@@ -14,7 +14,9 @@ from codepose import geometry
 from codepose.estimation.codebook import Codebook, fingerprint
 from codepose.estimation.detection import Detection
 from codepose.estimation.estimator import PoseEstimator
+from codepose.estimation.fitted_boxes import fitted_boxes
 from codepose.estimation.methods import confidence_mark, load_codebooks, load_pipeline
+from codepose.estimation.photo import Photo
 from codepose.estimation.pipelines import JointPipeline
 from codepose.networks.build import build_joint
 from codepose.networks.windows import letterbox
@@ -240,6 +242,31 @@ def test_a_given_box_gets_the_pose_that_the_same_box_gets_when_it_is_found(
         np.testing.assert_allclose(a.t_cam_obj, b.t_cam_obj, rtol=1e-3, atol=0.1)
         assert a.similarity == pytest.approx(b.similarity, abs=1e-4)
         assert (a.score, a.confidence) == (1.0, None)
+
+
+def test_found_boxes_are_moved_before_their_poses_are_refined(estimator: PoseEstimator) -> None:
+    """To where their codes are clearest; boxes that are given, or whose poses are not refined, stay."""
+    looked_at: list[torch.Tensor] = []
+
+    def refined(seen: Seen, poses: Poses) -> Poses:
+        looked_at.append(seen.boxes)
+        return poses.best(1)
+
+    image, K, refiner = noise(128, 128), camera(128), refining(estimator, refined)
+    plain = estimator(image, K)
+    photo = Photo.of(image, K, estimator.device)
+    ((as_found,),) = estimator.boxes([photo])
+    np.testing.assert_allclose([d.box for d in plain], as_found.boxes, atol=1e-3)
+    moved = fitted_boxes(estimator.pipeline, estimator.codebooks, as_found)
+    assert (moved.boxes - as_found.boxes).abs().max() > 1.0
+    ((asked,),) = refiner.boxes([photo])
+    torch.testing.assert_close(asked.boxes, moved.boxes)
+    found = refiner(image, K)
+    torch.testing.assert_close(looked_at[0], moved.boxes)
+    assert {tuple(d.box.round(2)) for d in found} <= {tuple(box) for box in moved.boxes.double().numpy().round(2)}
+    looked_at.clear()
+    refiner.in_boxes(image, K, as_found.boxes, as_found.objects.tolist())
+    torch.testing.assert_close(looked_at[0], as_found.boxes)
 
 
 def test_a_damaged_codebook_is_built_anew_with_a_word(run: Run) -> None:

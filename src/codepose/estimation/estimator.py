@@ -22,6 +22,7 @@ from codepose.estimation.codebook import Codebook
 from codepose.estimation.confidence import Confidence, evidence
 from codepose.estimation.detection import Detection
 from codepose.estimation.duplicates import without_doubles
+from codepose.estimation.fitted_boxes import fitted_boxes
 from codepose.estimation.hypotheses import Hypotheses
 from codepose.estimation.likeliest import worth_a_pose
 from codepose.estimation.methods import Method, load_codebooks, load_confidence, load_pipeline
@@ -214,24 +215,38 @@ class PoseEstimator:
         assert self.refiner is not None
         return RefinedPoses(self.world, Hypotheses(self.world, self.codebooks), self.refiner)
 
-    def _estimated(self, photos: Sequence[Photo], tiles: int, min_score: float | None) -> Iterator[list[Detection]]:
-        """Each photo's detections, best first, before doubles are left out."""
+    def boxes(self, photos: Sequence[Photo], tiles: int = 1, min_score: float | None = None) -> list[list[WindowBoxes]]:
+        """Finds the boxes that get poses; where poses are refined, moved to where their codes are clearest.
+
+        Args:
+            photos: Of any sizes.
+            tiles, min_score: As for a call. Which boxes there are does not depend on ``min_score``, but how many.
+
+        Returns:
+            Each photo's windows in which something was found.
+
+        Raises:
+            ValueError: ``min_score`` is no share, or ``tiles`` no number of tiles.
+        """
         if min_score is not None and not 0.0 <= min_score <= 1.0:
             raise ValueError(f"min_score must lie in [0, 1], not be {min_score}")
         threshold = self.settings.detection.score if min_score is None else min_score
         views = detected_boxes(self.pipeline, photos, tiles)
-        return (
-            sorted(
-                (d for view in own for d in self._detections(self._likeliest(view, threshold), self.confidence)),
-                key=lambda d: -d.rank,
-            )
-            for own in views
-        )
+        return [[self._likeliest(view, threshold) for view in own] for own in views]
 
     def _likeliest(self, view: WindowBoxes, min_score: float) -> WindowBoxes:
-        """Those of a window's boxes that get a pose: the same ones for every ``min_score`` that they reach."""
+        """Those of a window's boxes that get a pose."""
         best = view.select(worth_a_pose(self.pipeline, self.codebooks, view, self.settings.detection.per_object))
-        return best.select((best.scores >= min_score).nonzero().squeeze(1))
+        best = best.select((best.scores >= min_score).nonzero().squeeze(1))
+        return best if self.refiner is None else fitted_boxes(self.pipeline, self.codebooks, best)
+
+    def _estimated(self, photos: Sequence[Photo], tiles: int, min_score: float | None) -> Iterator[list[Detection]]:
+        """Each photo's detections, best first, before doubles are left out."""
+        views = self.boxes(photos, tiles, min_score)
+        return (
+            sorted((d for view in own for d in self._detections(view, self.confidence)), key=lambda d: -d.rank)
+            for own in views
+        )
 
     @torch.no_grad()
     def poses(self, view: WindowBoxes) -> tuple[Poses, Tensor]:

@@ -27,6 +27,8 @@ class Pipeline(Protocol):
     device: torch.device
     canvas: int
     """Side in pixels of the images from which the codebook's views are encoded (27)."""
+    codes_from_features: bool
+    """Whether ``latents`` reads what ``prepare`` has encoded, so that a further box costs little."""
 
     def prepare(self, images: Tensor) -> Any:
         """(B, 3, H, W) in [0, 1] -> whatever the other calls read."""
@@ -69,6 +71,7 @@ class JointPipeline:
         self.settings = settings
         self.device = device
         self.canvas = settings.view_canvas
+        self.codes_from_features = True
 
     @torch.no_grad()
     def prepare(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -119,6 +122,7 @@ class TwoStagePipeline:
         self.settings = settings
         self.device = device
         self.canvas = settings.network.crop
+        self.codes_from_features = False
 
     def prepare(self, images: Tensor) -> Tensor:
         return images

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -41,6 +41,10 @@ class WindowBoxes:
         """Returns some of the boxes, by their numbers."""
         boxes, objects, scores = (x[chosen] for x in (self.boxes, self.objects, self.scores))
         return WindowBoxes(self.photo, self.window, self.prepared, self.K, boxes, objects, scores)
+
+    def moved(self, boxes: Tensor) -> WindowBoxes:
+        """Returns a copy with boxes (N, 4) in the places of its own."""
+        return replace(self, boxes=boxes)
 
     def in_photo(self, size: int) -> Boxes:
         """Returns the boxes in the photo's own pixels, as a detector gives them; ``size`` is the network's."""
