@@ -61,27 +61,27 @@ def test_nothing_speaks_for_another_box() -> None:
 
 @pytest.mark.parametrize("axis", [0, 1])
 def test_a_slope_moves_boxes_as_far_as_the_prior_lets_it(axis: int) -> None:
-    """A cosine that grows by 0.04 a side.
+    """A cosine that grows by 0.2 a side.
 
-    Places 0.2 sides away are worth -0.048, 0 and -0.032, and weigh exp(-2.4), 1 and exp(-1.6): 0.0172 sides. Then 0.1
-    away -0.014 and -0.006, exp(-0.7) and exp(-0.3): 0.0109; and 0.05 away exp(-0.225) and exp(-0.025): 0.0032.
+    Places 0.2 sides away are worth -0.16 and -0.08, and weigh exp(-5.333), 1 and exp(-2.667): 0.0120 sides in the mean.
+    Then 0.1 away -0.05 and -0.01, exp(-1.667) and exp(-0.333): 0.0277; 0.05 away exp(-0.583) and exp(0.083): 0.0100.
     """
-    slope = book(lambda center, side: 0.5 + 0.04 * center[:, axis] / 20.0)
+    slope = book(lambda center, side: 0.5 + 0.2 * center[:, axis] / 20.0)
     moved = geometry.box_center(fitted(SQUARE, slope)) - geometry.box_center(SQUARE)
-    assert moved[0, axis] == pytest.approx(20.0 * 0.0313, abs=20.0 * 2e-4)
+    assert moved[0, axis] == pytest.approx(20.0 * 0.0497, abs=20.0 * 2e-4)
     assert moved[0, 1 - axis] == pytest.approx(0.0, abs=1e-4)
 
 
 def test_a_slope_resizes_boxes_as_far_as_the_prior_lets_it() -> None:
-    """A cosine that grows by 0.04 for a log size of 1.
+    """A cosine that grows by 0.2 for a log size of 1.
 
-    Log sizes of -0.3 to 0.3 weigh exp(-2.6), exp(-0.8), 1, exp(-0.2), exp(-1.4): 0.0414 in the mean. Then 0.15 up and
-    down exp(-0.2), exp(-0.8): 0.0244; and 0.08 exp(0.0178), exp(-0.3022): 0.0081.
+    Log sizes of -0.3 to 0.3 weigh exp(-6), exp(-2), 1, 1, exp(-2): 0.0746 in the mean. Then 0.15 down and up exp(-2)
+    and 1: 0.0607; and 0.08 exp(-0.818), exp(0.249): 0.0247.
     """
-    slope = book(lambda center, side: 0.5 + 0.04 * side.log())
+    slope = book(lambda center, side: 0.5 + 0.2 * side.log())
     box = fitted(SQUARE, slope)
     torch.testing.assert_close(geometry.box_center(box), geometry.box_center(SQUARE))
-    assert math.log(float(geometry.box_size(box)[0, 0]) / 20.0) == pytest.approx(0.0739, abs=2e-4)
+    assert math.log(float(geometry.box_size(box)[0, 0]) / 20.0) == pytest.approx(0.1600, abs=2e-4)
 
 
 def test_boxes_come_to_where_codes_are_clearest() -> None:
@@ -90,7 +90,7 @@ def test_boxes_come_to_where_codes_are_clearest() -> None:
 
     def clear(centers: Tensor, sides: Tensor) -> Tensor:
         off = ((centers - center) / side).square().sum(1) + (sides / side).log().square()
-        return 0.9 - 4.0 * off
+        return 0.9 - 40.0 * off
 
     box = fitted(SQUARE, book(clear))
     assert (geometry.box_center(box)[0] - center).norm() < 0.03 * side
@@ -116,7 +116,7 @@ def test_boxes_have_the_proportions_of_the_view_that_is_nearest_in_the_end() -> 
 
 
 def test_each_object_asks_its_own_book() -> None:
-    right, down = (book(lambda c, s, axis=axis: 0.1 * c[:, axis] / 20.0) for axis in (0, 1))  # type: ignore[misc]
+    right, down = (book(lambda c, s, axis=axis: 0.2 * c[:, axis] / 20.0) for axis in (0, 1))  # type: ignore[misc]
     moved = fitted(SQUARE.expand(3, 4), right, down, objects=[1, 0, 1]) - SQUARE
     assert (moved[[0, 2], 1] > 0.5).all()
     assert (moved[1, 0] > 0.5).all()

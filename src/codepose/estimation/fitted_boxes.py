@@ -39,9 +39,10 @@ class _Level:
 
 
 _LEVELS = (_Level(0.2, 0.3, 3, 5), _Level(0.1, 0.15, 3, 3), _Level(0.05, 0.08, 3, 3))
-_PRIOR, _PRIOR_SHIFT, _PRIOR_SIZE = 0.01, 0.1, 0.15
-"""What a box must gain in cosine that lies so many of its sides away, or is so much larger or smaller (log)."""
-_SOFTNESS = 0.02
+_PRIOR, _PRIOR_SHIFT, _PRIOR_SIZE = 0.03, 0.1, 0.15
+"""What a box must gain in cosine that lies so many of its sides away, or is so much larger or smaller (log): with less
+boxes in a heap move to the neighbours."""
+_SOFTNESS = 0.03
 """Boxes are averaged; one whose cosine is lower by this counts 1/e as much."""
 _AT_ONCE = 512
 """Boxes whose codes are read at a time."""
