@@ -13,8 +13,12 @@ from codepose.estimation.likeliest import likeliest, worth_a_pose
 from codepose.estimation.window_boxes import WindowBoxes
 
 
-def chosen(labels: list[int], scores: list[float], cosines: list[float], most: int) -> list[int]:
-    kept = likeliest(torch.tensor(labels), torch.tensor(scores), torch.tensor(cosines), most)
+def chosen(
+    labels: list[int], scores: list[float], cosines: list[float], most: int, boxes: Tensor | None = None
+) -> list[int]:
+    apart = torch.arange(len(labels), dtype=torch.float32)[:, None] * 10.0 + torch.tensor([0.0, 0.0, 8.0, 8.0])
+    given = (torch.tensor(values) for values in (labels, scores, cosines))
+    kept = likeliest(apart if boxes is None else boxes, *given, most)
     return kept.nonzero()[:, 0].tolist()
 
 
@@ -33,6 +37,15 @@ def test_each_object_has_as_many() -> None:
 
 def test_of_equal_ones_the_first_is_chosen() -> None:
     assert chosen([1, 1, 1], [0.5, 0.5, 0.5], [0.3, 0.3, 0.3], 2) == [0, 1]
+
+
+def test_of_boxes_in_one_place_the_likeliest_is_enough() -> None:
+    """The first shares 8 of 10 columns with either other one, these 6 of 10."""
+    boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 8.0, 10.0], [2.0, 0.0, 10.0, 10.0]])
+    assert chosen([1, 1, 1], [0.5, 0.6, 0.4], [0.1, 0.1, 0.1], 3, boxes) == [1, 2]
+    assert chosen([1, 1, 1], [0.6, 0.5, 0.4], [0.1, 0.1, 0.1], 3, boxes) == [0]
+    assert chosen([1, 2, 1], [0.6, 0.5, 0.4], [0.1, 0.1, 0.1], 3, boxes) == [0, 1]  # another object
+    assert chosen([1, 1, 1], [0.5, 0.6, 0.4], [0.1, 0.1, 0.3], 1, boxes) == [2]  # of the rest, as many as may be
 
 
 def test_scores_of_one_and_no_boxes_are_taken() -> None:

@@ -236,9 +236,9 @@ class PoseEstimator:
 
     def _likeliest(self, view: WindowBoxes, min_score: float) -> WindowBoxes:
         """Those of a window's boxes that get a pose."""
+        view = view if self.refiner is None else fitted_boxes(self.pipeline, self.codebooks, view)
         best = view.select(worth_a_pose(self.pipeline, self.codebooks, view, self.settings.detection.per_object))
-        best = best.select((best.scores >= min_score).nonzero().squeeze(1))
-        return best if self.refiner is None else fitted_boxes(self.pipeline, self.codebooks, best)
+        return best.select((best.scores >= min_score).nonzero().squeeze(1))
 
     def _estimated(self, photos: Sequence[Photo], tiles: int, min_score: float | None) -> Iterator[list[Detection]]:
         """Each photo's detections, best first, before doubles are left out."""

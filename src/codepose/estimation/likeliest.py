@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torchvision.ops import batched_nms
 
 from codepose.estimation.codebook import Codebook
 from codepose.estimation.pipelines import Pipeline
@@ -17,12 +18,17 @@ from codepose.estimation.window_boxes import WindowBoxes
 
 _COSINE = 10.0
 """What a cosine of 1 with the nearest view counts beside the log-odds of the detector's score."""
+_DOUBLES_IOU = 0.7
+"""Boxes of one object that overlap by more have come to the same place: the likeliest of them is enough."""
 
 
-def likeliest(labels: Tensor, scores: Tensor, cosines: Tensor, most: int) -> Tensor:
+def likeliest(boxes: Tensor, labels: Tensor, scores: Tensor, cosines: Tensor, most: int) -> Tensor:
     """Says which boxes of one image are chosen: those with the largest log-odds of the score + 10 x cosine.
 
+    Of boxes in one place only the first counts.
+
     Args:
+        boxes: (n, 4) xyxy.
         labels: (n,) whole numbers: which object.
         scores: (n,) the detector's, in [0, 1].
         cosines: (n,) of each box's code with the codebook's nearest.
@@ -32,10 +38,11 @@ def likeliest(labels: Tensor, scores: Tensor, cosines: Tensor, most: int) -> Ten
         (n,) bool.
     """
     worth = torch.logit(scores.float(), eps=1e-4) + _COSINE * cosines
-    order = torch.arange(len(worth), device=worth.device)
-    tied = (worth[:, None] == worth) & (order[:, None] > order)  # of equal ones the first
-    better = (labels[:, None] == labels) & ((worth[:, None] < worth) | tied)  # (n, n): the column than the row
-    return better.sum(1) < most
+    chosen = torch.zeros_like(labels, dtype=torch.bool)
+    ranked = batched_nms(boxes.float(), worth, labels, _DOUBLES_IOU)
+    for label in labels.unique():
+        chosen[ranked[labels[ranked] == label][:most]] = True
+    return chosen
 
 
 @torch.no_grad()
@@ -51,7 +58,7 @@ def worth_a_pose(pipeline: Pipeline, codebooks: Sequence[Codebook], view: Window
     cosines = torch.zeros_like(view.scores, dtype=torch.float32)
     for index in sorted(set(view.objects.tolist())):
         rows = (view.objects == index).nonzero().squeeze(1)
-        if len(rows) > most:  # else all of them are chosen, whatever their codes
+        if len(rows) > most:  # else all of them are chosen, whatever their codes, but for doubles
             latents = pipeline.latents(view.prepared, view.boxes[rows], torch.zeros_like(rows))
             cosines[rows] = codebooks[index].search(latents, 1)[0][:, 0]
-    return likeliest(view.objects, view.scores, cosines, most).nonzero().squeeze(1)
+    return likeliest(view.boxes, view.objects, view.scores, cosines, most).nonzero().squeeze(1)
