@@ -74,6 +74,16 @@ def test_a_window_whose_scaled_side_is_no_whole_number_has_two_scales() -> None:
     torch.testing.assert_close(window.to_photo(torch.tensor([[0.0, 0.0, 128.0, 86.0]]), 128), box)
 
 
+def test_an_upright_window_has_two_scales_too() -> None:
+    """67 columns become 86; a box that ends 83.9 of 86 rows down is more than two pixels from a lying window's end."""
+    upright, lying = Window(0, 0, 67, 100), Window(0, 0, 100, 67)
+    assert upright.extent(128) == pytest.approx((86.0, 128.0))
+    box = torch.tensor([[0.0, 0.0, 67.0, 100.0]])
+    torch.testing.assert_close(upright.from_photo(box, 128), torch.tensor([[0.0, 0.0, 86.0, 128.0]]))
+    assert not lying.cuts(torch.tensor([[20.0, 20.0, 60.0, 83.9]]), 128, 400, 300).any()
+    assert not upright.cuts(torch.tensor([[20.0, 20.0, 83.9, 60.0]]), 128, 400, 300).any()
+
+
 def test_a_smaller_picture_shows_the_mean_of_what_it_leaves_out() -> None:
     """Every fourth column is white: a quarter of the light is left, not one column in two or none."""
     photo = torch.zeros(1, 3, 256, 512)
@@ -83,11 +93,14 @@ def test_a_smaller_picture_shows_the_mean_of_what_it_leaves_out() -> None:
     assert small[0, :, :64, 8:120].std() < 0.02
 
 
-def test_a_strip_of_one_row_is_a_picture() -> None:
+def test_a_strip_of_one_row_or_column_is_a_picture() -> None:
     picture, scales = letterbox(torch.ones(1, 3, 1, 1000), 128)
     assert picture.shape == (1, 3, 128, 128)
     assert picture.sum() == pytest.approx(3 * 128)
     assert scales == pytest.approx((0.128, 1.0))
+    picture, scales = letterbox(torch.ones(1, 3, 1000, 1), 128)
+    assert picture.sum() == pytest.approx(3 * 128)
+    assert scales == pytest.approx((1.0, 0.128))
 
 
 def test_a_box_is_cut_off_two_pixels_from_a_tiles_edge() -> None:
