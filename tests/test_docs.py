@@ -6,6 +6,7 @@ import datetime as dt
 import pkgutil
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from itertools import takewhile
 from pathlib import Path
@@ -64,6 +65,15 @@ def test_example_settings_can_be_trained_with_a_mesh(path: Path) -> None:
 def test_documented_make_targets_exist(line: str) -> None:
     target = shlex.split(line)[1]
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+
+
+def test_modules_and_tests_that_make_mutation_names_exist() -> None:
+    modules = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mutation"]
+    gone = [name for name in modules if not (ROOT / "src" / "codepose" / f"{name}.py").exists()]
+    for file, _, name in (test.partition("::") for tests in modules.values() for test in tests):
+        if not (ROOT / file).exists() or f"def {name}" not in (ROOT / file).read_text():
+            gone.append(f"{file}::{name}")
+    assert gone == []
 
 
 def test_the_readme_documents_every_command() -> None:

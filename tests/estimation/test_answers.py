@@ -11,7 +11,7 @@ import pytest
 
 from codepose.cameras.camera import Camera
 from codepose.cli.options import Bag, Predict
-from codepose.estimation.answers import MIN_JUDGED, Wishes, least_score, look, wanted
+from codepose.estimation.answers import MIN_JUDGED, Wishes, answer, least_score, look, wanted
 from codepose.estimation.detection import Detection
 from codepose.predict.prediction import wishes_of
 from codepose.serve.models import Model, Question
@@ -38,6 +38,7 @@ def detection(judged: float | None, confidence: float | None = None, *, object_i
         ({"min_judged": 3.5}, [0, 3]),
         ({"min_judged": -1.0}, [0, 1, 2, 3]),
         ({"min_confidence": 0.4}, [0, 3]),
+        ({"min_confidence": 0.5}, [0, 3]),
         ({"max_detections": 1}, [0]),
     ],
 )
@@ -79,6 +80,41 @@ def test_the_estimator_is_asked_for_scores_that_suit_it(judges: bool, least: flo
     (answer,) = Model("part", Estimator()).answer([Question("a.png", image, camera, Wishes())])  # type: ignore[arg-type]
     assert [d.judged for d in found] == [d["judged"] for d in answer["detections"]] == [5.0]
     assert asked == [least, least]
+
+
+def test_the_estimator_gets_the_photo_and_the_depth_without_the_lens() -> None:
+    """With the camera's own K and as many tiles as asked for; what it looked at comes back."""
+    given: dict[str, object] = {}
+
+    class Estimator:
+        judges = True
+
+        def __call__(self, image: np.ndarray, K: np.ndarray, **more: object) -> list[Detection]:
+            given.update(image=image, K=K, **more)
+            return []
+
+    random = np.random.default_rng(0)
+    image = random.integers(0, 255, (40, 60, 3), dtype=np.uint8)
+    depth = random.uniform(500.0, 900.0, (40, 60)).astype(np.float32)
+    camera = Camera(np.array([[50.0, 0, 31], [0, 52, 19], [0, 0, 1]]), 60, 40, (-0.3, 0.1, 0.0, 0.0))
+    _, straight = look(Estimator(), image, camera, Wishes(tiles=3), depth)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(straight, camera.undistort(image))
+    np.testing.assert_array_equal(given["image"], straight)
+    np.testing.assert_array_equal(given["depth"], camera.undistort_depth(depth))
+    np.testing.assert_array_equal(given["K"], camera.K)
+    assert given["tiles"] == 3
+    assert not np.array_equal(straight, image)
+
+
+def test_an_answer_is_plain_values() -> None:
+    camera = Camera(np.array([[50.0, 0, 31], [0, 52, 19], [0, 0, 1]]), 60, 40)
+    one = detection(4.0)
+    K = [[50.0, 0.0, 31.0], [0.0, 52.0, 19.0], [0.0, 0.0, 1.0]]
+    common = {"file": "a.png", "width": 60, "height": 40, "K": K, "detections": [one.to_json()], "time_ms": 12.35}
+    assert answer("a.png", camera, [one], 12.3456) == common
+    lens = dataclasses.replace(camera, distortion=(0.1, 0.0, 0.0, 0.2))
+    expected = common | {"frame": 0, "distortion": [0.1, 0.0, 0.0, 0.2]}
+    assert answer("a.png", lens, [one], 12.3456, frame=0) == expected, "the first frame's number is 0"
 
 
 def test_all_ways_in_leave_out_the_same() -> None:

@@ -67,6 +67,14 @@ def test_evidence_that_is_always_the_same_counts_for_nothing() -> None:
     assert torch.isfinite(found(x)).all()
 
 
+def test_evidence_of_any_size_is_standardised() -> None:
+    x, right, _ = samples(200)
+    x[:, 1] *= 1e-3
+    found = Confidence.fit(x, right)
+    torch.testing.assert_close(torch.tensor(found.scale).double(), x.std(0, unbiased=False), rtol=1e-5, atol=0)
+    torch.testing.assert_close(torch.tensor(found.mean).double(), x.mean(0), rtol=1e-5, atol=0)
+
+
 def test_nothing_detected_is_said_in_words() -> None:
     with pytest.raises(ValueError, match="nothing was detected"):
         Confidence.fit(torch.zeros(0, 4), torch.zeros(0, dtype=torch.bool))
@@ -75,6 +83,9 @@ def test_nothing_detected_is_said_in_words() -> None:
 def test_the_score_enters_as_its_logit() -> None:
     rows = evidence(*(torch.tensor([v]) for v in (0.9, 0.5, -0.2, 0.3)))
     assert rows[0].tolist() == pytest.approx([math.log(9.0), 0.5, -0.2, 0.3], abs=1e-5)
+    sure, word = torch.tensor([0.9999]), torch.tensor([2.5])
+    rows = evidence(sure, *(torch.zeros(1),) * 3, word)
+    assert rows[0].tolist() == pytest.approx([math.log(9999.0), 0.0, 0.0, 0.0, 2.5], abs=1e-2)
     assert torch.isfinite(evidence(torch.tensor([0.0, 1.0]), *(torch.zeros(2),) * 3)).all()
 
 

@@ -23,14 +23,16 @@ CENTRE = np.array([300.0, 40.0, -90.0])
 
 @pytest.fixture(scope="module")
 def plates(tmp_path_factory: pytest.TempPathFactory) -> list[ObjectModel]:
-    """A triangle 6 mm thick, twice: looks the same in six poses, turns neither about its box's middle nor its file's
-    origin."""
-    plate = trimesh.creation.cylinder(radius=40.0, height=6.0, sections=3)
-    plate.apply_translation(CENTRE)
-    path = tmp_path_factory.mktemp("mesh") / "plate.stl"
-    plate.export(path)
-    parts = tuple(ObjectSettings(mesh=str(path), label=f"p{i}") for i in (0, 1))
-    return list(World(Settings(objects=parts)).objects)
+    """A triangle 6 mm thick, and one of twice its size: looks the same in six poses, turns neither about its box's
+    middle nor its file's origin."""
+    parts = []
+    for i in (0, 1):
+        plate = trimesh.creation.cylinder(radius=40.0 * (1 + i), height=6.0, sections=3)
+        plate.apply_translation(CENTRE)
+        path = tmp_path_factory.mktemp("mesh") / "plate.stl"
+        plate.export(path)
+        parts.append(ObjectSettings(mesh=str(path), label=f"p{i}"))
+    return list(World(Settings(objects=tuple(parts))).objects)
 
 
 def moved(one: Detection, by: tuple[float, float, float], turn_deg: float = 0.0, **changes: object) -> Detection:
@@ -61,6 +63,25 @@ def test_what_is_not_in_one_place_stays(
 ) -> None:
     best = Detection("p0", 0, 0.9, 0.8, BOX, TURN, np.array([20.0, -30.0, 700.0]))
     assert len(without_doubles([best, moved(best, by, turn_deg, score=0.6)], plates)) == 2
+
+
+@pytest.mark.parametrize(("tilt_deg", "left"), [(1.5, 1), (2.65, 2)])
+def test_no_point_of_a_part_that_is_found_twice_is_far_away(
+    plates: list[ObjectModel], tilt_deg: float, left: int
+) -> None:
+    """Tilted by 2.65 degrees, a corner is 1.6 mm away or more, the corners in the mean 1.2: the border is 1.4."""
+    assert 0.02 * plates[0].mesh.diameter == pytest.approx(1.4, abs=0.02)
+    best = Detection("p0", 0, 0.9, 0.8, BOX, TURN, np.array([20.0, -30.0, 700.0]))
+    R = TURN @ Rotation.from_rotvec([tilt_deg, 0.0, 0.0], degrees=True).as_matrix()
+    again = dataclasses.replace(best, R_cam_obj=R, t_cam_obj=best.to_camera(CENTRE) - R @ CENTRE)
+    assert len(without_doubles([best, again], plates)) == left
+
+
+def test_how_far_is_far_is_a_matter_of_the_parts_own_size(plates: list[ObjectModel]) -> None:
+    """2.5 mm are 3.6 % of the first one's diameter, and 1.8 % of the second one's."""
+    for index, left in ((0, 2), (1, 1)):
+        best = Detection(f"p{index}", index, 0.9, 0.8, BOX, TURN, np.array([20.0, -30.0, 700.0]))
+        assert len(without_doubles([best, moved(best, (2.5, 0.0, 0.0), score=0.6)], plates)) == left
 
 
 def test_other_objects_may_be_there(plates: list[ObjectModel]) -> None:

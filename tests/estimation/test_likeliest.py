@@ -50,6 +50,7 @@ def test_of_boxes_in_one_place_the_likeliest_is_enough() -> None:
 
 def test_scores_of_one_and_no_boxes_are_taken() -> None:
     assert chosen([1, 1], [1.0, 0.0], [0.2, 0.2], 1) == [0]
+    assert chosen([1, 1], [0.99, 0.999], [0.2, 0.2], 1) == [1], "near 1, too, the surer one"
     assert chosen([], [], [], 1) == []
 
 
@@ -74,8 +75,9 @@ class _Pipeline:
 
 def test_codes_are_looked_up_in_their_own_objects_book() -> None:
     boxes = torch.tensor([[0.1, 0, 1, 1], [0.9, 0, 1, 1], [0.1, 0, 1, 1], [0.9, 0, 1, 1]])
+    objects = torch.tensor([0, 1, 1, 0])
     nothing: Any = None
-    view = WindowBoxes(nothing, nothing, "image", nothing, boxes, torch.tensor([0, 0, 1, 1]), torch.full((4,), 0.5))
+    view = WindowBoxes(nothing, nothing, "image", nothing, boxes, objects, torch.full((4,), 0.5))
     books: Any = [_Book(1.0), _Book(-1.0)]
     pipeline: Any = _Pipeline()
-    assert worth_a_pose(pipeline, books, view, 1).tolist() == [1, 2]
+    assert worth_a_pose(pipeline, books, view, 1).tolist() == [2, 3]

@@ -55,8 +55,9 @@ def test_a_lost_part_goes_on_at_its_velocity_and_is_found_again() -> None:
         assert (lost.score, lost.confidence, lost.judged, lost.sureness) == (0.0, None, None, "lost")
     (found,) = tracker([seen((180, 0, 1260), (0, 0, 54))], K)
     assert (found.track, found.lost, found.score) == (1, False, 0.9)
-    (lost,) = tracker([], K)  # its velocity is still known
+    (lost,) = tracker([], K)  # its velocity is still known, and how it turns
     np.testing.assert_allclose(lost.t_cam_obj, (190, 0, 1280), atol=1e-6)
+    np.testing.assert_allclose(Rotation.from_matrix(lost.R_cam_obj).as_rotvec(degrees=True), (0, 0, 57), atol=1e-6)
 
 
 def test_what_stays_away_is_forgotten_and_what_comes_is_new() -> None:
@@ -84,6 +85,89 @@ def test_a_part_too_far_from_where_it_was_is_another_one() -> None:
     assert told(tracker([seen((90, 0, 900))], K)) == [(2, False), (1, True)]
     assert told(tracker([seen((-90, 0, 900))], K)) == [(1, False)]  # after one image it may be farther away
     assert told(tracker([seen((-90, 0, 1100))], K)) == [(1, False)], "depth is seen worse"
+
+
+def test_the_gate_widens_with_each_image_up_to_twice_itself() -> None:
+    """0.75 diameters, 0.05 more for each of four images: 95 mm; with 0.25 for each of ten no more than 150 mm."""
+    for widening, missed, reach in ((None, 4, 95), (0.25, 10, 150)):
+        for x, expected in ((reach - 1, 1), (reach + 1, 2)):
+            tracker = Tracker([100.0]) if widening is None else Tracker([100.0], widening=widening)
+            for _ in range(3):
+                tracker([seen((0, 0, 900))], K)
+            for _ in range(missed):
+                tracker([], K)
+            assert tracker([seen((x, 0, 900))], K)[0].track == expected, (reach, x)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_half_a_turn_counts_as_a_quarter_of_a_diameter(known: bool) -> None:
+    """Unless the part looks the same after it."""
+    for x, expected in ((49, 1), (51, 1 if known else 2)):
+        tracker = Tracker([100.0], [Symmetries(HALF_TURN, ()) if known else Symmetries.none()])
+        for _ in range(2):
+            tracker([seen((0, 0, 900))], K)
+        assert tracker([seen((x, 0, 900), (0, 0, 180))], K)[0].track == expected
+
+
+def test_of_two_in_one_place_each_goes_on_with_the_one_turned_like_it() -> None:
+    tracker = Tracker([100.0])
+    tracker([seen((0, 0, 900)), seen((10, 0, 900), (0, 0, 90))], K)
+    assert told(tracker([seen((5, 0, 900), (0, 0, 90)), seen((5, 0, 900))], K)) == [(2, False), (1, False)]
+
+
+def test_a_part_is_far_by_its_own_diameter() -> None:
+    tracker, nut = Tracker([100.0, 1000.0]), {"label": "nut", "object_index": 1}
+    tracker([seen((0, 0, 900), **nut)], K)
+    assert told(tracker([seen((300, 0, 900), **nut)], K)) == [(1, False)]
+
+
+def test_three_tenths_of_a_new_velocity_are_believed() -> None:
+    """10 mm and 10 degrees, then 20 of both: the next step is of 13. The gate is wide enough."""
+    tracker = Tracker([1000.0])
+    for x in (0, 10, 30):
+        tracker([seen((x, 0, 900), (0, 0, x))], K)
+    (lost,) = tracker([], K)
+    np.testing.assert_allclose(lost.t_cam_obj, (43, 0, 900), atol=1e-6)
+    np.testing.assert_allclose(Rotation.from_matrix(lost.R_cam_obj).as_rotvec(degrees=True), (0, 0, 43), atol=1e-6)
+
+
+def test_a_lost_part_goes_on_turning_about_its_middle() -> None:
+    """The middle stands still, 50 mm beside the file's origin."""
+    middle, center = np.array([20.0, 0.0, 900.0]), np.array([50.0, 0.0, 0.0])
+    tracker = Tracker([100.0], (), [center])
+    for k in range(3):
+        R = Rotation.from_rotvec([0.0, 0.0, 10.0 * k], degrees=True).as_matrix()
+        tracker([seen(middle - R @ center, (0, 0, 10 * k))], K)
+    for k in (3, 4):
+        (lost,) = tracker([], K)
+        R = Rotation.from_rotvec([0.0, 0.0, 10.0 * k], degrees=True).as_matrix()
+        np.testing.assert_allclose(lost.R_cam_obj, R, atol=1e-9)
+        np.testing.assert_allclose(lost.t_cam_obj, middle - R @ center, atol=1e-9)
+
+
+def test_what_was_found_once_is_forgotten_after_two_images() -> None:
+    for missed, number in ((1, 1), (2, 2)):
+        tracker = Tracker([100.0])
+        tracker([seen((0, 0, 900))], K)
+        for _ in range(missed):
+            assert tracker([], K) == []
+        assert told(tracker([seen((0, 0, 900))], K)) == [(number, False)]
+
+
+def test_a_lost_part_is_told_for_thirty_images() -> None:
+    tracker = Tracker([100.0])
+    for _ in range(2):
+        tracker([seen((0, 0, 900))], K)
+    assert [len(tracker([], K)) for _ in range(31)] == [1] * 30 + [0]
+
+
+@pytest.mark.parametrize("step", [400, 450])
+def test_what_would_be_behind_the_camera_is_not_told(step: int) -> None:
+    """From 900 mm it comes nearer by 400 or 450: to 100, or to the camera itself, and then behind it."""
+    tracker = Tracker([1000.0])
+    for k in range(2):
+        tracker([seen((0, 0, 900 - step * k))], K)
+    assert [[d.t_cam_obj[2] for d in tracker([], K)] for _ in range(2)] == [[100.0] if step == 400 else [], []]
 
 
 def test_objects_are_numbered_and_paired_for_themselves() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from codepose.estimation.confidence import Confidence
 from codepose.estimation.detection import Detection
 from codepose.evaluation.reliability import calibrate, expected_calibration_error, is_right, reliability
 from codepose.reports.plots import reliability_plot
@@ -38,6 +40,16 @@ def test_a_fifth_of_the_diameter_is_the_border(world: World, scenes: SceneBatch)
     for share, expected in ((0.199, True), (0.201, False)):
         step = np.array([0.0, 0.0, share * diameter])
         assert is_right(world, scenes, 2, replace(good, t_cam_obj=good.t_cam_obj + step)) is expected
+
+
+def test_the_pose_of_any_instance_of_its_object_is_right(world: World, scenes: SceneBatch) -> None:
+    """Beside the object stand another one of it, one of another kind, and none."""
+    kinds = torch.tensor([0, 1, -1]).expand(8, 3)
+    R, t = (values[[5, 6, 7]][None].expand(8, *[-1] * values.ndim) for values in (scenes.R_cam_obj, scenes.t_cam_obj))
+    crowd = replace(scenes, other_objects=kinds, other_R=R, other_t=t)
+    right = [is_right(world, crowd, 2, true_pose(world, scenes, i)) for i in (2, 5, 6, 7)]
+    assert right == [True, True, False, False]
+    assert not is_right(world, scenes, 2, true_pose(world, scenes, 5))
 
 
 def test_an_object_that_is_not_there_is_wrong(world: World, scenes: SceneBatch) -> None:
@@ -72,10 +84,32 @@ def test_calibration_learns_what_tells_right_from_wrong(world: World) -> None:
     shares: list[float] = []
     found = calibrate(world, Knowing(world), images=20, progress=shares.append, fingerprint="m")
     assert (found.detections, found.correct, found.fingerprint) == (20, 10, "m")
-    assert shares[-1] == 1.0
+    assert shares == [0.4, 0.8, 1.0]
     low, high = found(torch.tensor([[2.2, 0.3, 0.0, 0.0], [2.2, 0.9, 0.0, 0.0]])).tolist()
     assert low < 0.2
     assert high > 0.8
+
+
+@pytest.mark.parametrize("judged", [None, 2.5])
+def test_evidence_is_what_the_detections_say(
+    world: World, monkeypatch: pytest.MonkeyPatch, judged: float | None
+) -> None:
+    """The judge's word where there is one; no contour counts as chance."""
+    finds, given = Knowing(world), []
+    plain = finds.many
+
+    def many(*args: object, **more: object) -> Iterator[list[Detection]]:
+        for k, found in enumerate(plain(*args, **more)):  # type: ignore[arg-type]
+            yield [replace(d, score=0.75, agreement=0.5, contour=None if k else 0.25, judged=judged) for d in found]
+
+    monkeypatch.setattr(finds, "many", many)
+    monkeypatch.setattr(Confidence, "fit", lambda rows, right, mark: given.append((rows, right, mark)))
+    calibrate(world, finds, images=2, fingerprint="m")  # type: ignore[arg-type]
+    ((rows, right, mark),) = given
+    word = [] if judged is None else [judged]
+    expected = torch.tensor([[math.log(3.0), 0.9, 0.5, 0.25, *word], [math.log(3.0), 0.3, 0.5, 0.0, *word]])
+    torch.testing.assert_close(rows.float(), expected)
+    assert (right.tolist(), mark) == ([True, False], "m")
 
 
 def test_a_network_that_finds_nothing_cannot_be_calibrated(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -188,6 +188,21 @@ def test_the_box_head_is_trained_on_as_many_boxes_as_asked_for(monkeypatch: pyte
     assert int((box_iou(seen[0][0], truth).amax(1) >= 0.5).sum()) == 32
 
 
+def test_the_rpn_is_trained_on_as_many_anchors_as_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each image's 576 anchors on 256, of which half are positive where there are so many."""
+    made, (features, targets) = random_heads(), scene()
+    anchored = made.rpn(features.detach(), (SIZE, SIZE))
+    anchored = anchored._replace(objectness=torch.zeros(3, 576, requires_grad=True))
+    kind = torch.zeros(3, 576, dtype=torch.long)
+    kind[:, :400] = 1
+    monkeypatch.setattr(faster_rcnn, "match", lambda *_, **__: (torch.zeros_like(kind), kind))
+    made.rpn.losses(anchored, targets)["rpn_objectness"].backward()
+    assert anchored.objectness.grad is not None
+    pulled = anchored.objectness.grad.sign()
+    assert (pulled != 0).sum(1).tolist() == [256] * 3
+    assert (pulled[:, :400] < 0).sum(1).tolist() == [128] * 3
+
+
 def test_images_need_not_be_square(monkeypatch: pytest.MonkeyPatch) -> None:
     """Proposals and detections reach all four sides, and go no further."""
     torch.manual_seed(0)

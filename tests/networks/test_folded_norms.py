@@ -41,6 +41,8 @@ def test_features_stay_and_norms_go(backbone: TimmBackbone) -> None:
     copied = backbone._folded._copy
     assert copied is not None
     assert (norms(copied), norms(backbone.model)) == (0, 9)
+    assert not any(layer._forward_hooks for layer in copied.modules()), "what looked is gone"
+    assert not any(p.requires_grad for p in copied.parameters())
 
 
 def test_a_frozen_network_is_folded_in_training_too(backbone: TimmBackbone) -> None:

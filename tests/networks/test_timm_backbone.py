@@ -76,6 +76,16 @@ def test_the_neck_joins_both_on_one_grid() -> None:
     assert only([coarse]).shape == (1, 8, 4, 4)
 
 
+def test_a_neck_adds_both_and_ends_with_a_norm() -> None:
+    torch.manual_seed(0)
+    neck, coarse, fine = Neck(2, 3, 64).requires_grad_(False), torch.rand(1, 3, 4, 4), torch.rand(1, 2, 8, 8)
+    found = neck([fine, coarse])
+    torch.testing.assert_close(found, neck.joined(neck.coarse(coarse) + neck.fine(fine)))
+    assert found.mean().abs() < 1e-5, "no ReLU behind it"
+    assert (neck.coarse.bias == 0.0).all(), "Kaiming's initial weights"
+    assert float(neck.coarse.weight.std()) == pytest.approx((2 / 3) ** 0.5, rel=0.2)
+
+
 def test_batch_norms_keep_their_statistics(backbone: TimmBackbone) -> None:
     before = {key: value.clone() for key, value in backbone.state_dict().items()}
     backbone.train()

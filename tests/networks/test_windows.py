@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from codepose import geometry
-from codepose.networks.windows import Window, least_overlap, merged, windows
+from codepose.networks.windows import Window, least_overlap, letterbox, merged, windows
 
 
 @pytest.mark.parametrize(("width", "height"), [(960, 540), (540, 960), (641, 480), (4000, 3000), (64, 64), (1000, 90)])
@@ -34,6 +34,9 @@ def test_one_tile_is_the_whole_photo_alone() -> None:
     assert windows(640, 480, 1, 0.3) == [Window(0, 0, 640, 480)]
     with pytest.raises(ValueError, match="tiles"):
         windows(640, 480, 0, 0.3)
+    assert max(view.width for view in windows(640, 480, 16, 0.0)[1:]) == 40
+    with pytest.raises(ValueError, match="tiles"):
+        windows(640, 480, 17, 0.3)
 
 
 def test_a_window_shows_its_part_of_the_photo_with_the_camera_to_match() -> None:
@@ -54,6 +57,79 @@ def test_a_window_shows_its_part_of_the_photo_with_the_camera_to_match() -> None
     inside, in_photo = torch.tensor([[20.0, 40.0, 100.0, 80.0]]), torch.tensor([[210.0, 120.0, 250.0, 140.0]])
     torch.testing.assert_close(window.to_photo(inside, 200), in_photo)
     torch.testing.assert_close(window.from_photo(in_photo, 200), inside)
+
+
+def test_a_window_whose_scaled_side_is_no_whole_number_has_two_scales() -> None:
+    """67 rows become 85.76, that is 86, of which the camera and the boxes know; the photo's own camera stays."""
+    K = geometry.camera_matrix(500.0, 190.0, 160.0)
+    given, window = K.clone(), Window(200, 100, 100, 67)
+    _, camera = window.look(torch.zeros(1, 3, 300, 400), K, 128)
+    assert torch.equal(K, given)
+    assert window.extent(128) == pytest.approx((128.0, 86.0))
+    across, down = 1.28, 86 / 67
+    expected = torch.tensor([[500 * across, 0, -10 * across], [0, 500 * down, 60 * down], [0, 0, 1]])
+    torch.testing.assert_close(camera, expected)
+    box = torch.tensor([[200.0, 100.0, 300.0, 167.0]])
+    torch.testing.assert_close(window.from_photo(box, 128), torch.tensor([[0.0, 0.0, 128.0, 86.0]]))
+    torch.testing.assert_close(window.to_photo(torch.tensor([[0.0, 0.0, 128.0, 86.0]]), 128), box)
+
+
+def test_an_upright_window_has_two_scales_too() -> None:
+    """67 columns become 86; a box that ends 83.9 of 86 rows down is more than two pixels from a lying window's end."""
+    upright, lying = Window(0, 0, 67, 100), Window(0, 0, 100, 67)
+    assert upright.extent(128) == pytest.approx((86.0, 128.0))
+    box = torch.tensor([[0.0, 0.0, 67.0, 100.0]])
+    torch.testing.assert_close(upright.from_photo(box, 128), torch.tensor([[0.0, 0.0, 86.0, 128.0]]))
+    assert not lying.cuts(torch.tensor([[20.0, 20.0, 60.0, 83.9]]), 128, 400, 300).any()
+    assert not upright.cuts(torch.tensor([[20.0, 20.0, 83.9, 60.0]]), 128, 400, 300).any()
+
+
+def test_a_smaller_picture_shows_the_mean_of_what_it_leaves_out() -> None:
+    """Every fourth column is white: a quarter of the light is left, not one column in two or none."""
+    photo = torch.zeros(1, 3, 256, 512)
+    photo[..., ::4] = 1.0
+    small, _ = letterbox(photo, 128)
+    torch.testing.assert_close(small[0, :, :64, 8:120].mean(), torch.tensor(0.25), atol=2e-3, rtol=0)
+    assert small[0, :, :64, 8:120].std() < 0.02
+
+
+def test_a_strip_of_one_row_or_column_is_a_picture() -> None:
+    picture, scales = letterbox(torch.ones(1, 3, 1, 1000), 128)
+    assert picture.shape == (1, 3, 128, 128)
+    assert picture.sum() == pytest.approx(3 * 128)
+    assert scales == pytest.approx((0.128, 1.0))
+    picture, scales = letterbox(torch.ones(1, 3, 1000, 1), 128)
+    assert picture.sum() == pytest.approx(3 * 128)
+    assert scales == pytest.approx((1.0, 0.128))
+
+
+def test_a_box_is_cut_off_two_pixels_from_a_tiles_edge() -> None:
+    near = torch.tensor([[1.9, 50, 60, 90], [50, 1.9, 90, 40], [140, 50, 198.1, 90], [50, 100, 90, 158.1]])
+    off = torch.tensor([[2.1, 50, 60, 90], [50, 2.1, 90, 40], [140, 50, 197.9, 90], [50, 100, 90, 157.9]])
+    tile = Window(100, 100, 100, 80)
+    assert tile.cuts(near, 200, 400, 300).all()
+    assert not tile.cuts(off, 200, 400, 300).any()
+    below, beside = Window(0, 100, 100, 80), Window(100, 0, 100, 80)
+    assert below.cuts(near, 200, 400, 300).tolist() == [False, True, True, True]
+    assert beside.cuts(near, 200, 400, 300).tolist() == [True, False, True, True]
+    assert Window(100, 100, 300, 80).cuts(near, 600, 400, 300).tolist() == [True, True, False, True]
+    assert Window(10, 20, 100, 280).cuts(near, 560, 400, 300).tolist() == [True, True, True, False]
+
+
+def test_tiles_overlap_by_the_largest_box_and_its_border() -> None:
+    assert least_overlap(100.0, 256) == 104 / 256
+    assert least_overlap(200.0, 256) == 0.5
+
+
+def test_boxes_that_overlap_by_less_than_asked_for_are_two() -> None:
+    """Ten pixels wide and 3.4 apart, their IoU is 6.6 / 13.4 = 0.493; 3.2 apart, 6.8 / 13.2 = 0.515."""
+
+    def found(left: float, score: float) -> dict[str, torch.Tensor]:
+        box = torch.tensor([[left, 0.0, left + 10.0, 10.0]])
+        return {"boxes": box, "scores": torch.tensor([score]), "labels": torch.tensor([1])}
+
+    assert [len(kept) for kept in merged([found(0.0, 0.9), found(3.4, 0.8)], 0.5)] == [1, 1]
+    assert [len(kept) for kept in merged([found(0.0, 0.9), found(3.2, 0.8)], 0.5)] == [1, 0]
 
 
 def test_boxes_at_inner_edges_are_cut_off_and_those_at_the_photos_are_not() -> None:

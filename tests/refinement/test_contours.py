@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from codepose import geometry
-from codepose.refinement.contours import ContourMatcher, Reach, contours, edge_field
+from codepose.refinement.contours import ContourMatcher, Contours, Posed, Reach, contours, edge_field, score
 from codepose.rendering.renderer import Instances
 from codepose.synthesis.batches import SceneBatch
 from codepose.synthesis.scenes import SceneSource
@@ -66,6 +66,30 @@ def test_a_border_between_two_colours_is_an_edge():
     assert (painted.points[0][inside, 0] - 20.0).abs().max() <= 1.0
     upright = painted.directions[0][inside]
     assert torch.allclose(upright, torch.tensor([1.0, 0.0]).expand_as(upright), atol=1e-3)
+
+
+def test_the_score_by_hand():
+    """sqrt(4) x 0.3, less a hundredth for 0.06 of the box's side, and one for a tenth of the log size, squared."""
+    one = torch.tensor(0.3)
+    found = score(one, torch.tensor(4.0), torch.tensor([0.06, 0.0]), torch.tensor(0.1))
+    assert float(found) == pytest.approx(0.6 - 0.02)
+    assert float(score(one, torch.tensor(1.0), torch.tensor([0.0, 0.12]), torch.tensor(0.0))) == pytest.approx(0.26)
+
+
+def test_a_moved_pose_is_held_against_its_box():
+    """The part is 5 pixels right of where its box puts it, and 10 % nearer; moved, it is 6, and e^0.1 larger."""
+    nothing = torch.zeros(1, 1)
+    edges = Contours(nothing[..., None], nothing[..., None], nothing, nothing[0])
+    t, boxed = torch.tensor([[10.0, 0.0, 1000.0]]), torch.tensor([[0.0, 0.0, 1100.0]])
+    K = geometry.camera_matrix(500.0, 32.0, 30.0)[None]
+    posed = Posed(edges, torch.tensor([4.0]), t, boxed, K, 50.0)
+    shifts, scales = torch.tensor([[[1.0, -3.0]]]), torch.tensor([[0.1]])
+    value = posed.worth(torch.tensor([[0.3]]), shifts, scales)
+    grown = math.log(1.1) + 0.1
+    expected = 0.6 * math.exp(0.05) - 0.01 * ((0.12**2 + 0.06**2) / 0.06**2 + (grown / 0.1) ** 2)
+    assert float(value) == pytest.approx(expected, rel=1e-5)
+    z = 1000.0 * math.exp(-0.1)
+    torch.testing.assert_close(posed.moved(shifts, scales)[0, 0], torch.tensor([6 * z / 500, -3 * z / 500, z]))
 
 
 def off_by(scenes: SceneBatch, shift: float, scale: float) -> torch.Tensor:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
 
 from codepose import geometry
-from codepose.networks.pose_judge import SIDE, PoseJudge, Verdict
+from codepose.networks.pose_judge import SIDE, PoseJudge, Verdict, render_channels
+from codepose.parts.symmetry_group import Symmetries
 from codepose.refinement.judge import SHIPPED, Crops, JudgeRefiner, crop, load_network
-from codepose.refinement.poses import Poses, Seen
+from codepose.refinement.poses import Photos, Poses, Seen
 from codepose.rendering.renderer import Instances
 from codepose.synthesis.world import World
 
@@ -48,6 +55,48 @@ def test_a_crop_camera_sees_the_part_as_its_own_render_has_it(world: World, plac
     rows = mask.any(1).nonzero().squeeze(1)
     side = max(columns.max() - columns.min(), rows.max() - rows.min()).item() + 1
     assert side == pytest.approx(SIDE / 1.4, rel=0.12), "the box's longer side over the crop's is PAD"
+
+
+@pytest.mark.parametrize(("side", "samples"), [(80.0, 1), (250.0, 3), (500.0, 4)])
+def test_a_crop_reads_the_photo_along_its_cameras_rays(side: float, samples: int):
+    """Pixel by pixel: the mean of some bilinear samples; beyond what is shown, the photo goes on as it ends."""
+    size, shown = (500, 400), (430, 380)
+    images = torch.rand(2, 3, size[1], size[0], generator=torch.Generator().manual_seed(0))
+    K = geometry.camera_matrix(400.0, 260.0, 190.0, fy=420.0)
+    boxes = torch.tensor([[90.0, 70.0, 90.0 + 0.6 * side, 70.0 + side], [300.0, 250.0, 300.0 + side, 250.0 + side / 2]])
+    order, objects = torch.tensor([1, 0]), torch.tensor([4, 2])
+    found = crop(images, order, boxes, objects, K, torch.tensor(shown))
+    assert found.objects.tolist() == [4, 2]
+    exact, random = K.double().numpy(), np.random.default_rng(0)
+    for row in range(2):
+        x0, y0, x1, y1 = boxes[row].double().tolist()
+        ray = np.linalg.solve(exact, [(x0 + x1) / 2, (y0 + y1) / 2, 1.0])
+        turn = geometry.offaxis_rotation(torch.from_numpy(ray)).numpy()
+        across = max((x1 - x0) / 400.0, (y1 - y0) / 420.0) * 1.4 / np.linalg.norm(ray)
+        np.testing.assert_allclose(found.turn[row], turn, atol=1e-6)
+        assert float(found.focal[row]) == pytest.approx(1.0 / across, rel=1e-5)
+        picture = images[order[row]].double().numpy()
+        for i, j in random.integers(0, SIDE, (12, 2)):
+            values = []
+            for a, b in np.ndindex(samples, samples):
+                u, v = ((k * samples + c + 0.5) / (SIDE * samples) - 0.5 for k, c in ((j, a), (i, b)))
+                x, y, z = exact @ turn @ [u * across, v * across, 1.0]
+                place = np.clip([x / z - 0.5, y / z - 0.5], 0.0, [shown[0] - 1, shown[1] - 1])
+                (c, r), (fx, fy) = place.astype(int), place % 1.0
+                c2, r2 = min(c + 1, size[0] - 1), min(r + 1, size[1] - 1)
+                upper = picture[:, r, c] * (1 - fx) + picture[:, r, c2] * fx
+                values.append(upper * (1 - fy) + (picture[:, r2, c] * (1 - fx) + picture[:, r2, c2] * fx) * fy)
+            np.testing.assert_allclose(found.photos[row, :, i, j], np.mean(values, axis=0), atol=2e-3)
+
+
+def test_crops_are_taken_from_the_finest_photos(world: World):
+    random = torch.Generator().manual_seed(0)
+    fine = torch.rand(1, 3, 512, 512, generator=random)
+    K, box = geometry.camera_matrix(400.0, 128.0, 128.0), torch.tensor([[60.0, 70.0, 200.0, 150.0]])
+    nothing, size = torch.zeros(1, 3, 32, 32), torch.tensor([256, 192])
+    seen = Seen(torch.zeros(1, 3, 256, 256), ZERO, box, ZERO, K, nothing, size, Photos(fine, torch.tensor([2.0, 2.0])))
+    expected = crop(fine, ZERO, 2 * box, ZERO, geometry.camera_matrix(800.0, 256.0, 256.0), 2 * size)
+    torch.testing.assert_close(JudgeRefiner(world, nn.Identity()).crops(seen).photos, expected.photos)
 
 
 class Known(nn.Module):
@@ -109,6 +158,7 @@ def test_poses_are_ranked_moved_and_the_best_compared_come_back(world: World):
     torch.testing.assert_close(found.t[0, 0], t[0], rtol=0.02, atol=0.02 * z)
     torch.testing.assert_close(found.R[0, 0], R[0], atol=1e-4, rtol=0)
     assert found.score[0, 0].item() > 1.0
+    assert torch.equal(found.judged, found.score)
     which = (similarity[0] == found.similarity[0, 0]).nonzero().item()
     torch.testing.assert_close(found.boxed[0, 0], starts[0, which])  # a pose keeps what it began at
 
@@ -124,6 +174,81 @@ def test_a_pose_that_a_move_would_spoil_is_kept(world: World):
     seen, truth = _looked_at(world, R, torch.tensor([[0.0, 0.0, z]]))
     found = _painted(world, Spoiling(), (1, 1), seen, truth)(seen, truth)
     assert found.t[0, 0, 2].item() == pytest.approx(z, rel=1e-4)
+
+
+class Looking(nn.Module):
+    """Says of each pose, and where it should go, what follows from its own photo and render alone."""
+
+    def forward(self, photos: Tensor, renders: Tensor) -> Verdict:
+        means = torch.cat((photos.mean((2, 3)), renders.mean((2, 3))), 1)  # (M, 11)
+        logits = torch.stack([(means * torch.arange(k, k + 11)).sum(1).sin() for k in range(4)], 1)
+        return Verdict(3.0 * logits, 0.02 * means[:, :2].sin(), 0.05 * means[:, 2].cos(), 0.2 * means[:, 3:6])
+
+
+def test_detections_are_judged_each_by_itself(world: World):
+    """Two in two photos, together and alone; each of the three poses has a score of its own."""
+    random = torch.Generator().manual_seed(0)
+    z = 6.0 * float(world.diameters[0])
+    t = torch.tensor([[0.1 * z, 0.0, z], [-0.1 * z, 0.05 * z, 0.8 * z]])[:, None] * torch.ones(1, 3, 1)
+    turns = Rotation.random(6, rng=np.random.default_rng(0)).as_matrix()
+    R = torch.from_numpy(turns).float().view(2, 3, 3, 3)
+    K, two = geometry.camera_matrix(400.0, 128.0, 128.0), torch.zeros(2, dtype=torch.long)
+    boxes = world.boxes(two, geometry.offaxis_rotation(t[:, 0]) @ R[:, 0], t[:, 0], K)
+    images = torch.rand(2, 3, 256, 256, generator=random) * torch.tensor([0.5, 1.0])[:, None, None, None]
+    shown, size = torch.zeros(2, 3, 32, 32), torch.tensor([256, 256])
+    seen = Seen(images, torch.tensor([0, 1]), boxes, two, K, shown, size)
+    poses, judge = Poses.start(R, t, torch.zeros(2, 3)), JudgeRefiner(world, Looking(), (2, 1))
+    together, scores = judge(seen, poses), judge.scores(seen, poses)
+    assert scores.flatten().unique().numel() == 6
+    for row in range(2):
+        chosen = torch.tensor([row])
+        alone = judge(seen.select(chosen), poses.select(chosen))
+        torch.testing.assert_close(together.t[row], alone.t[0], rtol=1e-4, atol=1e-2)
+        torch.testing.assert_close(together.R_view[row], alone.R_view[0], rtol=0, atol=1e-4)
+        torch.testing.assert_close(together.score[row], alone.score[0], rtol=0, atol=1e-3)
+        torch.testing.assert_close(scores[row], judge.scores(seen.select(chosen), poses.select(chosen))[0])
+
+
+def test_a_move_is_that_of_the_crop_camera(world: World):
+    """A tenth of the crop's side to the right and a twentieth up; off the axis the view stays as it is turned."""
+    t = torch.tensor([[[150.0, -80.0, 900.0]]])
+    R_view = torch.from_numpy(Rotation.random(1, rng=np.random.default_rng(0)).as_matrix()).float()[None]
+    poses, focal = Poses.start(R_view, t, torch.zeros(1, 1)), torch.tensor([3.0])
+    crops = Crops(torch.zeros(1, 3, 8, 8), geometry.offaxis_rotation(torch.tensor([[0.2, 0.1, 1.0]])), focal, ZERO)
+    turn = torch.tensor([[0.0, 0.0, 0.3]])
+    verdict = Verdict(torch.zeros(1, 4), torch.tensor([[0.1, -0.05]]), torch.tensor([0.2]), turn)
+    moved = JudgeRefiner(world, nn.Identity())._moved(crops, poses, verdict)
+    before, after = (crops.turn[0].mT @ x[0, 0] for x in (t, moved.t))
+    torch.testing.assert_close(3.0 * (after[:2] / after[2] - before[:2] / before[2]), torch.tensor([0.1, -0.05]))
+    assert float(after[2] / before[2]) == pytest.approx(math.exp(0.2), rel=1e-5)
+    spin = torch.from_numpy(Rotation.from_rotvec(turn[0].numpy()).as_matrix()).float()
+    expected = crops.turn[0] @ spin @ crops.turn[0].mT @ poses.R[0, 0]
+    torch.testing.assert_close(moved.R[0, 0], expected, atol=1e-5, rtol=0)
+
+
+def test_a_render_says_depth_in_the_parts_own_diameters(world: World):
+    t = torch.tensor([[0.0, 0.0, 900.0]])
+    crops = Crops(torch.zeros(1, 3, 8, 8), torch.eye(3)[None], torch.tensor([1.5]), ZERO)
+    R = geometry.view_rotation(torch.tensor([[0.6, 0.48, 0.64]]), torch.tensor([0.7]))
+    K = geometry.camera_matrix(1.5 * SIDE, SIDE / 2, SIDE / 2)
+    seen = world.renderer.render(Instances.single(ZERO, R, t), K[None], (SIDE, SIDE))
+    expected = render_channels(seen.depth, seen.normal, seen.color, t[:, 2], world.diameters[:1])
+    torch.testing.assert_close(JudgeRefiner(world, nn.Identity())._renders(crops, ZERO, R, t), expected)
+
+
+def test_poses_turned_alike_are_one():
+    """Of 0, 7, 9, 20 and 183 degrees: eight are the least between two, and half a turn looks the same."""
+    half = Symmetries(np.diag([-1.0, -1.0, 1.0, 1.0])[None], ())
+    parts = [SimpleNamespace(symmetries=Symmetries.none()), SimpleNamespace(symmetries=half)]
+    world: Any = SimpleNamespace(objects=parts, device=torch.device("cpu"))
+    judge = JudgeRefiner(world, nn.Dropout())  # type: ignore[arg-type]
+    degrees = np.array([7.0, 183.0, 0.0, 20.0, 9.0])
+    R = torch.from_numpy(Rotation.from_rotvec(np.outer(degrees, [0, 0, 1]), degrees=True).as_matrix()).float()[None]
+    start = Poses.start(R, torch.ones(1, 5, 3), torch.tensor([[4.0, 3.0, 5.0, 1.0, 2.0]]))
+    for index, expected in ((0, [5.0, 3.0, 2.0, 1.0]), (1, [5.0, 2.0, 1.0, 5.0])):
+        seen: Any = SimpleNamespace(objects=torch.tensor([index]))
+        assert judge._apart(seen, start, 4).score[0].tolist() == expected
+    assert not judge.network.training
 
 
 def test_a_pose_beside_the_box_is_another_parts(world: World):

@@ -37,12 +37,17 @@ def _seen(count: int) -> Seen:
 
 
 def _edges(contour: Tensor):
-    """Moves every pose 1 mm; detections come one pose at a time, with the boxes of those they belong to."""
+    """Moves every pose 1 mm; detections come one pose at a time, with the boxes of those they belong to.
+
+    A worse one comes back beside it, and first.
+    """
 
     def refine(seen: Seen, poses: Poses) -> Poses:
         assert poses.t.shape == (contour.numel(), 1, 3)
         assert len(seen.boxes) == contour.numel()
-        return replace(poses, t=poses.t + 1.0, contour=contour.view(-1, 1), score=contour.view(-1, 1))
+        value = contour.view(-1, 1)
+        better = replace(poses, t=poses.t + 1.0, contour=value, agreement=value / 2, score=value)
+        return replace(better, t=poses.t - 1.0, contour=value - 9, score=value - 9).joined(better)
 
     return refine
 
@@ -55,6 +60,7 @@ def test_a_pose_is_taken_as_edges_left_it_only_where_the_judge_agrees():
     found = refine(_seen(2), start)
     assert found.judged.tolist() == [[4.0, 3.5], [1.0, 2.0]]
     torch.testing.assert_close(found.contour, torch.tensor([[0.1, 0.1], [0.3, 0.2]]))
+    torch.testing.assert_close(found.agreement, found.contour / 2)
     torch.testing.assert_close(found.score, found.judged + 20.0 * found.contour)
     expected = torch.stack((start.t[0, 0], start.t[0, 1] + 1.0))
     torch.testing.assert_close(found.t[0], expected)
@@ -71,3 +77,22 @@ def test_the_settings_say_whether_the_judge_is_asked(world: World, judged: int, 
         assert isinstance(refiner.place, JudgedContours)
         assert refiner.place.judge is refiner.rank
         assert not any(p.requires_grad for p in refiner.rank.network.parameters())
+
+
+def test_each_pose_is_laid_over_its_own_box_judged_there_and_the_best_comes_first():
+    before, start = torch.zeros(2, 2), torch.arange(12.0).view(2, 2, 3)
+    contour = torch.tensor([0.1, 0.2, 0.4, 0.3])[:, None]
+    seen = replace(_seen(2), boxes=torch.tensor([[1.0] * 4, [2.0] * 4]))
+
+    class Judge(KnownJudge):
+        def scores(self, seen: Seen, poses: Poses) -> Tensor:
+            assert torch.equal(poses.t, start + 1.0), "where the edges left them"
+            return self.after
+
+    def refine(some: Seen, poses: Poses) -> Poses:
+        assert some.boxes[:, 0].tolist() == [1.0, 1.0, 2.0, 2.0]
+        return replace(poses, t=poses.t + 1.0, contour=contour, score=contour)
+
+    judged = JudgedContours(Judge(before, before), refine)  # type: ignore[arg-type]
+    found = judged(seen, Poses.start(EYE.expand(2, 2, 3, 3), start, before))
+    torch.testing.assert_close(found.score, torch.tensor([[4.0, 2.0], [8.0, 6.0]]))

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from kornia.geometry.conversions import axis_angle_to_rotation_matrix
 
 from codepose import geometry
 from codepose.estimation.codebook import Codebook
-from codepose.refinement.poses import Seen
+from codepose.refinement import wide_search
+from codepose.refinement.contours import edges_around, score
+from codepose.refinement.poses import Poses, Seen
 from codepose.refinement.view_edges import ViewEdges
 from codepose.refinement.wide_search import WideSearch
 from codepose.synthesis.batches import SceneBatch
@@ -74,6 +82,63 @@ def test_the_true_view_is_among_the_first_of_hundreds(
     assert (off[:, 0] < 20.0).sum() >= 5, "of them the best"
     apart = geometry.geodesic_angle(book.rotations[picked[:, :1]], book.rotations[picked[:, 1:]]).rad2deg()
     assert apart.min() > 11.9
+
+
+def test_a_level_keeps_the_best_place_and_size_of_each_pose(clean: tuple[World, SceneBatch], views: ViewEdges) -> None:
+    """The views' points are turned and put into the camera's frame pose by pose, and looked up one by one."""
+    _, scenes = clean
+    level = wide_search._Level(keep=0, side=48, points=40, blur=0.9, shift=0.06, places=3, scale=0.08)
+    rows, extent = torch.arange(2), scenes.K.new_tensor([256.0, 150.0])
+    seen = Seen(scenes.images, rows, scenes.boxes[:2], scenes.objects[:2], scenes.K, scenes.targets[:2], extent)
+    view, angle = torch.tensor([3, 20, 41, 60, 7, 3]), torch.tensor([0.3, -2.0, 3.0, 0.0, 1.0, -0.5])
+    spin = axis_angle_to_rotation_matrix(torch.nn.functional.pad(angle[:, None], (2, 0)))
+    boxed = scenes.t_cam_obj[:2, None] * torch.tensor([[0.95], [1.0], [1.05]])
+    start = Poses.start((spin @ views.rotations[view]).view(2, 3, 3, 3), boxed, torch.zeros(2, 3))
+    start = replace(start, t=boxed + torch.tensor([12.0, -9.0, 30.0]))
+    found = wide_search._laid(views, view, angle, seen, start, level)
+    field, K = edges_around(scenes.images, rows, seen.boxes, scenes.K, 48, extent, blur=level.blur, samples=2)
+    assert found.R_view is start.R_view
+    for row in range(2):
+        for k in range(3):
+            m, values, places = 3 * row + k, [], []
+            points = views.points[view[m], :40] @ (geometry.offaxis_rotation(start.t[row, k]) @ start.R_view[row, k]).T
+            directions = views.directions[view[m], :40]
+            for right, down, size in itertools.product((-1, 0, 1), (-1, 0, 1), (-1, 0, 1)):
+                z = start.t[row, k, 2] * math.exp(-0.08 * size)
+                move = 0.06 * 48 / 1.6 * torch.tensor([right, down])
+                place = geometry.from_pixels(geometry.to_pixels(start.t[row, k], K[row]) + move, z, K[row])
+                every = (points + place)[None].expand(2, -1, -1)
+                there = K[:, None], torch.zeros(2, 1, 3), 2.0 * angle[m].expand(2, 1)
+                votes = field.votes(every, directions[None].expand(2, -1, -1), *there)[row, 0]
+                grown = (boxed[row, k, 2] / z).log()
+                length = views.length[view[m]] / views.length.mean() * grown.exp()
+                off = (geometry.to_pixels(place, K[row]) - geometry.to_pixels(boxed[row, k], K[row])) / (48 / 1.6)
+                values.append(float(score(votes / (directions != 0).any(1).sum(), length, off, grown)))
+                places.append(place)
+            best = int(np.argmax(values))
+            assert float(found.score[row, k]) == pytest.approx(values[best], abs=1e-4)
+            torch.testing.assert_close(found.t[row, k], places[best], rtol=1e-4, atol=1e-2)
+    assert torch.equal(found.contour, found.score)
+    assert torch.equal(found.boxed, start.boxed)
+
+
+def test_each_object_has_views_of_its_own(views: ViewEdges, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are drawn when they are first asked for, and once."""
+    drawn: list[int] = []
+    monkeypatch.setattr(ViewEdges, "draw", lambda world, index: drawn.append(index) or views)
+    world: Any = SimpleNamespace(device=torch.device("cpu"))
+    search = WideSearch(world)
+    laid: Any = RuntimeError("far enough")
+    monkeypatch.setattr(wide_search, "_laid", lambda *_: (_ for _ in ()).throw(laid))
+    ones = torch.ones(2)
+    book: Any = SimpleNamespace(codes=ones, rotations=views.rotations[:2], placed=lambda *_: torch.ones(2, 3))
+    book.to = lambda _: book
+    for index in (0, 1, 1, 0):
+        seen: Any = SimpleNamespace(boxes=torch.ones(1, 4), objects=torch.tensor([index]), K=torch.eye(3))
+        seen.to = lambda _, seen=seen: seen
+        with pytest.raises(RuntimeError, match="far enough"):
+            search(seen, book, 1, 12.0)
+    assert drawn == [0, 1]
 
 
 def test_views_are_placed_by_their_boxes_off_the_axis_too(

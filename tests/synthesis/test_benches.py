@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -58,9 +60,60 @@ def test_things_have_the_sizes_and_places_that_are_drawn() -> None:
     assert pixels.min() >= 0.04 * side - 1e-3
     assert pixels.max() <= 0.4 * side + 1e-3
     assert pixels.median() == pytest.approx(side * (0.04 * 0.4) ** 0.5, rel=0.15)  # even over the logarithm
+    depths = torch.cat([one.t[:, 2] for one in things])
+    assert 800.0 <= depths.min() < 810.0
+    assert 1190.0 < depths.max() <= 1200.0
+    assert len(torch.cat([one.mesh for one in things]).unique()) == 48
+    turned = torch.cat([one.R for one in things])
+    assert turned.mean(0).abs().max() < 0.1, "any way round"
     places = torch.cat([one.t[:, :2] / one.t[:, 2:] * 300.0 + 100.0 for one in things])
     assert places.min() == pytest.approx(-0.05 * side, abs=4)
     assert places.max() == pytest.approx(1.05 * side, abs=4)
+
+
+def test_tints_are_grey_and_near_one() -> None:
+    K = torch.tensor([[300.0, 0, 100], [0, 300, 100], [0, 0, 1]])
+    tint = torch.cat([module._heap(np.random.default_rng(k), 200, K)[1] for k in range(10)])
+    assert torch.equal(tint, tint[:, :1].expand(-1, 3))
+    assert 0.6 <= tint.min() < 0.65
+    assert 1.15 < tint.max() <= 1.2
+
+
+def test_the_light_comes_from_the_cameras_side() -> None:
+    lights = [module._light(np.random.default_rng(k), "cpu") for k in range(100)]  # type: ignore[arg-type]
+    direction = torch.cat([one.direction for one in lights])
+    torch.testing.assert_close(direction.norm(dim=1), torch.ones(100))
+    assert direction[:, 2].max() < -0.4
+    assert direction[:, :2].amin(0).max() < -0.5
+    assert direction[:, :2].amax(0).min() > 0.5
+    for name, low, high in (("ambient", 0.3, 0.6), ("diffuse", 0.4, 0.9), ("specular", 0, 0.5), ("shininess", 4, 48)):
+        values = torch.cat([getattr(one, name) for one in lights])
+        assert low <= values.min() < low + 0.1 * (high - low), name
+        assert high - 0.1 * (high - low) < values.max() <= high, name
+
+
+def test_a_picture_is_things_before_the_shaded_ground(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A quarter covered: 0.2 of the things' light, and three quarters of the ground's, which is half in the shade."""
+    rgba = torch.full((1, 4, 16, 16), 0.2)
+    rgba[:, 3] = 0.25
+    given: list[Any] = []
+
+    def rendered(renderer: Any, things: Any, K: Any, side: int, lights: Any, tint: Any, antialias: int) -> Any:
+        given.extend((K[0], side, lights, antialias))
+        return rgba, None
+
+    def shaded(ground: torch.Tensor, coverage: torch.Tensor, light: torch.Tensor, rng: Any) -> torch.Tensor:
+        assert torch.equal(coverage, rgba[0, 3:])
+        assert torch.equal(light, given[2].direction[0])
+        return 0.5 * ground
+
+    monkeypatch.setattr(module, "render_shaded", rendered)
+    monkeypatch.setattr(module, "_shaded", shaded)
+    ground = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(0))
+    picture = module._heaped(None, ground, np.random.default_rng(0))  # type: ignore[arg-type]
+    torch.testing.assert_close(picture, 0.2 + 0.75 * 0.5 * ground)
+    assert given[0].tolist() == [[24.0, 0.0, 8.0], [0.0, 24.0, 8.0], [0.0, 0.0, 1.0]]
+    assert (given[1], given[3]) == (16, 2)
 
 
 def test_things_hide_the_ground_and_darken_it_beside_them() -> None:

@@ -16,7 +16,7 @@ from codepose.randomness import Draws
 from codepose.settings.data import ObjectSettings
 from codepose.settings.files import override
 from codepose.synthesis.batches import split_batch
-from codepose.synthesis.placement import draw_views, place, require_visible
+from codepose.synthesis.placement import Companions, _shared, draw_views, place, require_visible
 from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
 from codepose.training.stages import targets_of
@@ -88,6 +88,34 @@ def test_a_heap_may_overlap(crowd: World) -> None:
         shares.append(float((overlaps > 0.15).float().mean()))
     assert shares[0] == 0.0
     assert shares[1] > 0.05
+
+
+def test_the_share_of_two_boxes_is_that_of_the_smaller_one() -> None:
+    boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 4.0, 4.0]])
+    others = torch.tensor(
+        [
+            [[5.0, 5.0, 15.0, 15.0], [20.0, 20.0, 30.0, 30.0]],  # a quarter; nothing, on either axis
+            [[8.0, 0.0, 16.0, 5.0], [2.0, 2.0, 6.0, 6.0]],  # a quarter of the smaller; all of it
+            [[2.0, 0.0, 12.0, 10.0], [0.0, 0.0, 0.0, 0.0]],  # half; no box
+        ]
+    )
+    torch.testing.assert_close(_shared(boxes, others), torch.tensor([0.25, 1.0, 0.5]))
+
+
+def test_companions_are_drawn_where_they_are_and_taken_away_with_their_boxes() -> None:
+    objects, numbers = torch.tensor([[1, -1], [-1, 0], [2, 1]]), torch.arange(6.0).view(3, 2)
+    R, t = torch.eye(3) * numbers[..., None, None], numbers[..., None].expand(-1, -1, 3)
+    some = Companions(objects, R, t, numbers[..., None].expand(-1, -1, 4) + 1.0)
+    instances, tint = some.instances()
+    assert instances.image.tolist() == [0, 1, 2, 2]
+    assert instances.mesh.tolist() == [1, 0, 2, 1]
+    assert instances.t[:, 0].tolist() == instances.R[:, 0, 0].tolist() == [0.0, 3.0, 4.0, 5.0]
+    assert torch.equal(tint, torch.ones(4, 3)), "the CAD file's own colours"
+    left = some.without(torch.tensor([2]))
+    assert left.objects.tolist() == [[1, -1], [-1, 0], [-1, -1]]
+    assert left.boxes[2].abs().sum() == 0.0
+    assert torch.equal(left.boxes[:2], some.boxes[:2])
+    assert some.objects[2].tolist() == [2, 1], "a copy"
 
 
 def test_views_of_the_opposite_side_are_half_of_all(crowd: World) -> None:

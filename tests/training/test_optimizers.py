@@ -7,7 +7,7 @@ import torch
 from pytorch_optimizer.optimizer.utils.matrix import zero_power_via_newton_schulz_5
 
 from codepose.settings.files import load_preset
-from codepose.settings.training import OptimizerSettings
+from codepose.settings.training import MOMENTUM, OptimizerSettings
 from codepose.training.muon import nearly_orthogonal
 from codepose.training.optimizers import build_optimizer, learning_rate
 
@@ -19,8 +19,17 @@ def test_the_papers_step_schedule() -> None:
     assert rates == pytest.approx([1e-2, 1e-2, 1e-3, 1e-3, 1e-4, 1e-5, 1e-5])
 
 
+def test_a_step_comes_at_its_epoch_although_epochs_are_added_up() -> None:
+    """Eighty tenths come to a little less than eight."""
+    settings = OptimizerSettings(lr=1.0, schedule="steps", warmup=0)
+    epoch = sum([0.1] * 80)
+    assert epoch < 8.0
+    assert learning_rate(settings, 10_000, epoch, 0.5) == pytest.approx(0.1)
+
+
 def test_warm_up_and_cosine() -> None:
     settings = OptimizerSettings(lr=1.0, schedule="cosine", warmup=10)
+    assert learning_rate(settings, 1000, 1.1, 1.1) == pytest.approx(0.0), "a stage that lasts longer learns no more"
     assert learning_rate(settings, 0, 0.0, 0.0) == pytest.approx(0.1)
     assert learning_rate(settings, 9, 0.0, 0.0) == pytest.approx(1.0)
     assert learning_rate(settings, 500, 0.5, 0.5) == pytest.approx(0.5)
@@ -49,6 +58,68 @@ def test_a_factor_on_the_rate_lasts(name: str) -> None:
     assert moved[1] == pytest.approx(0.1 * moved[0], rel=0.2)
 
 
+def test_adabounds_bounds_are_the_papers() -> None:
+    """After 100 steps a rate is at most final_lr (1 + 1 / (gamma 100)) = 0.1 x 11 = 1.1 times the gradient's mean."""
+    x = torch.nn.Parameter(torch.zeros(4))
+    optimizer = build_optimizer([([x], 1.0)], OptimizerSettings(name="adabound", lr=0.1, weight_decay=0.0))
+    for _ in range(100):
+        before = x.detach().clone()
+        x.grad = torch.full((4,), 1e-3)
+        optimizer.step()
+    torch.testing.assert_close(before - x.detach(), torch.full((4,), 1.1e-3), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "left"),
+    [
+        ("sgd", 1.0 - 0.1 * 0.3),
+        ("adam", 1.0 - 0.1),  # it moves by the rate, however small a gradient is
+        ("adamw", 1.0 - 0.1 * 0.3),
+        ("muon", 1.0 - 0.1 * 0.3),
+    ],
+)
+def test_without_a_gradient_weights_decay(name: str, left: float) -> None:
+    """By rate x decay in one step; of biases and of matrices, which Muon turns."""
+    weights = [torch.nn.Parameter(torch.ones(shape)) for shape in ((5,), (16, 20))]
+    optimizer = build_optimizer([(weights, 1.0)], OptimizerSettings(name=name, lr=0.1, weight_decay=0.3))
+    for one in weights:
+        one.grad = torch.zeros_like(one)
+    optimizer.step()
+    for one in weights:
+        torch.testing.assert_close(one.detach(), torch.full_like(one, left), rtol=1e-5, atol=0)
+
+
+def test_adabounds_weights_decay() -> None:
+    x = torch.nn.Parameter(torch.ones(4))
+    optimizer = build_optimizer([([x], 1.0)], OptimizerSettings(name="adabound", lr=0.1, weight_decay=0.3))
+    x.grad = torch.zeros(4)
+    optimizer.step()
+    assert float(x.detach().max()) < 0.999
+
+
+def test_sgd_has_momentum() -> None:
+    """0.1 of a gradient of 1, and then of 1 + 0.9."""
+    x = torch.nn.Parameter(torch.zeros(4))
+    optimizer = build_optimizer([([x], 1.0)], OptimizerSettings(name="sgd", lr=0.1, weight_decay=0.0))
+    for _ in range(2):
+        x.grad = torch.ones(4)
+        optimizer.step()
+    torch.testing.assert_close(x.detach(), torch.full((4,), -0.1 - 0.19))
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "muon"])
+def test_each_group_has_the_rate_of_its_factor(name: str) -> None:
+    weights = [torch.nn.Parameter(torch.zeros(16, 20)) for _ in range(2)]
+    optimizer = build_optimizer([([one], f) for one, f in zip(weights, (1.0, 0.25), strict=True)],
+                                OptimizerSettings(name=name, lr=0.1, weight_decay=0.0))  # fmt: skip
+    gradient = torch.randn(16, 20, generator=torch.Generator().manual_seed(0))
+    for one in weights:
+        one.grad = gradient.clone()
+    optimizer.step()
+    torch.testing.assert_close(weights[1].detach(), 0.25 * weights[0].detach())
+    assert [group["factor"] for group in optimizer.param_groups] == [1.0, 0.25]
+
+
 @pytest.mark.parametrize("name", ["adabound", "sgd", "adam", "adamw", "muon"])
 def test_every_optimizer_descends(name: str) -> None:
     x = torch.nn.Parameter(torch.ones(4))
@@ -75,6 +146,33 @@ def test_muon_turns_hidden_weights_and_leaves_the_rest_to_adamw() -> None:
     assert sides.max() < 1.3
     for parameter in (first, bias):
         assert parameter.detach().abs() == pytest.approx(torch.full(parameter.shape, 0.1).numpy(), rel=1e-2)
+
+
+def test_muon_steps_along_nesterovs_momentum() -> None:
+    """Two steps, as its authors write them; the weights decay, too."""
+    random = torch.Generator().manual_seed(0)
+    x = torch.nn.Parameter(torch.randn(16, 20, 3, 3, generator=random))
+    settings = OptimizerSettings(name="muon", lr=0.01, weight_decay=0.2)
+    optimizer, expected, velocity = build_optimizer([([x], 1.0)], settings), x.detach().clone(), torch.zeros(16, 180)
+    m = MOMENTUM["muon"]
+    for _ in range(2):
+        gradient = torch.randn(x.shape, generator=random)
+        velocity = m * velocity + (1.0 - m) * gradient.flatten(1)
+        update = (1.0 - m) * gradient.flatten(1) + m * velocity
+        expected = expected * (1.0 - 0.01 * 0.2)
+        expected -= 0.01 * 0.2 * 180**0.5 * nearly_orthogonal(update).view(x.shape)
+        x.grad = gradient.clone()
+        optimizer.step()
+        assert x.grad is None, "AdamW must not step again"
+        torch.testing.assert_close(x.detach(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_muon_turns_what_has_sixteen_inputs_and_outputs() -> None:
+    shapes = [(16, 16), (15, 40), (40, 15), (40, 15, 3, 3), (1024, 1300), (1300, 1024)]
+    weights = [torch.nn.Parameter(torch.zeros(shape)) for shape in shapes]
+    optimizer = build_optimizer([(weights, 1.0)], OptimizerSettings(name="muon"))
+    turned = {id(p) for group in optimizer.param_groups for p in group["params"] if group["turned"] > 0}
+    assert [id(one) in turned for one in weights] == [True, False, False, False, True, True]
 
 
 @pytest.mark.parametrize("shape", [(24, 24), (16, 200), (300, 20)])
