@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from codepose import geometry
 from codepose.networks.pose_judge import SIDE, PoseJudge, Verdict
-from codepose.refinement.judge import SHIPPED, Crops, JudgeRefiner, crop, load_network
+from codepose.refinement.judge import Crops, JudgeRefiner, crop
+from codepose.refinement.judge_weights import SHIPPED, load_network
 from codepose.refinement.poses import Poses, Seen
 from codepose.rendering.renderer import Instances
 from codepose.synthesis.world import World

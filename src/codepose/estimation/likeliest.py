@@ -7,13 +7,16 @@ the part lies nearer to one of the codebook's views (docs/log/2026-11-29-candida
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from codepose.estimation.codebook import Codebook
-from codepose.estimation.pipelines import Pipeline
 from codepose.estimation.window_boxes import WindowBoxes
+
+if TYPE_CHECKING:
+    from codepose.estimation.pipelines import Pipeline
 
 _COSINE = 10.0
 """What a cosine of 1 with the nearest view counts beside the log-odds of the detector's score."""
