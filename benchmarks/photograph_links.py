@@ -16,7 +16,7 @@ from codepose import geometry
 from codepose.bop.models import BopModel
 from codepose.bop.scenes import BopInstance
 from codepose.evaluation.pose_errors import mssd, symmetric_distance
-from codepose.synthesis.world import ObjectModel
+from codepose.synthesis.objects import ObjectModel
 
 BOX_IOU, VIEW_DEG, HYPOTHESIS_DEG, RIGHT, CLOSE = 0.5, 15.0, 20.0, 0.2, 0.1
 

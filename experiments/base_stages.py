@@ -27,13 +27,14 @@ from codepose.networks.precision import autocast
 from codepose.networks.roi import roi_pool
 from codepose.parts.mesh import Mesh
 from codepose.randomness import Draws
+from codepose.settings.crop import ROI_PAD
 from codepose.settings.files import load_preset, override
-from codepose.settings.network import ROI_PAD
 from codepose.settings.schema import Settings
 from codepose.synthesis.batches import CropBatch, SceneBatch, ScenePoses
+from codepose.synthesis.objects import ObjectModel
 from codepose.synthesis.placement import draw_views
 from codepose.synthesis.scenes import SceneSource
-from codepose.synthesis.world import ObjectModel, World, reference_distance
+from codepose.synthesis.world import World, reference_distance
 from codepose.training.plan import Stage
 from codepose.training.stages import step1_stage, step2_stage
 from experiments.parts.archive import Part

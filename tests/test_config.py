@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from codepose.cli.chosen import starting_settings, with_meshes
 from codepose.networks.joint import MIN_IOU
 from codepose.rendering.shading import ADD, CHANGED, MULTIPLY, PER_CHANNEL
+from codepose.settings.crop import ROI_PAD
 from codepose.settings.errors import ConfigError
 from codepose.settings.files import (
     PRESETS,
@@ -25,7 +26,6 @@ from codepose.settings.files import (
     save_run_settings,
     to_yaml,
 )
-from codepose.settings.network import ROI_PAD
 from codepose.settings.removed import REMOVED
 from codepose.settings.schema import Settings
 from codepose.settings.training import ALL_GROUPS, MOMENTUM, OptimizerSettings, Phase

@@ -26,7 +26,8 @@ from torch.overrides import TorchFunctionMode
 
 from codepose import geometry
 from codepose.estimation.codebook import Codebook
-from codepose.estimation.confidence import Confidence, evidence
+from codepose.estimation.confidence import Confidence
+from codepose.estimation.evidence import evidence
 from codepose.evaluation import pose_errors, vsd
 from codepose.networks import windows
 from codepose.networks.boxes import best_proposals

@@ -1,4 +1,4 @@
-"""The Dockerfile: linted where hadolint is installed, and what a build would need is there. Nothing is built."""
+"""The Dockerfiles: linted where hadolint is installed, and what a build would need is there. Nothing is built."""
 
 from __future__ import annotations
 
@@ -13,37 +13,45 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-LINES = (ROOT / "Dockerfile").read_text().replace("\\\n", " ").splitlines()
+FILES = ("Dockerfile", "Dockerfile.runtime")
 HADOLINT = shutil.which("hadolint", path=str(Path(sys.executable).parent)) or shutil.which("hadolint")
 
 
-def of(instruction: str) -> list[str]:
-    return [line.split(maxsplit=1)[1] for line in LINES if line.startswith(f"{instruction} ")]
+def lines(file: str) -> list[str]:
+    return (ROOT / file).read_text().replace("\\\n", " ").splitlines()
+
+
+def of(instruction: str, file: str = "Dockerfile") -> list[str]:
+    return [line.split(maxsplit=1)[1] for line in lines(file) if line.startswith(f"{instruction} ")]
 
 
 @pytest.mark.skipif(HADOLINT is None, reason="hadolint is not installed: pip install '.[dev]'")
-def test_hadolint_has_no_complaint() -> None:
+@pytest.mark.parametrize("file", FILES)
+def test_hadolint_has_no_complaint(file: str) -> None:
     assert HADOLINT is not None
-    done = subprocess.run([HADOLINT, "--no-color", str(ROOT / "Dockerfile")], capture_output=True, text=True)
+    done = subprocess.run([HADOLINT, "--no-color", str(ROOT / file)], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "")
 
 
-def test_it_runs_without_rights() -> None:
-    assert of("USER") == ["1000"]
-    last = max(number for number, line in enumerate(LINES) if line.startswith("FROM "))
-    assert any(line.startswith("USER ") for line in LINES[last:]), "in the stage that runs"
+@pytest.mark.parametrize("file", FILES)
+def test_it_runs_without_rights(file: str) -> None:
+    assert of("USER", file) == ["1000"]
+    last = max(number for number, line in enumerate(lines(file)) if line.startswith("FROM "))
+    assert any(line.startswith("USER ") for line in lines(file)[last:]), "in the stage that runs"
 
 
-def test_versions_are_pinned() -> None:
-    assert all(re.match(r"python:3\.\d+-slim-\w+", image) for image in of("FROM"))
-    (tool, install) = of("RUN")[:2]
+@pytest.mark.parametrize("file", FILES)
+def test_versions_are_pinned(file: str) -> None:
+    assert all(re.match(r"python:3\.\d+-slim-\w+", image) for image in of("FROM", file))
+    (tool, install) = of("RUN", file)[:2]
     assert re.search(r"uv==\d", tool)
     assert "--constraint requirements.lock" in install
 
 
-def test_what_it_copies_is_there_and_not_ignored() -> None:
+@pytest.mark.parametrize("file", FILES)
+def test_what_it_copies_is_there_and_not_ignored(file: str) -> None:
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
-    for line in of("COPY"):
+    for line in of("COPY", file):
         if line.startswith("--from="):
             continue
         for name in line.split()[:-1]:

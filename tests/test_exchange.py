@@ -23,8 +23,8 @@ from codepose.predict.files import OUTPUTS
 from codepose.refinement.judged_contours import REFINERS, refiner_of
 from codepose.runtime.devices import make_fabric
 from codepose.runtime.run import Run
+from codepose.settings.crop import ROI_PAD
 from codepose.settings.errors import ConfigError
-from codepose.settings.network import ROI_PAD
 from codepose.settings.schema import Settings
 from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World

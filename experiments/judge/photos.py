@@ -19,7 +19,8 @@ from codepose.bop.dataset import MIN_VISIBLE, BopDataset
 from codepose.bop.scenes import BopImage, BopInstance
 from codepose.evaluation.equivalent_poses import pose_errors
 from codepose.networks.pose_judge import PoseJudge
-from codepose.refinement.judge import JudgeRefiner, load_network
+from codepose.refinement.judge import JudgeRefiner
+from codepose.refinement.judge_weights import load_network
 from codepose.refinement.poses import Poses, Seen
 from codepose.refinement.render_and_compare import ContourRefiner
 from codepose.settings.data import ObjectSettings

@@ -23,8 +23,8 @@ from codepose.estimation.pipelines import JointPipeline, Pipeline, TwoStagePipel
 from codepose.geometry import geodesic_angle
 from codepose.networks.build import build_extended, build_joint
 from codepose.runtime.checkpoint import save_state
+from codepose.settings.crop import ROI_PAD
 from codepose.settings.files import override
-from codepose.settings.network import ROI_PAD
 from codepose.settings.schema import Settings
 from codepose.synthesis.lookalikes import thumbnails
 from codepose.synthesis.world import World

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from codepose.estimation.confidence import Confidence, evidence
+from codepose.estimation.confidence import Confidence
+from codepose.estimation.evidence import evidence
 from codepose.estimation.methods import _refinement_mark
 from codepose.settings.inference import RefinementSettings
 from codepose.storage.checksums import MARK, DamagedError, read_json, write_json

@@ -13,7 +13,8 @@ from codepose.estimation.detection import Detection
 from codepose.estimation.duplicates import without_doubles
 from codepose.settings.data import ObjectSettings
 from codepose.settings.schema import Settings
-from codepose.synthesis.world import ObjectModel, World
+from codepose.synthesis.objects import ObjectModel
+from codepose.synthesis.world import World
 
 BOX = np.array([100.0, 100.0, 160.0, 180.0])
 TURN = Rotation.from_rotvec([0.4, -0.9, 0.3]).as_matrix()

@@ -13,12 +13,8 @@ from codepose.estimation.likeliest import likeliest, worth_a_pose
 from codepose.estimation.window_boxes import WindowBoxes
 
 
-def chosen(
-    labels: list[int], scores: list[float], cosines: list[float], most: int, boxes: Tensor | None = None
-) -> list[int]:
-    apart = torch.arange(len(labels), dtype=torch.float32)[:, None] * 10.0 + torch.tensor([0.0, 0.0, 8.0, 8.0])
-    given = (torch.tensor(values) for values in (labels, scores, cosines))
-    kept = likeliest(apart if boxes is None else boxes, *given, most)
+def chosen(labels: list[int], scores: list[float], cosines: list[float], most: int) -> list[int]:
+    kept = likeliest(torch.tensor(labels), torch.tensor(scores), torch.tensor(cosines), most)
     return kept.nonzero()[:, 0].tolist()
 
 
@@ -37,15 +33,6 @@ def test_each_object_has_as_many() -> None:
 
 def test_of_equal_ones_the_first_is_chosen() -> None:
     assert chosen([1, 1, 1], [0.5, 0.5, 0.5], [0.3, 0.3, 0.3], 2) == [0, 1]
-
-
-def test_of_boxes_in_one_place_the_likeliest_is_enough() -> None:
-    """The first shares 8 of 10 columns with either other one, these 6 of 10."""
-    boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 8.0, 10.0], [2.0, 0.0, 10.0, 10.0]])
-    assert chosen([1, 1, 1], [0.5, 0.6, 0.4], [0.1, 0.1, 0.1], 3, boxes) == [1, 2]
-    assert chosen([1, 1, 1], [0.6, 0.5, 0.4], [0.1, 0.1, 0.1], 3, boxes) == [0]
-    assert chosen([1, 2, 1], [0.6, 0.5, 0.4], [0.1, 0.1, 0.1], 3, boxes) == [0, 1]  # another object
-    assert chosen([1, 1, 1], [0.5, 0.6, 0.4], [0.1, 0.1, 0.3], 1, boxes) == [2]  # of the rest, as many as may be
 
 
 def test_scores_of_one_and_no_boxes_are_taken() -> None:
@@ -73,11 +60,27 @@ class _Pipeline:
         return boxes[:, :1]
 
 
-def test_codes_are_looked_up_in_their_own_objects_book() -> None:
-    boxes = torch.tensor([[0.1, 0, 1, 1], [0.9, 0, 1, 1], [0.1, 0, 1, 1], [0.9, 0, 1, 1]])
-    objects = torch.tensor([0, 1, 1, 0])
+def worth(boxes: list[list[float]], objects: list[int], scores: list[float], most: int, *signs: float) -> list[int]:
+    """Which boxes get a pose, where the cosines are the boxes' left edges times their object's sign."""
     nothing: Any = None
-    view = WindowBoxes(nothing, nothing, "image", nothing, boxes, objects, torch.full((4,), 0.5))
-    books: Any = [_Book(1.0), _Book(-1.0)]
+    view = WindowBoxes(
+        nothing, nothing, "image", nothing, torch.tensor(boxes), torch.tensor(objects), torch.tensor(scores)
+    )
+    books: Any = [_Book(sign) for sign in signs]
     pipeline: Any = _Pipeline()
-    assert worth_a_pose(pipeline, books, view, 1).tolist() == [2, 3]
+    return worth_a_pose(pipeline, books, view, most).tolist()
+
+
+def test_codes_are_looked_up_in_their_own_objects_book() -> None:
+    boxes = [[0.1, 0.0, 0.4, 1.0], [0.9, 0.0, 1.4, 1.0]] * 2
+    assert worth(boxes, [0, 1, 1, 0], [0.5] * 4, 1, 1.0, -1.0) == [2, 3]
+
+
+def test_of_boxes_in_one_place_the_likeliest_is_enough() -> None:
+    """The first shares 8 of 10 columns with either other one, these 6 of 10."""
+    boxes = [[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 0.8, 1.0], [0.2, 0.0, 1.0, 1.0]]
+    assert worth(boxes, [0, 0, 0], [0.5, 0.6, 0.4], 3, 0.0) == [1, 2]
+    assert worth(boxes, [0, 0, 0], [0.6, 0.5, 0.4], 3, 0.0) == [0]
+    assert worth(boxes, [0, 1, 0], [0.6, 0.5, 0.4], 3, 0.0, 0.0) == [0, 1], "another object's stay"
+    assert worth(boxes, [0, 0, 0], [0.6, 0.5, 0.4], 2, 1.0) == [1, 2], "codes count: the third one's is 0.2"
+    assert worth([*boxes, [5.0, 5.0, 6.0, 6.0]], [0] * 4, [0.6, 0.5, 0.4, 0.3], 2, 0.0) == [0, 3], "as many as may be"

@@ -38,7 +38,7 @@ from codepose.parts.mesh import mesh_from_trimesh
 from codepose.parts.symmetry_group import Symmetries
 from codepose.rendering.renderer import Renderer
 from codepose.synthesis.batches import SceneBatch
-from codepose.synthesis.world import ObjectModel
+from codepose.synthesis.objects import ObjectModel
 
 NAN = float("nan")
 SIZE, CROP = 8, 4

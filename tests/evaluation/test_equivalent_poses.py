@@ -27,7 +27,8 @@ from codepose.parts.mesh import mesh_from_trimesh, save_mesh
 from codepose.parts.symmetry_group import Symmetries
 from codepose.runtime.run import Run
 from codepose.settings.schema import Settings
-from codepose.synthesis.world import ObjectModel, World
+from codepose.synthesis.objects import ObjectModel
+from codepose.synthesis.world import World
 
 AWAY = (40.0, -25.0, 10.0)
 BOX, CYLINDER, PRISM, BALL, HAMMER = range(5)

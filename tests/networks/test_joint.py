@@ -12,7 +12,7 @@ from codepose.networks.build import build_joint
 from codepose.networks.detector import Proposals
 from codepose.networks.joint import JointNetwork
 from codepose.networks.roi import roi_pool
-from codepose.settings.network import ROI_PAD
+from codepose.settings.crop import ROI_PAD
 from codepose.settings.schema import Settings
 from codepose.synthesis.batches import SceneBatch
 from codepose.synthesis.scenes import SceneSource

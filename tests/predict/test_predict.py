@@ -25,7 +25,7 @@ from codepose.refinement.judge import JudgeRefiner
 from codepose.refinement.poses import Poses, Seen
 from codepose.runtime.run import Run
 from codepose.storage.checksums import read_json, write_json
-from codepose.synthesis.world import ObjectModel
+from codepose.synthesis.objects import ObjectModel
 
 K = "75,75,63.5,47.5"
 

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from codepose import geometry
 from codepose.networks.pose_judge import SIDE, PoseJudge, Verdict, render_channels
 from codepose.parts.symmetry_group import Symmetries
-from codepose.refinement.judge import SHIPPED, Crops, JudgeRefiner, crop, load_network
+from codepose.refinement.judge import Crops, JudgeRefiner, crop
+from codepose.refinement.judge_weights import SHIPPED, load_network
 from codepose.refinement.poses import Photos, Poses, Seen
 from codepose.rendering.renderer import Instances
 from codepose.synthesis.world import World

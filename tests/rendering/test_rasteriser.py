@@ -19,7 +19,6 @@ from codepose import geometry
 from codepose.parts.mesh import Mesh
 from codepose.parts.shapes import hammer
 from codepose.rendering import rasteriser
-from codepose.rendering.rasteriser import _closed
 from codepose.rendering.renderer import Buffers, Instances, Renderer
 from codepose.rendering.warp_runtime import cpu_pool
 from tests.rendering.ray_caster import RayCaster
@@ -125,7 +124,7 @@ def test_a_floor_that_reaches_behind_the_camera_is_cut_at_the_near_plane(make: M
 def test_from_inside_a_closed_part_its_inner_side_is_seen(make: Make) -> None:
     box = trimesh.creation.box(extents=(400.0, 300.0, 500.0))
     room = mesh_of(box.vertices, box.faces)
-    assert _closed(room)
+    assert room.closed
     K = geometry.camera_matrix(40.0, 32.0, 32.0)
     out = make([room]).render(single(torch.eye(3)[None], torch.zeros(1, 3)), K[None], (64, 64))
     assert out.depth[0, 32, 32] == pytest.approx(250.0, abs=1e-3)  # the wall ahead
@@ -222,14 +221,14 @@ def test_closed_is_what_has_no_hole_and_no_face_inside_out() -> None:
     hollow = trimesh.util.concatenate([box, cavity])
     turned = box.faces.copy()
     turned[3] = turned[3, ::-1]
-    assert _closed(mesh_of(box.vertices, box.faces))
-    assert _closed(mesh_of(apart.vertices, apart.faces))
+    assert mesh_of(box.vertices, box.faces).closed
+    assert mesh_of(apart.vertices, apart.faces).closed
     split = box.vertices[box.faces].reshape(-1, 3)  # as at creases: every face has corners of its own
-    assert _closed(mesh_of(split, np.arange(36).reshape(12, 3)))
-    assert not _closed(mesh_of(box.vertices, box.faces[1:]))
-    assert not _closed(mesh_of(box.vertices, turned))
-    assert not _closed(mesh_of(inside_out.vertices, inside_out.faces))
-    assert not _closed(mesh_of(hollow.vertices, hollow.faces))
+    assert mesh_of(split, np.arange(36).reshape(12, 3)).closed
+    assert not mesh_of(box.vertices, box.faces[1:]).closed
+    assert not mesh_of(box.vertices, turned).closed
+    assert not mesh_of(inside_out.vertices, inside_out.faces).closed
+    assert not mesh_of(hollow.vertices, hollow.faces).closed
 
 
 def test_leaving_out_what_faces_away_changes_no_bit(make: Make) -> None:

@@ -19,7 +19,7 @@ from codepose.networks.losses import ReconstructionHealth, angle_loss, match_los
 from codepose.networks.roi import roi_pool
 from codepose.parts.symmetry_group import Symmetries
 from codepose.runtime.ranks import Shares
-from codepose.settings.network import ROI_PAD
+from codepose.settings.crop import ROI_PAD
 from codepose.settings.schema import Settings
 from codepose.settings.training import Phase
 from codepose.synthesis.batches import CropBatch, SceneBatch, ScenePoses

@@ -30,9 +30,10 @@ from codepose.parts.mesh import Mesh, save_mesh
 from codepose.rendering.renderer import Instances
 from codepose.storage.replace import write_atomically
 from codepose.synthesis.batches import SceneBatch
+from codepose.synthesis.objects import ObjectModel
 from codepose.synthesis.placement import Companions
 from codepose.synthesis.scenes import SceneSource, Split
-from codepose.synthesis.world import ObjectModel, World
+from codepose.synthesis.world import World
 
 _DEPTH_SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 """mm a stored step: 16 bits reach to 6,553.5 mm, ..., 655 m; what lies further is stored as 0, not measured."""

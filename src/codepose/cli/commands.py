@@ -268,7 +268,9 @@ def pack(options: o.Pack) -> Outcome:
 
 
 def export(options: o.Export) -> Outcome:
-    """Writes an ONNX file."""
+    """Writes an ONNX file, or a folder for ``codepose-runtime``."""
+    if not options.out.suffix:
+        return _export_folder(options)
     from codepose import api
 
     with _console.status("writing the graph and comparing it with PyTorch: half a minute"):
@@ -280,6 +282,17 @@ def export(options: o.Export) -> Outcome:
     _console.out(f"out: {', '.join(done.outputs)}")
     _console.out("poses are not refined; docs/deployment.md says what that costs")
     return Outcome(vars(done))
+
+
+def _export_folder(options: o.Export) -> Outcome:
+    from codepose.estimation.runner_folder import export_run
+
+    with _console.status("writing graphs, codebooks and meshes: a minute"):
+        export_run(options.run, options.out)
+    size = sum(path.stat().st_size for path in options.out.iterdir() if path.is_file())
+    _console.out(f"wrote {options.out}, {size / 1e6:.1f} MB")
+    _console.out(f"next: {shlex.join(['codepose-runtime', str(options.out), 'photo.png', '--K', 'fx,fy,cx,cy'])}")
+    return Outcome({"folder": options.out, "bytes": size})
 
 
 def completion(options: o.Completion) -> Outcome:

@@ -342,12 +342,13 @@ class Pack(Command):
 
 @dataclass
 class Export(Command):
-    """Write a trained run as one ONNX file: an image and its camera in, poses out, without refinement."""
+    """Write a trained run for machines without PyTorch: one ONNX file, whose poses are not refined, or a folder for
+    codepose-runtime."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """Run folder, or "hammer"."""
     out: Annotated[Path, tyro.conf.Positional]
-    """The file, such as part.onnx."""
+    """The file, such as part.onnx; or the folder, a name without a suffix."""
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,11 +12,13 @@ from torchvision.ops import box_iou
 
 from codepose.estimation.codebook import Codebook
 from codepose.estimation.hypotheses import Hypotheses
-from codepose.estimation.pipelines import Pipeline
 from codepose.estimation.window_boxes import WindowBoxes
 from codepose.refinement.poses import Poses, Refiner, Seen, Stages
 from codepose.refinement.render_and_compare import finer_photos
-from codepose.synthesis.world import World
+from codepose.synthesis.objects import Objects
+
+if TYPE_CHECKING:
+    from codepose.estimation.pipelines import Pipeline
 
 _SAME_BOX = 0.9
 """Boxes of a larger IoU are one: looking again would change nothing."""
@@ -85,7 +88,7 @@ class RefinedPoses:
         refiner: Refines detections of one object. Of ``Stages`` the second is asked only where the first leaves hope.
     """
 
-    def __init__(self, world: World, hypotheses: Hypotheses, refiner: Refiner) -> None:
+    def __init__(self, world: Objects, hypotheses: Hypotheses, refiner: Refiner) -> None:
         self._world, self._hypotheses = world, hypotheses
         self._rank, self._place = refiner, None  # type: Refiner, Refiner | None
         if isinstance(refiner, Stages):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +17,14 @@ from torch.nn import functional as F
 
 from codepose import geometry
 from codepose.estimation.nearest_codes import RoundedCodes, multiplies_bytes, nearest_in_chunks
-from codepose.estimation.pipelines import Pipeline
 from codepose.runtime.checkpoint import CheckpointError, load_state, save_state
-from codepose.settings.network import ROI_PAD
-from codepose.settings.schema import Settings
+from codepose.settings.crop import ROI_PAD
 from codepose.synthesis.lookalikes import thumbnails
-from codepose.synthesis.world import World
+
+if TYPE_CHECKING:
+    from codepose.estimation.pipelines import Pipeline
+    from codepose.settings.schema import Settings
+    from codepose.synthesis.world import World
 
 _BATCH = 64
 """Views encoded at a time."""

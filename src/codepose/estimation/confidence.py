@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Annotated, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 from scipy.optimize import minimize
 from torch import Tensor
 
+from codepose.estimation.evidence import probability
 from codepose.storage.checksums import DamagedError, read_json, write_json
 
 CORRECT = 0.2
@@ -94,8 +94,7 @@ class Confidence(BaseModel):
 
     def __call__(self, evidence: Tensor) -> Tensor:
         """Returns the probability (N,) that each detection's pose is right, for evidence (N, c) as it was fitted to."""
-        mean, scale, weights = (evidence.new_tensor(v) for v in (self.mean, self.scale, self.weights))
-        return torch.sigmoid(((evidence - mean) / scale) @ weights + self.bias)
+        return probability(evidence, self.mean, self.scale, self.weights, self.bias)
 
     def save(self, path: Path) -> None:
         """Writes it as JSON, in one step, with a checksum."""
@@ -115,14 +114,3 @@ class Confidence(BaseModel):
         except DamagedError as error:
             raise DamagedError(f"{error}: delete it, and `codepose calibrate` makes it again") from None
         return read if read.fingerprint == fingerprint else None
-
-
-def evidence(
-    score: Tensor, similarity: Tensor, agreement: Tensor, contour: Tensor, judged: Tensor | None = None
-) -> Tensor:
-    """Returns the evidence (N, 4) of N detections, from (N,) each as ``Detection`` has them; 0 = not known.
-
-    The detector's score in [0, 1] becomes its logit. Where poses are judged there is a fifth column.
-    """
-    columns = [torch.logit(score.double(), eps=1e-6), similarity, agreement, contour]
-    return torch.stack([c.double() for c in (*columns, *([] if judged is None else [judged]))], 1)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from codepose.estimation.detection import Detection
-from codepose.synthesis.world import ObjectModel
+from codepose.synthesis.objects import ObjectModel
 
 _SHARE = 0.02
 """Poses coincide where no point of the part's hull is further apart than this share of the diameter: what is found

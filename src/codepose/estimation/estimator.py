@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -19,24 +19,24 @@ from torch import Tensor
 
 from codepose.estimation.box_poses import RefinedPoses, encoded, nearest_poses, seen_boxes
 from codepose.estimation.codebook import Codebook
-from codepose.estimation.confidence import Confidence, evidence
 from codepose.estimation.detection import Detection
 from codepose.estimation.duplicates import without_doubles
+from codepose.estimation.evidence import evidence
 from codepose.estimation.fitted_boxes import fitted_boxes
 from codepose.estimation.hypotheses import Hypotheses
 from codepose.estimation.likeliest import worth_a_pose
-from codepose.estimation.methods import Method, load_codebooks, load_confidence, load_pipeline
 from codepose.estimation.photo import Photo, checked_depth
-from codepose.estimation.pipelines import Pipeline
 from codepose.estimation.window_boxes import WindowBoxes, detected_boxes, given_boxes
-from codepose.networks.compilation import compile_convolutions
-from codepose.refinement.depth_fit import DepthRefiner
-from codepose.refinement.judged_contours import refiner_of
 from codepose.refinement.poses import Poses, Refiner
-from codepose.runtime.devices import current_device
-from codepose.runtime.run import Run
-from codepose.settings.schema import Settings
-from codepose.synthesis.world import World
+
+if TYPE_CHECKING:
+    from codepose.estimation.confidence import Confidence
+    from codepose.estimation.methods import Method
+    from codepose.estimation.pipelines import Pipeline
+    from codepose.refinement.depth_fit import DepthRefiner
+    from codepose.runtime.run import Run
+    from codepose.settings.schema import Settings
+    from codepose.synthesis.world import World
 
 
 class PoseEstimator:
@@ -94,18 +94,9 @@ class PoseEstimator:
             RunError: The folder is no run, or the method's training is not finished.
             ConfigError: There is no such device.
         """
-        run = run if isinstance(run, Run) else Run.open(run)
-        pipeline = load_pipeline(run, method, current_device(device))
-        world = World(run.settings, pipeline.device) if refine else None
-        for model in world.objects if world is not None else ():
-            _ = model.symmetries  # found now rather than in the first photo
-        books = load_codebooks(run, method, pipeline, world, progress)
-        confidence = load_confidence(run, method, pipeline, books, refined=refine)
-        if compile:
-            for network in pipeline.networks():
-                compile_convolutions(network)
-        refiner = None if world is None else refiner_of(world, run.settings.refinement)
-        return cls(pipeline, books, refiner, confidence, world=world)
+        from codepose.estimation.loading import load_parts
+
+        return cls(**load_parts(run, method, device, refine=refine, compile=compile, progress=progress))
 
     def __call__(
         self,
@@ -203,12 +194,18 @@ class PoseEstimator:
     @cached_property
     def depth_refiner(self) -> DepthRefiner:
         """Fits poses to measured depth; made when the first depth image comes."""
+        from codepose.refinement.depth_fit import DepthRefiner
+
         return DepthRefiner(self.world)
 
     @cached_property
     def world(self) -> World:
         """The run's meshes: those given, or loaded when they are first asked for."""
-        return World(self.settings, self.device) if self._world is None else self._world
+        if self._world is None:
+            from codepose.synthesis.world import World
+
+            return World(self.settings, self.device)
+        return self._world
 
     @cached_property
     def _refined(self) -> RefinedPoses:

@@ -19,17 +19,18 @@ from torch.nn import functional as F
 
 from codepose import geometry
 from codepose.estimation.codebook import Codebook
-from codepose.estimation.confidence import evidence
 from codepose.estimation.estimator import PoseEstimator
+from codepose.estimation.evidence import evidence
 from codepose.estimation.likeliest import likeliest
 from codepose.estimation.pipelines import JointPipeline
+from codepose.networks.vgg import Decoder
 from codepose.settings.errors import ConfigError
 from codepose.storage.replace import replacing
 from codepose.synthesis.lookalikes import thumbnails
 
 INPUTS = ("image", "camera")
 OUTPUTS = ("labels", "scores", "boxes", "R_cam_obj", "t_cam_obj", "similarity", "confidence", "reconstructions")
-_OPSET = 18
+OPSET = 18
 
 
 class LookupGraph(nn.Module):
@@ -92,6 +93,14 @@ class _GroupNorm(nn.Module):
         return values * norm.weight[:, None, None] + norm.bias[:, None, None]
 
 
+def plain_norms(decoder: Decoder) -> Decoder:
+    """Returns the decoder, its GroupNorms written out."""
+    for name, layer in decoder.layers.named_children():
+        if isinstance(layer, nn.GroupNorm):
+            decoder.layers.register_module(name, _GroupNorm(layer))
+    return decoder
+
+
 class PoseGraph(nn.Module):
     """``PoseEstimator`` for one image of the network's own size, in float32.
 
@@ -109,10 +118,7 @@ class PoseGraph(nn.Module):
         self.network = estimator.pipeline.network
         size = estimator.settings.data.camera.image_size
         self.size = (size, size)
-        self.decoder = copy.deepcopy(self.network.autoencoder.decoder)
-        for name, layer in self.decoder.layers.named_children():
-            if isinstance(layer, nn.GroupNorm):
-                self.decoder.layers.register_module(name, _GroupNorm(layer))
+        self.decoder = plain_norms(copy.deepcopy(self.network.autoencoder.decoder))
         self.lookup = LookupGraph(estimator.codebooks)
         self.most = estimator.settings.detection.per_object
         self.confidence = estimator.confidence
@@ -185,7 +191,7 @@ def export_onnx(estimator: PoseEstimator, path: Path) -> PoseGraph:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # torchvision's, of torch's own names
             program = torch.onnx.export(
-                graph, example, input_names=INPUTS, output_names=OUTPUTS, opset_version=_OPSET, verbose=False
+                graph, example, input_names=INPUTS, output_names=OUTPUTS, opset_version=OPSET, verbose=False
             )
         assert program is not None
         program.model.metadata_props.update(names=names, image_size=str(size), version=codepose.__version__)

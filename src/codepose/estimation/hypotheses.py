@@ -12,7 +12,7 @@ from codepose.refinement.poses import Poses, Seen
 from codepose.refinement.render_and_compare import HYPOTHESES
 from codepose.refinement.wide_search import WideSearch
 from codepose.synthesis.lookalikes import spread_views
-from codepose.synthesis.world import World
+from codepose.synthesis.objects import Objects
 
 APART_DEG = 12.0
 """Smallest angle between two views at which refinement begins."""
@@ -28,7 +28,7 @@ class Hypotheses:
         codebooks: One an object.
     """
 
-    def __init__(self, world: World, codebooks: Sequence[Codebook]) -> None:
+    def __init__(self, world: Objects, codebooks: Sequence[Codebook]) -> None:
         self._world, self._codebooks = world, codebooks
         self._settings = world.settings.refinement
         self._by_edges = WideSearch(world)

@@ -7,14 +7,17 @@ the part lies nearer to one of the codebook's views (docs/log/2026-11-29-candida
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torchvision.ops import batched_nms
 
 from codepose.estimation.codebook import Codebook
-from codepose.estimation.pipelines import Pipeline
 from codepose.estimation.window_boxes import WindowBoxes
+
+if TYPE_CHECKING:
+    from codepose.estimation.pipelines import Pipeline
 
 _COSINE = 10.0
 """What a cosine of 1 with the nearest view counts beside the log-odds of the detector's score."""
@@ -22,13 +25,10 @@ _DOUBLES_IOU = 0.7
 """Boxes of one object that overlap by more have come to the same place: the likeliest of them is enough."""
 
 
-def likeliest(boxes: Tensor, labels: Tensor, scores: Tensor, cosines: Tensor, most: int) -> Tensor:
-    """Says which boxes of one image are chosen: those with the largest log-odds of the score + 10 x cosine.
-
-    Of boxes in one place only the first counts.
+def likeliest(labels: Tensor, scores: Tensor, cosines: Tensor, most: int) -> Tensor:
+    """Says which boxes of one image are chosen: those that are worth most.
 
     Args:
-        boxes: (n, 4) xyxy.
         labels: (n,) whole numbers: which object.
         scores: (n,) the detector's, in [0, 1].
         cosines: (n,) of each box's code with the codebook's nearest.
@@ -37,17 +37,21 @@ def likeliest(boxes: Tensor, labels: Tensor, scores: Tensor, cosines: Tensor, mo
     Returns:
         (n,) bool.
     """
-    worth = torch.logit(scores.float(), eps=1e-4) + _COSINE * cosines
-    chosen = torch.zeros_like(labels, dtype=torch.bool)
-    ranked = batched_nms(boxes.float(), worth, labels, _DOUBLES_IOU)
-    for label in labels.unique():
-        chosen[ranked[labels[ranked] == label][:most]] = True
-    return chosen
+    worth = _worth(scores, cosines)
+    order = torch.arange(len(worth), device=worth.device)
+    tied = (worth[:, None] == worth) & (order[:, None] > order)  # of equal ones the first
+    better = (labels[:, None] == labels) & ((worth[:, None] < worth) | tied)  # (n, n): the column than the row
+    return better.sum(1) < most
+
+
+def _worth(scores: Tensor, cosines: Tensor) -> Tensor:
+    """What boxes are worth (n,): the log-odds of the score + 10 x cosine."""
+    return torch.logit(scores.float(), eps=1e-4) + _COSINE * cosines
 
 
 @torch.no_grad()
 def worth_a_pose(pipeline: Pipeline, codebooks: Sequence[Codebook], view: WindowBoxes, most: int) -> Tensor:
-    """Returns the places (k,) of those of a window's boxes that get a pose, in their order.
+    """Returns the places (k,) of those of a window's boxes that get a pose, in their order, each place in it once.
 
     Args:
         pipeline: The networks.
@@ -61,4 +65,6 @@ def worth_a_pose(pipeline: Pipeline, codebooks: Sequence[Codebook], view: Window
         if len(rows) > most:  # else all of them are chosen, whatever their codes, but for doubles
             latents = pipeline.latents(view.prepared, view.boxes[rows], torch.zeros_like(rows))
             cosines[rows] = codebooks[index].search(latents, 1)[0][:, 0]
-    return likeliest(view.boxes, view.objects, view.scores, cosines, most).nonzero().squeeze(1)
+    kept = batched_nms(view.boxes.float(), _worth(view.scores, cosines), view.objects, _DOUBLES_IOU).sort().values
+    chosen = likeliest(view.objects[kept], view.scores[kept], cosines[kept], most)
+    return kept[chosen]

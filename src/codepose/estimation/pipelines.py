@@ -13,7 +13,7 @@ from codepose.networks.detector import Boxes, Detector, image_size
 from codepose.networks.joint import JointNetwork
 from codepose.networks.precision import autocast
 from codepose.networks.roi import roi_pool
-from codepose.settings.network import ROI_PAD
+from codepose.settings.crop import ROI_PAD
 from codepose.settings.schema import Settings
 
 

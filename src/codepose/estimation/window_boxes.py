@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from codepose.estimation.photo import Photo
-from codepose.estimation.pipelines import Pipeline
-from codepose.networks.detector import Boxes
 from codepose.networks.windows import Window, least_overlap, merged, windows
+
+if TYPE_CHECKING:
+    from codepose.estimation.pipelines import Pipeline
+    from codepose.networks.detector import Boxes
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ from torch import Tensor
 from codepose import geometry
 from codepose.evaluation.metrics import translation_error_mm
 from codepose.evaluation.pose_errors import mspd, mssd, symmetry_transforms
-from codepose.synthesis.world import ObjectModel
+from codepose.synthesis.objects import ObjectModel
 
 
 class PoseErrors(NamedTuple):

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from codepose.estimation.confidence import CORRECT, Confidence, evidence
+from codepose.estimation.confidence import CORRECT, Confidence
 from codepose.estimation.detection import Detection
 from codepose.estimation.estimator import PoseEstimator
+from codepose.estimation.evidence import evidence
 from codepose.evaluation.equivalent_poses import pose_errors
 from codepose.synthesis.batches import SceneBatch
 from codepose.synthesis.scenes import SceneSource, Split

@@ -11,8 +11,9 @@ from codepose.networks.faster_rcnn import FasterRCNN
 from codepose.networks.joint import JointNetwork
 from codepose.networks.timm_backbone import TimmBackbone
 from codepose.networks.vgg import Decoder, Encoder, decoder_channels
+from codepose.settings.crop import GRID
 from codepose.settings.errors import ConfigError
-from codepose.settings.network import GRID, NetworkSettings
+from codepose.settings.network import NetworkSettings
 from codepose.settings.schema import Settings
 
 BACKBONES: dict[str, Callable[[str, NetworkSettings], Backbone]] = {

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from codepose.cameras.camera import Camera, FieldOfView
 from codepose.networks.windows import MOST
+from codepose.settings.crop import GRID, ROI_PAD
 from codepose.settings.data import NEAREST
 from codepose.settings.errors import ConfigError
-from codepose.settings.network import GRID, ROI_PAD
 from codepose.settings.schema import Settings
 
 _SMALLEST, _LARGEST = 128, 512

@@ -19,7 +19,7 @@ from codepose.networks.boxes import Targets, best_proposals
 from codepose.networks.detector import Boxes, DetectionHeads, image_size
 from codepose.networks.losses import mse
 from codepose.networks.roi import roi_pool
-from codepose.settings.network import ROI_PAD
+from codepose.settings.crop import ROI_PAD
 from codepose.synthesis.batches import ScenePoses
 
 MIN_IOU = 0.3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,8 +12,10 @@ from torch.nn import functional as F
 from torchvision.ops import batched_nms
 
 from codepose import geometry
-from codepose.networks.detector import Boxes
 from codepose.settings.errors import ConfigError
+
+if TYPE_CHECKING:
+    from codepose.networks.detector import Boxes
 
 MOST = 16
 """Tiles along the longer side: at half of them overlapping, a thousand looks."""

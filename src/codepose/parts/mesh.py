@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,15 @@ class Mesh:
         """(3,) mm, middle of the bounding box, object frame."""
         center: NDArray[np.float32] = (self.vertices.min(axis=0) + self.vertices.max(axis=0)) / np.float32(2)
         return center
+
+    @cached_property
+    def closed(self) -> bool:
+        """Whether each body is closed, with its faces wound counter-clockwise seen from outside."""
+        solid = trimesh.Trimesh(self.vertices, self.faces, process=False)
+        solid.merge_vertices(merge_norm=True, merge_tex=True)
+        if not (solid.is_watertight and solid.is_winding_consistent):
+            return False
+        return all(body.volume > 0 for body in solid.split(only_watertight=False))
 
     def moved(self, by: ArrayLike) -> Mesh:
         """A copy shifted by (3,) mm."""

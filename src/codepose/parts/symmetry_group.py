@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,9 +19,11 @@ from torch import Tensor
 
 from codepose import geometry
 from codepose.geometry import is_rotation
-from codepose.settings.data import ObjectSettings
 from codepose.settings.errors import ConfigError
 from codepose.storage.checksums import DamagedError, read_json
+
+if TYPE_CHECKING:
+    from codepose.settings.data import ObjectSettings
 
 _DISCRETE, _CONTINUOUS = "symmetries_discrete", "symmetries_continuous"  # as BOP's models_info.json calls them
 _ROUNDED = 1e-2  # how far a matrix in a file may be from a rotation

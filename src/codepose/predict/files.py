@@ -7,18 +7,20 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from codepose.predict.output import Folder, Output, Prediction
-from codepose.predict.overlay import Overlay
 from codepose.predict.sources import Video, import_cv2
 from codepose.runtime.ranks import everyones, rank
 from codepose.settings.errors import ConfigError
 from codepose.storage.replace import replacing, write_atomically
+
+if TYPE_CHECKING:
+    from codepose.predict.overlay import Overlay
 
 
 class JsonFiles:

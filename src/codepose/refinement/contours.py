@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from codepose import geometry
 from codepose.refinement.edge_votes import EdgeField
 from codepose.rendering.renderer import Instances
-from codepose.synthesis.world import World
+from codepose.synthesis.objects import Objects
 
 PAD = 1.6
 """The side of the window in which edges are compared over the box's: room for a box too small or beside the part."""
@@ -214,7 +214,7 @@ class ContourMatcher:
 
     def __init__(
         self,
-        world: World,
+        world: Objects,
         images: Tensor,
         which: Tensor,
         boxes: Tensor,

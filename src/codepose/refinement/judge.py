@@ -7,24 +7,22 @@ it was not trained on (``networks/pose_judge.py``).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache, reduce
-from pathlib import Path
+from functools import reduce
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import box_iou
 
 from codepose import geometry
-from codepose.networks.folded_norms import folded
-from codepose.networks.pose_judge import RENDERED, SIDE, PoseJudge, Verdict, crop_cameras, moved, render_channels
+from codepose.networks.pose_judge import SIDE, Verdict, crop_cameras, moved, render_channels
 from codepose.refinement.contours import read_photos
 from codepose.refinement.poses import Poses, Seen
 from codepose.rendering.renderer import Instances
 from codepose.synthesis.lookalikes import spread_views
-from codepose.synthesis.world import World
+from codepose.synthesis.objects import Objects
 
 ROUNDS = (16, 8, 4, 4)
 _APART_DEG = 8.0
@@ -33,11 +31,14 @@ _LEAST_OVERLAP, _BESIDE = 0.5, 12.0
 """A pose whose box overlaps the detection's by less is another part's: what it loses for each share that is missing."""
 PAD = 1.4
 """Side of a crop over the box's longer side."""
-SHIPPED = Path(__file__).parents[1] / "pretrained" / "judge.safetensors"
 _BATCH, _BATCH_GPU = 32, 1024
 """Poses compared at a time."""
 _MOST_SAMPLES = 4
 """Samples of the photo a pixel of the crop along each axis, at most."""
+
+
+Compare = Callable[[Tensor, Tensor], Verdict]
+"""Compares photos (M, 3, 128, 128) with renders (M, 8, 128, 128), as ``PoseJudge`` does."""
 
 
 @dataclass(frozen=True)
@@ -88,13 +89,15 @@ class JudgeRefiner:
 
     Args:
         world: Meshes and renderer.
-        network: The trained network, on the world's device; it is put into evaluation mode.
+        network: Compares photos with renders.
         rounds: How many of the best poses go on after each comparison, moved; the last number is how many come back.
     """
 
-    def __init__(self, world: World, network: PoseJudge, rounds: tuple[int, ...] = ROUNDS) -> None:
+    def __init__(
+        self, world: Objects, network: Callable[[Tensor, Tensor], Verdict], rounds: tuple[int, ...] = ROUNDS
+    ) -> None:
         self.world = world
-        self.network = network.to(memory_format=torch.channels_last).eval()
+        self.network = network
         self.rounds = rounds
 
     @torch.no_grad()
@@ -166,18 +169,3 @@ def _in_crops(crops: Crops, poses: Poses) -> tuple[Tensor, Tensor, Tensor]:
     R, t = turn.mT @ poses.R, (turn.mT @ poses.t[..., None]).squeeze(-1)
     row = torch.arange(len(R), device=R.device).repeat_interleave(R.shape[1])
     return R.flatten(0, 1), t.flatten(0, 1), row
-
-
-@cache
-def load_network(device: torch.device, path: Path = SHIPPED) -> PoseJudge:
-    """Returns the network of a weights file, or the one that codepose brings: one for all who ask on a device.
-
-    It can judge, not learn: its batch norms are inside its convolutions.
-    """
-    network = PoseJudge().eval()
-    network.load_state_dict({name: value.float() for name, value in load_file(path).items()})
-    random = torch.Generator().manual_seed(0)
-    pair = torch.rand(1, 3, SIDE, SIDE, generator=random), torch.rand(1, RENDERED, SIDE, SIDE, generator=random)
-    result = folded(network, lambda one: one(*pair)).to(device)
-    assert isinstance(result, PoseJudge)
-    return result

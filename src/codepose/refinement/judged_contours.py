@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 
-from codepose.refinement.judge import JudgeRefiner, load_network
+from codepose.refinement.judge import JudgeRefiner
 from codepose.refinement.poses import Poses, Refiner, Seen, Stages
 from codepose.refinement.render_and_compare import ContourRefiner
 from codepose.settings.errors import ConfigError
-from codepose.settings.inference import RefinementSettings
-from codepose.synthesis.world import World
+
+if TYPE_CHECKING:
+    from codepose.settings.inference import RefinementSettings
+    from codepose.synthesis.world import World
 
 _CONTOUR = 20.0
 """Log-odds for a contour that matches wholly: edges tell front from back where the judge hardly can."""
@@ -47,6 +50,8 @@ def _contours(world: World, settings: RefinementSettings) -> Refiner:
     contours = ContourRefiner(world, settings)
     if settings.judged == 0:
         return contours
+    from codepose.refinement.judge_weights import load_network
+
     judge = JudgeRefiner(world, load_network(world.device))
     return Stages(judge, JudgedContours(judge, contours))
 

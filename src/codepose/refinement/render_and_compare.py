@@ -10,6 +10,7 @@ searched for along them (``edge_search.py``).
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -20,9 +21,11 @@ from codepose.networks.windows import Window
 from codepose.refinement.contours import PAD, ContourMatcher, Reach, Reaches
 from codepose.refinement.edge_search import search
 from codepose.refinement.poses import Photos, Poses, Seen
-from codepose.settings.data import CameraSettings
-from codepose.settings.inference import RefinementSettings
-from codepose.synthesis.world import World
+from codepose.synthesis.objects import Objects
+
+if TYPE_CHECKING:
+    from codepose.settings.data import CameraSettings
+    from codepose.settings.inference import RefinementSettings
 
 _RENDERS = 256
 """Views rendered at a time."""
@@ -104,7 +107,7 @@ class ContourRefiner:
 
     def __init__(
         self,
-        world: World,
+        world: Objects,
         settings: RefinementSettings,
         *,
         agreement: float = AGREEMENT,
@@ -158,7 +161,7 @@ class ContourRefiner:
         return agreement(seen.reconstructions, images.reshape(-1, count, *images.shape[1:]))
 
 
-def _matcher(world: World, seen: Seen, side: int) -> ContourMatcher:
+def _matcher(world: Objects, seen: Seen, side: int) -> ContourMatcher:
     where = (seen.images, seen.which, seen.boxes, seen.objects, seen.K)
     return ContourMatcher(world, *where, side=side, extent=seen.extent)
 

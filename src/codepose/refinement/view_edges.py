@@ -10,7 +10,7 @@ from torch import Tensor
 from codepose import geometry
 from codepose.refinement.contours import contours
 from codepose.rendering.renderer import Instances
-from codepose.synthesis.world import World
+from codepose.synthesis.objects import Objects
 
 _LEVEL = 3
 """Icosphere subdivisions: a view is at most 5 degrees from the nearest of 642 directions."""
@@ -40,7 +40,7 @@ class ViewEdges:
 
     @classmethod
     @torch.no_grad()
-    def draw(cls, world: World, index: int) -> ViewEdges:
+    def draw(cls, world: Objects, index: int) -> ViewEdges:
         """Renders object ``index`` from all directions in which it was trained."""
         model = world.objects[index]
         R = geometry.codebook_rotations(_LEVEL, 1, model.axis, model.cone_deg, opposite=model.opposite)
@@ -55,7 +55,7 @@ class ViewEdges:
         return view, angle
 
 
-def _drawn(world: World, index: int, R: Tensor, order: Tensor) -> tuple[Tensor, ...]:
+def _drawn(world: Objects, index: int, R: Tensor, order: Tensor) -> tuple[Tensor, ...]:
     """Points, directions and length of some views."""
     objects = torch.full((len(R),), index, device=R.device)
     t = world.reference_translations(objects)

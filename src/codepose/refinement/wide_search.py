@@ -18,7 +18,7 @@ from codepose.refinement.contours import PAD, edges_around, score
 from codepose.refinement.poses import Poses, Seen
 from codepose.refinement.view_edges import ViewEdges
 from codepose.synthesis.lookalikes import spread_views
-from codepose.synthesis.world import World
+from codepose.synthesis.objects import Objects
 
 if TYPE_CHECKING:
     from codepose.estimation.codebook import Codebook
@@ -58,7 +58,7 @@ class WideSearch:
         world: The run's meshes and renderer.
     """
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: Objects) -> None:
         self._world = world
         self._views: dict[int, tuple[ViewEdges, Tensor, Tensor]] = {}  # and the nearest to each of the codebook's views
 

@@ -12,7 +12,6 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
-import trimesh
 import warp as wp
 from torch import Tensor
 
@@ -78,7 +77,7 @@ class Rasteriser:
         # (M, 2): vertices and faces of each mesh, and where they begin
         self._counts = torch.tensor([[len(m.vertices), len(m.faces)] for m in meshes])
         self._starts = _before(self._counts)
-        self._closed = torch.tensor([_closed(m) for m in meshes])
+        self._closed = torch.tensor([m.closed for m in meshes])
         corners = [_box_corners(torch.from_numpy(m.vertices)) for m in meshes]
         self._corners = torch.stack(corners).to(device)  # (M, 8, 3)
 
@@ -251,12 +250,3 @@ def _before(counts: Tensor) -> Tensor:
 def _box_corners(points: Tensor) -> Tensor:
     """Returns the corners (8, 3) of the bounding box of points."""
     return torch.cartesian_prod(*torch.stack((points.amin(0), points.amax(0)), 1))
-
-
-def _closed(mesh: Mesh) -> bool:
-    """Whether each of a mesh's bodies is closed, with its faces wound counter-clockwise seen from outside."""
-    solid = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False)
-    solid.merge_vertices(merge_norm=True, merge_tex=True)
-    if not (solid.is_watertight and solid.is_winding_consistent):
-        return False
-    return all(body.volume > 0 for body in solid.split(only_watertight=False))

@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING
 
 import torch
 from kornia.filters import gaussian_blur2d
 from torch import Tensor
 from torch.nn import functional as F
 
-from codepose.randomness import Draws
 from codepose.rendering.renderer import Buffers, Instances, Renderer
-from codepose.settings.data import AugmentationSettings
+
+if TYPE_CHECKING:
+    from codepose.randomness import Draws
+    from codepose.settings.data import AugmentationSettings
 
 CHANGED = 0.5
 """Share of the images that each change of appearance is made to; each draws by itself."""

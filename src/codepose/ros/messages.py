@@ -19,7 +19,7 @@ from codepose.cameras import photos
 from codepose.cameras.camera import Camera
 from codepose.cameras.camera_entries import CameraError, named_camera
 from codepose.estimation.detection import Detection
-from codepose.synthesis.world import ObjectModel
+from codepose.synthesis.objects import ObjectModel
 
 MakeType = Callable[[str], Callable[..., Any]]
 """From "std_msgs/msg/Header" to what makes such a message of its fields, given by name."""

@@ -6,12 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from codepose.settings.crop import GRID
 from codepose.settings.values import Frozen, Positive, Size
-
-GRID = 16
-"""Crops and scenes are a multiple of it, in pixels; a backbone's stride divides it."""
-ROI_PAD = 1.2
-"""Side of the square region that is encoded, over the longer side of the box; the codebook's, too."""
 
 
 class NetworkSettings(Frozen):

@@ -9,9 +9,10 @@ from typing import Literal
 
 from pydantic import model_validator
 
+from codepose.settings.crop import GRID, ROI_PAD
 from codepose.settings.data import NEAREST, DataSettings, ObjectSettings
 from codepose.settings.inference import CodebookSettings, DetectionSettings, RefinementSettings
-from codepose.settings.network import GRID, ROI_PAD, NetworkSettings
+from codepose.settings.network import NetworkSettings
 from codepose.settings.training import LossSettings, OptimizerSettings, StageSettings
 from codepose.settings.values import Frozen, Whole
 

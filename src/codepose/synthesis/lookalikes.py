@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from kornia.geometry.conversions import axis_angle_to_rotation_matrix
@@ -16,7 +17,10 @@ from torch.nn import functional as F
 
 from codepose import geometry
 from codepose.parts.symmetry_group import Symmetries
-from codepose.synthesis.world import ObjectModel, World
+from codepose.synthesis.objects import ObjectModel
+
+if TYPE_CHECKING:
+    from codepose.synthesis.world import World
 
 _LEVEL, _LEVEL_NARROW, _IN_PLANE = 2, 3, 36
 """Views that are compared: icosphere subdivisions (those for a cone of ``_NARROW`` or less), angles in the plane."""

@@ -14,7 +14,7 @@ from codepose import geometry
 from codepose.randomness import Draws
 from codepose.rendering.renderer import Buffers, Instances
 from codepose.rendering.shading import CHANGED, Lights, augment, render_shaded
-from codepose.settings.network import ROI_PAD
+from codepose.settings.crop import ROI_PAD
 from codepose.settings.schema import Settings
 from codepose.synthesis.backgrounds import Backgrounds
 from codepose.synthesis.batches import CropBatch, SceneBatch

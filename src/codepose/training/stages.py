@@ -22,7 +22,7 @@ from codepose.networks.roi import roi_pool
 from codepose.runtime.progress import Display
 from codepose.runtime.ranks import Shares, from_first, mean_over
 from codepose.runtime.run import Run
-from codepose.settings.network import ROI_PAD
+from codepose.settings.crop import ROI_PAD
 from codepose.settings.schema import Settings
 from codepose.synthesis.batches import CropBatch, SceneBatch, ScenePoses
 from codepose.synthesis.scenes import SCALE, SHIFT, SceneSource

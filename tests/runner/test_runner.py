@@ -1,0 +1,233 @@
+"""codepose-runtime finds what codepose finds."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from codepose import geometry
+from codepose.cli.main import main
+from codepose.estimation.confidence import Confidence
+from codepose.estimation.detection import Detection
+from codepose.estimation.estimator import PoseEstimator
+from codepose.estimation.methods import confidence_mark, confidence_path
+from codepose.networks.build import build_joint
+from codepose.refinement.edge_votes import EdgeField
+from codepose.rendering.renderer import Instances, Renderer
+from codepose.runtime.run import Run
+from codepose.settings.files import override
+from codepose.synthesis.scenes import SceneSource
+from codepose.synthesis.world import World
+
+BRACKET = Path(__file__).parents[1] / "data" / "bracket.ply"
+K = geometry.to_opencv(geometry.camera_matrix(75.0, 64.0, 64.0)).numpy()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, make_settings: Any) -> Run:
+    """Two parts, random weights, calibrated without refinement; something is found everywhere."""
+    settings = make_settings(**{"detection.score": 0.0, "detection.per_object": 3})
+    one = settings.objects[0]
+    settings = settings.model_copy(
+        update={"objects": (one, one.model_copy(update={"label": "other", "mesh": str(BRACKET)}))}
+    )
+    torch.manual_seed(3)
+    run = Run.create(tmp_path_factory.mktemp("runner") / "run", override(settings, {}))
+    run.save_weights("step2", build_joint(settings))
+    loaded = PoseEstimator.load(run, device="cpu")
+    told = torch.rand(32, 4, generator=torch.Generator().manual_seed(0))
+    path = confidence_path(run, "joint", refined=False)
+    path.parent.mkdir()
+    mark = confidence_mark(loaded.pipeline, loaded.codebooks, refined=False)
+    Confidence.fit(told, told[:, 0] > 0.5, mark).save(path)
+    return run
+
+
+@pytest.fixture(scope="module")
+def folder(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("exported") / "new" / "parts"
+    assert main(["export", str(run.path), str(path)]) == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def refined(run: Run) -> PoseEstimator:
+    return PoseEstimator.load(run, device="cpu", refine=True)
+
+
+@pytest.fixture(scope="module")
+def photo(refined: PoseEstimator) -> np.ndarray:
+    scene = SceneSource(refined.world, "test").scenes(torch.arange(1))
+    return (scene.images[0] * 255).round().byte().permute(1, 2, 0).contiguous().numpy()
+
+
+def angle_deg(a: Detection, b: Any) -> float:
+    cosine = (np.trace(a.R_cam_obj.T @ b.R_cam_obj) - 1.0) / 2.0
+    return float(np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0))))
+
+
+def assert_same(wanted: list[Detection], found: list[Any]) -> None:
+    assert [one.label for one in found] == [one.label for one in wanted]
+    for one, other in zip(wanted, found, strict=True):
+        np.testing.assert_allclose(other.box, one.box, atol=0.01)
+        np.testing.assert_allclose(other.R_cam_obj, one.R_cam_obj, atol=1e-4)
+        np.testing.assert_allclose(other.t_cam_obj, one.t_cam_obj, atol=0.1)
+        for name in ("score", "similarity", "agreement", "confidence"):
+            assert getattr(other, name) == pytest.approx(getattr(one, name), abs=1e-4), name
+        np.testing.assert_allclose(other.reconstruction, one.reconstruction, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(128, 128), (300, 200), (90, 160)])
+def test_poses_are_those_of_the_estimator(
+    run: Run, folder: Path, installed: Path, photo: np.ndarray, size: tuple[int, int]
+) -> None:
+    runner = import_module("codepose_runtime").PoseRunner(folder, refine=False)
+    picture = np.asarray(Image.fromarray(photo).resize(size, Image.Resampling.BICUBIC))
+    wanted = PoseEstimator.load(run, device="cpu")(picture, K)
+    assert {one.label for one in wanted} == {"hammer", "other"}
+    assert all(one.confidence is not None for one in wanted)
+    assert_same(wanted, runner(picture, K))
+
+
+def test_refined_poses_are_those_of_the_estimator(
+    refined: PoseEstimator, folder: Path, installed: Path, photo: np.ndarray
+) -> None:
+    """In true boxes, so that there is something to refine; a network that knows nothing leaves the judge undecided."""
+    runner = import_module("codepose_runtime").PoseRunner(folder)
+    scene = SceneSource(refined.world, "test").scenes(torch.arange(1))
+    boxes, objects = scene.boxes.numpy(), scene.objects.tolist()
+    for part in (lambda refiner: refiner.place.contours, lambda refiner: refiner):
+        wanted, found = (
+            type(one)(one.pipeline, one.codebooks, part(one.refiner), world=one.world).in_boxes(
+                photo, K, boxes, objects
+            )
+            for one in (refined, runner.estimator)
+        )
+        for one, other in zip(wanted, found, strict=True):
+            assert other.contour == pytest.approx(one.contour, abs=0.02)
+            assert other.judged is None or other.judged == pytest.approx(one.judged, abs=0.05)
+            assert angle_deg(one, other) < 1.0
+            np.testing.assert_allclose(other.t_cam_obj, one.t_cam_obj, rtol=0.01, atol=1.0)
+
+
+def test_the_program_writes_what_predict_writes(
+    run: Run, folder: Path, installed: Path, photo: np.ndarray, tmp_path: Path
+) -> None:
+    """It runs where neither PyTorch nor anything else that only codepose needs can be imported."""
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    (tmp_path / "damaged.png").write_bytes((tmp_path / "photo.png").read_bytes()[:200])
+    intrinsics = f"{K[0, 0]},{K[1, 1]},{K[0, 2]},{K[1, 2]}"
+    names = [str(tmp_path / "photo.png"), str(tmp_path / "damaged.png"), "--K", intrinsics, "--min-score", "0.01"]
+    asked = ["predict", str(run.path), *names, "--no-refine", "--write", "json", "--out", str(tmp_path / "wanted")]
+    assert main(asked) == 1
+    barred = ("torch", "torchvision", "warp", "kornia", "scipy", "trimesh", "pydantic", "safetensors", "codepose")
+    code = f"import sys; sys.modules.update(dict.fromkeys({barred}))\n"
+    code += "from codepose_runtime.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, str(folder), *names, "--no-refine", "--out", str(tmp_path / "found")]
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "damaged.png skipped: " in done.stderr
+    files = [sorted(p.name for p in (tmp_path / name).iterdir()) for name in ("wanted", "found")]
+    assert files == [["photo.json", "predictions.jsonl"]] * 2
+    wanted, found = (json.loads((tmp_path / name / "photo.json").read_text()) for name in ("wanted", "found"))
+    assert found.keys() == wanted.keys()
+    assert len(found["detections"]) == len(wanted["detections"]) > 0
+    for one, other in zip(wanted["detections"], found["detections"], strict=True):
+        assert other.keys() == one.keys()
+        np.testing.assert_allclose(other["box_xyxy"], one["box_xyxy"], atol=0.01)
+        np.testing.assert_allclose(other["t_cam_obj_mm"], one["t_cam_obj_mm"], atol=0.1)
+
+
+@pytest.mark.parametrize("name", ["runner.safetensors", "codebook-2.safetensors", "latents.onnx"])
+def test_a_damaged_file_is_refused(folder: Path, installed: Path, tmp_path: Path, name: str) -> None:
+    runtime, graphs = (import_module(f"codepose_runtime{part}") for part in ("", ".graphs"))
+    shutil.copytree(folder, tmp_path / "copy")
+    content = bytearray((folder / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "copy" / name).write_bytes(content)
+    with pytest.raises(graphs.FolderError, match=f"{name} is damaged: it does not match its checksum"):
+        runtime.PoseRunner(tmp_path / "copy")
+    (tmp_path / "copy" / name).unlink()
+    with pytest.raises(graphs.FolderError, match=name):
+        runtime.PoseRunner(tmp_path / "copy")
+
+
+def test_errors_are_one_line(folder: Path, installed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    program = import_module("codepose_runtime.cli").main
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "photo.png")
+    photo = str(tmp_path / "photo.png")
+    for arguments, advice in (
+        ([str(tmp_path / "none"), photo, "--K", "fov=60"], "is no folder"),
+        ([str(tmp_path), photo, "--K", "fov=60"], "holds no runner.safetensors"),
+        ([str(folder), photo, "--K", "1,2,3"], "is not four numbers"),
+        ([str(folder), str(tmp_path / "none.png"), "--K", "fov=60"], "does not exist"),
+        ([str(folder), photo, "--K", "fov=60", "--tiles", "0"], "--tiles must lie between"),
+        ([str(folder), photo, "--K", "camera.yaml"], "reads no calibration files"),
+    ):
+        assert program(arguments) == 1
+        told = capsys.readouterr().err
+        assert advice in told
+        assert told.count("\n") == 1
+
+
+def test_what_cannot_be_exported_is_said(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    assert main(["export", str(run.path), str(tmp_path / "file")]) == 1
+    assert "is a file: choose another folder" in capsys.readouterr().err
+
+
+def test_the_rasteriser_draws_what_codepose_draws(world: World, installed: Path) -> None:
+    tensors, renderers = (import_module(f"codepose_runtime.{name}") for name in ("tensors", "rendering.renderer"))
+    mesh, count = world.objects[0].mesh, 6
+    assert mesh.closed
+    generator = torch.Generator().manual_seed(0)
+    turns = geometry.view_rotation(
+        torch.nn.functional.normalize(torch.randn(count, 3, generator=generator), dim=1),
+        torch.rand(count, generator=generator) * 6.0,
+    )
+    places = torch.tensor([[5.0, -20.0, 500.0]]).repeat(count, 1)
+    places[-1, 2], places[-2, :2] = 40.0, 260.0  # around the camera; half outside the image
+    cameras = geometry.camera_matrix(120.0, 50.0, 40.0).expand(count, 3, 3)
+    numbers = torch.zeros(count).long()
+    wanted = Renderer([mesh]).render(Instances.single(numbers, turns, places), cameras, (80, 96))
+    given = (tensors.from_numpy(x.numpy()) for x in (numbers, turns, places))
+    drawn = renderers.Renderer([mesh]).render(
+        renderers.Instances.single(*given), tensors.from_numpy(cameras.numpy()), (80, 96)
+    )
+    other = drawn.instance.array != wanted.instance.numpy()
+    assert other.mean() < 1e-4  # at an edge a rounding may decide
+    assert (wanted.instance >= 0).float().mean() > 0.05
+    for name in ("depth", "normal", "color"):
+        found, true = getattr(drawn, name).array, getattr(wanted, name).numpy()
+        off = np.abs(found - true).reshape(*other.shape, -1).max(-1)
+        assert np.quantile(off[~other], 0.9995) < 1e-2, name
+
+
+@pytest.mark.parametrize("turns", [1, 7])
+def test_edges_vote_as_in_codepose(installed: Path, turns: int) -> None:
+    tensors, votes = (import_module(f"codepose_runtime.{name}") for name in ("tensors", "refinement.edge_votes"))
+    random = np.random.default_rng(0)
+    field = random.normal(size=(2, 2, 20, 24)).astype(np.float32)
+    points = random.normal(size=(5, 11, 3)).astype(np.float32)
+    directions = random.normal(size=(5, 11, 2)).astype(np.float32)
+    projections = (random.normal(size=(6, turns, 3, 3)) * 3.0 + np.eye(3)).astype(np.float32)
+    shifts = (random.normal(size=(6, 7, 3)) * 4.0 + [60.0, 60.0, 5.0]).astype(np.float32)
+    angles = random.normal(size=(6, turns)).astype(np.float32)
+    given = (points, directions, projections, shifts, angles, np.array([0, 1, 4, 2, 3, 3]))
+    wanted = EdgeField(torch.from_numpy(field)).votes(*map(torch.from_numpy, given))
+    found = votes.EdgeField(tensors.from_numpy(field)).votes(*map(tensors.from_numpy, given))
+    assert wanted.abs().mean() > 0.1
+    np.testing.assert_allclose(found.array, wanted.numpy(), atol=1e-3)
