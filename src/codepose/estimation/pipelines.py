@@ -26,7 +26,7 @@ class Pipeline(Protocol):
     settings: Settings
     device: torch.device
     canvas: int
-    """Side in pixels of the images from which the codebook's views are encoded (27)."""
+    """Side in pixels of the images from which the codebook's views are encoded."""
 
     def prepare(self, images: Tensor) -> Any:
         """(B, 3, H, W) in [0, 1] -> whatever the other calls read."""

@@ -130,26 +130,9 @@ class SceneSource:
         world, data = self.world, self.settings.data
         draws = Draws(data.seed, f"scenes/{self.split}", index, world.device)
         objects, R_view = self.views("scenes", index)
-        R, t = place(world, draws, objects, R_view)
-        size = data.camera.image_size
-        boxes = world.boxes(objects, R, t).clamp(0, size)
-        companions = None
-        if data.occlusion.companions:
-            companions = place_companions(
-                world, draws, objects, boxes, lambda tag: self.beside(draws, objects, tag), same=self.split == "train"
-            )
-        scale = data.photo_scale if photos else 1
-        pixels = scale * size
-        K = geometry.scaled_camera(world.K, scale).expand(len(index), 3, 3)
-        posed = _Posed(objects, R, t, K, companions)
-        render = self._render(draws, posed, pixels, difficulty, clutter=True)
-        images = self._finish(render.rgba, draws, difficulty)
-        clean = self._clean(draws).nonzero().squeeze(1)
-        if len(clean):
-            bare = self._bare(posed.select(clean), pixels)
-            render = render.replaced(clean, bare)
-            images[clean] = bare.rgba[:, :3]
-            companions = companions.without(clean) if companions is not None else None
+        size, scale = data.camera.image_size, data.photo_scale if photos else 1
+        posed, boxes = self._arranged(draws, objects, R_view, scale)
+        render, images, companions = self._photographed(draws, posed, scale * size, difficulty)
         reduced = images
         if scale > 1:
             reduced = F.interpolate(images, (size, size), mode="bilinear", align_corners=False, antialias=True)
@@ -160,15 +143,48 @@ class SceneSource:
             objects=objects,
             boxes=boxes,
             visible_boxes=_mask_boxes(render.mask) / (data.antialias * scale),
-            R_cam_obj=R,
-            t_cam_obj=t,
+            R_cam_obj=posed.R,
+            t_cam_obj=posed.t,
             R_view=R_view,
             visible_fraction=render.visible,
-            depth=self._depth(render.instances, world.K.expand_as(K), size) if depth else None,
+            depth=self._depth(render.instances, world.K.expand_as(posed.K), size) if depth else None,
             K=world.K,
             photos=images if scale > 1 else None,
             **({} if companions is None else self._others(companions, render.beside / scale**2)),
         )
+
+    def _arranged(self, draws: Draws, objects: Tensor, R_view: Tensor, scale: int) -> tuple[_Posed, Tensor]:
+        """Places objects (B,), seen so (B, 3, 3), and what stands beside them, before a camera of ``scale`` times the
+        pixels; also returns the objects' boxes (B, 4) in the network's own."""
+        world, data = self.world, self.settings.data
+        R, t = place(world, draws, objects, R_view)
+        boxes = world.boxes(objects, R, t).clamp(0, data.camera.image_size)
+        companions = None
+        if data.occlusion.companions:
+            companions = place_companions(
+                world, draws, objects, boxes, lambda tag: self.beside(draws, objects, tag), same=self.split == "train"
+            )
+        K = geometry.scaled_camera(world.K, scale).expand(len(objects), 3, 3)
+        return _Posed(objects, R, t, K, companions), boxes
+
+    def _photographed(
+        self, draws: Draws, posed: _Posed, pixels: int, difficulty: float
+    ) -> tuple[_Rendered, Tensor, Companions | None]:
+        """Renders scenes, lays them over backgrounds, and leaves some clean.
+
+        Returns:
+            The renders, the images (B, 3, pixels, pixels), and the companions but those of clean scenes.
+        """
+        render = self._render(draws, posed, pixels, difficulty, clutter=True)
+        images = self._finish(render.rgba, draws, difficulty)
+        companions = posed.companions
+        clean = self._clean(draws).nonzero().squeeze(1)
+        if len(clean):
+            bare = self._bare(posed.select(clean), pixels)
+            render = render.replaced(clean, bare)
+            images[clean] = bare.rgba[:, :3]
+            companions = companions.without(clean) if companions is not None else None
+        return render, images, companions
 
     def views(self, kind: Literal["crops", "scenes"], index: Tensor) -> tuple[Tensor, Tensor]:
         """Which objects (B,) are seen how (B, 3, 3)."""
