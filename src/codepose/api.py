@@ -222,8 +222,7 @@ def evaluate(
         raise ConfigError(f"the split is test or val, not {split!r}: other splits are those of BOP datasets")
     run = _opened(run)
     run.require_own()
-    where = make_fabric(device, devices, nodes).device
-    world = World(run.settings, where)
+    world = World(run.settings, make_fabric(device, devices, nodes).device)
     methods = list(methods or trained_methods(run) or ["joint"])
     estimators = _estimators(run, methods, world, refine=refine)
     with Display(f"Evaluation on {split}") as display:
@@ -235,15 +234,20 @@ def evaluate(
             depth=depth,
             progress=lambda share: display.update(share, ""),
         )
-    summary: dict[str, Any] = results.summary() | {
+    summary = results.summary() | _conditions(run, world)
+    return from_first(lambda: _written(run, world, results, summary))
+
+
+def _conditions(run: Run, world: World) -> dict[str, Any]:
+    """Under which settings, and on what, a run was evaluated, for results.json."""
+    return {
         "seed": run.settings.seed,
         "data_seed": run.settings.data.seed,
         "photo_scale": run.settings.data.photo_scale,
         "weights": run.settings.network.weights,
         "symmetries": {o.label: o.cad_symmetries.to_bop() for o in world.objects if o.symmetries.any},
-        **provenance(run, where),
+        **provenance(run, world.device),
     }
-    return from_first(lambda: _written(run, world, results, summary))
 
 
 def _estimators(run: Run, methods: Sequence[Method], world: World, *, refine: bool) -> dict[str, PoseEstimator]:

@@ -145,10 +145,7 @@ def evaluate_images(
     for number, targets in enumerate(groups, start=1):
         if targets[0].scene_id != scene.scene_id:
             scene = dataset.scene(split, targets[0].scene_id)
-        image = scene.image(targets[0].im_id)
-        if image.instances is None:
-            missing = scene_file(image.folder, "scene_gt", image.camera)
-            raise BopError(f"there is no {missing}: the labels of this split are not public; measure on another one")
+        image = _labelled(scene.image(targets[0].im_id))
         pixels = image.rgb()
         view = judge.view(image, pixels)
         measured = view.measured.cpu().numpy() if depth and view.measured is not None else None
@@ -177,6 +174,18 @@ def _targets_by_image(
     if not groups:
         raise BopError(f"{dataset.path / split} has no target of the objects {', '.join(map(str, obj_ids))}")
     return groups
+
+
+def _labelled(image: BopImage) -> BopImage:
+    """The image itself.
+
+    Raises:
+        BopError: Nobody may know where its objects are.
+    """
+    if image.instances is None:
+        missing = scene_file(image.folder, "scene_gt", image.camera)
+        raise BopError(f"there is no {missing}: the labels of this split are not public; measure on another one")
+    return image
 
 
 def _record(

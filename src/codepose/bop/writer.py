@@ -85,10 +85,20 @@ def write_dataset(
         raise BopError(f"{path / split} already exists: remove it, or choose another folder")
     write_models(path, world, symmetries)
     _write_once(path / "camera.json", json.dumps(_camera(world), indent=2) + "\n")
+    targets = _write_scenes(world, path / split, split, images, batch, progress)
+    if split == "test":
+        write_atomically(path / TARGETS_FILE, json_lines(targets))
+    return path / split
+
+
+def _write_scenes(
+    world: World, folder: Path, split: Split, images: int, batch: int, progress: Callable[[float], None] | None
+) -> list[dict[str, int]]:
+    """Writes a split's images and labels, ``SCENE_IMAGES`` a scene folder; returns what is to be found in them."""
     source = SceneSource(world, split)
     targets: list[dict[str, int]] = []
     for scene_id, first in enumerate(range(0, images, SCENE_IMAGES), start=1):
-        scene = _Scene(world, path / split / f"{scene_id:06d}", first)
+        scene = _Scene(world, folder / f"{scene_id:06d}", first)
         last = min(first + SCENE_IMAGES, images)
         for start in range(first, last, batch):
             index = torch.arange(start, min(start + batch, last))
@@ -98,9 +108,7 @@ def write_dataset(
                 progress((int(index[-1]) + 1) / images)
         scene.write_labels()
         targets += scene.targets(scene_id)
-    if split == "test":
-        write_atomically(path / TARGETS_FILE, json_lines(targets))
-    return path / split
+    return targets
 
 
 def _camera(world: World) -> dict[str, float | int]:

@@ -69,24 +69,17 @@ def evaluate(
     results = Results({n: Row() for n in names}, [], [], [], [], images, split, behind, labels)
     books = next(iter(estimators.values())).codebooks
     starts = range(0, images, batch)
-    own = starts[Shares(len(starts)).own]
-    for done, start in enumerate(own, start=1):
+    shares = starts[Shares(len(starts)).own]
+    for done, start in enumerate(shares, start=1):
         scenes = source.scenes(torch.arange(start, min(start + batch, images)), depth=True, photos=True)
         photographs = scenes.photographs()
         found, seconds = _found_by_each(estimators, fitted, scenes, photographs)
         found["oracle"] = _oracle(world, books, scenes, photographs.scale)
-        for name, more in seconds.items():
-            _count(results.seconds, name, more)
-        renders = _Renders(world, scenes)
-        for name, detections in found.items():
-            _record(results.methods[name], detections, scenes, photographs.scale, renders)
-        results.index += scenes.index.tolist()
-        results.visible_fraction += scenes.visible_fraction.tolist()
-        results.object_index += scenes.objects.tolist()
+        _add(results, found, seconds, scenes, photographs.scale, _Renders(world, scenes))
         shown = {name: found[name] for name in estimators}
         results.examples += _examples(scenes, photographs, shown, examples - len(results.examples))
         if progress is not None:
-            progress(done / len(own))
+            progress(done / len(shares))
     return _merged(everyones(results), examples)
 
 
@@ -108,6 +101,24 @@ def _found_by_each(
             seconds[f"{name} + depth"] = seconds[name] + more
         found[f"{name} + GT box"] = _in_true_boxes(estimator, scenes, photographs)
     return found, seconds
+
+
+def _add(
+    results: Results,
+    found: dict[str, Found],
+    seconds: dict[str, float],
+    scenes: SceneBatch,
+    scale: float,
+    renders: _Renders,
+) -> None:
+    """Adds a batch of scenes: what is known of them, each method's errors, and its time."""
+    results.index += scenes.index.tolist()
+    results.visible_fraction += scenes.visible_fraction.tolist()
+    results.object_index += scenes.objects.tolist()
+    for name, detections in found.items():
+        _record(results.methods[name], detections, scenes, scale, renders)
+    for name, more in seconds.items():
+        _count(results.seconds, name, more)
 
 
 def _count(seconds: dict[str, float], name: str, more: float) -> None:

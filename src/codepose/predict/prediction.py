@@ -54,12 +54,7 @@ def predict_images(options: Predict) -> Outcome:
     require_tiles(options.tiles)
     require_outputs(options.write)
     camera = read_camera(options.K)
-    everything = find_sources(options.sources)
-    _require_uses(options, everything)
-    depths = None
-    if options.depth is not None:
-        depths = Depths.find(options.depth, options.depth_scale, everything)
-        everything = depths.photos(everything)
+    everything, depths = _sources(options)
     run = Run.open(options.run)
     if options.obj_ids and options.bop is None:
         raise ConfigError("--obj-ids goes with --bop: it numbers the objects in that file")
@@ -83,6 +78,16 @@ def predict_images(options: Predict) -> Outcome:
         predictor.say("nothing was found: --min-judged 0 shows poses that the judge, too, is not sure of")
     value = {"folder": folder, "images": progress.done, "skipped": skipped}
     return Outcome(value | ({"predictions": records.values} if options.json else {}), status=int(bool(skipped)))
+
+
+def _sources(options: Predict) -> tuple[list[Source], Depths | None]:
+    """What is predicted on, and the depth images that belong to it, where there are some."""
+    sources = find_sources(options.sources)
+    _require_uses(options, sources)
+    if options.depth is None:
+        return sources, None
+    depths = Depths.find(options.depth, options.depth_scale, sources)
+    return depths.photos(sources), depths
 
 
 def _predicted(

@@ -228,8 +228,6 @@ def create_app(
         token: That requests have to bring; empty = none.
         hosts: Names by which it may be called; none = any.
     """
-    from codepose.serve import label_routes, routes, training_routes
-
     limits = limits or Limits()
     labels = labels or Labels(None, models)
     service = Service(models, limits, cameras or Cameras(), labels, trainings, load)
@@ -249,9 +247,16 @@ def create_app(
         middleware=[Middleware(Guard, limits=limits, metrics=service.metrics, token=token, hosts=hosts)],
     )
     app.state.service = service
-    app.include_router(routes.router)
-    app.include_router(label_routes.router)
-    app.include_router(training_routes.router)
+    _add_answers(app)
+    return app
+
+
+def _add_answers(app: FastAPI) -> None:
+    """What is answered: the interface's routes, its errors, and the page."""
+    from codepose.serve import label_routes, routes, training_routes
+
+    for part in (routes, label_routes, training_routes):
+        app.include_router(part.router)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _problem)
     app.add_exception_handler(Exception, _failure)
@@ -261,7 +266,6 @@ def create_app(
         return FileResponse(PAGE / "index.html", headers={"cache-control": "no-cache"})
 
     app.mount("/page", StaticFiles(directory=PAGE))
-    return app
 
 
 async def _invalid(_: Request, error: Exception) -> Response:
