@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from codepose import geometry
-from codepose.refinement.contours import ContourMatcher, Reach, contours, edge_field
+from codepose.refinement.contours import ContourMatcher, Reach
+from codepose.refinement.edges import edge_field, edge_points
 from codepose.rendering.renderer import Instances
 from codepose.synthesis.batches import SceneBatch
 from codepose.synthesis.scenes import SceneSource
@@ -38,14 +39,14 @@ def test_contour_points_lie_on_the_silhouette_and_are_the_same_each_time():
     color = torch.full((2, 40, 40, 3), 0.9)
     normal, color = (x * (depth > 0)[..., None] for x in (normal, color))
     order = torch.rand(2, 40, 40, generator=torch.Generator().manual_seed(0))
-    found = contours(depth, normal, color, order)
+    found = edge_points(depth, normal, color, order)
     points = found.points[0][found.directions[0].norm(dim=1) > 0]
     assert len(points) == int(found.length[0]) > 60
     x, y = points.T
     beside = torch.stack(((x - 15).abs(), (x - 35).abs(), (y - 10).abs(), (y - 30).abs())).amin(0)
     assert beside.max() <= 1.0
     assert found.directions[1].abs().sum() == 0.0, "an empty render has no contour"
-    assert torch.equal(contours(depth, normal, color, order).points, found.points)
+    assert torch.equal(edge_points(depth, normal, color, order).points, found.points)
 
 
 def test_a_border_between_two_colours_is_an_edge():
@@ -56,7 +57,7 @@ def test_a_border_between_two_colours_is_an_edge():
     color[0, :, 20:, 0] = 1.0
     normal, color = (x * (depth > 0)[..., None] for x in (normal, color))
     order = torch.rand(1, 40, 40, generator=torch.Generator().manual_seed(0))
-    plain, painted = (contours(depth, normal, c, order) for c in (torch.zeros_like(color), color))
+    plain, painted = (edge_points(depth, normal, c, order) for c in (torch.zeros_like(color), color))
     inside, without = (
         ((found.points[0] - 20.0).abs().amax(1) < 12.0) & (found.directions[0].norm(dim=1) > 0)
         for found in (painted, plain)
@@ -164,7 +165,7 @@ def test_a_render_is_the_same_in_whatever_batch(clean: tuple[World, SceneBatch])
         assert torch.equal(one.points[0][found], together.points[i][found])
         assert torch.allclose(one.directions[0], together.directions[i], atol=1e-4)
     whole = world.renderer.render(Instances.single(scenes.objects, scenes.R_cam_obj, near), matcher._K, (96, 96))
-    every = contours(whole.depth, whole.normal, whole.color, matcher._order.expand(12, -1, -1))  # as on a GPU
+    every = edge_points(whole.depth, whole.normal, whole.color, matcher._order.expand(12, -1, -1))  # as on a GPU
     assert torch.equal(every.length, together.length)
     used = every.directions.norm(dim=2) > 0
     assert torch.equal(every.points[used], together.points[used])

@@ -20,7 +20,7 @@ from torchvision.ops import box_iou
 from codepose import geometry
 from codepose.networks.folded_norms import folded
 from codepose.networks.pose_judge import RENDERED, SIDE, PoseJudge, Verdict, crop_cameras, moved, render_channels
-from codepose.refinement.contours import read_photos
+from codepose.refinement.edges import read_photos
 from codepose.refinement.poses import Poses, Seen
 from codepose.rendering.renderer import Instances
 from codepose.synthesis.lookalikes import spread_views

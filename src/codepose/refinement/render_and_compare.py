@@ -17,8 +17,9 @@ from torch.nn import functional as F
 
 from codepose import geometry
 from codepose.networks.windows import Window
-from codepose.refinement.contours import PAD, ContourMatcher, Reach, Reaches
+from codepose.refinement.contours import ContourMatcher, Reach, Reaches
 from codepose.refinement.edge_search import search
+from codepose.refinement.edges import PAD
 from codepose.refinement.poses import Photos, Poses, Seen
 from codepose.settings.data import CameraSettings
 from codepose.settings.inference import RefinementSettings

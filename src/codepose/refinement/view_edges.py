@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from codepose import geometry
-from codepose.refinement.contours import contours
+from codepose.refinement.edges import edge_points
 from codepose.rendering.renderer import Instances
 from codepose.synthesis.world import World
 
@@ -62,6 +62,6 @@ def _drawn(world: World, index: int, R: Tensor, order: Tensor) -> tuple[Tensor, 
     window = geometry.padded_square(world.boxes(objects, R, t), _PAD)
     K = geometry.crop_camera(world.K, window, _SIDE)
     seen = world.renderer.render(Instances.single(objects, R, t), K, (_SIDE, _SIDE))
-    edges = contours(seen.depth, seen.normal, seen.color, order.expand_as(seen.depth), _POINTS)
+    edges = edge_points(seen.depth, seen.normal, seen.color, order.expand_as(seen.depth), _POINTS)
     points = geometry.from_pixels(edges.points, edges.depth, K[:, None]) - t[:, None]
     return points @ R, edges.directions, edges.length * t[:, 2] / K[:, 0, 0]

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from codepose import geometry
-from codepose.refinement.contours import PAD, edges_around, score
+from codepose.refinement.contours import score
+from codepose.refinement.edges import PAD, edges_around
 from codepose.refinement.poses import Poses, Seen
 from codepose.refinement.view_edges import ViewEdges
 from codepose.synthesis.lookalikes import spread_views
