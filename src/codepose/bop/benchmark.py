@@ -22,12 +22,7 @@ from codepose.bop.results import BoxResult, PoseResult
 from codepose.bop.scenes import BopImage, BopInstance
 from codepose.bop.scoring import BopRow, Judge, View
 from codepose.estimation.detection import Detection
-from codepose.evaluation.pose_errors import (
-    ADD_THRESHOLD,
-    TargetErrors,
-    average_recalls,
-    matched_recall,
-)
+from codepose.evaluation.average_recalls import ADD_THRESHOLD, TargetErrors, average_recalls, matched_recall
 
 
 class Estimator(Protocol):

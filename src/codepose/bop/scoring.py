@@ -21,7 +21,7 @@ from codepose.bop.scenes import BopImage, BopInstance
 from codepose.cameras.camera import require_lens
 from codepose.cameras.camera_entries import CameraError
 from codepose.estimation.detection import Detection
-from codepose.evaluation.pose_errors import (
+from codepose.evaluation.average_recalls import (
     MSPD_WIDTH,
     TAU_10,
     TAU_20,
@@ -29,9 +29,11 @@ from codepose.evaluation.pose_errors import (
     VSD_DELTA_MM,
     VSD_TAUS,
     TargetErrors,
+    greedy_match,
+)
+from codepose.evaluation.pose_errors import (
     add,
     add_s,
-    greedy_match,
     mspd,
     mssd,
     symmetric_distance,

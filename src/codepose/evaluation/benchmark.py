@@ -19,9 +19,9 @@ from codepose import geometry
 from codepose.estimation.codebook import Codebook
 from codepose.estimation.detection import Detection
 from codepose.estimation.estimator import PoseEstimator
+from codepose.evaluation.average_recalls import TAU_10, TAU_20, TAU_50, VSD_DELTA_MM, VSD_TAUS
 from codepose.evaluation.equivalent_poses import pose_errors
 from codepose.evaluation.metrics import box_iou_pairs
-from codepose.evaluation.pose_errors import TAU_10, TAU_20, TAU_50, VSD_DELTA_MM, VSD_TAUS
 from codepose.evaluation.results import Example, Results, Row
 from codepose.evaluation.vsd import vsd
 from codepose.runtime.ranks import Shares, everyones
