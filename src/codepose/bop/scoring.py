@@ -39,7 +39,7 @@ from codepose.evaluation.pose_errors import (
     symmetric_distance,
 )
 from codepose.evaluation.vsd import vsd
-from codepose.parts.mesh import plain
+from codepose.parts.units import rounded
 from codepose.rendering.renderer import Renderer
 
 _TOUCHES = 0.02
@@ -149,7 +149,7 @@ class Judge:
             if outside < _TOUCHES * self.models[one.obj_id].diameter:
                 raise BopError(
                     f"{scene_file(view.image.folder, 'scene_gt', view.image.camera)}, image {view.image.im_id}: the "
-                    f"camera would be inside object {one.obj_id}, which is {plain(self.models[one.obj_id].diameter)} "
+                    f"camera would be inside object {one.obj_id}, which is {rounded(self.models[one.obj_id].diameter)} "
                     f"mm across and at a distance of {np.linalg.norm(one.t_cam_obj):.2g} mm: BOP's translations are "
                     "in mm; if these are in metres, multiply every cam_t_m2c by 1000"
                 )

@@ -142,13 +142,13 @@ def _line(command: str, options: MeshDoctor, report: MeshReport, more: list[str]
 
 def _print_report(report: MeshReport) -> None:
     from codepose.parts.inspection import symmetry_words
-    from codepose.parts.mesh import plain
+    from codepose.parts.units import rounded
 
     table = Table(title=Text(report.name), show_header=False, title_justify="left")
-    units = ", ".join(f"{unit} ({plain(mm)} mm across)" for unit, mm in report.plausible.items()) or "none"
-    away = ", ".join(plain(v) for v in report.origin_offset)
+    units = ", ".join(f"{unit} ({rounded(mm)} mm across)" for unit, mm in report.plausible.items()) or "none"
+    away = ", ".join(rounded(v) for v in report.origin_offset)
     rows = {
-        "size": f"{_size(report.size)} mm, {plain(report.diameter)} mm across",
+        "size": f"{_size(report.size)} mm, {rounded(report.diameter)} mm across",
         "unit": "the file says it; here mm" if report.own_unit else f"taken as {report.unit}; plausible: {units}",
         "faces, vertices": f"{report.faces:,}, {report.vertices:,}",
         "bodies": f"{report.bodies}",
@@ -165,6 +165,6 @@ def _print_report(report: MeshReport) -> None:
 
 
 def _size(size: tuple[float, float, float]) -> str:
-    from codepose.parts.mesh import plain
+    from codepose.parts.units import rounded
 
-    return " x ".join(plain(v) for v in size)
+    return " x ".join(rounded(v) for v in size)
