@@ -17,7 +17,7 @@ from codepose.estimation.estimator import PoseEstimator
 from codepose.estimation.methods import Method
 from codepose.runtime.progress import Display
 from codepose.runtime.provenance import provenance
-from codepose.runtime.run import Run
+from codepose.runtime.run import Run, opened
 from codepose.storage.replace import replacing_together, write_atomically
 
 
@@ -66,7 +66,7 @@ def evaluate_bop(
         RunError: The folder is no run, or one that codepose brings, or the method's training is not finished.
         BopError: The dataset has no such split, camera or objects, it is damaged, or its labels are not public.
     """
-    run = run if isinstance(run, Run) else Run.open(run)
+    run = opened(run)
     run.require_own()
     dataset = BopDataset.open(dataset_path, camera=camera)
     dataset_name = re.sub(r"[^A-Za-z0-9]", "", Path(dataset_path).resolve().name) or "dataset"

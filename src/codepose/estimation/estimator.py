@@ -33,7 +33,7 @@ from codepose.refinement.depth_fit import DepthRefiner
 from codepose.refinement.judged_contours import refiner_of
 from codepose.refinement.poses import Poses, Refiner
 from codepose.runtime.devices import current_device
-from codepose.runtime.run import Run
+from codepose.runtime.run import Run, opened
 from codepose.settings.schema import Settings
 from codepose.synthesis.world import World
 
@@ -93,7 +93,7 @@ class PoseEstimator:
             RunError: The folder is no run, or the method's training is not finished.
             ConfigError: There is no such device.
         """
-        run = run if isinstance(run, Run) else Run.open(run)
+        run = opened(run)
         pipeline = load_pipeline(run, method, current_device(device))
         world = World(run.settings, pipeline.device) if refine else None
         for model in world.objects if world is not None else ():

@@ -41,6 +41,11 @@ STAGES: dict[Method, tuple[str, ...]] = {
 """The finished stages a method needs."""
 
 
+def trained_methods(run: Run) -> list[Method]:
+    """Returns the methods all of whose stages are done."""
+    return [m for m in METHODS if all(run.has(stage) for stage in STAGES[m])]
+
+
 _REFINEMENT = "4"
 """Changes when refinement scores edges in another way: what was calibrated before says nothing then."""
 
