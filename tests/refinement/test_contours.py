@@ -158,7 +158,7 @@ def test_a_render_is_the_same_in_whatever_batch(clean: tuple[World, SceneBatch])
     near = scenes.t_cam_obj * torch.linspace(0.6, 1.4, 12)[:, None]
     together = matcher._draw(scenes.R_view, near, matcher._K)
     for i in range(12):
-        one = matcher._drawn(scenes.objects[i, None], scenes.R_cam_obj[i, None], near[i, None], matcher._K[i, None])
+        one = matcher._render(scenes.objects[i, None], scenes.R_cam_obj[i, None], near[i, None], matcher._K[i, None])
         assert torch.equal(one.length[0], together.length[i])
         found = one.directions[0].norm(dim=1) > 0  # the rest fills up
         assert found.sum() > 100

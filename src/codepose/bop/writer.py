@@ -137,8 +137,8 @@ def write_models(path: Path, world: World, symmetries: Sequence[Mapping[str, Any
     if symmetries is None:
         symmetries = [model.cad_symmetries.to_bop() for model in world.objects]
     ids = _obj_ids(world)
-    for number, mesh, given in sorted(zip(ids, meshes, symmetries, strict=True), key=lambda item: item[0]):
-        infos[str(number)] = _model_info(mesh) | {key: given[key] for key in _SYMMETRIES if key in given}
+    for number, mesh, symmetry in sorted(zip(ids, meshes, symmetries, strict=True), key=lambda item: item[0]):
+        infos[str(number)] = _model_info(mesh) | {key: symmetry[key] for key in _SYMMETRIES if key in symmetry}
     folder = path / "models"
     folder.mkdir(parents=True, exist_ok=True)
     _write_once(folder / "models_info.json", json_lines(infos))
@@ -206,12 +206,12 @@ class _Scene:
 
     def targets(self, scene_id: int) -> list[dict[str, int]]:
         """Returns the scene's part of the test targets: the instances of which a tenth or more is visible."""
-        found = []
+        targets = []
         for key, labels in self.gt.items():
             infos = zip(labels, self.gt_info[key], strict=True)
-            seen = [label["obj_id"] for label, info in infos if info["visib_fract"] >= MIN_VISIBLE]
-            found += image_targets(scene_id, int(key), seen)
-        return found
+            visible = [label["obj_id"] for label, info in infos if info["visib_fract"] >= MIN_VISIBLE]
+            targets += image_targets(scene_id, int(key), visible)
+        return targets
 
 
 def image_targets(scene_id: int, im_id: int, obj_ids: Iterable[int]) -> list[dict[str, int]]:

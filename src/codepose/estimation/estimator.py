@@ -139,10 +139,12 @@ class PoseEstimator:
         """
         photo = Photo.of(image, camera, self.device)
         measured = None if depth is None else checked_depth(depth, image.shape[:2])
-        (found,) = self._estimated([photo], tiles, min_score)
+        (detections,) = self._estimated([photo], tiles, min_score)
         if measured is not None:
-            found = self.depth_refiner(found, photo.K.cpu(), measured)
-        return found if self.refiner is None and measured is None else without_doubles(found, self.world.objects)
+            detections = self.depth_refiner(detections, photo.K.cpu(), measured)
+        return (
+            detections if self.refiner is None and measured is None else without_doubles(detections, self.world.objects)
+        )
 
     def many(
         self,
@@ -169,7 +171,7 @@ class PoseEstimator:
         estimated = self._estimated(photos, tiles, min_score)
         if self.refiner is None:
             return estimated
-        return (without_doubles(found, self.world.objects) for found in estimated)
+        return (without_doubles(detections, self.world.objects) for detections in estimated)
 
     def in_boxes(
         self, image: NDArray[np.uint8], camera: ArrayLike, boxes: ArrayLike, objects: Sequence[int]
@@ -219,13 +221,17 @@ class PoseEstimator:
         if min_score is not None and not 0.0 <= min_score <= 1.0:
             raise ValueError(f"min_score must lie in [0, 1], not be {min_score}")
         threshold = self.settings.detection.score if min_score is None else min_score
-        views = detected_boxes(self.pipeline, photos, tiles)
+        windows = detected_boxes(self.pipeline, photos, tiles)
         return (
             sorted(
-                (d for view in own for d in self._detections(self._likeliest(view, threshold), self.confidence)),
+                (
+                    d
+                    for window in photo_windows
+                    for d in self._detections(self._likeliest(window, threshold), self.confidence)
+                ),
                 key=lambda d: -d.rank,
             )
-            for own in views
+            for photo_windows in windows
         )
 
     def _likeliest(self, view: WindowBoxes, min_score: float) -> WindowBoxes:

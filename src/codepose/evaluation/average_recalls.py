@@ -88,9 +88,9 @@ def matched_recall(errors: Sequence[FloatArray], threshold: float) -> float:
     Returns:
         A number in [0, 1]; 0 where there is no instance.
     """
-    instances = sum(one.shape[1] for one in errors)
-    found = sum(int((greedy_match(one, threshold) >= 0).sum()) for one in errors)
-    return found / instances if instances else 0.0
+    instances = sum(table.shape[1] for table in errors)
+    matched = sum(int((greedy_match(table, threshold) >= 0).sum()) for table in errors)
+    return matched / instances if instances else 0.0
 
 
 def average_recalls(targets: Sequence[TargetErrors]) -> AverageRecalls:

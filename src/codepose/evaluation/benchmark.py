@@ -145,18 +145,18 @@ def _merged(parts: list[Results], examples: int) -> Results:
 def _detected(estimator: PoseEstimator, scenes: SceneBatch, photographs: Photographs) -> Found:
     """Each scene's best detection of the object that is there."""
     images = photographs.images
-    found = estimator.many(images, [photographs.K] * len(images))
+    by_scene = estimator.many(images, [photographs.K] * len(images))
     return [
         next((d for d in detections if d.object_index == index), None)
-        for detections, index in zip(found, scenes.objects.tolist(), strict=True)
+        for detections, index in zip(by_scene, scenes.objects.tolist(), strict=True)
     ]
 
 
 def _in_true_boxes(estimator: PoseEstimator, scenes: SceneBatch, photographs: Photographs) -> Found:
     """Each scene's object in its true box."""
     boxes = (scenes.boxes * photographs.scale).cpu().numpy()
-    given = zip(photographs.images, boxes, scenes.objects.tolist(), strict=True)
-    return [estimator.in_boxes(image, photographs.K, box, [index])[0] for image, box, index in given]
+    objects = zip(photographs.images, boxes, scenes.objects.tolist(), strict=True)
+    return [estimator.in_boxes(image, photographs.K, box, [index])[0] for image, box, index in objects]
 
 
 def _fitted(estimator: PoseEstimator, found: Found, scenes: SceneBatch, scale: float) -> Found:
@@ -165,17 +165,17 @@ def _fitted(estimator: PoseEstimator, found: Found, scenes: SceneBatch, scale: f
     result: list[Detection | None] = []
     for detection, depth in zip(found, scenes.depth.cpu().numpy(), strict=True):
         if detection is not None:
-            there = replace(detection, box=detection.box / scale)
-            (there,) = estimator.depth_refiner([there], scenes.K.cpu(), depth)
+            scaled = replace(detection, box=detection.box / scale)
+            (scaled,) = estimator.depth_refiner([scaled], scenes.K.cpu(), depth)
             # a confidence is that of the pose before
-            detection = replace(there, box=detection.box, confidence=None)
+            detection = replace(scaled, box=detection.box, confidence=None)
         result.append(detection)
     return result
 
 
 def _oracle(world: World, books: Sequence[Codebook], scenes: SceneBatch, scale: float) -> Found:
     """The codebook's view nearest to the truth, or to one that looks the same, translated from the true box."""
-    found = []
+    detections = []
     for i, index in enumerate(scenes.objects.tolist()):
         book, symmetries = books[index], world.objects[index].symmetries
         if symmetries.any:
@@ -185,8 +185,8 @@ def _oracle(world: World, books: Sequence[Codebook], scenes: SceneBatch, scale: 
         R, t = (x[0].double().cpu().numpy() for x in book.poses(view, scenes.boxes[i : i + 1], scenes.K))
         box = scenes.boxes[i].double().cpu().numpy() * scale
         origin = t - R @ book.offset.double().cpu().numpy()
-        found.append(Detection(book.label, index, 1.0, 1.0, box, R, origin))
-    return found
+        detections.append(Detection(book.label, index, 1.0, 1.0, box, R, origin))
+    return detections
 
 
 class _Renders:
@@ -221,7 +221,7 @@ class _Renders:
 
 def _record(row: Row, found: Found, scenes: SceneBatch, scale: float, renders: _Renders) -> None:
     """Adds a batch's numbers to a method's row."""
-    there = torch.tensor([d is not None for d in found])
+    detected = torch.tensor([d is not None for d in found])
     R, t = _poses(found, scenes, renders.world)
     boxes = torch.tensor(np.array([np.zeros(4) if d is None else d.box / scale for d in found]))
     full = renders.depth(R, t)
@@ -244,7 +244,7 @@ def _record(row: Row, found: Found, scenes: SceneBatch, scale: float, renders: _
         **errors._asdict(),
     }
     for name, values in columns.items():
-        getattr(row, name).extend(torch.where(there, values.double().cpu(), _MISSED).tolist())
+        getattr(row, name).extend(torch.where(detected, values.double().cpu(), _MISSED).tolist())
 
 
 def _poses(found: Found, scenes: SceneBatch, world: World) -> tuple[Tensor, Tensor]:
@@ -266,7 +266,7 @@ def _examples(scenes: SceneBatch, photographs: Photographs, found: dict[str, Fou
             K=photographs.K,
             target=scenes.targets[i].cpu(),
             object_index=index,
-            detections={name: d for name, own in found.items() if (d := own[i]) is not None},
+            detections={name: d for name, by_scene in found.items() if (d := by_scene[i]) is not None},
         )
         for i, index in enumerate(scenes.objects.tolist()[: max(0, wanted)])
     ]

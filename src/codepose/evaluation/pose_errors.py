@@ -41,11 +41,11 @@ def symmetry_transforms(info: Mapping[str, Any], step: float = SYMMETRY_STEP) ->
     Raises:
         ValueError: As ``Symmetries.from_bop``.
     """
-    found = Symmetries.from_bop(info)
-    fixed = torch.cat((torch.eye(4, dtype=torch.float64)[None], torch.from_numpy(found.discrete)))  # (D, 4, 4)
-    if not found.continuous:
+    symmetries = Symmetries.from_bop(info)
+    fixed = torch.cat((torch.eye(4, dtype=torch.float64)[None], torch.from_numpy(symmetries.discrete)))  # (D, 4, 4)
+    if not symmetries.continuous:
         return fixed
-    turns = torch.cat([_turns(one, step) for one in found.continuous])
+    turns = torch.cat([_turns(symmetry, step) for symmetry in symmetries.continuous])
     return (turns[None] @ fixed[:, None]).flatten(0, 1)  # the discrete one first, then the turn
 
 

@@ -74,8 +74,10 @@ class Mesh:
 def to_trimesh(mesh: Mesh, *, normals: bool = False) -> trimesh.Trimesh:
     """The part for trimesh, in mm, with its 8-bit vertex colours, and with its vertex normals if asked for."""
     colors = (np.clip(mesh.colors, 0.0, 1.0) * 255).round().astype(np.uint8)
-    given = mesh.normals if normals else None
-    return trimesh.Trimesh(mesh.vertices, mesh.faces, vertex_normals=given, vertex_colors=colors, process=False)
+    vertex_normals = mesh.normals if normals else None
+    return trimesh.Trimesh(
+        mesh.vertices, mesh.faces, vertex_normals=vertex_normals, vertex_colors=colors, process=False
+    )
 
 
 def save_mesh(mesh: Mesh, path: str | Path, *, normals: bool = False) -> None:

@@ -175,10 +175,10 @@ class ContourMatcher:
         objects = self._objects.repeat_interleave(len(t) // len(self._objects))
         R = geometry.offaxis_rotation(t) @ R_view
         batches = (torch.split(x, _RENDERS_GPU if t.is_cuda else _RENDERS) for x in (objects, R, t, K))
-        parts = [self._drawn(*batch) for batch in zip(*batches, strict=True)]
+        parts = [self._render(*batch) for batch in zip(*batches, strict=True)]
         return EdgePoints(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(EdgePoints)))
 
-    def _drawn(self, objects: Tensor, R: Tensor, t: Tensor, K: Tensor) -> EdgePoints:
+    def _render(self, objects: Tensor, R: Tensor, t: Tensor, K: Tensor) -> EdgePoints:
         """Renders the parts; on a CPU only the pixels around them, which a GPU would have to ask for."""
         instances = Instances.single(objects, R, t)
         if K.is_cuda:

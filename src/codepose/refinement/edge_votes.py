@@ -61,8 +61,8 @@ class EdgeField:
         if views is None:
             views = torch.arange(len(points), device=points.device)
         kinds = (wp.vec3, wp.vec2, wp.mat33, wp.vec3, wp.float32)
-        given = (points, directions, projections, shifts, turned)
-        flat = (x.float().contiguous().flatten(0, 1) for x in given)
+        tensors = (points, directions, projections, shifts, turned)
+        flat = (x.float().contiguous().flatten(0, 1) for x in tensors)
         arrays = [wp.from_torch(x, dtype=kind) for x, kind in zip(flat, kinds, strict=True)]
         rows, poses = votes.shape
         counts = (rows // len(self.directions), poses, turned.shape[1], points.shape[1], *self._size)

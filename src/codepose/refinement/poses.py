@@ -52,8 +52,8 @@ class Seen:
 
     def to(self, device: torch.device) -> Seen:
         """Returns a copy on a device; photos of a higher resolution follow when they are looked at."""
-        own = (f.name for f in fields(self) if f.name != "photos")
-        return replace(self, **{name: getattr(self, name).to(device) for name in own})
+        names = (f.name for f in fields(self) if f.name != "photos")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
     def in_photos(self) -> Seen:
         """Returns the same detections in the photos' pixels; the detections themselves where there are none."""

@@ -46,7 +46,7 @@ class ViewEdges:
         R = geometry.codebook_rotations(_LEVEL, 1, model.axis, model.cone_deg, opposite=model.opposite)
         R = R.to(world.device)
         order = torch.rand(_SIDE, _SIDE, generator=torch.Generator().manual_seed(0)).to(R)
-        parts = [_drawn(world, index, some, order) for some in torch.split(R, _RENDERS)]
+        parts = [_view_edges(world, index, some, order) for some in torch.split(R, _RENDERS)]
         return cls(R, *(torch.cat(values) for values in zip(*parts, strict=True)))
 
     def nearest(self, R_view: Tensor) -> tuple[Tensor, Tensor]:
@@ -55,7 +55,7 @@ class ViewEdges:
         return view, angle
 
 
-def _drawn(world: World, index: int, R: Tensor, order: Tensor) -> tuple[Tensor, ...]:
+def _view_edges(world: World, index: int, R: Tensor, order: Tensor) -> tuple[Tensor, ...]:
     """Points, directions and length of some views."""
     objects = torch.full((len(R),), index, device=R.device)
     t = world.reference_translations(objects)

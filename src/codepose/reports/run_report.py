@@ -183,20 +183,20 @@ def _figure3(results: Results) -> Section:
 
 def _confidence(results: Results) -> list[Section]:
     """How far the confidence may be believed, where a method has one."""
-    said, right = {}, {}
+    claimed, right = {}, {}
     for name, row in results.methods.items():
         confidence = row.array("confidence")
         known = np.isfinite(confidence)
         if known.any():
-            said[name], right[name] = confidence[known], row.array("mssd_share")[known] < CORRECT
-    if not said:
+            claimed[name], right[name] = confidence[known], row.array("mssd_share")[known] < CORRECT
+    if not claimed:
         return []
     text = (
         f"A pose is right if no point of the part is off by more than {CORRECT:.0%} of its diameter. Calibrated on the "
         "validation split, drawn here on these scenes; a larger dot stands for more of them."
     )
     return [
-        Section("Confidence: said and so", text, [("Reliability", draw.to_png(plots.reliability_plot(said, right)))])
+        Section("Confidence: said and so", text, [("Reliability", draw.to_png(plots.reliability_plot(claimed, right)))])
     ]
 
 
@@ -272,8 +272,8 @@ def _reconstructions(results: Results) -> Section:
     examples = results.examples[:_SHEET]
     rows: list[tuple[str, Tensor]] = [("target", torch.stack([e.target for e in examples]))]
     for name in _own_networks(results):
-        made = [_reconstruction(e, name) for e in examples]
-        rows.append((name, torch.stack(made)))
+        reconstructions = [_reconstruction(e, name) for e in examples]
+        rows.append((name, torch.stack(reconstructions)))
     sheet = draw.contact_sheet(rows, columns=len(examples), scale=max(1, 128 // rows[0][1].shape[-1]))
     text = "What each network makes of the detected, occluded object, under the clean view it should have made."
     return Section("Reconstructions", text, [("Reconstructions", draw.to_png(sheet))])
@@ -281,10 +281,10 @@ def _reconstructions(results: Results) -> Section:
 
 def _reconstruction(example: Example, name: str) -> Tensor:
     """A method's reconstruction (3, c, c); black where nothing was detected."""
-    found = example.detections.get(name)
-    if found is None or found.reconstruction is None:
+    detection = example.detections.get(name)
+    if detection is None or detection.reconstruction is None:
         return torch.zeros_like(example.target)
-    return torch.from_numpy(found.reconstruction)
+    return torch.from_numpy(detection.reconstruction)
 
 
 def _training_data(world: World) -> Section:

@@ -32,7 +32,7 @@ from codepose.serve.guard import Guard, Limits
 from codepose.serve.labels import Labels
 from codepose.serve.metrics import Metrics
 from codepose.serve.models import Model, load_model
-from codepose.serve.problems import Problem, first_of, told
+from codepose.serve.problems import Problem, as_problem, first_of
 from codepose.serve.trainings import Trainings
 from codepose.serve.worker import Worker
 from codepose.settings.errors import ConfigError
@@ -171,7 +171,7 @@ class Service:
         try:
             require_lens(found.K, width, height)
         except ConfigError as error:
-            raise told(error) from None
+            raise as_problem(error) from None
         return pixels, found
 
     async def run(self, request: Request, kind: object, item: T, work: Callable[[Sequence[T]], Iterable[Any]]) -> Any:
@@ -202,7 +202,7 @@ class Service:
         try:
             return waiting.result()
         except ConfigError as error:
-            raise told(error) from None
+            raise as_problem(error) from None
 
 
 def create_app(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from codepose.serve import curves
-from codepose.serve.problems import Problem, told
+from codepose.serve.problems import Problem, as_problem
 from codepose.settings.errors import ConfigError
 
 CODEPOSE = (sys.executable, "-m", "codepose")
@@ -70,7 +70,7 @@ class Commands:
         if process.returncode:
             reason = curves.complaint(errors.splitlines())
             message = reason or "the CAD file's reader broke down; export it again"
-            raise told(ConfigError(self.without_paths(message, folder)))
+            raise as_problem(ConfigError(self.without_paths(message, folder)))
 
     def without_paths(self, message: str, folder: Path) -> str:
         """Returns what a command said in a folder, without this machine's paths."""

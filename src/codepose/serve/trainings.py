@@ -86,8 +86,10 @@ class Trainings:
 
     def names(self) -> list[str]:
         """Those of all trainings, the last begun first."""
-        found = [path.parent.name for path in (self.folder / "parts").glob("*/part.json")]
-        return sorted((name for name in found if _NAME.fullmatch(name)), key=lambda name: -self._read(name)["created"])
+        folders = [path.parent.name for path in (self.folder / "parts").glob("*/part.json")]
+        return sorted(
+            (name for name in folders if _NAME.fullmatch(name)), key=lambda name: -self._read(name)["created"]
+        )
 
     def run(self, name: str) -> Path:
         """The folder of a training's run."""
@@ -261,7 +263,7 @@ class Trainings:
             "body": part.get("body"),
             "minutes": part.get("minutes"),
             "report": part.get("report"),
-            "pictures": [one for one in PICTURES if (folder / f"{one}.png").is_file()],
+            "pictures": [picture for picture in PICTURES if (folder / f"{picture}.png").is_file()],
             "progress": curves.progress(lines) if self.begun(name) else None,
         }
 

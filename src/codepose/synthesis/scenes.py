@@ -58,14 +58,14 @@ class _Rendered:
 
     def replaced(self, images: Tensor, new: _Rendered) -> _Rendered:
         """Returns a copy in which ``images`` (n,) are those of ``new``."""
-        gone = torch.isin(self.instances.image, images)
+        redone = torch.isin(self.instances.image, images)
         layer = torch.where(new.instances.layer >= 0, images[new.instances.layer.clamp_min(0)], -1)
         moved = dataclasses.replace(new.instances, image=images[new.instances.image], layer=layer)
         return _Rendered(
             self.rgba.index_copy(0, images, new.rgba),
             self.mask.index_copy(0, images, new.mask),
             self.visible.index_copy(0, images, new.visible),
-            Instances.merge([self.instances.select(~gone), moved]),
+            Instances.merge([self.instances.select(~redone), moved]),
             self.beside.index_copy(0, images, new.beside),
         )
 
@@ -162,7 +162,12 @@ class SceneSource:
         companions = None
         if data.occlusion.companions:
             companions = place_companions(
-                world, draws, objects, boxes, lambda tag: self.beside(draws, objects, tag), same=self.split == "train"
+                world,
+                draws,
+                objects,
+                boxes,
+                lambda tag: self.companion_objects(draws, objects, tag),
+                same=self.split == "train",
             )
         K = geometry.scaled_camera(world.K, scale).expand(len(objects), 3, 3)
         return _Posed(objects, R, t, K, companions), boxes
@@ -193,12 +198,12 @@ class SceneSource:
         objects = draw_objects(self.world, draws)
         R_view = draw_views(self.world, draws, objects)
         member = member.to(self.world.device)
-        for number, found in enumerate(self._look_alikes):
-            mine = (objects == number) & (member > 0)
-            R_view[mine] = found.of(R_view[mine], member[mine] - 1)
+        for number, look_alikes in enumerate(self._look_alikes):
+            rows = (objects == number) & (member > 0)
+            R_view[rows] = look_alikes.of(R_view[rows], member[rows] - 1)
         return objects, R_view
 
-    def beside(self, draws: Draws, objects: Tensor, tag: str) -> Tensor:
+    def companion_objects(self, draws: Draws, objects: Tensor, tag: str) -> Tensor:
         """Which objects (B,) further instances in scenes of these objects (B,) are of."""
         return draw_objects(self.world, draws, tag)
 
@@ -222,9 +227,9 @@ class SceneSource:
         aug, antialias = self.settings.data.augmentation, self.settings.data.antialias
         lights = Lights.draw(draws, aug)
         tint = 1.0 + draws.uniform("tint", 3, low=-1.0, high=1.0) * aug.tint * difficulty
-        own = Instances.single(item.objects, item.R, item.t)
+        targets = Instances.single(item.objects, item.R, item.t)
         where = (draws, item.objects, item.R, item.t)
-        parts = [(own, tint), self._occluders.place(*where, attempt=attempt, difficulty=difficulty)]
+        parts = [(targets, tint), self._occluders.place(*where, attempt=attempt, difficulty=difficulty)]
         if clutter and attempt < ATTEMPTS - 1:
             parts.append(self._occluders.clutter(draws, item.objects, item.t, difficulty))
         if item.companions is not None:
@@ -314,11 +319,11 @@ def _visible_pixels(buffers: Buffers, instances: Instances, companions: Companio
     """Returns (B, n) float, the pixels where each companion is nearest."""
     if companions is None:
         return torch.zeros(len(buffers.instance), 0, device=buffers.instance.device)
-    there = companions.objects >= 0
-    ends = torch.bincount(instances.image, minlength=len(there)).cumsum(0)
-    rows = ends[:, None] - there.sum(1, keepdim=True) + there.cumsum(1) - 1  # they are the last of each image
+    present = companions.objects >= 0
+    ends = torch.bincount(instances.image, minlength=len(present)).cumsum(0)
+    rows = ends[:, None] - present.sum(1, keepdim=True) + present.cumsum(1) - 1  # they are the last of each image
     counts = torch.bincount(buffers.instance.flatten() + 1, minlength=len(instances.image) + 1)[1:]
-    return torch.where(there, counts[rows.clamp_min(0)], 0).float()
+    return torch.where(present, counts[rows.clamp_min(0)], 0).float()
 
 
 def _mask_boxes(masks: Tensor) -> Tensor:

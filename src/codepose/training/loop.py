@@ -279,8 +279,8 @@ def update_weights(state: State) -> None:
 def agree(state: State) -> None:
     """Gives all ranks the first one's clock, and stops them together if one of them is interrupted."""
     if world_size() > 1:
-        mine = [float(state.interrupt.came), state.clock.elapsed() if rank() == 0 else 0.0]
-        sums = total(torch.tensor(mine, dtype=torch.float64, device=state.fabric.device))
+        reported = [float(state.interrupt.came), state.clock.elapsed() if rank() == 0 else 0.0]
+        sums = total(torch.tensor(reported, dtype=torch.float64, device=state.fabric.device))
         state.stopping, state.clock.agreed = bool(sums[0] > 0), float(sums[1])
 
 

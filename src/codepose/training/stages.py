@@ -110,9 +110,9 @@ def targets_of(batch: SceneBatch) -> Targets:
     """
     boxes, labels = batch.boxes[:, None], batch.objects[:, None] + 1
     if batch.other_boxes is not None and batch.other_objects is not None and batch.other_visible is not None:
-        there = (batch.other_objects >= 0) & (batch.other_visible >= _SEEN)
+        visible = (batch.other_objects >= 0) & (batch.other_visible >= _SEEN)
         boxes = torch.cat((boxes, batch.other_boxes), 1)
-        labels = torch.cat((labels, torch.where(there, batch.other_objects + 1, 0)), 1)
+        labels = torch.cat((labels, torch.where(visible, batch.other_objects + 1, 0)), 1)
     return Targets(boxes, labels)
 
 
@@ -173,8 +173,8 @@ def step2_stage(settings: Settings, world: World, network: JointNetwork) -> Stag
         terms["mse"] = mean_over(out.losses["mse"], out.used.sum())
         total = sum(value for name, value in terms.items() if name != "mse") + losses.lambda_pose * terms["mse"]
         if out.view_latents is not None:
-            own = (out.latents.float(), out.view_latents.float(), poses.R_view, poses.objects, out.used)
-            seen, views, R_view, objects, used = (gathered(poses, value, len(images)) for value in own)
+            slots = (out.latents.float(), out.view_latents.float(), poses.R_view, poses.objects, out.used)
+            seen, views, R_view, objects, used = (gathered(poses, value, len(images)) for value in slots)
             terms["cos"] = cos_loss(seen, views, used)
             total = total + losses.step2_lambda_cos * terms["cos"]
             if losses.step2_lambda_match > 0:
