@@ -140,9 +140,12 @@ class Codebook:
         return geometry.offaxis_rotation(t) @ R_view, t
 
     def placed(self, index: Tensor, boxes: Tensor, K: Tensor) -> Tensor:
-        """Returns about where ``poses`` puts views, t (B, 3) mm: the views' boxes stand for their hulls.
+        """Returns about where ``poses`` puts views, t (B, 3) mm, in less time: their boxes stand for their hulls.
 
         Off the axis a part that leaves its box's corners empty comes out a little too far away.
+
+        Args:
+            index, boxes, K: As for ``poses``.
         """
         corners = self.boxes[index][:, [[0, 1], [2, 1], [2, 3], [0, 3]]]  # (B, 4, 2)
         depth = corners.new_full(corners.shape[:2], self.z_ref)

@@ -57,7 +57,12 @@ class Confidence(BaseModel):
 
     @classmethod
     def fit(cls, evidence: Tensor, correct: Tensor, fingerprint: str = "") -> Self:
-        """Fits evidence (N, 4), or (N, 5) where poses are judged, to what was right, (N,) bool.
+        """Fits weights to detections of which it is known whether they are right.
+
+        Args:
+            evidence: (N, 4), or (N, 5) where poses are judged; see the function ``evidence``.
+            correct: (N,) bool.
+            fingerprint: Of what the evidence depends on (``confidence_mark``); kept with the weights.
 
         Raises:
             ValueError: There is no detection.
@@ -120,9 +125,12 @@ class Confidence(BaseModel):
 def evidence(
     score: Tensor, similarity: Tensor, agreement: Tensor, contour: Tensor, judged: Tensor | None = None
 ) -> Tensor:
-    """Returns the evidence (N, 4) of N detections, from (N,) each as ``Detection`` has them; 0 = not known.
+    """Returns the evidence for N detections: (N, 4) float64, or (N, 5) where poses are judged.
 
-    The detector's score in [0, 1] becomes its logit. Where poses are judged there is a fifth column.
+    Args:
+        score: (N,) of the detector, in [0, 1]; its logit counts.
+        similarity, agreement, contour: (N,) as ``Detection`` has them; 0 = not known.
+        judged: (N,) log-odds of the judge; None = there is no judge.
     """
     columns = [torch.logit(score.double(), eps=1e-6), similarity, agreement, contour]
     return torch.stack([c.double() for c in (*columns, *([] if judged is None else [judged]))], 1)

@@ -161,7 +161,13 @@ class ContourMatcher:
         return posed.moved(shift, scale).view_as(t), worth.view(t.shape[:2])
 
     def posed(self, R_view: Tensor, t: Tensor, boxed: Tensor) -> Posed:
-        """Renders poses (N, k, 3, 3), (N, k, 3) that the boxes put at ``boxed`` (N, k, 3)."""
+        """Renders k poses of each of the N detections and finds their edges.
+
+        Args:
+            R_view: (N, k, 3, 3) rotations as seen along the ray through the object.
+            t: (N, k, 3) mm, where they are.
+            boxed: (N, k, 3) mm, where the boxes put them.
+        """
         count = R_view.shape[1]
         K = self._K.repeat_interleave(count, 0)
         t, boxed = t.flatten(0, 1), boxed.flatten(0, 1)

@@ -61,9 +61,13 @@ def edges_around(
 
 
 def read_photos(images: Tensor, which: Tensor, grid: Tensor, extent: Tensor) -> Tensor:
-    """Reads images (B, 3, H, W) of numbers (N,) at places (N, h, w, 2), as ``grid_sample`` has them.
+    """Reads photos between their pixels, (N, 3, h, w); beyond their edge they go on as they end there.
 
-    Beyond what they show, ``extent`` (2,) pixels across and down, they go on as they end there.
+    Args:
+        images: (B, 3, H, W).
+        which: (N,) the image each is read from.
+        grid: (N, h, w, 2) where, as ``grid_sample`` has it: -1 and 1 are the image's edges.
+        extent: (2,) pixels across and down of what the images show; beyond lies a letterbox.
     """
     size = grid.new_tensor([images.shape[3], images.shape[2]])
     last = (2.0 * extent.to(grid) - 1.0) / size - 1.0  # the last pixels' centres

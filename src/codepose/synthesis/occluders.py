@@ -105,7 +105,14 @@ class Occluders:
         return merge(parts)
 
     def clutter(self, draws: Draws, objects: Tensor, t: Tensor, difficulty: float) -> tuple[Instances, Tensor]:
-        """Returns things somewhere in the image, behind the object's front, and their tints."""
+        """Returns things somewhere in the image, behind the object's front, and their tints (N, 3).
+
+        Args:
+            draws: The items' random numbers.
+            objects: (B,) which object stands in each image.
+            t: (B, 3) mm, where.
+            difficulty: Factor on the probability of each thing, in [0, 1].
+        """
         size = self.world.settings.data.camera.image_size
         parts = [self._others(draws, "", torch.zeros_like(objects, dtype=torch.bool), objects, t, 1.0)]
         for k in range(self.settings.clutter):

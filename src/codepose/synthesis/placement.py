@@ -23,12 +23,25 @@ _LEAST = 4.0
 
 
 def draw_objects(world: World, draws: Draws, tag: str = "") -> Tensor:
-    """Returns (B,) which object is seen."""
+    """Returns which object is seen, (B,), all as often.
+
+    Args:
+        world: Its objects.
+        draws: The items' random numbers.
+        tag: Other tags draw other objects.
+    """
     return draws.integer("object" + tag, len(world.objects))
 
 
 def draw_views(world: World, draws: Draws, objects: Tensor, tag: str = "") -> Tensor:
-    """Returns R_view (B, 3, 3), evenly over each object's trained views and all in-plane angles."""
+    """Returns R_view (B, 3, 3), evenly over each object's trained views and all in-plane angles.
+
+    Args:
+        world: Says which views of each object are trained.
+        draws: The items' random numbers.
+        objects: (B,) which object is seen.
+        tag: Other tags draw other views.
+    """
     uniforms, in_plane = draws.uniform("view" + tag, 2), draws.uniform("in-plane" + tag, high=2 * torch.pi)
     axis, cone_deg, opposite = (values[objects] for values in world.cones)
     ahead = geometry.directions_in_cone(uniforms, axis, cone_deg)

@@ -98,7 +98,12 @@ class SceneSource:
         return self._own_backgrounds or self.world.backgrounds(self.split, pixels)
 
     def crops(self, index: Tensor, difficulty: float = 1.0) -> CropBatch:
-        """Returns Step 1's items ``index`` (B,); ``difficulty`` in [0, 1] is the curriculum's."""
+        """Returns Step 1's items.
+
+        Args:
+            index: (B,) their numbers.
+            difficulty: The curriculum's, in [0, 1].
+        """
         world, data = self.world, self.settings.data
         draws = Draws(data.seed, f"crops/{self.split}", index, world.device)
         objects, R_view = self.views("crops", index)
@@ -123,9 +128,13 @@ class SceneSource:
     def scenes(
         self, index: Tensor, difficulty: float = 1.0, *, depth: bool = False, photos: bool = False
     ) -> SceneBatch:
-        """Returns Step 2's items ``index`` (B,), with test depth for VSD if ``depth``.
+        """Returns Step 2's items.
 
-        With ``photos``, they are rendered ``data.photo_scale`` times as large, and reduced to the network's size.
+        Args:
+            index: (B,) their numbers.
+            difficulty: The curriculum's, in [0, 1].
+            depth: With the scenes' depth, which VSD takes for measured.
+            photos: Rendered ``data.photo_scale`` times as large, kept so, and reduced to the network's size.
         """
         world, data = self.world, self.settings.data
         draws = Draws(data.seed, f"scenes/{self.split}", index, world.device)

@@ -181,7 +181,14 @@ class World:
         return t
 
     def boxes(self, objects: Tensor, R: Tensor, t: Tensor, K: Tensor | None = None) -> Tensor:
-        """Returns the amodal boxes (B, 4) in the scene camera's image, or in that of K (3, 3)."""
+        """Returns the amodal boxes (B, 4), xyxy in pixels.
+
+        Args:
+            objects: (B,) which object.
+            R: (B, 3, 3) R_cam_obj.
+            t: (B, 3) mm, of the object's own middle.
+            K: (3, 3) the camera; None = that of the scenes.
+        """
         K = self.K if K is None else K
         return self.renderer.projected_boxes(Instances.single(objects, R, t), K.expand(len(R), 3, 3))
 

@@ -35,6 +35,13 @@ LOG_EVERY = 20
 def fit(stage: Stage, run: Run, fabric: Fabric, *, seed: int = 0, display: Display | None = None) -> None:
     """Trains a stage to its end, from its last checkpoint if there is one, and saves its weights.
 
+    Args:
+        stage: What is trained, on what, by which loss.
+        run: Where checkpoints, the log and the weights go.
+        fabric: Device, precision and ranks.
+        seed: Of the order of the images, and of random numbers in the loss.
+        display: Where progress is shown; None = a new one.
+
     Raises:
         NonFiniteLossError: A term of the loss is NaN or infinite. The last checkpoint is kept.
         KeyboardInterrupt: Ctrl-C; the iteration is finished and saved first. A second one does not wait for that.
@@ -285,7 +292,7 @@ def agree(state: State) -> None:
 
 
 def log_means(state: State, rate: float, difficulty: float) -> None:
-    """Logs and shows the means since the last line of the log."""
+    """Logs and shows the means since the last line of the log, with the last iteration's rate and difficulty."""
     record = state.meter.read(state.step)
     _write(state, record | {"lr": rate, "difficulty": difficulty, "elapsed_s": state.clock.elapsed()})
     state.display.update(state.progress(), rate_text(state.meter.means, state.meter.images_per_s))

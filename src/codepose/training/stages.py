@@ -45,7 +45,14 @@ _SEEN = 0.1
 
 
 def step1_stage(settings: Settings, world: World, network: nn.Module, *, original: bool = False) -> Stage:
-    """Step 1 (Section 3.1): the extended AAE with L_step1 (Eq. 4), or the original AAE with its bootstrapped L_mse."""
+    """Step 1 (Section 3.1): the extended AAE with L_step1 (Eq. 4), or the original AAE with its bootstrapped L_mse.
+
+    Args:
+        settings: The run's.
+        world: Of these settings; makes the images.
+        network: Is trained.
+        original: Whether it is the original AAE.
+    """
     losses = settings.losses
     alike = 0 if original else losses.look_alikes
     train, val = SceneSource(world, "train", look_alikes=alike), SceneSource(world, "val")
@@ -126,7 +133,13 @@ def _mean_iou(detections: list[Boxes], batch: SceneBatch) -> float:
 
 
 def detector_stage(settings: Settings, world: World, network: Detector) -> Stage:
-    """The independent Faster R-CNN (L_faster alone), the paper's baseline detector."""
+    """The independent Faster R-CNN (L_faster alone), the paper's baseline detector.
+
+    Args:
+        settings: The run's.
+        world: Of these settings; makes the images.
+        network: Is trained.
+    """
     train, val = SceneSource(world, "train"), SceneSource(world, "val")
     shares = Shares(min(settings.detector.batch, settings.data.scene_images))
 
@@ -155,7 +168,13 @@ def detector_stage(settings: Settings, world: World, network: Detector) -> Stage
 
 
 def step2_stage(settings: Settings, world: World, network: JointNetwork) -> Stage:
-    """Step 2 (Section 3.2): L_step2 (Eq. 5) on scenes, with T1 or T2 (Section 4.2) as phases."""
+    """Step 2 (Section 3.2): L_step2 (Eq. 5) on scenes, with T1 or T2 (Section 4.2) as phases.
+
+    Args:
+        settings: The run's.
+        world: Of these settings; makes the images.
+        network: Is trained.
+    """
     losses = settings.losses
     train, val = SceneSource(world, "train", look_alikes=losses.look_alikes), SceneSource(world, "val")
     symmetries = tuple(o.symmetries for o in world.objects) if losses.step2_lambda_match > 0 else ()
