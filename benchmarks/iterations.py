@@ -18,9 +18,9 @@ from codepose.runtime.progress import Display
 from codepose.runtime.run import Run
 from codepose.settings.schema import Settings
 from codepose.synthesis.batches import split_batch
+from codepose.training import loop
 from codepose.training.cost import counted
 from codepose.training.feed import Feed
-from codepose.training.loop import _Trainer
 from codepose.training.plan import Stage
 
 TOGETHER = 4
@@ -47,13 +47,12 @@ class Iterations:
         self._folder = tempfile.TemporaryDirectory(prefix="codepose-benchmark-")
         fabric = make_fabric(options.place.type)
         run = Run.create(self._folder.name, settings)
-        # the loop's own trainer: what is timed is what trains
-        self._trainer = _Trainer(stage, run, fabric, Display(stage.name), 0)
-        self._feed = _Watched(self._trainer.feed)
-        trainer: Any = self._trainer
-        trainer.feed = self._feed
-        self._trainer.enter_phase()
-        for group in self._trainer.optimizer.param_groups:  # AdaBound's other rate: weights stay as they are
+        self._state = loop.begin(stage, run, fabric, 0, Display(stage.name))
+        self._feed = _Watched(self._state.feed)
+        state: Any = self._state
+        state.feed = self._feed
+        loop.enter_phase(self._state, self._state.progress())
+        for group in self._state.optimizer.param_groups:  # AdaBound's other rate: weights stay as they are
             if "final_lr" in group:
                 group["final_lr"] = 1e-9
         self._place, self._count = options.place, count
@@ -64,16 +63,25 @@ class Iterations:
         """``count`` iterations."""
         start = time.perf_counter()
         for _ in range(self._count):
-            self._trainer.iterate()
+            self._iterate()
         synchronise(self._place)
         self._seconds += time.perf_counter() - start
+
+    def _iterate(self) -> None:
+        """An iteration of ``loop.fit``, without what it does now and then."""
+        self._state.begun = self._state.progress()  # the phase stays the first one
+        loop.set_learning_rate(self._state)
+        batch, _, waited = loop.next_batch(self._state)
+        terms = loop.forward_and_backward(self._state, batch)
+        self._state.meter.add(terms | {"gradient_norm": loop.clip_gradients(self._state)}, waited)
+        loop.update_weights(self._state)
 
     def settle(self) -> None:
         """Uses up what a data thread made while others had their turn."""
         if self._place.type == "cuda":
             waited = self._feed.seconds
             for _ in range(_PREFETCHED):
-                self._trainer.iterate()
+                self._iterate()
             self._feed.seconds = waited
 
     @property
@@ -83,11 +91,11 @@ class Iterations:
 
     def flops(self) -> float:
         """Returns the floating-point operations an image."""
-        return counted(self._trainer.iterate)[1] / self.images * self._count
+        return counted(self._iterate)[1] / self.images * self._count
 
     def close(self) -> None:
         """Stops the data thread and removes the run folder."""
-        self._trainer.close()
+        loop.close(self._state)
         self._folder.cleanup()
 
 

@@ -12,16 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.photograph_links import Links
-from codepose.evaluation.metrics import Interval
-from codepose.evaluation.pose_errors import (
+from codepose.evaluation.average_recalls import (
     ADD_THRESHOLD,
     MSPD_THRESHOLDS,
     MSSD_THRESHOLDS,
     VSD_TAUS,
     VSD_THRESHOLDS,
-    FloatArray,
     TargetErrors,
     greedy_match,
+)
+from codepose.evaluation.metrics import Interval
+from codepose.evaluation.pose_errors import (
+    FloatArray,
 )
 
 MSPD_PX = 20.0

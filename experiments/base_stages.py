@@ -160,7 +160,7 @@ class PartSource(SceneSource):
         R_view = draw_views(self.world, draws, objects)
         return objects, R_view @ self._turns[member.to(self.world.device, non_blocking=True)]
 
-    def beside(self, draws: Draws, objects: Tensor, tag: str) -> Tensor:
+    def companion_objects(self, draws: Draws, objects: Tensor, tag: str) -> Tensor:
         """Which parts (B,) lie beside these: half of them of the same kind, the others any of the source's."""
         others = self.parts.start + draws.integer("object" + tag, len(self.parts))
         return torch.where(draws.chance("same" + tag, 0.5), objects, others)

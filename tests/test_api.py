@@ -86,9 +86,9 @@ def test_it_is_exported(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         compared.append((path, len(images)))
         return 5, off.pop(0)
 
-    monkeypatch.setattr("codepose.api.require_onnx", lambda: None)
-    monkeypatch.setattr("codepose.api.export_onnx", lambda estimator, path: path.write_bytes(b"graph"))
-    monkeypatch.setattr("codepose.api.largest_difference", difference)
+    monkeypatch.setattr("codepose.api.exporting.require_onnx", lambda: None)
+    monkeypatch.setattr("codepose.api.exporting.export_onnx", lambda estimator, path: path.write_bytes(b"graph"))
+    monkeypatch.setattr("codepose.api.exporting.largest_difference", difference)
     path = tmp_path / "part.onnx"
     done = export(run.path, path)
     assert (done.path, done.image_size, done.scenes, done.detections, done.difference) == (path, 128, 8, 5, 0.1)

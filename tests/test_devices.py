@@ -37,7 +37,7 @@ from codepose.networks.roi import roi_pool
 from codepose.parts.symmetry_group import ContinuousSymmetry, Symmetries
 from codepose.randomness import Draws
 from codepose.refinement import render_and_compare as refine
-from codepose.refinement.contours import contours, edge_field
+from codepose.refinement.edges import edge_field, edge_points
 from codepose.refinement.poses import Photos, Poses, Seen
 from codepose.rendering.rasteriser import Rasteriser
 from codepose.rendering.renderer import Buffers, Instances, Renderer
@@ -380,10 +380,10 @@ class FakeField:
 
 
 def test_contours_and_refinement(gpu_world: World, tiny_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("codepose.refinement.contours.EdgeField", FakeField)
-    monkeypatch.setattr("codepose.refinement.contours.gaussian_blur2d", lambda images, *_: images)  # reads its sigma
+    monkeypatch.setattr("codepose.refinement.edges.EdgeField", FakeField)
+    monkeypatch.setattr("codepose.refinement.edges.gaussian_blur2d", lambda images, *_: images)  # reads its sigma
     depth, normal, color = on_gpu(2, 32, 32), on_gpu(2, 32, 32, 3), on_gpu(2, 32, 32, 3)
-    assert_on_gpu([edge_field(on_gpu(2, 3, 32, 32), 1.0), contours(depth, normal, color, depth)])
+    assert_on_gpu([edge_field(on_gpu(2, 3, 32, 32), 1.0), edge_points(depth, normal, color, depth)])
     gpu_world.clean_views = lambda objects, R: on_gpu(len(R), 3, 32, 32)  # type: ignore[method-assign, assignment]
     where = which(2), on_gpu(2, 4), which(2), on_gpu(3, 3)
     refiner = refine.ContourRefiner(gpu_world, tiny_settings.refinement)

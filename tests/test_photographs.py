@@ -38,7 +38,8 @@ from codepose.bop.models import BopModel  # noqa: E402
 from codepose.bop.writer import write_dataset  # noqa: E402
 from codepose.estimation.estimator import PoseEstimator  # noqa: E402
 from codepose.estimation.photo import Photo  # noqa: E402
-from codepose.evaluation.pose_errors import TargetErrors, symmetry_transforms  # noqa: E402
+from codepose.evaluation.average_recalls import TargetErrors  # noqa: E402
+from codepose.evaluation.pose_errors import symmetry_transforms  # noqa: E402
 from codepose.networks.windows import Window  # noqa: E402
 from codepose.runtime.run import Run  # noqa: E402
 from codepose.settings.files import override  # noqa: E402

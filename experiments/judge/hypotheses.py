@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from codepose import geometry
-from codepose.networks.pose_judge import SIDE, THRESHOLDS, Verdict, moved, render_channels
+from codepose.networks.pose_judge import SIDE, THRESHOLDS, Verdict, apply_motions, render_channels
 from codepose.rendering.renderer import Instances
 from experiments.judge.parts import Parts, random_rotations, small_turns
 from experiments.judge.scenes import Scenes, pixels_of
@@ -147,7 +147,7 @@ def loss(parts: Parts, scenes: Scenes, tried: Hypotheses, verdict: Verdict) -> d
     score = (scores * shown).sum() / shown.sum().clamp_min(1.0)
     part, focal = scenes.part[tried.crop], scenes.focal[tried.crop]
     points, diameter = parts.points[part], parts.diameters[part]
-    R, t = moved(verdict, tried.R, tried.t, focal)
+    R, t = apply_motions(verdict, tried.R, tried.t, focal)
     # one at a time, the rest true, so that no error hides another (Simonelli et al., ICCV 2019)
     turned = ((R - tried.target_R) @ points.mT).abs().sum(1).mean(1) / diameter
     z = tried.target_t[:, 2]

@@ -25,7 +25,13 @@ def is_rotation(R: NDArray[np.float64], within: float) -> bool:
 
 
 def camera_matrix(focal: float, cx: float, cy: float, fy: float | None = None) -> Tensor:
-    """Returns K, (3, 3) float32, in pixels."""
+    """Returns a pinhole camera's K, (3, 3) float32.
+
+    Args:
+        focal: Focal length in pixels, across, and down if ``fy`` is not given.
+        cx, cy: The principal point in pixels, pixel centres at integer + 0.5.
+        fy: Focal length down; None = as across.
+    """
     return torch.tensor([[focal, 0.0, cx], [0.0, fy or focal, cy], [0.0, 0.0, 1.0]])
 
 
@@ -46,7 +52,13 @@ def to_pixels(points: Tensor, K: Tensor) -> Tensor:
 
 
 def from_pixels(pixels: Tensor, z: Tensor, K: Tensor) -> Tensor:
-    """Returns the points (..., 3) of the camera's frame at depths z (...) behind pixels (..., 2) of K (..., 3, 3)."""
+    """Returns the points behind pixels, (..., 3) in the camera's frame, in the unit of z.
+
+    Args:
+        pixels: (..., 2) in the image of K.
+        z: (...) depths along the optical axis.
+        K: (..., 3, 3). Leading dimensions broadcast.
+    """
     focal, middle = K.diagonal(dim1=-2, dim2=-1)[..., :2], K[..., :2, 2]
     return torch.cat(((pixels - middle) / focal * z[..., None], z[..., None]), -1)
 
@@ -147,9 +159,13 @@ def codebook_rotations(
 ) -> Tensor:
     """Returns every R_view of the codebook, (N, 3, 3), views outermost, in-plane angles innermost.
 
-    Directions further than ``cone_deg`` from ``axis`` (3,), or, with ``opposite``, from both its ends, are left out,
-    but for a margin of one grid step, so that every trained view has neighbours on all sides. In-plane angles exclude
-    the end point.
+    Args:
+        level: Subdivisions of the icosahedron whose vertices are the views: 10 * 4^level + 2 of them.
+        in_plane: Angles of each view, evenly over a full turn, without its end point.
+        axis: (3,) middle of the trained views, in the object's frame.
+        cone_deg: How far from it views are trained; further ones are left out, but for a margin of one grid step, so
+            that every trained view has neighbours on all sides.
+        opposite: The views about the axis' other end are trained, too.
     """
     directions = view_sphere(level)
     if cone_deg < 180.0:
@@ -195,7 +211,13 @@ def nearest_view(R_view: Tensor, views: Tensor) -> tuple[Tensor, Tensor, Tensor]
 
 
 def project(points: Tensor, R: Tensor, t: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
-    """Projects object points (P, 3) or (B, P, 3) mm under poses (B, 3, 3), (B, 3) mm and K (3, 3) or (B, 3, 3).
+    """Projects an object's points into images.
+
+    Args:
+        points: (P, 3) or (B, P, 3) mm, in the object's frame.
+        R: (B, 3, 3) R_cam_obj.
+        t: (B, 3) t_cam_obj, mm.
+        K: (3, 3) or (B, 3, 3), pixel centres at integer + 0.5.
 
     Returns:
         Continuous image coordinates (B, P, 2) in pixels and depths (B, P) in mm.
@@ -205,7 +227,12 @@ def project(points: Tensor, R: Tensor, t: Tensor, K: Tensor) -> tuple[Tensor, Te
 
 
 def projected_box(hull: Tensor, R: Tensor, t: Tensor, K: Tensor) -> Tensor:
-    """Returns the exact amodal box (B, 4) of an object in front of the camera, from its convex-hull vertices."""
+    """Returns the exact amodal box (B, 4) of an object in front of the camera, xyxy in pixels.
+
+    Args:
+        hull: (P, 3) or (B, P, 3) mm, the vertices of its convex hull: the extremes of an image of it are among theirs.
+        R, t, K: As ``project`` takes them.
+    """
     pixels, _ = project(hull, R, t, K)
     return torch.cat((pixels.amin(1), pixels.amax(1)), -1)
 
@@ -256,7 +283,13 @@ def sampling_grid(windows: Tensor, side: int, size: tuple[float, float]) -> Tens
 
 
 def crop_camera(K: Tensor, window: Tensor, size: int) -> Tensor:
-    """Returns the camera (B, 3, 3) whose size x size image is the ``window`` (B, 4) of the image of K (3, 3)."""
+    """Returns the cameras (B, 3, 3) that see a part of an image only.
+
+    Args:
+        K: (3, 3) or (B, 3, 3) of the whole image.
+        window: (B, 4) the part, xyxy in its pixels.
+        size: Side in pixels of the square image that shows it.
+    """
     scale = size / box_size(window)  # (B, 2)
     zoom = torch.diag_embed(torch.cat((scale, torch.ones_like(scale[:, :1])), -1))
     zoom[:, :2, 2] = -window[:, :2] * scale

@@ -53,9 +53,9 @@ class Draws:
 
     def on_cpu(self) -> Draws:
         """Returns the same draws as tensors on the CPU."""
-        here = Draws.__new__(Draws)
-        here._state, here.device = self._state, torch.device("cpu")
-        return here
+        copy = Draws.__new__(Draws)
+        copy._state, copy.device = self._state, torch.device("cpu")
+        return copy
 
     def uniform(self, name: str, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
         """Returns (B, *shape) float32, uniform in [low, high), up to rounding; the same name gives the same numbers."""

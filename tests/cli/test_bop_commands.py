@@ -21,8 +21,9 @@ from codepose import geometry
 from codepose.bop.benchmark import evaluate_images
 from codepose.bop.dataset import BopDataset
 from codepose.bop.entries import BopError
+from codepose.bop.evaluation import evaluate_bop
 from codepose.bop.results import read_results
-from codepose.cli.bop_commands import Render, evaluate_bop, render
+from codepose.cli.bop_commands import Render, render
 from codepose.cli.main import main
 from codepose.estimation.detection import Detection
 from codepose.estimation.estimator import PoseEstimator

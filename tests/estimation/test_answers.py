@@ -11,7 +11,7 @@ import pytest
 
 from codepose.cameras.camera import Camera
 from codepose.cli.options import Bag, Predict
-from codepose.estimation.answers import MIN_JUDGED, Wishes, answer, least_score, look, wanted
+from codepose.estimation.answers import MIN_JUDGED, Wishes, answer, least_score, look, sure_enough
 from codepose.estimation.detection import Detection
 from codepose.predict.prediction import wishes_of
 from codepose.serve.models import Model, Question
@@ -44,7 +44,7 @@ def detection(judged: float | None, confidence: float | None = None, *, object_i
 )
 def test_poses_that_judge_or_confidence_doubt_are_left_out(wishes: dict[str, float], kept: list[int]) -> None:
     found = [detection(4.0, 0.5), detection(3.0, 0.3), detection(2.99, 0.9), detection(None)]
-    assert wanted(found, Wishes(**wishes)) == [found[k] for k in kept]
+    assert sure_enough(found, Wishes(**wishes)) == [found[k] for k in kept]
 
 
 def test_the_judge_takes_the_place_of_the_score() -> None:

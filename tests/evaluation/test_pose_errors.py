@@ -13,15 +13,17 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from codepose.evaluation import pose_errors
-from codepose.evaluation.pose_errors import (
+from codepose.evaluation.average_recalls import (
     MSPD_THRESHOLDS,
     VSD_TAUS,
     TargetErrors,
-    add,
-    add_s,
     average_recalls,
     greedy_match,
     matched_recall,
+)
+from codepose.evaluation.pose_errors import (
+    add,
+    add_s,
     mspd,
     mssd,
     symmetric_distance,

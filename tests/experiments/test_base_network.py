@@ -64,10 +64,10 @@ def test_what_lies_beside_a_part_is_of_its_kind_or_another_one_that_is_learned(w
     source = PartSource(world, "train", range(1, 4))
     draws = Draws(0, "beside", torch.arange(400), world.device)
     objects = torch.arange(400) % 3 + 1
-    found = source.beside(draws, objects, " companion 0")
+    found = source.companion_objects(draws, objects, " companion 0")
     assert set(found.tolist()) == {1, 2, 3}, "never one that is kept out"
     assert float((found == objects).float().mean()) == pytest.approx(0.5 + 0.5 / 3, abs=0.07)
-    assert not torch.equal(found, source.beside(draws, objects, " companion 1"))
+    assert not torch.equal(found, source.companion_objects(draws, objects, " companion 1"))
 
 
 def test_a_base_can_begin_behind_the_encoder_at_that_of_another_backbone(

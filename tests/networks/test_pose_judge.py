@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from codepose import geometry
-from codepose.networks.pose_judge import RENDERED, SIDE, THRESHOLDS, PoseJudge, Verdict, moved, render_channels
+from codepose.networks.pose_judge import RENDERED, SIDE, THRESHOLDS, PoseJudge, Verdict, apply_motions, render_channels
 
 
 def verdict(shift: tuple[float, float] = (0.0, 0.0), log_depth: float = 0.0, turn: tuple[float, ...] = (0.0,) * 3):
@@ -18,19 +18,19 @@ def verdict(shift: tuple[float, float] = (0.0, 0.0), log_depth: float = 0.0, tur
 def test_a_motion_is_in_sides_of_the_crop_log_distances_and_radians_of_the_camera():
     R, t = torch.eye(3)[None], torch.tensor([[0.0, 0.0, 400.0]])
     focal = torch.tensor([2.0])
-    _, shifted = moved(verdict(shift=(0.1, -0.05)), R, t, focal)
+    _, shifted = apply_motions(verdict(shift=(0.1, -0.05)), R, t, focal)
     torch.testing.assert_close(shifted, torch.tensor([[20.0, -10.0, 400.0]]))  # 0.1 of the crop's 200 mm there
-    _, nearer = moved(verdict(log_depth=math.log(0.8)), R, torch.tensor([[40.0, 0.0, 400.0]]), focal)
+    _, nearer = apply_motions(verdict(log_depth=math.log(0.8)), R, torch.tensor([[40.0, 0.0, 400.0]]), focal)
     torch.testing.assert_close(nearer, torch.tensor([[32.0, 0.0, 320.0]]))
     start = geometry.view_rotation(torch.tensor([[0.0, 1.0, 0.0]]), torch.tensor([0.3]))
-    turned, _ = moved(verdict(turn=(0.0, 0.0, math.pi / 2)), start, t, focal)
+    turned, _ = apply_motions(verdict(turn=(0.0, 0.0, math.pi / 2)), start, t, focal)
     quarter = torch.tensor([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
     torch.testing.assert_close(turned[0], quarter @ start[0])
 
 
 def test_a_distance_changes_by_at_most_two_thirds():
     t = torch.tensor([[0.0, 0.0, 100.0]])
-    _, far = moved(verdict(log_depth=3.0), torch.eye(3)[None], t, torch.ones(1))
+    _, far = apply_motions(verdict(log_depth=3.0), torch.eye(3)[None], t, torch.ones(1))
     assert far[0, 2].item() == pytest.approx(100.0 * math.exp(0.5))
 
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from codepose import geometry
-from codepose.refinement.contours import ContourMatcher, Contours, Posed, Reach, contours, edge_field, score
+from codepose.refinement.contours import ContourMatcher, Posed, Reach, score
+from codepose.refinement.edges import EdgePoints, edge_field, edge_points
 from codepose.rendering.renderer import Instances
 from codepose.synthesis.batches import SceneBatch
 from codepose.synthesis.scenes import SceneSource
@@ -38,14 +39,14 @@ def test_contour_points_lie_on_the_silhouette_and_are_the_same_each_time():
     color = torch.full((2, 40, 40, 3), 0.9)
     normal, color = (x * (depth > 0)[..., None] for x in (normal, color))
     order = torch.rand(2, 40, 40, generator=torch.Generator().manual_seed(0))
-    found = contours(depth, normal, color, order)
+    found = edge_points(depth, normal, color, order)
     points = found.points[0][found.directions[0].norm(dim=1) > 0]
     assert len(points) == int(found.length[0]) > 60
     x, y = points.T
     beside = torch.stack(((x - 15).abs(), (x - 35).abs(), (y - 10).abs(), (y - 30).abs())).amin(0)
     assert beside.max() <= 1.0
     assert found.directions[1].abs().sum() == 0.0, "an empty render has no contour"
-    assert torch.equal(contours(depth, normal, color, order).points, found.points)
+    assert torch.equal(edge_points(depth, normal, color, order).points, found.points)
 
 
 def test_a_border_between_two_colours_is_an_edge():
@@ -56,7 +57,7 @@ def test_a_border_between_two_colours_is_an_edge():
     color[0, :, 20:, 0] = 1.0
     normal, color = (x * (depth > 0)[..., None] for x in (normal, color))
     order = torch.rand(1, 40, 40, generator=torch.Generator().manual_seed(0))
-    plain, painted = (contours(depth, normal, c, order) for c in (torch.zeros_like(color), color))
+    plain, painted = (edge_points(depth, normal, c, order) for c in (torch.zeros_like(color), color))
     inside, without = (
         ((found.points[0] - 20.0).abs().amax(1) < 12.0) & (found.directions[0].norm(dim=1) > 0)
         for found in (painted, plain)
@@ -79,7 +80,7 @@ def test_the_score_by_hand():
 def test_a_moved_pose_is_held_against_its_box():
     """The part is 5 pixels right of where its box puts it, and 10 % nearer; moved, it is 6, and e^0.1 larger."""
     nothing = torch.zeros(1, 1)
-    edges = Contours(nothing[..., None], nothing[..., None], nothing, nothing[0])
+    edges = EdgePoints(nothing[..., None], nothing[..., None], nothing, nothing[0])
     t, boxed = torch.tensor([[10.0, 0.0, 1000.0]]), torch.tensor([[0.0, 0.0, 1100.0]])
     K = geometry.camera_matrix(500.0, 32.0, 30.0)[None]
     posed = Posed(edges, torch.tensor([4.0]), t, boxed, K, 50.0)
@@ -181,14 +182,14 @@ def test_a_render_is_the_same_in_whatever_batch(clean: tuple[World, SceneBatch])
     near = scenes.t_cam_obj * torch.linspace(0.6, 1.4, 12)[:, None]
     together = matcher._draw(scenes.R_view, near, matcher._K)
     for i in range(12):
-        one = matcher._drawn(scenes.objects[i, None], scenes.R_cam_obj[i, None], near[i, None], matcher._K[i, None])
+        one = matcher._render(scenes.objects[i, None], scenes.R_cam_obj[i, None], near[i, None], matcher._K[i, None])
         assert torch.equal(one.length[0], together.length[i])
         found = one.directions[0].norm(dim=1) > 0  # the rest fills up
         assert found.sum() > 100
         assert torch.equal(one.points[0][found], together.points[i][found])
         assert torch.allclose(one.directions[0], together.directions[i], atol=1e-4)
     whole = world.renderer.render(Instances.single(scenes.objects, scenes.R_cam_obj, near), matcher._K, (96, 96))
-    every = contours(whole.depth, whole.normal, whole.color, matcher._order.expand(12, -1, -1))  # as on a GPU
+    every = edge_points(whole.depth, whole.normal, whole.color, matcher._order.expand(12, -1, -1))  # as on a GPU
     assert torch.equal(every.length, together.length)
     used = every.directions.norm(dim=2) > 0
     assert torch.equal(every.points[used], together.points[used])

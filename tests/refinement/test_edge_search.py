@@ -11,7 +11,7 @@ from torch import Tensor
 
 from codepose import geometry
 from codepose.refinement.contours import ContourMatcher, Reach
-from codepose.refinement.edge_search import _moved, _values, search
+from codepose.refinement.edge_search import _changed_poses, _values, search
 from codepose.synthesis.batches import SceneBatch
 from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
@@ -71,7 +71,7 @@ def test_moved_points_score_as_a_new_render_does(clean: tuple[World, SceneBatch]
     start, boxed = (frame.mT @ R)[:, None], scenes.t_cam_obj[:, None]
     _, new = matcher.fit(scenes.R_view[:, None], boxed, boxed, THERE)
     given = matcher.posed(start, aside[:, None], boxed)
-    turns, t = _moved(given, back.expand(6, 1, 6))
+    turns, t = _changed_poses(given, back.expand(6, 1, 6))
     assert torch.allclose(t[:, 0], scenes.t_cam_obj, rtol=1e-4, atol=0.05)
     assert torch.allclose(turns[:, 0] @ R, scenes.R_cam_obj, atol=1e-5)
     value = _values(matcher.field, given, back.expand(6, 1, 6))

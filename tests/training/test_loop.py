@@ -138,13 +138,13 @@ def test_ctrl_c_at_the_very_end_keeps_the_weights_and_stops(
 ) -> None:
     """The stage is done, but what comes after it is not wanted."""
     run, settings = Run.create(tmp_path / "late", trained.settings), trained.settings
-    finish = loop._Trainer.finish
+    finish = loop.finish
 
-    def interrupted(trainer: loop._Trainer) -> None:
+    def interrupted(state: loop.State) -> None:
         signal.raise_signal(signal.SIGINT)
-        finish(trainer)
+        finish(state)
 
-    monkeypatch.setattr(loop._Trainer, "finish", interrupted)
+    monkeypatch.setattr(loop, "finish", interrupted)
     torch.manual_seed(settings.seed)
     with pytest.raises(KeyboardInterrupt):
         fit(step1_stage(settings, world, build_extended(settings)), run, make_fabric("cpu"), seed=settings.seed)

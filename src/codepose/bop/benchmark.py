@@ -22,12 +22,7 @@ from codepose.bop.results import BoxResult, PoseResult
 from codepose.bop.scenes import BopImage, BopInstance
 from codepose.bop.scoring import BopRow, Judge, View
 from codepose.estimation.detection import Detection
-from codepose.evaluation.pose_errors import (
-    ADD_THRESHOLD,
-    TargetErrors,
-    average_recalls,
-    matched_recall,
-)
+from codepose.evaluation.average_recalls import ADD_THRESHOLD, TargetErrors, average_recalls, matched_recall
 
 
 class Estimator(Protocol):
@@ -89,15 +84,17 @@ class BopResults:
 
 
 def _scores(errors: Sequence[TargetErrors], rows: Sequence[BopRow]) -> dict[str, Any]:
-    found = [row for row in rows if not math.isnan(row.score)]
+    matched = [row for row in rows if not math.isnan(row.score)]
     medians = {
-        f"{name.replace('_', '_median_', 1)}": float(np.median([getattr(r, name) for r in found])) if found else None
+        f"{name.replace('_', '_median_', 1)}": float(np.median([getattr(r, name) for r in matched]))
+        if matched
+        else None
         for name in ("rotation_deg", "translation_mm")
     }
     recalls = {
         **average_recalls(errors)._asdict(),
         "add_recall_10": matched_recall([one.add for one in errors], ADD_THRESHOLD),
-        "found_fraction": len(found) / max(1, len(rows)),
+        "found_fraction": len(matched) / max(1, len(rows)),
         "box_iou_mean": float(np.mean([0.0 if math.isnan(r.box_iou) else r.box_iou for r in rows])) if rows else None,
         "box_recall_50": sum(r.box_iou > 0.5 for r in rows) / max(1, len(rows)),
     }
@@ -145,17 +142,14 @@ def evaluate_images(
     for number, targets in enumerate(groups, start=1):
         if targets[0].scene_id != scene.scene_id:
             scene = dataset.scene(split, targets[0].scene_id)
-        image = scene.image(targets[0].im_id)
-        if image.instances is None:
-            missing = scene_file(image.folder, "scene_gt", image.camera)
-            raise BopError(f"there is no {missing}: the labels of this split are not public; measure on another one")
+        image = _labelled(scene.image(targets[0].im_id))
         pixels = image.rgb()
         view = judge.view(image, pixels)
         measured = view.measured.cpu().numpy() if depth and view.measured is not None else None
         start = time.perf_counter()
-        found = estimator(pixels, image.K, min_score=min_score, depth=measured, tiles=tiles)
+        detections = estimator(pixels, image.K, min_score=min_score, depth=measured, tiles=tiles)
         results.seconds.append(time.perf_counter() - start)
-        _record(results, judge, view, targets, found, obj_ids)
+        _record(results, judge, view, targets, detections, obj_ids)
         if progress is not None:
             progress(number / len(groups))
     return results
@@ -179,28 +173,42 @@ def _targets_by_image(
     return groups
 
 
+def _labelled(image: BopImage) -> BopImage:
+    """The image itself.
+
+    Raises:
+        BopError: Nobody may know where its objects are.
+    """
+    if image.instances is None:
+        missing = scene_file(image.folder, "scene_gt", image.camera)
+        raise BopError(f"there is no {missing}: the labels of this split are not public; measure on another one")
+    return image
+
+
 def _record(
     results: BopResults,
     judge: Judge,
     view: View,
     targets: Sequence[BopTarget],
-    found: Sequence[Detection],
+    detections: Sequence[Detection],
     obj_ids: Sequence[int],
 ) -> None:
     """Measures one image."""
     scene_id, im_id, seconds = view.image.scene_id, view.image.im_id, results.seconds[-1]
-    ranked = sorted(found, key=lambda d: -d.rank)
+    ranked = sorted(detections, key=lambda d: -d.rank)
     results.boxes += [BoxResult(scene_id, im_id, obj_ids[d.object_index], d.score, d.box, seconds) for d in ranked]
     results.without_depth += view.measured is None
     for target in targets:
         obj_id = target.obj_id
-        mine = [d for d in ranked if obj_ids[d.object_index] == obj_id][: target.inst_count]
-        results.poses += [PoseResult(scene_id, im_id, obj_id, d.rank, d.R_cam_obj, d.t_cam_obj, seconds) for d in mine]
+        estimates = [d for d in ranked if obj_ids[d.object_index] == obj_id][: target.inst_count]
+        results.poses += [
+            PoseResult(scene_id, im_id, obj_id, d.rank, d.R_cam_obj, d.t_cam_obj, seconds) for d in estimates
+        ]
         instances = _most_visible(view.image, target)
         judge.require_before_camera(view, instances)
-        errors = judge.errors(view, instances, mine)
+        errors = judge.errors(view, instances, estimates)
         results.errors[obj_id].append(errors)
-        results.rows += judge.rows(view, instances, mine, errors)
+        results.rows += judge.rows(view, instances, estimates, errors)
 
 
 def _most_visible(image: BopImage, target: BopTarget) -> list[BopInstance]:

@@ -142,7 +142,7 @@ def checked(kind: type[E], values: Any, where: str) -> E:
         if first["type"] == "missing":
             words = f"there is no {name!r}"
         elif not name:
-            words = f"it must hold names and values, not {shown(values)}"
+            words = f"it must hold names and values, not {excerpt(values)}"
         else:
             words = f"{name}: {message}"
         raise BopError(f"{where}: {words}; mend the file, or fetch it again") from None
@@ -192,11 +192,11 @@ def parsed_json(content: bytes, path: object, kind: type = dict) -> Any:
         raise BopError(f"{path} is no valid JSON ({reason}): mend it, or fetch it again") from None
     if not isinstance(values, kind):
         wanted = "a list" if kind is list else "names and values"
-        raise BopError(f"{path} must hold {wanted}, not {shown(values)}; fetch it again")
+        raise BopError(f"{path} must hold {wanted}, not {excerpt(values)}; fetch it again")
     return values
 
 
-def shown(value: Any) -> str:
+def excerpt(value: Any) -> str:
     """A value as it stands in a JSON file, its beginning."""
     text = json.dumps(value)
     return text if len(text) <= 40 else f"{text[:36]} ..."

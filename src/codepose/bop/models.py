@@ -14,7 +14,8 @@ from torch import Tensor
 
 from codepose.bop.entries import Array, BopError, ModelEntry, by_number, checked
 from codepose.evaluation.pose_errors import symmetry_transforms
-from codepose.parts.mesh import SMALLEST_MM, Mesh, MeshError, load_mesh, plain
+from codepose.parts.mesh import Mesh, MeshError, load_mesh
+from codepose.parts.units import SMALLEST_MM, rounded
 
 _MODEL_FOLDERS = ("models_eval", "models", "models_cad")
 _LOOSE = 0.9  # a diameter may be of the model before it was resampled
@@ -72,12 +73,12 @@ class BopModel:
         sides = np.ptp(vertices, axis=0)
         if not _LOOSE * sides.max() <= self.diameter <= np.linalg.norm(sides) / _LOOSE:
             raise BopError(
-                f"{self.path} is {' x '.join(map(plain, sides))} mm, but its diameter in models_info.json is "
-                f"{plain(self.diameter)} mm: {_IN_MM}, so scale what is in another unit"
+                f"{self.path} is {' x '.join(map(rounded, sides))} mm, but its diameter in models_info.json is "
+                f"{rounded(self.diameter)} mm: {_IN_MM}, so scale what is in another unit"
             )
         if self.diameter < SMALLEST_MM:
             raise BopError(
-                f"{self.path} is {plain(self.diameter)} mm across: {_IN_MM}; are these in metres? Scale the PLY file "
+                f"{self.path} is {rounded(self.diameter)} mm across: {_IN_MM}; are these in metres? Scale the PLY file "
                 "and models_info.json by 1000"
             )
         return vertices

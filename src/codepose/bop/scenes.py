@@ -18,9 +18,9 @@ from codepose.bop.entries import (
     LabelInfo,
     SensorEntry,
     checked,
+    excerpt,
     from_bop_box,
     read_json,
-    shown,
 )
 from codepose.bop.layout import file_name, numbered_file, picture_folders, scene_file
 from codepose.bop.packed import Files, PackedFile
@@ -227,5 +227,5 @@ def _listed(entries: Mapping[int, Any], im_id: int, file: Path) -> list[Any]:
     """An image's list of entries; an image without any has none."""
     found = entries.get(im_id)
     if found is not None and not isinstance(found, list):
-        raise BopError(f"{file}, image {im_id}: it must hold a list of labels, not {shown(found)}")
+        raise BopError(f"{file}, image {im_id}: it must hold a list of labels, not {excerpt(found)}")
     return found or []

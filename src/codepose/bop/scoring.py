@@ -21,7 +21,7 @@ from codepose.bop.scenes import BopImage, BopInstance
 from codepose.cameras.camera import require_lens
 from codepose.cameras.camera_entries import CameraError
 from codepose.estimation.detection import Detection
-from codepose.evaluation.pose_errors import (
+from codepose.evaluation.average_recalls import (
     MSPD_WIDTH,
     TAU_10,
     TAU_20,
@@ -29,15 +29,17 @@ from codepose.evaluation.pose_errors import (
     VSD_DELTA_MM,
     VSD_TAUS,
     TargetErrors,
+    greedy_match,
+)
+from codepose.evaluation.pose_errors import (
     add,
     add_s,
-    greedy_match,
     mspd,
     mssd,
     symmetric_distance,
 )
 from codepose.evaluation.vsd import vsd
-from codepose.parts.mesh import plain
+from codepose.parts.units import rounded
 from codepose.rendering.renderer import Renderer
 
 _TOUCHES = 0.02
@@ -140,15 +142,16 @@ class Judge:
         Raises:
             BopError: There is one.
         """
-        for one in instances:
-            low, high = self._bounds[one.obj_id]
-            camera = -one.t_cam_obj @ one.R_cam_obj  # in the part's own frame
+        for instance in instances:
+            low, high = self._bounds[instance.obj_id]
+            camera = -instance.t_cam_obj @ instance.R_cam_obj  # in the part's own frame
             outside = np.linalg.norm(np.maximum(0.0, np.maximum(low - camera, camera - high)))
-            if outside < _TOUCHES * self.models[one.obj_id].diameter:
+            if outside < _TOUCHES * self.models[instance.obj_id].diameter:
+                across, distance = self.models[instance.obj_id].diameter, np.linalg.norm(instance.t_cam_obj)
                 raise BopError(
                     f"{scene_file(view.image.folder, 'scene_gt', view.image.camera)}, image {view.image.im_id}: the "
-                    f"camera would be inside object {one.obj_id}, which is {plain(self.models[one.obj_id].diameter)} "
-                    f"mm across and at a distance of {np.linalg.norm(one.t_cam_obj):.2g} mm: BOP's translations are "
+                    f"camera would be inside object {instance.obj_id}, which is {rounded(across)} "
+                    f"mm across and at a distance of {distance:.2g} mm: BOP's translations are "
                     "in mm; if these are in metres, multiply every cam_t_m2c by 1000"
                 )
 
@@ -212,8 +215,8 @@ class Judge:
         R, t = (np.stack([getattr(i, name) for i in instances]) for name in ("R_cam_obj", "t_cam_obj"))
         poses = (torch.from_numpy(R).to(hull), torch.from_numpy(t).to(hull))
         true = geometry.projected_box(hull, *poses, geometry.from_opencv(view.K))
-        found = torch.from_numpy(np.stack([one.box for one in estimates])).to(hull)
-        overlap: Tensor = box_iou(clip_boxes_to_image(true, view.size), clip_boxes_to_image(found, view.size))
+        boxes = torch.from_numpy(np.stack([estimate.box for estimate in estimates])).to(hull)
+        overlap: Tensor = box_iou(clip_boxes_to_image(true, view.size), clip_boxes_to_image(boxes, view.size))
         return overlap.amax(1)
 
     def _vsd(self, view: View, instances: Sequence[BopInstance], estimates: Sequence[Detection]) -> NDArray[np.float64]:

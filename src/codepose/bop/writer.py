@@ -86,10 +86,20 @@ def write_dataset(
         raise BopError(f"{path / split} already exists: remove it, or choose another folder")
     write_models(path, world, symmetries)
     _write_once(path / "camera.json", json.dumps(_camera(world), indent=2) + "\n")
+    targets = _write_scenes(world, path / split, split, images, batch, progress)
+    if split == "test":
+        write_atomically(path / TARGETS_FILE, json_lines(targets))
+    return path / split
+
+
+def _write_scenes(
+    world: World, folder: Path, split: Split, images: int, batch: int, progress: Callable[[float], None] | None
+) -> list[dict[str, int]]:
+    """Writes a split's images and labels, ``SCENE_IMAGES`` a scene folder; returns what is to be found in them."""
     source = SceneSource(world, split)
     targets: list[dict[str, int]] = []
     for scene_id, first in enumerate(range(0, images, SCENE_IMAGES), start=1):
-        scene = _Scene(world, path / split / f"{scene_id:06d}", first)
+        scene = _Scene(world, folder / f"{scene_id:06d}", first)
         last = min(first + SCENE_IMAGES, images)
         for start in range(first, last, batch):
             index = torch.arange(start, min(start + batch, last))
@@ -99,9 +109,7 @@ def write_dataset(
                 progress((int(index[-1]) + 1) / images)
         scene.write_labels()
         targets += scene.targets(scene_id)
-    if split == "test":
-        write_atomically(path / TARGETS_FILE, json_lines(targets))
-    return path / split
+    return targets
 
 
 def _camera(world: World) -> dict[str, float | int]:
@@ -130,8 +138,8 @@ def write_models(path: Path, world: World, symmetries: Sequence[Mapping[str, Any
     if symmetries is None:
         symmetries = [model.cad_symmetries.to_bop() for model in world.objects]
     ids = _obj_ids(world)
-    for number, mesh, given in sorted(zip(ids, meshes, symmetries, strict=True), key=lambda item: item[0]):
-        infos[str(number)] = _model_info(mesh) | {key: given[key] for key in _SYMMETRIES if key in given}
+    for number, mesh, symmetry in sorted(zip(ids, meshes, symmetries, strict=True), key=lambda item: item[0]):
+        infos[str(number)] = _model_info(mesh) | {key: symmetry[key] for key in _SYMMETRIES if key in symmetry}
     folder = path / "models"
     folder.mkdir(parents=True, exist_ok=True)
     _write_once(folder / "models_info.json", json_lines(infos))
@@ -199,12 +207,12 @@ class _Scene:
 
     def targets(self, scene_id: int) -> list[dict[str, int]]:
         """Returns the scene's part of the test targets: the instances of which a tenth or more is visible."""
-        found = []
+        targets = []
         for key, labels in self.gt.items():
             infos = zip(labels, self.gt_info[key], strict=True)
-            seen = [label["obj_id"] for label, info in infos if info["visib_fract"] >= MIN_VISIBLE]
-            found += image_targets(scene_id, int(key), seen)
-        return found
+            visible = [label["obj_id"] for label, info in infos if info["visib_fract"] >= MIN_VISIBLE]
+            targets += image_targets(scene_id, int(key), visible)
+        return targets
 
 
 def image_targets(scene_id: int, im_id: int, obj_ids: Iterable[int]) -> list[dict[str, int]]:

@@ -69,7 +69,7 @@ def named_camera(values: Any) -> Calibration:
     Raises:
         CameraError: It describes no camera, or one of a model that is not supported.
     """
-    named = _named(values)
+    named = _by_name(values)
     lens = _lens(named)
     _check_model(named, lens)
     matrix = _first(named, *_MATRIX)
@@ -85,10 +85,10 @@ def named_camera(values: Any) -> Calibration:
     if width is None and height is None and isinstance(resolution, list) and len(resolution) == 2:
         width, height = resolution
     sides = [checked_side(side, name) if side else None for side, name in ((width, "width"), (height, "height"))]
-    return _seen(named, Calibration(K, sides[0], sides[1], lens))
+    return _of_images(named, Calibration(K, sides[0], sides[1], lens))
 
 
-def _named(values: Any) -> dict[str, Any]:
+def _by_name(values: Any) -> dict[str, Any]:
     """A file's entries by their names as letters and digits, those of groups among them."""
     if isinstance(values, dict) and len(values) == 1 and re.fullmatch(r"cam\d+", str(next(iter(values)))):
         values = next(iter(values.values()))  # Kalibr's chain of one camera
@@ -142,7 +142,7 @@ def _matrix(value: Any) -> NDArray[np.float64]:
     return K.T.copy() if by_columns else K
 
 
-def _seen(named: dict[str, Any], whole: Calibration) -> Calibration:
+def _of_images(named: dict[str, Any], whole: Calibration) -> Calibration:
     """The camera of the images themselves: ROS's camera_info (REP 104) describes the sensor, of which they show a
     region of interest, whose pixels are binned."""
     region = named.get("roi") if isinstance(named.get("roi"), dict) else {}
@@ -231,7 +231,7 @@ def checked_side(value: Any, name: str) -> int:
     """
     pixels = number(value, name)
     if not (0 < pixels <= _MOST_PIXELS and pixels.is_integer()):
-        raise CameraError(f"{name} must be a number of pixels, not {_shown(value)}")
+        raise CameraError(f"{name} must be a number of pixels, not {_excerpt(value)}")
     return int(pixels)
 
 
@@ -246,7 +246,7 @@ def number(value: Any, name: str) -> float:
             raise TypeError
         return float(value)
     except (TypeError, ValueError, OverflowError):
-        raise CameraError(f"{name} must be a number, not {_shown(value)}") from None
+        raise CameraError(f"{name} must be a number, not {_excerpt(value)}") from None
 
 
 def numbers(value: Any, name: str) -> list[float]:
@@ -258,12 +258,12 @@ def numbers(value: Any, name: str) -> list[float]:
     if isinstance(value, dict):
         value = value.get("data")
     if not isinstance(value, list):
-        raise CameraError(f"{name} must be a list of numbers, not {_shown(value)}")
+        raise CameraError(f"{name} must be a list of numbers, not {_excerpt(value)}")
     rows = [row if isinstance(row, list) else [row] for row in value]
     return [number(item, name) for row in rows for item in row]
 
 
-def _shown(value: Any) -> str:
+def _excerpt(value: Any) -> str:
     """A value for a message, shortened."""
     if isinstance(value, int) and abs(value) >= 10**40:
         return "one of more than forty digits"

@@ -17,7 +17,7 @@ from rich.console import Console
 from codepose.cameras.camera import Camera
 from codepose.cameras.camera_entries import CameraError
 from codepose.estimation.answers import look
-from codepose.predict.prediction import asked, load_estimator, tracker_of, wishes_of
+from codepose.predict.prediction import load_estimator, tracker_of, wishes_of, with_thresholds
 from codepose.ros import messages as ros
 from codepose.runtime.outcome import Outcome
 from codepose.runtime.progress import Display
@@ -67,7 +67,7 @@ def bag(options: Bag) -> Outcome:
         infos = _connections(reader, options.bag, "--info", options.info, (ros.INFO,))
         cameras = _Cameras(reader, options, infos)
         run = Run.open(options.run)
-        estimator = load_estimator(asked(run, options), options, options.device)
+        estimator = load_estimator(with_thresholds(run, options), options, options.device)
         parts, wishes, skipped, done = estimator.world.objects, wishes_of(options), 0, 0
         tracker = tracker_of(estimator) if options.track else None
         total, console = sum(one.msgcount for one in images), Console()
@@ -80,11 +80,11 @@ def bag(options: Bag) -> Outcome:
                     print(f"codepose bag: {options.image} at {time} ns skipped: {error}", file=sys.stderr)
                     skipped += 1
                     continue
-                found = look(estimator, image, camera, wishes)[0]
-                found = found if tracker is None else tracker(found, camera.K)
+                detections = look(estimator, image, camera, wishes)[0]
+                detections = detections if tracker is None else tracker(detections, camera.K)
                 header = ros.same_header(results.make, message.header)
-                results.write("/detections", time, ros.detection_array(results.make, header, found, parts))
-                results.write("/tf", time, ros.transforms(results.make, header, found))
+                results.write("/detections", time, ros.detection_array(results.make, header, detections, parts))
+                results.write("/tf", time, ros.transforms(results.make, header, detections))
                 done += 1
                 display.update(done / max(total, 1), f"{done} of {total} images")
     if not done:

@@ -138,10 +138,10 @@ def calibrate(options: o.Calibrate) -> Outcome:
     from codepose import api
 
     fitted = api.calibrate(options.run, options.method, images=options.images, device=options.device)
-    named = {"refined" if refined else "plain": found for refined, found in fitted.items()}
-    for name, found in named.items():
-        _console.out(f"{name}: {found.correct} of {found.detections} detections were right")
-    return Outcome({name: found.model_dump(mode="json") for name, found in named.items()})
+    named = {"refined" if refined else "plain": confidence for refined, confidence in fitted.items()}
+    for name, confidence in named.items():
+        _console.out(f"{name}: {confidence.correct} of {confidence.detections} detections were right")
+    return Outcome({name: confidence.model_dump(mode="json") for name, confidence in named.items()})
 
 
 def evaluate(options: o.Evaluate) -> Outcome:

@@ -18,7 +18,7 @@ from codepose.runtime.complaints import complain
 from codepose.runtime.outcome import Command, Outcome, plain
 from codepose.serve.options import Serve
 from codepose.settings.errors import ConfigError
-from codepose.settings.files import told
+from codepose.settings.files import complaint
 
 COMMAND_OPTIONS: dict[str, type[Command]] = {
     "demo": o.Demo,
@@ -108,7 +108,7 @@ def _stdout_to_stderr(wanted: bool) -> Iterator[None]:
 def _complain(command: str, error: Exception) -> None:
     """Says in one line what a user can mend."""
     if isinstance(error, ValidationError):  # settings that do not go together
-        error = ConfigError(told(error))
+        error = ConfigError(complaint(error))
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         error = OSError(f"{error.filename}: {error.strerror}")  # without its number
     if _is_first():

@@ -36,20 +36,10 @@ def mesh(options: MeshDoctor) -> Outcome:
         ConfigError: --K and --distance do not go together, or make no sense for this part.
         CameraError: --K cannot be read.
     """
-    from PIL import Image
-
-    from codepose.parts.decimation import decimate
     from codepose.parts.inspection import inspect
-    from codepose.parts.mesh import MeshError, save_mesh
-    from codepose.parts.shapes import resolve
-    from codepose.reports.six_views import six_views
+    from codepose.parts.mesh import MeshError
 
-    if options.save is not None and options.save.suffix.lower() != ".ply":
-        raise MeshError(f"{options.save}: type --save NAME.ply; only PLY files are written")
-    if options.save is not None and options.save.resolve() == options.mesh.resolve():
-        raise MeshError(f"--save {options.save} is the CAD file itself, whose frame would be lost: name another file")
-    if bool(options.K) != (options.distance is not None):
-        raise ConfigError("--K and --distance go together: --K fov=60 --distance 400 700, in mm")
+    _require_sensible(options)
     with _console.status("looking it over"):
         report = inspect(options.mesh, options.unit, options.body)
     _print_report(report)
@@ -59,6 +49,36 @@ def mesh(options: MeshDoctor) -> Outcome:
     if not report.usable:
         raise MeshError(f"{options.mesh}: {report.findings[0]}")
     seen = _framing(options, report)
+    _draw(options, report)
+    if seen is not None:
+        _print_framing(options, report, seen)
+    commands = _commands(options, report, seen)
+    for name, line in commands.items():
+        _console.out(f"{_NAMED[name]}: {line}")
+    return Outcome({**report.to_json(), "sheet": options.out, "saved": options.save, "commands": commands})
+
+
+def _require_sensible(options: MeshDoctor) -> None:
+    """Refuses options that cannot be followed, before anything is looked at."""
+    from codepose.parts.mesh import MeshError
+
+    if options.save is not None and options.save.suffix.lower() != ".ply":
+        raise MeshError(f"{options.save}: type --save NAME.ply; only PLY files are written")
+    if options.save is not None and options.save.resolve() == options.mesh.resolve():
+        raise MeshError(f"--save {options.save} is the CAD file itself, whose frame would be lost: name another file")
+    if bool(options.K) != (options.distance is not None):
+        raise ConfigError("--K and --distance go together: --K fov=60 --distance 400 700, in mm")
+
+
+def _draw(options: MeshDoctor, report: MeshReport) -> None:
+    """Writes the sheet of six views and, with --save, the mended copy."""
+    from PIL import Image
+
+    from codepose.parts.decimation import decimate
+    from codepose.parts.mesh import save_mesh
+    from codepose.parts.shapes import resolve
+    from codepose.reports.six_views import six_views
+
     centered = options.center or options.save is None  # the sheet shows it in the middle, wherever it lies
     part = decimate(resolve(options.mesh, unit=report.unit, center=centered, body=options.body), options.faces)
     if options.center:
@@ -71,12 +91,6 @@ def mesh(options: MeshDoctor) -> Outcome:
         options.save.parent.mkdir(parents=True, exist_ok=True)
         save_mesh(part, options.save)
         _console.out(f"wrote {options.save}: {len(part.faces):,} faces, mm")
-    if seen is not None:
-        _print_framing(options, report, seen)
-    commands = _commands(options, report, seen)
-    for name, line in commands.items():
-        _console.out(f"{_NAMED[name]}: {line}")
-    return Outcome({**report.to_json(), "sheet": options.out, "saved": options.save, "commands": commands})
 
 
 def _framing(options: MeshDoctor, report: MeshReport) -> Framing | None:
@@ -128,13 +142,13 @@ def _line(command: str, options: MeshDoctor, report: MeshReport, more: list[str]
 
 def _print_report(report: MeshReport) -> None:
     from codepose.parts.inspection import symmetry_words
-    from codepose.parts.mesh import plain
+    from codepose.parts.units import rounded
 
     table = Table(title=Text(report.name), show_header=False, title_justify="left")
-    units = ", ".join(f"{unit} ({plain(mm)} mm across)" for unit, mm in report.plausible.items()) or "none"
-    away = ", ".join(plain(v) for v in report.origin_offset)
+    units = ", ".join(f"{unit} ({rounded(mm)} mm across)" for unit, mm in report.plausible.items()) or "none"
+    away = ", ".join(rounded(v) for v in report.origin_offset)
     rows = {
-        "size": f"{_size(report.size)} mm, {plain(report.diameter)} mm across",
+        "size": f"{_size(report.size)} mm, {rounded(report.diameter)} mm across",
         "unit": "the file says it; here mm" if report.own_unit else f"taken as {report.unit}; plausible: {units}",
         "faces, vertices": f"{report.faces:,}, {report.vertices:,}",
         "bodies": f"{report.bodies}",
@@ -151,6 +165,6 @@ def _print_report(report: MeshReport) -> None:
 
 
 def _size(size: tuple[float, float, float]) -> str:
-    from codepose.parts.mesh import plain
+    from codepose.parts.units import rounded
 
-    return " x ".join(plain(v) for v in size)
+    return " x ".join(rounded(v) for v in size)

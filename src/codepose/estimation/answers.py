@@ -60,8 +60,8 @@ def look(
     straight = camera.undistort(image)
     depth = None if measured is None else camera.undistort_depth(measured)
     least = least_score(wishes, judged=estimator.judges)
-    found = estimator(straight, camera.K, min_score=least, depth=depth, tiles=wishes.tiles)
-    return wanted(found, wishes), straight
+    detections = estimator(straight, camera.K, min_score=least, depth=depth, tiles=wishes.tiles)
+    return sure_enough(detections, wishes), straight
 
 
 def least_score(wishes: Wishes, *, judged: bool) -> float:
@@ -71,11 +71,11 @@ def least_score(wishes: Wishes, *, judged: bool) -> float:
     return _MIN_SCORE_JUDGED if judged else _MIN_SCORE
 
 
-def wanted(found: list[Detection], wishes: Wishes) -> list[Detection]:
+def sure_enough(detections: list[Detection], wishes: Wishes) -> list[Detection]:
     """Those of an image's detections, best first, that are sure enough, at most so many of each object."""
     sure = [
         d
-        for d in found
+        for d in detections
         if (d.confidence is None or d.confidence >= wishes.min_confidence)
         and (d.judged is None or d.judged >= wishes.min_judged)
     ]

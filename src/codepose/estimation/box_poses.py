@@ -115,22 +115,22 @@ class RefinedPoses:
 
     def _one_object(self, encode: Encoder, seen: Seen, latents: Tensor) -> tuple[Poses, Tensor]:
         """The same for detections of one object."""
-        poses, shown = self._first_look(seen, latents), seen.reconstructions
+        poses, best_reconstructions = self._first_look(seen, latents), seen.reconstructions
         boxes = seen.boxes
         for _ in range(self._world.settings.refinement.looks - 1):
-            own = self._world.boxes(seen.objects, poses.R[:, 0], poses.t[:, 0], seen.K)
-            off = (box_iou(own, boxes).diagonal() < _SAME_BOX) & self._hopeful(poses)
+            pose_boxes = self._world.boxes(seen.objects, poses.R[:, 0], poses.t[:, 0], seen.K)
+            off = (box_iou(pose_boxes, boxes).diagonal() < _SAME_BOX) & self._hopeful(poses)
             again = off.nonzero().squeeze(1)
             if len(again) == 0:
                 break
-            boxes = boxes.index_copy(0, again, own[again])
-            codes, reconstructions = encode(own[again])
-            part = replace(seen.select(again), boxes=own[again], reconstructions=reconstructions)
-            found = self._placed(part, self._ranked(part, codes))
-            better = (found.score >= poses.score[again]).squeeze(1)
-            poses = poses.replaced(again[better], found.select(better))
-            shown = shown.index_copy(0, again[better], reconstructions[better])
-        return poses, shown
+            boxes = boxes.index_copy(0, again, pose_boxes[again])
+            codes, reconstructions = encode(pose_boxes[again])
+            part = replace(seen.select(again), boxes=pose_boxes[again], reconstructions=reconstructions)
+            placed = self._place_best(part, self._ranked(part, codes))
+            better = (placed.score >= poses.score[again]).squeeze(1)
+            poses = poses.replaced(again[better], placed.select(better))
+            best_reconstructions = best_reconstructions.index_copy(0, again[better], reconstructions[better])
+        return poses, best_reconstructions
 
     def _first_look(self, seen: Seen, latents: Tensor) -> Poses:
         """The best pose (N, 1) of each detection in its own box, placed where there is hope."""
@@ -138,15 +138,15 @@ class RefinedPoses:
         worth = self._hopeful(ranked).nonzero().squeeze(1)
         if len(worth) == 0:
             return ranked.best(1)
-        return ranked.best(1).replaced(worth, self._placed(seen.select(worth), ranked.select(worth)))
+        return ranked.best(1).replaced(worth, self._place_best(seen.select(worth), ranked.select(worth)))
 
     def _ranked(self, seen: Seen, latents: Tensor) -> Poses:
         """The ranked poses (N, k) of each detection, of which each has the similarity of the nearest view."""
         hypotheses, similarity = self._hypotheses(seen, latents)
-        found = self._rank(seen, hypotheses)
-        return replace(found, similarity=similarity[:, None].expand_as(found.similarity))
+        ranked = self._rank(seen, hypotheses)
+        return replace(ranked, similarity=similarity[:, None].expand_as(ranked.similarity))
 
-    def _placed(self, seen: Seen, poses: Poses) -> Poses:
+    def _place_best(self, seen: Seen, poses: Poses) -> Poses:
         """The best pose (N, 1) of each detection."""
         return (poses if self._place is None else self._place(seen, poses)).best(1)
 

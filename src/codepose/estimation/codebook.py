@@ -129,7 +129,7 @@ class Codebook:
         return torch.einsum("qkd,qd->qk", self.codes[views].float(), F.normalize(latents.float(), dim=1))
 
     def poses(self, index: Tensor, boxes: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns R_cam_obj (B, 3, 3), t_cam_obj (B, 3) mm of views seen in boxes (B, 4) of K's image (29).
+        """Returns R_cam_obj (B, 3, 3), t_cam_obj (B, 3) mm of views seen in boxes (B, 4) of K's image.
 
         Args:
             index: (B,) the codebook's views.
@@ -143,9 +143,12 @@ class Codebook:
         return geometry.offaxis_rotation(t) @ R_view, t
 
     def placed(self, index: Tensor, boxes: Tensor, K: Tensor) -> Tensor:
-        """Returns about where ``poses`` puts views, t (B, 3) mm: the views' boxes stand for their hulls.
+        """Returns about where ``poses`` puts views, t (B, 3) mm, in less time: their boxes stand for their hulls.
 
         Off the axis a part that leaves its box's corners empty comes out a little too far away.
+
+        Args:
+            index, boxes, K: As for ``poses``.
         """
         corners = self.boxes[index][:, [[0, 1], [2, 1], [2, 3], [0, 3]]]  # (B, 4, 2)
         depth = corners.new_full(corners.shape[:2], self.z_ref)
@@ -222,7 +225,7 @@ def fingerprint(pipeline: Pipeline) -> str:
 def build_codebook(
     pipeline: Pipeline, world: World, index: int, progress: Callable[[float], None] = lambda share: None
 ) -> Codebook:
-    """Encodes every view of object ``index`` through inference's own path: its box, its RoI, its latent (27).
+    """Encodes every view of object ``index`` through inference's own path: its box, its RoI, its latent.
 
     Args:
         pipeline: Its networks.
@@ -239,15 +242,11 @@ def build_codebook(
     codes, small, boxes = [], [], []
     first = (pipeline.canvas - settings.network.crop) // 2
     window = slice(first, first + settings.network.crop)
-    middle = pipeline.canvas / 2
     for part in torch.split(rotations, _BATCH):
         objects = torch.full((len(part),), index, device=world.device)
         images = world.clean_views(objects, part, canvas=pipeline.canvas)
         reference = world.boxes(objects, part, world.reference_translations(objects))
-        # where the box of the reference view lies in the canvas: the padded square fills one crop
-        size = geometry.box_size(reference)
-        half = size / size.amax(1, keepdim=True) * (settings.network.crop / ROI_PAD / 2)
-        inside = torch.cat((middle - half, middle + half), 1)
+        inside = _boxes_in_canvas(reference, pipeline.canvas, settings.network.crop)
         prepared = pipeline.prepare(images.to(pipeline.device))
         order = torch.arange(len(part), device=pipeline.device)
         latents = pipeline.latents(prepared, inside.to(pipeline.device), order)
@@ -267,3 +266,13 @@ def build_codebook(
         offset=model.offset.to(pipeline.device),
         fingerprint=fingerprint(pipeline),
     )
+
+
+def _boxes_in_canvas(boxes: Tensor, canvas: int, crop: int) -> Tensor:
+    """Where boxes (N, 4) of reference views lie in images of ``canvas`` pixels that show these views in the middle.
+
+    A box's padded square fills ``crop`` pixels there.
+    """
+    size, middle = geometry.box_size(boxes), canvas / 2
+    half = size / size.amax(1, keepdim=True) * (crop / ROI_PAD / 2)
+    return torch.cat((middle - half, middle + half), 1)

@@ -57,7 +57,12 @@ class Confidence(BaseModel):
 
     @classmethod
     def fit(cls, evidence: Tensor, correct: Tensor, fingerprint: str = "") -> Self:
-        """Fits evidence (N, 4), or (N, 5) where poses are judged, to what was right, (N,) bool.
+        """Fits weights to detections of which it is known whether they are right.
+
+        Args:
+            evidence: (N, 4), or (N, 5) where poses are judged; see the function ``evidence``.
+            correct: (N,) bool.
+            fingerprint: Of what the evidence depends on (``confidence_mark``); kept with the weights.
 
         Raises:
             ValueError: There is no detection.

@@ -131,10 +131,12 @@ class PoseEstimator:
         """
         photo = Photo.of(image, camera, self.device)
         measured = None if depth is None else checked_depth(depth, image.shape[:2])
-        (found,) = self._estimated([photo], tiles, min_score)
+        (detections,) = self._estimated([photo], tiles, min_score)
         if measured is not None:
-            found = self.depth_refiner(found, photo.K.cpu(), measured)
-        return found if self.refiner is None and measured is None else without_doubles(found, self.world.objects)
+            detections = self.depth_refiner(detections, photo.K.cpu(), measured)
+        return (
+            detections if self.refiner is None and measured is None else without_doubles(detections, self.world.objects)
+        )
 
     def many(
         self,
@@ -161,7 +163,7 @@ class PoseEstimator:
         estimated = self._estimated(photos, tiles, min_score)
         if self.refiner is None:
             return estimated
-        return (without_doubles(found, self.world.objects) for found in estimated)
+        return (without_doubles(detections, self.world.objects) for detections in estimated)
 
     def in_boxes(
         self, image: NDArray[np.uint8], camera: ArrayLike, boxes: ArrayLike, objects: Sequence[int]

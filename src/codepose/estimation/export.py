@@ -131,8 +131,8 @@ class PoseGraph(nn.Module):
             camera: (3, 3) its K in pixels, OpenCV's convention: the centre of the first pixel is (0, 0).
         """
         features = self.network.encoder(image)
-        (found,) = self.network.heads.detect(features, self.size)
-        boxes, labels, scores = found["boxes"], found["labels"], found["scores"]
+        (detected,) = self.network.heads.detect(features, self.size)
+        boxes, labels, scores = detected["boxes"], detected["labels"], detected["scores"]
         latents = self.network.latents(features, boxes, torch.zeros_like(labels))
         view, similarity = self.lookup.nearest(latents, labels - 1)
         kept = likeliest(labels, scores, similarity, self.most).nonzero()[:, 0]
@@ -218,11 +218,11 @@ def largest_difference(graph: PoseGraph, path: Path, images: Tensor, camera: Ten
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     count, largest = 0, 0.0
     for image in torch.split(images, 1):
-        wanted = graph(image, camera)[2]
-        found = torch.from_numpy(session.run(["boxes"], {"image": image.numpy(), "camera": camera.numpy()})[0])
-        count += len(found)
-        if len(found) != len(wanted):
+        expected = graph(image, camera)[2]
+        boxes = torch.from_numpy(session.run(["boxes"], {"image": image.numpy(), "camera": camera.numpy()})[0])
+        count += len(boxes)
+        if len(boxes) != len(expected):
             return count, torch.inf
-        if len(found) > 0:
-            largest = max(largest, float((found - wanted).abs().max()))
+        if len(boxes) > 0:
+            largest = max(largest, float((boxes - expected).abs().max()))
     return count, largest

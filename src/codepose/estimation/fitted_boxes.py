@@ -93,7 +93,7 @@ def _fitted(pipeline: Pipeline, book: Codebook, view: WindowBoxes, boxes: Tensor
 def _nearest(pipeline: Pipeline, book: Codebook, view: WindowBoxes, boxes: Tensor) -> tuple[Tensor, Tensor]:
     """The cosine (N, G) of each box's code with the codebook's nearest, and which view that is, (N, G)."""
     found = []
-    for part in boxes.flatten(0, 1).split(_AT_ONCE):
+    for part in torch.split(boxes.flatten(0, 1), _AT_ONCE):
         latents = pipeline.latents(view.prepared, part, part.new_zeros(len(part), dtype=torch.long))
         found.append(book.search(latents, 1))
     cosines, views = (torch.cat(values).view(boxes.shape[:2]) for values in zip(*found, strict=True))

@@ -65,6 +65,6 @@ def worth_a_pose(pipeline: Pipeline, codebooks: Sequence[Codebook], view: Window
         if len(rows) > most:  # else all of them are chosen, whatever their codes, but for doubles
             latents = pipeline.latents(view.prepared, view.boxes[rows], torch.zeros_like(rows))
             cosines[rows] = codebooks[index].search(latents, 1)[0][:, 0]
-    kept = batched_nms(view.boxes.float(), _worth(view.scores, cosines), view.objects, _DOUBLES_IOU).sort().values
-    chosen = likeliest(view.objects[kept], view.scores[kept], cosines[kept], most)
-    return kept[chosen]
+    worth = _worth(view.scores, cosines)
+    kept: Tensor = batched_nms(view.boxes.float(), worth, view.objects, _DOUBLES_IOU).sort().values
+    return kept[likeliest(view.objects[kept], view.scores[kept], cosines[kept], most)]

@@ -41,6 +41,11 @@ STAGES: dict[Method, tuple[str, ...]] = {
 """The finished stages a method needs."""
 
 
+def trained_methods(run: Run) -> list[Method]:
+    """Returns the methods all of whose stages are done."""
+    return [m for m in METHODS if all(run.has(stage) for stage in STAGES[m])]
+
+
 _REFINEMENT = "4"
 """Changes when refinement scores edges in another way: what was calibrated before says nothing then."""
 
@@ -48,8 +53,13 @@ _REFINEMENT = "4"
 def load_pipeline(run: Run, method: Method, device: torch.device) -> Pipeline:
     """Returns a method's networks with their trained weights.
 
+    Args:
+        run: Where they are.
+        method: Which of ``METHODS``.
+        device: Where they are to compute.
+
     Raises:
-        RunError: A stage the method needs is not done.
+        RunError: A stage the method needs is not done, or there is no such method.
     """
     settings = run.settings
     if method == "joint":
@@ -117,7 +127,15 @@ def confidence_path(run: Run, method: Method, *, refined: bool) -> Path:
 def load_confidence(
     run: Run, method: Method, pipeline: Pipeline, books: list[Codebook], *, refined: bool
 ) -> Confidence | None:
-    """Reads a method's calibration; None where there is none of these codebooks' network and settings."""
+    """Reads a method's calibration; None where there is none, or one of other weights or settings.
+
+    Args:
+        run: Where it is kept.
+        method: Whose it is.
+        pipeline: Its networks.
+        books: Its codebooks.
+        refined: That of refined poses, not of plain ones.
+    """
     mark = confidence_mark(pipeline, books, refined=refined)
     return Confidence.load(confidence_path(run, method, refined=refined), mark)
 

@@ -74,8 +74,8 @@ def unpack(run: Run, out: Path) -> Run:
         if out.exists() and any(out.iterdir()):
             raise RunError(f"{out} exists, is not empty, and holds no run: choose another --out")
         shutil.copytree(run.path, out, dirs_exist_ok=True)
-    mine = [run.path / "config.yaml", *run.path.glob("*/weights.safetensors")]
-    copies = [(path, out / path.relative_to(run.path)) for path in mine]
+    originals = [run.path / "config.yaml", *run.path.glob("*/weights.safetensors")]
+    copies = [(path, out / path.relative_to(run.path)) for path in originals]
     if not all(copy.is_file() and filecmp.cmp(path, copy, shallow=False) for path, copy in copies):
         raise RunError(f"{out} holds another run, or an older one: remove it, or choose another --out")
     return Run.open(out)

@@ -39,7 +39,12 @@ class Photo:
 
     @classmethod
     def of(cls, image: NDArray[np.uint8], camera: ArrayLike, device: torch.device) -> Self:
-        """Takes an image (H, W, 3) uint8 RGB and its K (3, 3) in pixels, OpenCV's convention, without lens distortion.
+        """Takes an image as a user has it.
+
+        Args:
+            image: (H, W, 3) uint8 RGB, without lens distortion.
+            camera: (3, 3) its K in pixels, OpenCV's convention: the centre of the first pixel is (0, 0).
+            device: Where it is to be.
 
         Raises:
             ValueError: One of them has the wrong shape or type, or the camera sees more than a lens can.

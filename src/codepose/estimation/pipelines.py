@@ -26,7 +26,7 @@ class Pipeline(Protocol):
     settings: Settings
     device: torch.device
     canvas: int
-    """Side in pixels of the images from which the codebook's views are encoded (27)."""
+    """Side in pixels of the images from which the codebook's views are encoded."""
     codes_from_features: bool
     """Whether ``latents`` reads what ``prepare`` has encoded, so that a further box costs little."""
 

@@ -94,7 +94,7 @@ class Tracker:
         predicted = [self._predicted(track, K) for track in self._tracks]
         pairs = self._pairs(found, predicted)
         tracks = [self._tracks[pairs[i]] if i in pairs else None for i in range(len(found))]
-        named = [self._follow(track, one) for track, one in zip(tracks, found, strict=True)]
+        followed = [self._follow(track, detection) for track, detection in zip(tracks, found, strict=True)]
         lost = []
         for j in sorted(set(range(len(predicted))) - set(pairs.values())):
             track = self._tracks[j]
@@ -102,18 +102,18 @@ class Tracker:
             if track.missed <= self.patience and track.found > 1 and predicted[j].t_cam_obj[2] > 0:
                 lost.append(predicted[j])
         self._tracks = [t for t in self._tracks if t.missed <= (self.patience if t.found > 1 else 1)]
-        self._tracks += [track for track, _ in named if track not in self._tracks]
-        return [one for _, one in named] + lost
+        self._tracks += [track for track, _ in followed if track not in self._tracks]
+        return [detection for _, detection in followed] + lost
 
-    def _follow(self, track: _Track | None, one: Detection) -> tuple[_Track, Detection]:
+    def _follow(self, track: _Track | None, detection: Detection) -> tuple[_Track, Detection]:
         """Goes on with a track, or begins one."""
-        index = one.object_index
+        index = detection.object_index
         if track is None:
             self._numbers[index] += 1
-            one = replace(one, track=self._numbers[index])
-            return _Track(self._numbers[index], one), one
-        one = replace(one, track=track.number)
-        same = one.nearest_to(track.last, self.symmetries[index]) if self.symmetries else one
+            detection = replace(detection, track=self._numbers[index])
+            return _Track(self._numbers[index], detection), detection
+        detection = replace(detection, track=track.number)
+        same = detection.nearest_to(track.last, self.symmetries[index]) if self.symmetries else detection
         steps = track.missed + 1
         moved = (self._middle(same) - self._middle(track.last)) / steps
         turned = (Rotation.from_matrix(same.R_cam_obj @ track.last.R_cam_obj.T)).as_rotvec() / steps
@@ -132,37 +132,37 @@ class Tracker:
         t = middle - R @ self._center(last.object_index)
         return replace(
             last, score=0.0, confidence=None, judged=None, contour=None, reconstruction=None, track=track.number,
-            lost=True, box=_moved(last.box, before, middle, K), R_cam_obj=R, t_cam_obj=t,
+            lost=True, box=_moved_box(last.box, before, middle, K), R_cam_obj=R, t_cam_obj=t,
         )  # fmt: skip
 
     def _pairs(self, found: list[Detection], predicted: list[Detection]) -> dict[int, int]:
         """The track that each detection goes on with, by their places."""
         if not found or not predicted:
             return {}
-        costs = np.array([[self._distance(one, other) for other in predicted] for one in found])
+        costs = np.array([[self._distance(detection, other) for other in predicted] for detection in found])
         gates = [min(2 * self.gate, self.gate + self.widening * track.missed) for track in self._tracks]
         costs = np.where(costs <= gates, costs, _FAR)
         rows, columns = linear_sum_assignment(costs)
         return {int(i): int(j) for i, j in zip(rows, columns, strict=True) if costs[i, j] < _FAR}
 
-    def _distance(self, one: Detection, other: Detection) -> float:
+    def _distance(self, detection: Detection, other: Detection) -> float:
         """In diameters; of two objects infinite."""
-        if one.object_index != other.object_index:
+        if detection.object_index != other.object_index:
             return _FAR
         if self.symmetries:
-            one = one.nearest_to(other, self.symmetries[one.object_index])
-        apart = (self._middle(one) - self._middle(other)) * (1.0, 1.0, _DEPTH)
-        turn = Rotation.from_matrix(one.R_cam_obj @ other.R_cam_obj.T).magnitude() / np.pi
-        return float(np.linalg.norm(apart)) / self.diameters[one.object_index] + _TURN * float(turn)
+            detection = detection.nearest_to(other, self.symmetries[detection.object_index])
+        apart = (self._middle(detection) - self._middle(other)) * (1.0, 1.0, _DEPTH)
+        turn = Rotation.from_matrix(detection.R_cam_obj @ other.R_cam_obj.T).magnitude() / np.pi
+        return float(np.linalg.norm(apart)) / self.diameters[detection.object_index] + _TURN * float(turn)
 
     def _center(self, index: int) -> Array:
         return np.asarray(self.centers[index], dtype=np.float64) if self.centers else np.zeros(3)
 
-    def _middle(self, one: Detection) -> Array:
-        return one.to_camera(self._center(one.object_index))
+    def _middle(self, detection: Detection) -> Array:
+        return detection.to_camera(self._center(detection.object_index))
 
 
-def _moved(box: Array, before: Array, after: Array, K: Array) -> Array:
+def _moved_box(box: Array, before: Array, after: Array, K: Array) -> Array:
     """A box (4,) xyxy of a part whose middle has moved, mm, in the camera's frame."""
     if min(before[2], after[2]) <= 0:
         return box

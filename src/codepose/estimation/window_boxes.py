@@ -76,7 +76,7 @@ def detected_boxes(pipeline: Pipeline, photos: Sequence[Photo], tiles: int) -> l
         for number, photo in enumerate(photos)
         for window in windows(photo.width, photo.height, tiles, overlap)
     ]
-    found: list[list[WindowBoxes]] = [[] for _ in photos]
+    by_photo: list[list[WindowBoxes]] = [[] for _ in photos]
     for start in range(0, len(views), max(1, len(photos))):
         part = views[start : start + len(photos)]
         seen = [window.look(photos[number].pixels, photos[number].K, size) for number, window in part]
@@ -86,10 +86,10 @@ def detected_boxes(pipeline: Pipeline, photos: Sequence[Photo], tiles: int) -> l
         ):
             photo = photos[number]
             whole = ~window.cuts(boxes["boxes"], size, photo.width, photo.height)
-            labels, own = boxes["labels"] - 1, pipeline.select(prepared, place)
-            view = WindowBoxes(photo, window, own, K, boxes["boxes"], labels, boxes["scores"])
-            found[number].append(view.select(whole.nonzero().squeeze(1)))
-    return [_once(several, settings.detection.nms, size) for several in found]
+            labels, features = boxes["labels"] - 1, pipeline.select(prepared, place)
+            view = WindowBoxes(photo, window, features, K, boxes["boxes"], labels, boxes["scores"])
+            by_photo[number].append(view.select(whole.nonzero().squeeze(1)))
+    return [_once(several, settings.detection.nms, size) for several in by_photo]
 
 
 def _once(views: list[WindowBoxes], iou: float, size: int) -> list[WindowBoxes]:

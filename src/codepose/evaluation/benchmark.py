@@ -19,9 +19,9 @@ from codepose import geometry
 from codepose.estimation.codebook import Codebook
 from codepose.estimation.detection import Detection
 from codepose.estimation.estimator import PoseEstimator
+from codepose.evaluation.average_recalls import TAU_10, TAU_20, TAU_50, VSD_DELTA_MM, VSD_TAUS
 from codepose.evaluation.equivalent_poses import pose_errors
 from codepose.evaluation.metrics import box_iou_pairs
-from codepose.evaluation.pose_errors import TAU_10, TAU_20, TAU_50, VSD_DELTA_MM, VSD_TAUS
 from codepose.evaluation.results import Example, Results, Row
 from codepose.evaluation.vsd import vsd
 from codepose.runtime.ranks import Shares, everyones
@@ -69,24 +69,17 @@ def evaluate(
     results = Results({n: Row() for n in names}, [], [], [], [], images, split, behind, labels)
     books = next(iter(estimators.values())).codebooks
     starts = range(0, images, batch)
-    own = starts[Shares(len(starts)).own]
-    for done, start in enumerate(own, start=1):
+    shares = starts[Shares(len(starts)).own]
+    for done, start in enumerate(shares, start=1):
         scenes = source.scenes(torch.arange(start, min(start + batch, images)), depth=True, photos=True)
         photographs = scenes.photographs()
         found, seconds = _found_by_each(estimators, fitted, scenes, photographs)
         found["oracle"] = _oracle(world, books, scenes, photographs.scale)
-        for name, more in seconds.items():
-            _count(results.seconds, name, more)
-        renders = _Renders(world, scenes)
-        for name, detections in found.items():
-            _record(results.methods[name], detections, scenes, photographs.scale, renders)
-        results.index += scenes.index.tolist()
-        results.visible_fraction += scenes.visible_fraction.tolist()
-        results.object_index += scenes.objects.tolist()
+        _add(results, found, seconds, scenes, photographs.scale, _Renders(world, scenes))
         shown = {name: found[name] for name in estimators}
         results.examples += _examples(scenes, photographs, shown, examples - len(results.examples))
         if progress is not None:
-            progress(done / len(own))
+            progress(done / len(shares))
     return _merged(everyones(results), examples)
 
 
@@ -108,6 +101,24 @@ def _found_by_each(
             seconds[f"{name} + depth"] = seconds[name] + more
         found[f"{name} + GT box"] = _in_true_boxes(estimator, scenes, photographs)
     return found, seconds
+
+
+def _add(
+    results: Results,
+    found: dict[str, Found],
+    seconds: dict[str, float],
+    scenes: SceneBatch,
+    scale: float,
+    renders: _Renders,
+) -> None:
+    """Adds a batch of scenes: what is known of them, each method's errors, and its time."""
+    results.index += scenes.index.tolist()
+    results.visible_fraction += scenes.visible_fraction.tolist()
+    results.object_index += scenes.objects.tolist()
+    for name, detections in found.items():
+        _record(results.methods[name], detections, scenes, scale, renders)
+    for name, more in seconds.items():
+        _count(results.seconds, name, more)
 
 
 def _count(seconds: dict[str, float], name: str, more: float) -> None:
@@ -134,18 +145,18 @@ def _merged(parts: list[Results], examples: int) -> Results:
 def _detected(estimator: PoseEstimator, scenes: SceneBatch, photographs: Photographs) -> Found:
     """Each scene's best detection of the object that is there."""
     images = photographs.images
-    found = estimator.many(images, [photographs.K] * len(images))
+    by_scene = estimator.many(images, [photographs.K] * len(images))
     return [
         next((d for d in detections if d.object_index == index), None)
-        for detections, index in zip(found, scenes.objects.tolist(), strict=True)
+        for detections, index in zip(by_scene, scenes.objects.tolist(), strict=True)
     ]
 
 
 def _in_true_boxes(estimator: PoseEstimator, scenes: SceneBatch, photographs: Photographs) -> Found:
     """Each scene's object in its true box."""
     boxes = (scenes.boxes * photographs.scale).cpu().numpy()
-    given = zip(photographs.images, boxes, scenes.objects.tolist(), strict=True)
-    return [estimator.in_boxes(image, photographs.K, box, [index])[0] for image, box, index in given]
+    objects = zip(photographs.images, boxes, scenes.objects.tolist(), strict=True)
+    return [estimator.in_boxes(image, photographs.K, box, [index])[0] for image, box, index in objects]
 
 
 def _fitted(estimator: PoseEstimator, found: Found, scenes: SceneBatch, scale: float) -> Found:
@@ -154,17 +165,17 @@ def _fitted(estimator: PoseEstimator, found: Found, scenes: SceneBatch, scale: f
     result: list[Detection | None] = []
     for detection, depth in zip(found, scenes.depth.cpu().numpy(), strict=True):
         if detection is not None:
-            there = replace(detection, box=detection.box / scale)
-            (there,) = estimator.depth_refiner([there], scenes.K.cpu(), depth)
+            scaled = replace(detection, box=detection.box / scale)
+            (scaled,) = estimator.depth_refiner([scaled], scenes.K.cpu(), depth)
             # a confidence is that of the pose before
-            detection = replace(there, box=detection.box, confidence=None)
+            detection = replace(scaled, box=detection.box, confidence=None)
         result.append(detection)
     return result
 
 
 def _oracle(world: World, books: Sequence[Codebook], scenes: SceneBatch, scale: float) -> Found:
     """The codebook's view nearest to the truth, or to one that looks the same, translated from the true box."""
-    found = []
+    detections = []
     for i, index in enumerate(scenes.objects.tolist()):
         book, symmetries = books[index], world.objects[index].symmetries
         if symmetries.any:
@@ -174,8 +185,8 @@ def _oracle(world: World, books: Sequence[Codebook], scenes: SceneBatch, scale: 
         R, t = (x[0].double().cpu().numpy() for x in book.poses(view, scenes.boxes[i : i + 1], scenes.K))
         box = scenes.boxes[i].double().cpu().numpy() * scale
         origin = t - R @ book.offset.double().cpu().numpy()
-        found.append(Detection(book.label, index, 1.0, 1.0, box, R, origin))
-    return found
+        detections.append(Detection(book.label, index, 1.0, 1.0, box, R, origin))
+    return detections
 
 
 class _Renders:
@@ -210,7 +221,7 @@ class _Renders:
 
 def _record(row: Row, found: Found, scenes: SceneBatch, scale: float, renders: _Renders) -> None:
     """Adds a batch's numbers to a method's row."""
-    there = torch.tensor([d is not None for d in found])
+    detected = torch.tensor([d is not None for d in found])
     R, t = _poses(found, scenes, renders.world)
     boxes = torch.tensor(np.array([np.zeros(4) if d is None else d.box / scale for d in found]))
     full = renders.depth(R, t)
@@ -233,7 +244,7 @@ def _record(row: Row, found: Found, scenes: SceneBatch, scale: float, renders: _
         **errors._asdict(),
     }
     for name, values in columns.items():
-        getattr(row, name).extend(torch.where(there, values.double().cpu(), _MISSED).tolist())
+        getattr(row, name).extend(torch.where(detected, values.double().cpu(), _MISSED).tolist())
 
 
 def _poses(found: Found, scenes: SceneBatch, world: World) -> tuple[Tensor, Tensor]:
@@ -255,7 +266,7 @@ def _examples(scenes: SceneBatch, photographs: Photographs, found: dict[str, Fou
             K=photographs.K,
             target=scenes.targets[i].cpu(),
             object_index=index,
-            detections={name: d for name, own in found.items() if (d := own[i]) is not None},
+            detections={name: d for name, by_scene in found.items() if (d := by_scene[i]) is not None},
         )
         for i, index in enumerate(scenes.objects.tolist()[: max(0, wanted)])
     ]

@@ -52,8 +52,8 @@ def pose_errors(
     """
     columns = torch.zeros(len(PoseErrors._fields), len(R), dtype=torch.float64, device=R.device)
     for index in sorted(set(objects.tolist())):
-        mine = objects == index
-        columns[:, mine] = _of_one(models[index], R[mine], t[mine], R_gt[mine], t_gt[mine], K)
+        rows = objects == index
+        columns[:, rows] = _of_one(models[index], R[rows], t[rows], R_gt[rows], t_gt[rows], K)
     return PoseErrors(*columns)
 
 

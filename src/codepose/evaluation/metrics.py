@@ -198,7 +198,7 @@ def summarise(
         rotation_deg: (N,) geodesic rotation error, degrees in [0, 180].
         translation_mm: (N,) mm.
         score: (N,) detection score; nan = missed.
-        vsd_variants: further VSDs by name, (N,) each (30, 39: GT translation, tlinear, ...).
+        vsd_variants: further VSDs by name, (N,) each: with the true translation, cost "tlinear", ...
         mssd_share: (N,) maximum symmetry-aware surface distance over the diameter; None = not measured.
 
     Returns:
@@ -242,9 +242,9 @@ def summarise_columns(columns: Mapping[str, FloatArray]) -> dict[str, float | No
     Raises:
         ValueError: as `summarise`.
     """
-    own = {name: columns[name] for name in ("vsd", "iou", "rotation_deg", "translation_mm", "score")}
+    required = {name: columns[name] for name in ("vsd", "iou", "rotation_deg", "translation_mm", "score")}
     variants = {name.removeprefix("vsd_"): v for name, v in columns.items() if name.startswith("vsd_")}
-    row = summarise(**own, vsd_variants=variants, mssd_share=columns.get("mssd_share"))  # older tables have none
+    row = summarise(**required, vsd_variants=variants, mssd_share=columns.get("mssd_share"))  # older tables have none
     return row | {"ar_vsd": float(np.nan_to_num(columns["ar_vsd"]).mean())}
 
 

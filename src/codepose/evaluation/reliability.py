@@ -104,4 +104,4 @@ def reliability(
 def expected_calibration_error(confidence: NDArray[np.float64], correct: NDArray[np.bool_], bins: int = 10) -> float:
     """Returns the mean difference of confidence and share that is right, over the bins of ``reliability``, (N,)."""
     rows = reliability(confidence, correct, bins)
-    return sum(abs(said - found) * count for said, found, count in rows) / max(1, len(confidence))
+    return sum(abs(claimed - right) * count for claimed, right, count in rows) / max(1, len(confidence))

@@ -121,7 +121,16 @@ def best_proposals(boxes: Tensor, valid: Tensor, truth: Tensor) -> tuple[Tensor,
 
 
 def decode(regression: Tensor, boxes: Tensor, weights: Weights) -> Tensor:
-    """Applies regressions (..., 4) to boxes (..., 4)."""
+    """Applies regressions to boxes; the inverse of ``encode``.
+
+    Args:
+        regression: (..., 4): shifts over the box's sides, and logs of factors on these, times ``weights``.
+        boxes: (..., 4) xyxy in pixels.
+        weights: Of the four.
+
+    Returns:
+        (..., 4) xyxy in pixels.
+    """
     wx, wy, ww, wh = weights
     dx, dy, dw, dh = regression.unbind(-1)
     shift, size = torch.stack((dx / wx, dy / wy), -1), geometry.box_size(boxes)
@@ -131,7 +140,13 @@ def decode(regression: Tensor, boxes: Tensor, weights: Weights) -> Tensor:
 
 
 def encode(truth: Tensor, boxes: Tensor, weights: Weights) -> Tensor:
-    """Returns the regressions (..., 4) that lead from boxes (..., 4) to the truth (..., 4)."""
+    """Returns the regressions (..., 4) that lead from boxes to the truth (Ren et al., "Faster R-CNN", Eq. 2).
+
+    Args:
+        truth: (..., 4) xyxy in pixels.
+        boxes: (..., 4) xyxy in pixels.
+        weights: Factors on the four.
+    """
     wx, wy, ww, wh = weights
     size = geometry.box_size(boxes)
     dx, dy = ((geometry.box_center(truth) - geometry.box_center(boxes)) / size).unbind(-1)
@@ -140,7 +155,14 @@ def encode(truth: Tensor, boxes: Tensor, weights: Weights) -> Tensor:
 
 
 def suppress(boxes: Tensor, scores: Tensor, valid: Tensor, iou: float) -> Tensor:
-    """Non-maximum suppression of boxes (B, K, 4), best first: (B, K) bool, which are kept of those that are valid."""
+    """Non-maximum suppression: says which boxes are kept of those that are valid, (B, K) bool.
+
+    Args:
+        boxes: (B, K, 4) xyxy, best first.
+        scores: (B, K) by which they are ranked.
+        valid: (B, K) bool; others hide none.
+        iou: Of two boxes that overlap by more the better one is kept.
+    """
     if boxes.device.type != "cpu":
         return suppress_together(boxes, valid, iou)
     ranked = scores.masked_fill(~valid, -torch.inf)

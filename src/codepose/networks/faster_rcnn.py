@@ -166,7 +166,13 @@ class FasterRCNN(DetectionHeads):
         self.score, self.nms, self.per_object = score, nms, per_object
 
     def losses(self, features: Tensor, size: tuple[int, int], targets: Targets) -> tuple[dict[str, Tensor], Proposals]:
-        """Returns the four terms of L_faster, and the RPN's proposals."""
+        """Returns the four terms of L_faster (Ren et al., "Faster R-CNN", NeurIPS 2015), and the RPN's proposals.
+
+        Args:
+            features: (B, C, h, w) of the images.
+            size: (height, width) of the images in pixels.
+            targets: What is in them.
+        """
         anchored = self.rpn(features, size)
         proposals = self.rpn.best(anchored, size, 2 * self.proposals, self.proposals)
         return self.rpn.losses(anchored, targets) | self.head_losses(features, proposals, size, targets), proposals
@@ -196,7 +202,14 @@ class FasterRCNN(DetectionHeads):
         return pick(boxes, drawn.chosen), drawn, matched.gather(1, drawn.chosen)
 
     def refine(self, features: Tensor, boxes: Tensor, labels: Tensor, size: tuple[int, int]) -> Tensor:
-        """Runs the box head on proposals and decodes the boxes of their classes."""
+        """Returns the boxes (B, n, 4) that the box head makes of proposals, clipped to the image.
+
+        Args:
+            features: (B, C, h, w) of the images.
+            boxes: (B, n, 4) proposals, xyxy in pixels.
+            labels: (B, n) the class whose regression counts, from 1.
+            size: (height, width) of the images in pixels.
+        """
         _, regression = self.roi_heads(features, boxes, torch.arange(len(boxes), device=boxes.device), size)
         own = _of_class(regression, labels.flatten()).view_as(boxes)
         clipped: Tensor = clip_boxes_to_image(decode(own, boxes, _HEAD_WEIGHTS), size)

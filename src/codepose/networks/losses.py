@@ -168,7 +168,13 @@ class ReconstructionHealth:
 
 
 def reconstruction_health(reconstructions: Tensor, targets: Tensor, latents: Tensor) -> ReconstructionHealth:
-    """Measures black outputs and collapsed codes on a batch: (B, 3, H, W) twice and (B, D), B >= 1."""
+    """Measures black outputs and collapsed codes on a batch.
+
+    Args:
+        reconstructions: (B, 3, H, W), B >= 1.
+        targets: (B, 3, H, W) in [0, 1], black where the object is not.
+        latents: (B, D).
+    """
     with torch.no_grad():
         pixels = (targets.amax(1, keepdim=True) > 0).expand_as(targets)
         count = pixels.sum().clamp_min(1)

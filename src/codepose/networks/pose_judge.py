@@ -121,7 +121,7 @@ def crop_cameras(focal: Tensor, side: int) -> Tensor:
     return K
 
 
-def moved(verdict: Verdict, R: Tensor, t: Tensor, focal: Tensor) -> tuple[Tensor, Tensor]:
+def apply_motions(verdict: Verdict, R: Tensor, t: Tensor, focal: Tensor) -> tuple[Tensor, Tensor]:
     """Applies the motions to poses in crop cameras.
 
     Args:

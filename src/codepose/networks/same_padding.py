@@ -36,11 +36,11 @@ class EvenSame(nn.Module):
 def spare_padding(model: nn.Module) -> None:
     """Exchanges such convolutions of a network, in place; its weights must not change afterwards."""
     for name, module in list(model.named_modules()):
-        if type(module).__name__ == "Conv2dSame" and _fits(module):
+        if type(module).__name__ == "Conv2dSame" and _has_odd_kernel(module):
             model.set_submodule(name, EvenSame(module))
 
 
-def _fits(conv: nn.Module) -> bool:
+def _has_odd_kernel(conv: nn.Module) -> bool:
     """Whether an ``EvenSame`` can take a convolution's place: it has an odd kernel over neighbouring pixels."""
     assert isinstance(conv, nn.Conv2d)
     side = conv.kernel_size[0]

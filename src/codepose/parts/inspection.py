@@ -14,24 +14,21 @@ from scipy.spatial.transform import Rotation
 
 from codepose.parts.cad.files import body_names, listed, read_cad
 from codepose.parts.cad.surface import ColorSource, Surface
-from codepose.parts.mesh import (
-    MILLIMETRES,
-    OWN_UNIT,
-    TYPICAL_MM,
-    file_unit,
-    mesh_from_surface,
-    plain,
-    plausible_units,
-    says_its_unit,
-    signed_volume,
-    surface_from_trimesh,
-    to_trimesh,
-    unit_advice,
-)
+from codepose.parts.mesh import mesh_from_surface, signed_volume, surface_from_trimesh, to_trimesh
 from codepose.parts.shapes import BUILTIN, resolve
 from codepose.parts.symmetry_group import Symmetries
 from codepose.parts.symmetry_search import find_symmetries
 from codepose.parts.textures import painted
+from codepose.parts.units import (
+    MILLIMETRES,
+    OWN_UNIT,
+    TYPICAL_MM,
+    file_unit,
+    plausible_units,
+    rounded,
+    says_its_unit,
+    unit_advice,
+)
 from codepose.settings.data import ObjectSettings, Unit
 
 Winding = Literal["outward", "inward", "mixed"]
@@ -185,7 +182,7 @@ def _findings(report: MeshReport) -> Iterator[str]:
     across = report.diameter / MILLIMETRES[report.unit]
     if not report.usable:
         advice = OWN_UNIT if report.own_unit else unit_advice(across)
-        yield f"taken as {report.unit} the part is {plain(report.diameter)} mm across: {advice}"
+        yield f"taken as {report.unit} the part is {rounded(report.diameter)} mm across: {advice}"
     if report.missing:
         yield (
             f"{', '.join(report.missing)}, named in the file, {'is' if len(report.missing) == 1 else 'are'} not there: "

@@ -16,21 +16,16 @@ from scipy.spatial import ConvexHull, QhullError
 from scipy.spatial.distance import cdist
 
 from codepose import geometry
-from codepose.parts.cad.files import IN_MILLIMETRES, read_cad
+from codepose.parts.cad.files import read_cad
 from codepose.parts.cad.surface import MeshError as MeshError
 from codepose.parts.cad.surface import Surface
 from codepose.parts.textures import NEUTRAL, painted
+from codepose.parts.units import MILLIMETRES, check_size, check_unit, file_unit
 from codepose.settings.data import Unit
 
 CREASE_DEG = 35.0  # faces that meet at a larger angle keep a sharp edge between them
-SMALLEST_MM, LARGEST_MM = 5.0, 5000.0
 EXACT_HULL = 2562  # vertices; with more every box of every scene would take milliseconds
 _FARTHEST = 1000.0  # sizes from its origin at which a part's surface is still good to 0.01 %
-TYPICAL_MM = 150.0  # the likeliest unit is the one that brings a part nearest to this
-
-MILLIMETRES: dict[Unit, float] = {"mm": 1.0, "cm": 10.0, "m": 1000.0, "inch": 25.4}
-OWN_UNIT = "the file says its unit itself; export it again in the right one, or scale the model"
-_PLURAL: dict[Unit, str] = {"mm": "millimetres", "cm": "centimetres", "m": "metres", "inch": "inches"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,8 +84,10 @@ class Mesh:
 def to_trimesh(mesh: Mesh, *, normals: bool = False) -> trimesh.Trimesh:
     """The part for trimesh, in mm, with its 8-bit vertex colours, and with its vertex normals if asked for."""
     colors = (np.clip(mesh.colors, 0.0, 1.0) * 255).round().astype(np.uint8)
-    given = mesh.normals if normals else None
-    return trimesh.Trimesh(mesh.vertices, mesh.faces, vertex_normals=given, vertex_colors=colors, process=False)
+    vertex_normals = mesh.normals if normals else None
+    return trimesh.Trimesh(
+        mesh.vertices, mesh.faces, vertex_normals=vertex_normals, vertex_colors=colors, process=False
+    )
 
 
 def save_mesh(mesh: Mesh, path: str | Path, *, normals: bool = False) -> None:
@@ -124,7 +121,7 @@ def load_mesh(
             has the name.
     """
     path = Path(path)
-    _check_unit(unit)
+    check_unit(unit)
     soup = painted(read_cad(path, body))
     low, high = soup.triangles.min(axis=(0, 1)), soup.triangles.max(axis=(0, 1))
     if center:
@@ -135,16 +132,6 @@ def load_mesh(
             f"{path} --center --save {path.stem}-centered.ply and use that copy"
         )
     return mesh_from_surface(soup, name or path.stem, unit=file_unit(path, unit), source=str(path))
-
-
-def file_unit(path: Path, unit: Unit) -> Unit:
-    """What one unit of a file is once it is read: mm where the file says its unit itself, else the one given."""
-    return "mm" if says_its_unit(path) else unit
-
-
-def says_its_unit(path: str | Path) -> bool:
-    """Whether files of this kind say their unit themselves, as 3MF and STEP files do."""
-    return Path(path).suffix.lower() in IN_MILLIMETRES
 
 
 def mesh_from_trimesh(mesh: trimesh.Trimesh, name: str, *, grip: ArrayLike | None = None, unit: Unit = "mm") -> Mesh:
@@ -197,7 +184,7 @@ def mesh_from_surface(
     Raises:
         MeshError: No surface, or no plausible size.
     """
-    scale = MILLIMETRES[_check_unit(unit)]
+    scale = MILLIMETRES[check_unit(unit)]
     colors = np.broadcast_to(np.uint8(NEUTRAL) if surface.colors is None else surface.colors, surface.triangles.shape)
     vertices, faces, corner_colors = _weld(surface.triangles * scale, colors)
     if len(faces) == 0:
@@ -205,7 +192,7 @@ def mesh_from_surface(
     hull = _convex_hull(vertices[np.unique(faces)].astype(np.float32))
     outermost = _outermost(hull)
     diameter = _diameter(hull, outermost)
-    _check_size(diameter, source or name, unit)
+    check_size(diameter, source or name, unit)
     faces, corner_colors = _wind_outward(vertices, faces, corner_colors)
     return _split_at_creases(name, vertices, faces, corner_colors, diameter, outermost, grip)
 
@@ -218,41 +205,6 @@ def _check_content(mesh: trimesh.Trimesh, name: str) -> None:
     if not np.isfinite(mesh.vertices).all():
         count = int((~np.isfinite(mesh.vertices).all(axis=1)).sum())
         raise MeshError(f"{name}: {count} vertices are not finite numbers; export the part again")
-
-
-def _check_unit(unit: Unit) -> Unit:
-    if unit not in MILLIMETRES:
-        raise MeshError(f"unknown unit {unit!r}; type --unit with one of {', '.join(MILLIMETRES)}")
-    return unit
-
-
-def plausible_units(size: float) -> dict[Unit, float]:
-    """The units in which a part ``size`` of them across can be held in hands, with its size in mm, likeliest first."""
-    sizes = {unit: size * mm for unit, mm in MILLIMETRES.items() if SMALLEST_MM <= size * mm <= LARGEST_MM}
-    return dict(sorted(sizes.items(), key=lambda item: abs(np.log(item[1] / TYPICAL_MM))))
-
-
-def unit_advice(size: float) -> str:
-    """What to type for a part ``size`` of the file's units across, in words."""
-    likely = plausible_units(size)
-    if not likely:
-        return f"scale the model so that it is between {SMALLEST_MM:g} and {LARGEST_MM:,.0f} mm across"
-    return ", ".join(
-        f"if the file is in {_PLURAL[unit]} type --unit {unit} ({plain(mm)} mm across)" for unit, mm in likely.items()
-    )
-
-
-def _check_size(diameter: float, name: str, unit: Unit) -> None:
-    """Refuse a diameter (mm) that no hand-held part has, and name the units that would make it plausible."""
-    if SMALLEST_MM <= diameter <= LARGEST_MM:
-        return
-    advice = OWN_UNIT if says_its_unit(name) else unit_advice(diameter / MILLIMETRES[unit])
-    raise MeshError(f"{name}: taken as {_PLURAL[unit]} this part is {plain(diameter)} mm across; {advice}")
-
-
-def plain(value: float) -> str:
-    """A length as a person writes it: 3 digits, thousands apart."""
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def _weld(

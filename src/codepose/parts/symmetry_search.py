@@ -93,9 +93,9 @@ def _half_turns_across(
         orders: Axes (3,) and their orders n: across such an axis half turns come every 180/n degrees, so one of them
             is found within as many.
     """
-    found: list[tuple[NDArray[np.float64], int]] = []
+    half_turns: list[tuple[NDArray[np.float64], int]] = []
     for axis, order in orders:
-        across = [other for other, n in [*orders, *found] if n % 2 == 0 and abs(other @ axis) < _ACROSS]
+        across = [other for other, n in [*orders, *half_turns] if n % 2 == 0 and abs(other @ axis) < _ACROSS]
         if across:
             continue
         one, other = np.linalg.svd(axis[None])[2][1:]
@@ -109,8 +109,8 @@ def _half_turns_across(
         run = _first_run([fits(angle) for angle in np.arange(0.0, 180.0 / order, _STEP_DEG)])
         if run is not None:
             near = np.arange(_STEP_DEG * (run[0] - 1), _STEP_DEG * (run[1] + 1), _FINE_DEG)
-            found.append((around(float(np.mean([angle for angle in near if fits(angle)]))), 2))
-    return found
+            half_turns.append((around(float(np.mean([angle for angle in near if fits(angle)]))), 2))
+    return half_turns
 
 
 def _first_run(fits: Sequence[bool]) -> tuple[int, int] | None:
@@ -194,11 +194,11 @@ def _differing(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """
     looked_at = (a[..., 0] > 0) & (a[..., 3] * _CHORD < -_FACING)
     v, y, x = (looked_at & ~_alike(a, b)).nonzero(as_tuple=True)  # the same pixel settles nearly all of them
-    found = torch.zeros(len(v), dtype=torch.bool)
+    differs = torch.zeros(len(v), dtype=torch.bool)
     for dy in (-1, 0, 1):
         for dx in (-1, 0, 1):
-            found |= _alike(a[v, y, x], b[v, (y + dy).clamp(0, _SIDE - 1), (x + dx).clamp(0, _SIDE - 1)])
-    return torch.bincount(v[~found], minlength=len(a)), looked_at.sum((1, 2))
+            differs |= _alike(a[v, y, x], b[v, (y + dy).clamp(0, _SIDE - 1), (x + dx).clamp(0, _SIDE - 1)])
+    return torch.bincount(v[~differs], minlength=len(a)), looked_at.sum((1, 2))
 
 
 def _alike(a: Tensor, b: Tensor) -> Tensor:
@@ -229,13 +229,13 @@ def _about(turn: NDArray[np.float64], middle: NDArray[np.float64]) -> NDArray[np
 
 def _group(turns: Sequence[NDArray[np.float64]]) -> list[NDArray[np.float64]]:
     """The group that rotations generate, without the identity; no more than the largest that is not about one axis."""
-    found = [np.eye(3)]
-    for element in found:  # grows while it is walked through
+    rotations = [np.eye(3)]
+    for element in rotations:  # grows while it is walked through
         for turn in turns:
             new = element @ turn
-            if len(found) < _LARGEST_GROUP and all(_angle_deg(new, old) > _SAME_AXIS_DEG for old in found):
-                found.append(new)
-    return found[1:]
+            if len(rotations) < _LARGEST_GROUP and all(_angle_deg(new, old) > _SAME_AXIS_DEG for old in rotations):
+                rotations.append(new)
+    return rotations[1:]
 
 
 def _angle_deg(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:

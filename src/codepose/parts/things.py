@@ -32,7 +32,7 @@ def things(count: int, seed: Sequence[int]) -> tuple[Mesh, ...]:
 
 
 def _thing(rng: np.random.Generator, number: int) -> Mesh:
-    solids = [_placed(_solid(rng), rng, first=part == 0) for part in range(rng.choice(4, p=_SOLIDS) + 1)]
+    solids = [_stand(_solid(rng), rng, first=part == 0) for part in range(rng.choice(4, p=_SOLIDS) + 1)]
     whole: trimesh.Trimesh = trimesh.Scene(solids).to_mesh()
     whole.vertices -= whole.bounds.mean(axis=0)
     whole.vertices *= SIZE_MM / (2.0 * np.linalg.norm(whole.vertices, axis=1).max())
@@ -50,7 +50,7 @@ def _solid(rng: np.random.Generator) -> trimesh.Trimesh:
     return trimesh.Trimesh(vertices, faces, vertex_colors=colors, process=False)
 
 
-def _placed(solid: trimesh.Trimesh, rng: np.random.Generator, *, first: bool) -> trimesh.Trimesh:
+def _stand(solid: trimesh.Trimesh, rng: np.random.Generator, *, first: bool) -> trimesh.Trimesh:
     """A solid as it stands in a thing: the first in the middle, the others smaller and somewhere on it."""
     if not first:
         # at right angles, as most things are built, or any way round

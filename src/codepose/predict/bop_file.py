@@ -81,8 +81,14 @@ class BopFile:
         """Keeps the next image's poses; one that lies in no dataset keeps its number among all, in another scene."""
         scene, image = self.places.get(prediction.source, (self._own_scene, self._lines))
         self._lines += 1
-        for one in prediction.found:
-            row = (self.obj_ids[one.object_index], one.rank, one.R_cam_obj, one.t_cam_obj, prediction.time_ms / 1000.0)
+        for detection in prediction.found:
+            row = (
+                self.obj_ids[detection.object_index],
+                detection.rank,
+                detection.R_cam_obj,
+                detection.t_cam_obj,
+                prediction.time_ms / 1000.0,
+            )
             self._rows.append(PoseResult(scene, image, *row))
 
     def close(self, done: bool) -> None:

@@ -54,21 +54,18 @@ def predict_images(options: Predict) -> Outcome:
     require_tiles(options.tiles)
     require_outputs(options.write)
     camera = read_camera(options.K)
-    everything = find_sources(options.sources)
-    _require_uses(options, everything)
-    depths = None
-    if options.depth is not None:
-        depths = Depths.find(options.depth, options.depth_scale, everything)
-        everything = depths.photos(everything)
+    everything, depths = _sources(options)
     run = Run.open(options.run)
     if options.obj_ids and options.bop is None:
         raise ConfigError("--obj-ids goes with --bop: it numbers the objects in that file")
     results = None if options.bop is None else BopFile.new(options.bop, run, options.obj_ids, everything)
-    predictor = Predictor(load_estimator(asked(run, options), options, _device(options)), camera, options, depths)
+    predictor = Predictor(
+        load_estimator(with_thresholds(run, options), options, _device(options)), camera, options, depths
+    )
     world = predictor.estimator.world
     overlay = Overlay(world if world.device.type == "cpu" else World(run.settings))
-    own = run.path if run.path == options.run else Path()  # a network that codepose brings keeps nothing of ours
-    folder = options.out or own / "predictions"
+    run_folder = run.path if run.path == options.run else Path()  # a network that codepose brings keeps nothing of ours
+    folder = options.out or run_folder / "predictions"
     own_share = Shares(len(everything)).own
     sources, place = everything[own_share], Folder(folder, everything[: own_share.start])
     outputs = [OUTPUTS[name](place, overlay) for name in options.write] + ([] if results is None else [results])
@@ -83,6 +80,16 @@ def predict_images(options: Predict) -> Outcome:
         predictor.say("nothing was found: --min-judged 0 shows poses that the judge, too, is not sure of")
     value = {"folder": folder, "images": progress.done, "skipped": skipped}
     return Outcome(value | ({"predictions": records.values} if options.json else {}), status=int(bool(skipped)))
+
+
+def _sources(options: Predict) -> tuple[list[Source], Depths | None]:
+    """What is predicted on, and the depth images that belong to it, where there are some."""
+    sources = find_sources(options.sources)
+    _require_uses(options, sources)
+    if options.depth is None:
+        return sources, None
+    depths = Depths.find(options.depth, options.depth_scale, sources)
+    return depths.photos(sources), depths
 
 
 def _predicted(
@@ -119,7 +126,7 @@ def _require_uses(options: Predict, sources: list[Source]) -> None:
         raise ConfigError("--depth-scale goes with --depth")
 
 
-def asked(run: Run, options: Predict | Bag) -> Run:
+def with_thresholds(run: Run, options: Predict | Bag) -> Run:
     """The run with the detector's thresholds that the options ask for."""
     detection = run.settings.detection
     changes = {
@@ -205,11 +212,11 @@ class Predictor:
             camera = self._camera(width, height)
             measured = None if self.depths is None else self.depths.of(source, width, height)
             start = time.perf_counter()
-            found, straight = look(self.estimator, image, camera, wishes, measured)
-            found = found if smoother is None else smoother(found)
-            found = found if tracker is None else tracker(found, camera.K)
+            detections, straight = look(self.estimator, image, camera, wishes, measured)
+            detections = detections if smoother is None else smoother(detections)
+            detections = detections if tracker is None else tracker(detections, camera.K)
             time_ms = 1000.0 * (time.perf_counter() - start)
-            yield Prediction(source, number, camera, found, time_ms, straight)
+            yield Prediction(source, number, camera, detections, time_ms, straight)
 
     def _smoother(self) -> PoseSmoother:
         parts = self.estimator.world.objects
@@ -221,12 +228,12 @@ class Predictor:
 
     def _fitted(self, width: int, height: int) -> Camera:
         """The camera for one size, with a note where it is not the given one."""
-        given, fitted = self._given, self._given.for_size(width, height)
+        camera, fitted = self._given, self._given.for_size(width, height)
         focal = f"fx {fitted.K[0, 0]:.1f}, fy {fitted.K[1, 1]:.1f}"
-        if isinstance(given, FieldOfView):
-            self.say(f"{width} x {height}: {focal} from a field of view of {given.horizontal_deg:g} degrees")
-        elif given.width is not None and given is not fitted:
-            self.say(f"{width} x {height}: the calibration for {given.width} x {given.height} is scaled: {focal}")
+        if isinstance(camera, FieldOfView):
+            self.say(f"{width} x {height}: {focal} from a field of view of {camera.horizontal_deg:g} degrees")
+        elif camera.width is not None and camera is not fitted:
+            self.say(f"{width} x {height}: the calibration for {camera.width} x {camera.height} is scaled: {focal}")
         column, row = fitted.K[:2, 2]
         if not (0 <= column < width and 0 <= row < height):
             self.say(

@@ -173,33 +173,33 @@ def find_sources(texts: Sequence[str]) -> list[Source]:
     """
     if not texts:
         raise ConfigError("name a photo, a folder, a pattern such as 'photos/*.jpg', a video, or webcam")
-    found: list[Source] = []
+    sources: list[Source] = []
     for text in texts:
         webcam, path = re.fullmatch(r"webcam(?::(\d+))?", text), Path(text)
         if webcam and not path.exists():
-            found.append(Video(int(webcam[1] or 0)))
+            sources.append(Video(int(webcam[1] or 0)))
         elif path.is_dir():
-            found += _known(sorted(path.iterdir()), photos.SUFFIXES, f"{text} holds no photo")
+            sources += _readable(sorted(path.iterdir()), photos.SUFFIXES, f"{text} holds no photo")
         elif path.exists():
-            found.append(_file(path))
+            sources.append(_file(path))
         elif glob.has_magic(text):
             paths = sorted(Path(p) for p in glob.glob(text, recursive=True))
-            found += _known(paths, photos.SUFFIXES | VIDEO_SUFFIXES, f"{text} matches no photo and no video")
+            sources += _readable(paths, photos.SUFFIXES | VIDEO_SUFFIXES, f"{text} matches no photo and no video")
         else:
             raise ConfigError(f"{text} does not exist")
-    if any(isinstance(source, Video) for source in found):
+    if any(isinstance(source, Video) for source in sources):
         import_cv2()
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(sources))
 
 
-def _known(paths: list[Path], suffixes: frozenset[str], complaint: str) -> list[Source]:
+def _readable(paths: list[Path], suffixes: frozenset[str], complaint: str) -> list[Source]:
     """The photos and videos among files, those among them whose format is not read; hidden ones and our own overlays
     are none."""
     files = [p for p in paths if p.is_file() and not p.name.startswith(".") and not p.stem.endswith(".overlay")]
-    found = [_file(path) for path in files if path.suffix.lower() in suffixes]
-    if not found:
+    sources = [_file(path) for path in files if path.suffix.lower() in suffixes]
+    if not sources:
         raise ConfigError(complaint)
-    return found
+    return sources
 
 
 def _file(path: Path) -> Source:

@@ -92,13 +92,13 @@ def ray_shifts(differences: Array, tau: float, reach: float, count: int) -> list
         mm, the best first; each the median of its own pixels.
     """
     left = np.sort(differences[np.abs(differences) < 3.0 * reach])
-    found: list[float] = []
-    while len(left) and len(found) < count:
+    shifts: list[float] = []
+    while len(left) and len(shifts) < count:
         votes = np.searchsorted(left, left + tau, "right") - np.searchsorted(left, left - tau, "left")
         middle = left[(votes * np.exp(-0.5 * (left / reach) ** 2)).argmax()]
-        found.append(float(np.median(left[np.abs(left - middle) <= tau])))
+        shifts.append(float(np.median(left[np.abs(left - middle) <= tau])))
         left = left[np.abs(left - middle) > 2.0 * tau]
-    return found
+    return shifts
 
 
 def aligning_motion(
@@ -227,25 +227,33 @@ class DepthRefiner:
             depth: (H, W) mm along the optical axis, registered to the image, 0 = not measured.
         """
         refined = []
-        for one in found:
-            offset = self.world.objects[one.object_index].offset.double().numpy()
-            pose = self.fit(one.object_index, one.R_cam_obj, one.t_cam_obj + one.R_cam_obj @ offset, K, depth)
-            if pose is not None and (aside := self._aside(one, _Pose(*pose), K)) > _DOUBTFUL:
+        for detection in found:
+            offset = self.world.objects[detection.object_index].offset.double().numpy()
+            pose = self.fit(
+                detection.object_index,
+                detection.R_cam_obj,
+                detection.t_cam_obj + detection.R_cam_obj @ offset,
+                K,
+                depth,
+            )
+            if pose is not None and (aside := self._aside(detection, _Pose(*pose), K)) > _DOUBTFUL:
                 if aside > _ASIDE:
                     pose = None
                 else:
                     warnings.warn(_BESIDE, stacklevel=1)
             if pose is not None:
                 R, t = pose
-                one = replace(one, R_cam_obj=R, t_cam_obj=t - R @ offset)
-            refined.append(replace(one, depth_fitted=pose is not None))
+                detection = replace(detection, R_cam_obj=R, t_cam_obj=t - R @ offset)
+            refined.append(replace(detection, depth_fitted=pose is not None))
         return refined
 
-    def _aside(self, found: Detection, pose: _Pose, K: Tensor) -> float:
+    def _aside(self, detection: Detection, pose: _Pose, K: Tensor) -> float:
         """How far a pose's box lies beside the detector's, as a share of the longer side of that."""
-        box = self.world.boxes(*self._tensors(found.object_index, [pose]), K.to(self.world.device).float())[0]
-        moved = box.double().cpu().numpy() - found.box
-        return float(np.abs(moved[:2] + moved[2:]).max() / 2.0 / max(1.0, (found.box[2:] - found.box[:2]).max()))
+        box = self.world.boxes(*self._tensors(detection.object_index, [pose]), K.to(self.world.device).float())[0]
+        moved = box.double().cpu().numpy() - detection.box
+        return float(
+            np.abs(moved[:2] + moved[2:]).max() / 2.0 / max(1.0, (detection.box[2:] - detection.box[:2]).max())
+        )
 
     def fit(self, index: int, R: Array, t: Array, K: Tensor, depth: NDArray[np.float32]) -> tuple[Array, Array] | None:
         """Finds one object's pose.
@@ -261,33 +269,33 @@ class DepthRefiner:
             R (3, 3) and t (3,) mm that agree better with the depth, or those given where none do; None where what was
             measured supports neither.
         """
-        given = _Pose(np.asarray(R, np.float64), np.asarray(t, np.float64))
-        if given.t[2] <= 1.0:
+        start = _Pose(np.asarray(R, np.float64), np.asarray(t, np.float64))
+        if start.t[2] <= 1.0:
             return None
-        box = self.world.boxes(*self._tensors(index, [given]), K.to(self.world.device).float())[0]
+        box = self.world.boxes(*self._tensors(index, [start]), K.to(self.world.device).float())[0]
         window = _Window.cut(depth, K, box.double().cpu().numpy(), self.world.objects[index].mesh.diameter)
         if window is None:
             return None
-        rendered = self._rendered(index, [given], window)[0][0]
+        rendered = self._rendered(index, [start], window)[0][0]
         both = (rendered > 0) & (window.measured > 0)
         if both.sum() < _POINTS:
             return None
-        reach = max(0.12 * given.t[2], 0.3 * window.diameter)
+        reach = max(0.12 * start.t[2], 0.3 * window.diameter)
         shifts = ray_shifts((window.measured - rendered)[both], window.tau, reach, _SHIFTS)
         if not shifts:
             return None
-        poses = self._aligned(index, [given.along_ray(s) for s in shifts], window)
+        poses = self._aligned(index, [start.along_ray(s) for s in shifts], window)
         depths = self._rendered(index, poses, window)[0]
         values = [
             # a flat part agrees with any wall: the further away, the less it is believed
-            agreement(one, window.measured, window.tau) / (1.0 + 0.5 * ((pose.t[2] - given.t[2]) / reach) ** 2)
-            for one, pose in zip(depths, poses, strict=True)
+            agreement(render, window.measured, window.tau) / (1.0 + 0.5 * ((pose.t[2] - start.t[2]) / reach) ** 2)
+            for render, pose in zip(depths, poses, strict=True)
         ]
         best = int(np.argmax(values))
-        own = agreement(rendered, window.measured, window.tau)
-        if max(own, values[best]) <= _LEAST:
+        start_agreement = agreement(rendered, window.measured, window.tau)
+        if max(start_agreement, values[best]) <= _LEAST:
             return None
-        chosen = poses[best] if values[best] > own else given
+        chosen = poses[best] if values[best] > start_agreement else start
         return chosen.R, chosen.t
 
     def _aligned(self, index: int, poses: list[_Pose], window: _Window) -> list[_Pose]:
@@ -338,12 +346,12 @@ def _icp(points: Array, normals: Array, across: Array, tree: Any, measured: Arra
     for _ in range(_STEPS):
         moved, turned = points @ R.T + t, normals @ R.T
         distance, partner = tree.query(moved, distance_upper_bound=reach)
-        found = np.isfinite(distance)
-        if found.sum() < _POINTS:
+        paired = np.isfinite(distance)
+        if paired.sum() < _POINTS:
             break
-        weights = (1.0 - (distance[found] / reach) ** 2) ** 2
-        targets = measured[partner[found]]
-        dR, dt = aligning_motion(moved[found], turned[found], targets, weights, across[found], reach)
+        weights = (1.0 - (distance[paired] / reach) ** 2) ** 2
+        targets = measured[partner[paired]]
+        dR, dt = aligning_motion(moved[paired], turned[paired], targets, weights, across[paired], reach)
         R, t = dR @ R, dR @ t + dt
         if np.linalg.norm(dt) < 0.01 and np.abs(dR - np.eye(3)).max() < 1e-4:
             break

@@ -41,28 +41,28 @@ def search(
     Returns:
         R_view (N, k, 3, 3) and t (N, k, 3) of the best pose drawn around each.
     """
-    given = matcher.posed(R_view, t, boxed)
+    start = matcher.posed(R_view, t, boxed)
     generator = torch.Generator().manual_seed(0)  # the same poses are tried around every hypothesis
     first = torch.tensor([1.0, 1.0, 1.0, _SHIFT, _SHIFT, _SCALE]).to(t) * spread_deg
     first[:3] *= math.pi / 180.0
-    mean, spread = t.new_zeros(len(given.t), 6), first.expand(len(given.t), 6)
-    best, value = mean, t.new_full((len(given.t),), -math.inf)
+    mean, spread = t.new_zeros(len(start.t), 6), first.expand(len(start.t), 6)
+    best, value = mean, t.new_full((len(start.t),), -math.inf)
     for _ in range(_ITERATIONS):
         noise = torch.randn(_SAMPLES, 6, generator=generator).to(t)
         tried = mean[:, None] + spread[:, None] * noise  # (M, S, 6)
-        top = _values(matcher.field, given, tried).topk(_ELITE, dim=1)
+        top = _values(matcher.field, start, tried).topk(_ELITE, dim=1)
         elite = tried.gather(1, top.indices[..., None].expand(-1, -1, 6))
         better = top.values[:, 0] > value
         best = torch.where(better[:, None], elite[:, 0], best)
         value = torch.where(better, top.values[:, 0], value)
         mean, spread = elite.mean(1), elite.std(1).clamp_min(_LEAST * first)
-    turns, new_t = _moved(given, best[:, None])
-    R = turns[:, 0] @ geometry.offaxis_rotation(given.t) @ R_view.flatten(0, 1)
+    turns, new_t = _changed_poses(start, best[:, None])
+    R = turns[:, 0] @ geometry.offaxis_rotation(start.t) @ R_view.flatten(0, 1)
     new_R_view = geometry.offaxis_rotation(new_t[:, 0]).mT @ R
     return new_R_view.view_as(R_view), new_t[:, 0].view_as(t)
 
 
-def _moved(given: Posed, change: Tensor) -> tuple[Tensor, Tensor]:
+def _changed_poses(start: Posed, change: Tensor) -> tuple[Tensor, Tensor]:
     """Turns (M, S, 3, 3) and translations (M, S, 3) of changes: rotation vector, shift over the box's side, log size.
 
     Args:
@@ -70,13 +70,13 @@ def _moved(given: Posed, change: Tensor) -> tuple[Tensor, Tensor]:
         change: (M, S, 6).
     """
     turns = axis_angle_to_rotation_matrix(change[..., :3].reshape(-1, 3)).view(*change.shape[:2], 3, 3)
-    return turns, given.moved(change[..., 3:5] * given.box, change[..., 5])
+    return turns, start.moved(change[..., 3:5] * start.box, change[..., 5])
 
 
-def _values(field: EdgeField, given: Posed, change: Tensor) -> Tensor:
+def _values(field: EdgeField, start: Posed, change: Tensor) -> Tensor:
     """Scores (M, S) of poses, changed as ``_moved`` has it."""
-    turns, t = _moved(given, change)
-    K, shifts = given.K[:, None], (given.K[:, None] @ t[..., None]).squeeze(-1)
+    turns, t = _changed_poses(start, change)
+    K, shifts = start.K[:, None], (start.K[:, None] @ t[..., None]).squeeze(-1)
     # the directions are doubled angles: they turn by twice the part's turn in the plane
-    votes = field.votes(given.points, given.edges.directions, K @ turns, shifts, 2.0 * change[..., 2])
-    return given.worth(votes / given.edges.voters[:, None], change[..., 3:5] * given.box, change[..., 5])
+    votes = field.votes(start.points, start.edges.directions, K @ turns, shifts, 2.0 * change[..., 2])
+    return start.worth(votes / start.edges.voters[:, None], change[..., 3:5] * start.box, change[..., 5])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import warp as wp
 from torch import Tensor
@@ -59,8 +61,8 @@ class EdgeField:
         if views is None:
             views = torch.arange(len(points), device=points.device)
         kinds = (wp.vec3, wp.vec2, wp.mat33, wp.vec3, wp.float32)
-        given = (points, directions, projections, shifts, turned)
-        flat = (x.float().contiguous().flatten(0, 1) for x in given)
+        tensors = (points, directions, projections, shifts, turned)
+        flat = (x.float().contiguous().flatten(0, 1) for x in tensors)
         arrays = [wp.from_torch(x, dtype=kind) for x, kind in zip(flat, kinds, strict=True)]
         rows, poses = votes.shape
         counts = (rows // len(self.directions), poses, turned.shape[1], points.shape[1], *self._size)
@@ -71,15 +73,20 @@ class EdgeField:
             wp.from_torch(views.int().contiguous()),
             wp.from_torch(votes.view(-1)),
         ]
-        device, stream = warp_device(self.directions.device), warp_stream(self.directions.device)
-
-        def launch(first: int, last: int) -> None:
-            wp.launch(vote_kernel.count_votes, last - first, [first, *inputs], device=device, stream=stream)
-
-        threads = torch.get_num_threads() if self.directions.device.type == "cpu" and votes.numel() > _SMALL else 1
-        if threads == 1:
-            launch(0, votes.numel())
-            return votes
-        edges = [votes.numel() * i // threads for i in range(threads + 1)]
-        list(cpu_pool(threads).map(launch, edges[:-1], edges[1:]))
+        _count_votes(inputs, votes.numel(), self.directions.device)
         return votes
+
+
+def _count_votes(inputs: Sequence[object], poses: int, device: torch.device) -> None:
+    """Runs the kernel; on a CPU several threads divide many poses."""
+    target, stream = warp_device(device), warp_stream(device)
+
+    def launch(first: int, last: int) -> None:
+        wp.launch(vote_kernel.count_votes, last - first, [first, *inputs], device=target, stream=stream)
+
+    threads = torch.get_num_threads() if device.type == "cpu" and poses > _SMALL else 1
+    if threads == 1:
+        launch(0, poses)
+        return
+    edges = [poses * i // threads for i in range(threads + 1)]
+    list(cpu_pool(threads).map(launch, edges[:-1], edges[1:]))

@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from torchvision.ops import box_iou
 
 from codepose import geometry
-from codepose.networks.pose_judge import SIDE, Verdict, crop_cameras, moved, render_channels
-from codepose.refinement.contours import read_photos
+from codepose.networks.pose_judge import SIDE, Verdict, apply_motions, crop_cameras, render_channels
+from codepose.refinement.edges import read_photos
 from codepose.refinement.poses import Poses, Seen
 from codepose.rendering.renderer import Instances
 from codepose.synthesis.lookalikes import spread_views
@@ -105,15 +105,15 @@ class JudgeRefiner:
         """Returns the best poses that were compared, best first; their scores are those of ``scores``."""
         home = poses.t.device
         seen, poses = seen.to(self.world.device), poses.to(self.world.device)
-        crops, known = self.crops(seen), []
+        crops, compared = self.crops(seen), []
         for count in (*self.rounds, None):
             verdict = self._compared(crops, poses)
             score = self._score(seen, poses, verdict)
             poses = replace(poses, judged=score, score=score)
-            known.append(poses)
+            compared.append(poses)
             if count is not None:
-                poses = self._apart(seen, self._moved(crops, poses, verdict), count)
-        return self._apart(seen, reduce(Poses.joined, known), self.rounds[-1]).to(home)
+                poses = self._apart(seen, self._apply(crops, poses, verdict), count)
+        return self._apart(seen, reduce(Poses.joined, compared), self.rounds[-1]).to(home)
 
     @torch.no_grad()
     def scores(self, seen: Seen, poses: Poses) -> Tensor:
@@ -149,9 +149,9 @@ class JudgeRefiner:
             parts.append(self.network(crops.photos[row[some]], renders))
         return Verdict(*(torch.cat(values) for values in zip(*parts, strict=True)))
 
-    def _moved(self, crops: Crops, poses: Poses, verdict: Verdict) -> Poses:
+    def _apply(self, crops: Crops, poses: Poses, verdict: Verdict) -> Poses:
         R, t, row = _in_crops(crops, poses)
-        R, t = moved(verdict, R, t, crops.focal[row])
+        R, t = apply_motions(verdict, R, t, crops.focal[row])
         t = (crops.turn[row] @ t[..., None]).squeeze(-1)
         R_view = geometry.offaxis_rotation(t).mT @ crops.turn[row] @ R
         return replace(poses, R_view=R_view.view_as(poses.R_view), t=t.view_as(poses.t))

@@ -52,8 +52,8 @@ class Seen:
 
     def to(self, device: torch.device) -> Seen:
         """Returns a copy on a device; photos of a higher resolution follow when they are looked at."""
-        own = (f.name for f in fields(self) if f.name != "photos")
-        return replace(self, **{name: getattr(self, name).to(device) for name in own})
+        names = (f.name for f in fields(self) if f.name != "photos")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
     def in_photos(self) -> Seen:
         """Returns the same detections in the photos' pixels; the detections themselves where there are none."""
@@ -101,7 +101,13 @@ class Poses:
 
     @classmethod
     def start(cls, R_view: Tensor, t: Tensor, similarity: Tensor) -> Self:
-        """Returns poses (N, k, 3, 3), (N, k, 3) where the boxes put them, ranked by their codes' cosines (N, k)."""
+        """Returns poses of which nothing is known but their codes, which rank them.
+
+        Args:
+            R_view: (N, k, 3, 3) rotations as seen along the ray through the object.
+            t: (N, k, 3) mm, where the boxes put them.
+            similarity: (N, k) cosines of their codes with those of the detections.
+        """
         nothing = torch.zeros_like(similarity)
         return cls(R_view, t, t, similarity, nothing, nothing, nothing, similarity)
 

@@ -18,8 +18,9 @@ from torch.nn import functional as F
 
 from codepose import geometry
 from codepose.networks.windows import Window
-from codepose.refinement.contours import PAD, ContourMatcher, Reach, Reaches
+from codepose.refinement.contours import ContourMatcher, Reach, Reaches
 from codepose.refinement.edge_search import search
+from codepose.refinement.edges import PAD
 from codepose.refinement.poses import Photos, Poses, Seen
 from codepose.synthesis.objects import Objects
 
@@ -125,33 +126,33 @@ class ContourRefiner:
         home = poses.t.device
         seen, poses = seen.to(self.world.device), poses.to(self.world.device)
         start = replace(poses, agreement=self._agreement(seen, poses.R_view))
-        found = self._laid(_matcher(self.world, seen, _COARSE), start, _FAR)
-        one = found.best(1)
+        laid = self._lay(_matcher(self.world, seen, _COARSE), start, _FAR)
+        best = laid.best(1)
         in_photos = seen.in_photos()
         coarse, fine = _by_resolution(in_photos.boxes)
-        for side, looked, rows in ((_COARSE, seen, coarse), (_FINE, in_photos, fine)):
+        for side, detections, rows in ((_COARSE, seen, coarse), (_FINE, in_photos, fine)):
             if len(rows):
-                one = one.replaced(rows, self._searched(side, looked.select(rows), found.select(rows)).best(1))
-        return one.to(home)
+                best = best.replaced(rows, self._searched(side, detections.select(rows), laid.select(rows)).best(1))
+        return best.to(home)
 
     def _searched(self, side: int, seen: Seen, start: Poses) -> Poses:
         """Lays poses over the photo anew, then searches around the best, ever nearer."""
         matcher = _matcher(self.world, seen, side)
-        found = self._laid(matcher, start, _NEAR)
+        poses = self._lay(matcher, start, _NEAR)
         for turn in range(self.settings.rounds):
             count = HYPOTHESES if turn < 2 else max(1, KEEP >> (turn - 2))
-            near = found.best(count)
+            near = poses.best(count)
             R_view, t = search(matcher, near.R_view, near.t, near.boxed, self.step_deg * _NEARER**turn)
             near = replace(near, R_view=R_view, t=t, agreement=self._agreement(seen, R_view))
-            found = found.joined(self._laid(matcher, near, _THERE))
-        return found
+            poses = poses.joined(self._lay(matcher, near, _THERE))
+        return poses
 
-    def _laid(self, matcher: ContourMatcher, given: Poses, reaches: Reaches) -> Poses:
+    def _lay(self, matcher: ContourMatcher, poses: Poses, reaches: Reaches) -> Poses:
         """Poses where their edges lie best on the photo's."""
-        t, contour = matcher.fit(given.R_view, given.boxed, given.t, reaches)
+        t, contour = matcher.fit(poses.R_view, poses.boxed, poses.t, reaches)
         agreeing, similar = self.weights
-        score = contour + agreeing * given.agreement + similar * given.similarity
-        return replace(given, t=t, contour=contour, score=score)
+        score = contour + agreeing * poses.agreement + similar * poses.similarity
+        return replace(poses, t=t, contour=contour, score=score)
 
     def _agreement(self, seen: Seen, rotations: Tensor) -> Tensor:
         count = rotations.shape[1]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from codepose import geometry
-from codepose.refinement.contours import contours
+from codepose.refinement.edges import edge_points
 from codepose.rendering.renderer import Instances
 from codepose.synthesis.objects import Objects
 
@@ -46,7 +46,7 @@ class ViewEdges:
         R = geometry.codebook_rotations(_LEVEL, 1, model.axis, model.cone_deg, opposite=model.opposite)
         R = R.to(world.device)
         order = torch.rand(_SIDE, _SIDE, generator=torch.Generator().manual_seed(0)).to(R)
-        parts = [_drawn(world, index, some, order) for some in torch.split(R, _RENDERS)]
+        parts = [_view_edges(world, index, some, order) for some in torch.split(R, _RENDERS)]
         return cls(R, *(torch.cat(values) for values in zip(*parts, strict=True)))
 
     def nearest(self, R_view: Tensor) -> tuple[Tensor, Tensor]:
@@ -55,13 +55,13 @@ class ViewEdges:
         return view, angle
 
 
-def _drawn(world: Objects, index: int, R: Tensor, order: Tensor) -> tuple[Tensor, ...]:
+def _view_edges(world: Objects, index: int, R: Tensor, order: Tensor) -> tuple[Tensor, ...]:
     """Points, directions and length of some views."""
     objects = torch.full((len(R),), index, device=R.device)
     t = world.reference_translations(objects)
     window = geometry.padded_square(world.boxes(objects, R, t), _PAD)
     K = geometry.crop_camera(world.K, window, _SIDE)
     seen = world.renderer.render(Instances.single(objects, R, t), K, (_SIDE, _SIDE))
-    edges = contours(seen.depth, seen.normal, seen.color, order.expand_as(seen.depth), _POINTS)
+    edges = edge_points(seen.depth, seen.normal, seen.color, order.expand_as(seen.depth), _POINTS)
     points = geometry.from_pixels(edges.points, edges.depth, K[:, None]) - t[:, None]
     return points @ R, edges.directions, edges.length * t[:, 2] / K[:, 0, 0]

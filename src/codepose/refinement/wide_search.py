@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from codepose import geometry
-from codepose.refinement.contours import PAD, edges_around, score
+from codepose.refinement.contours import score
+from codepose.refinement.edges import PAD, edges_around
 from codepose.refinement.poses import Poses, Seen
 from codepose.refinement.view_edges import ViewEdges
 from codepose.synthesis.lookalikes import spread_views
@@ -81,19 +82,19 @@ class WideSearch:
         numbers = torch.arange(len(book.codes), device=seen.boxes.device).expand(len(seen.boxes), -1)
         t = book.placed(numbers.flatten(), seen.boxes.repeat_interleave(len(book.codes), 0), seen.K)
         rotations = book.rotations.expand(len(numbers), -1, 3, 3)
-        found = Poses.start(rotations, t.view(*numbers.shape, 3), torch.zeros_like(numbers, dtype=t.dtype))
+        poses = Poses.start(rotations, t.view(*numbers.shape, 3), torch.zeros_like(numbers, dtype=t.dtype))
         for level in _LEVELS:
             if level.keep:
-                best = found.ranking(level.keep)
-                found, numbers = found.picked(best), numbers.gather(1, best)
-            found = _laid(views, nearest[numbers].flatten(), turned[numbers].flatten(), seen, found, level)
-        best = found.ranking(found.t.shape[1])
+                best = poses.ranking(level.keep)
+                poses, numbers = poses.picked(best), numbers.gather(1, best)
+            poses = _lay(views, nearest[numbers].flatten(), turned[numbers].flatten(), seen, poses, level)
+        best = poses.ranking(poses.t.shape[1])
         symmetries = self._world.objects[index].symmetries
-        picked = spread_views(found.picked(best).R_view, count, apart_deg, symmetries)
+        picked = spread_views(poses.picked(best).R_view, count, apart_deg, symmetries)
         return numbers.gather(1, best.gather(1, picked)).to(home)
 
 
-def _laid(views: ViewEdges, view: Tensor, angle: Tensor, seen: Seen, poses: Poses, level: _Level) -> Poses:
+def _lay(views: ViewEdges, view: Tensor, angle: Tensor, seen: Seen, poses: Poses, level: _Level) -> Poses:
     """The poses (N, k), each in the best of its places and sizes, by the edges of views (N k,), turned by angles."""
     count, box = poses.t.shape[1], level.side / PAD
     where = (seen.images, seen.which, seen.boxes, seen.K, level.side, seen.extent)

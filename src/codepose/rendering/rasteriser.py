@@ -129,22 +129,22 @@ class Rasteriser:
         order, whole = torch.arange(len(mesh), dtype=torch.int32, device=self.device), blocks.sum(0).tolist()
         blocks = blocks.to(self.device)
 
-        def shown(values: Tensor, kind: Any) -> Any:
+        def to_warp(values: Tensor, kind: Any) -> Any:
             return wp.from_torch(values.to(self.device).contiguous(), dtype=kind)
 
         outputs = [(out.depth, wp.float32), (out.instance, wp.int32), (out.normal, wp.vec3), (out.color, wp.vec3)]
         return _Scene(
             instances=table,
-            table=shown(table, wp.int64),
-            vertex_blocks=shown(order.repeat_interleave(blocks[:, 0], output_size=whole[0]), wp.int32),
-            face_blocks=shown(order.repeat_interleave(blocks[:, 1], output_size=whole[1]), wp.int32),
+            table=to_warp(table, wp.int64),
+            vertex_blocks=to_warp(order.repeat_interleave(blocks[:, 0], output_size=whole[0]), wp.int32),
+            face_blocks=to_warp(order.repeat_interleave(blocks[:, 1], output_size=whole[1]), wp.int32),
             image_instances=_before(torch.bincount(image, minlength=len(K))[:, None])[:, 0],
-            cameras=shown(
+            cameras=to_warp(
                 torch.stack((1.0 / K[:, 0, 0], 1.0 / K[:, 1, 1], K[:, 0, 2], K[:, 1, 2]), 1).float(), wp.vec4
             ),
-            rotations=shown(instances.R.float(), wp.mat33),
-            translations=shown(instances.t.float(), wp.vec3),
-            scales=shown(instances.scale.float(), wp.float32),
+            rotations=to_warp(instances.R.float(), wp.mat33),
+            translations=to_warp(instances.t.float(), wp.vec3),
+            scales=to_warp(instances.scale.float(), wp.float32),
             size=(out.depth.shape[2], out.depth.shape[1]),
             layers=wp.from_torch(out.layers.view(-1)),
             outputs=[wp.from_torch(x.view(-1, 3) if x.ndim == 4 else x.view(-1), dtype=kind) for x, kind in outputs],

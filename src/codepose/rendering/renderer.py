@@ -46,7 +46,13 @@ class Instances:
 
     @classmethod
     def single(cls, mesh: Tensor, R: Tensor, t: Tensor) -> Instances:
-        """One instance an image, each in a layer of its own."""
+        """One instance an image, each in a layer of its own.
+
+        Args:
+            mesh: (B,) which of the renderer's meshes.
+            R: (B, 3, 3) R_cam_obj.
+            t: (B, 3) mm.
+        """
         order = torch.arange(len(R), device=R.device)
         return cls(order, mesh, R, t, torch.ones(len(R), device=R.device), order)
 
@@ -127,7 +133,11 @@ class Renderer:
         return self._drawn(instances, K, size, shaded=True)
 
     def depth(self, instances: Instances, K: Tensor, size: tuple[int, int]) -> Tensor:
-        """Renders as ``render`` does, and returns the depth (B, H, W) alone."""
+        """Returns the depth alone, (B, H, W) mm along the optical axis, 0 = nothing there.
+
+        Args:
+            instances, K, size: As ``render`` takes them.
+        """
         unlayered = replace(instances, layer=torch.full_like(instances.layer, -1))
         return self._drawn(unlayered, K, size, shaded=False).depth
 

@@ -118,7 +118,16 @@ def render_shaded(
     tint: Tensor,
     antialias: int,
 ) -> tuple[Tensor, Buffers]:
-    """Renders and shades square images with ``antialias`` rays a pixel along each axis.
+    """Renders and shades square images.
+
+    Args:
+        renderer: Of the meshes.
+        instances: What stands in the images.
+        K: (B, 3, 3) their cameras, pixel centres at integer + 0.5.
+        size: Their side in pixels.
+        lights: One an image.
+        tint: (N, 3) factor on each instance's colours.
+        antialias: Rays a pixel along each axis.
 
     Returns:
         (B, 4, size, size) colour times coverage and coverage in [0, 1], and the buffers at

@@ -31,6 +31,11 @@ from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
 
 _SHEET = 8
+_REFINED, _TRUE_BOX = " + refinement", " + GT box"
+_ROWS = (
+    "Rows with refinement are what codepose predict does; the others are the paper's comparison. GT box: poses in true "
+    "boxes, a method's upper bound. Oracle: the nearest view of the codebook."
+)
 _STAGE_KEYS = {
     "step1": ("mse", "val_mse", "val_object_mse", "val_black_mse"),
     "step2": ("mse", "head_box", "rpn_box", "fed_back_iou", "val_mean_iou"),
@@ -40,8 +45,20 @@ _STAGE_KEYS = {
 
 
 def write_run_report(run: Run, world: World, results: Results, summary: Mapping[str, Any], path: Path) -> Path:
-    """Writes a run's self-contained report.html and, beside results.json, its pictures as PNG files."""
+    """Writes a run's self-contained report.html and, beside results.json, its pictures as PNG files.
+
+    Args:
+        run: Trained; its log is drawn, and its evaluation's folder gets the pictures.
+        world: Of its settings.
+        results: Of the evaluation, with examples.
+        summary: The content of results.json.
+        path: The page's.
+
+    Returns:
+        ``path``.
+    """
     folder = run.stage("evaluation")
+    summary = _refined_first(summary)
     sections = [
         *_numbers(results, summary),
         _symmetric(summary),
@@ -58,14 +75,40 @@ def write_run_report(run: Run, world: World, results: Results, summary: Mapping[
         for k, (_, png) in enumerate(section.pictures):
             name = section.title.lower().split(":")[0].replace(" ", "-")
             write_atomically(folder / f"{name}-{k + 1}.png", png)
-    joint = summary["methods"].get("joint") or next(iter(summary["methods"].values()))
-    headline = {
-        "AUC fraction": f"{joint['auc_fraction']:.3f}",
-        "Mean IoU": f"{joint['mean_iou']:.2f}",
-        "Median rotation error": f"{joint['rotation_median_deg']:.1f}°",
-        "Held-out scenes": str(results.images),
+    parts = ", ".join(results.labels)
+    return write_report(path, title=f"codepose: {parts}", summary=headline(summary), sections=sections)
+
+
+def _refined_first(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """A summary in which the rows that users get come first: those with refinement."""
+
+    def ordered(rows: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(sorted(rows.items(), key=lambda row: _REFINED not in row[0] or _TRUE_BOX in row[0]))
+
+    objects = {label: ordered(rows) for label, rows in summary.get("objects", {}).items()}
+    return {**summary, "methods": ordered(summary["methods"])} | ({"objects": objects} if objects else {})
+
+
+def headline(summary: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the tiles at the top of the page: the joint network's refined poses, as users get them.
+
+    Without any, its plain ones; without a joint network, the first method's.
+
+    Args:
+        summary: The content of results.json.
+    """
+    methods = summary["methods"]
+    shown = next(filter(methods.__contains__, (f"joint{_REFINED}", "joint")), next(iter(methods)))
+    row, translation = methods[shown], methods[shown]["translation_median_mm"]
+    return {
+        "Poses of": shown,
+        "Within 10 % of the diameter": f"{row['mssd_recall_10']:.0%}",
+        "Median rotation error": f"{row['rotation_median_deg']:.1f}°",
+        "Median translation error": "n/a" if translation is None else f"{translation:.0f} mm",
+        "AUC fraction": f"{row['auc_fraction']:.3f}",
+        "Mean IoU of boxes": f"{row['mean_iou']:.2f}",
+        "Held-out scenes": str(summary["images"]),
     }
-    return write_report(path, title=f"codepose: {run.settings.name}", summary=headline, sections=sections)
 
 
 def _numbers(results: Results, summary: Mapping[str, Any]) -> list[Section]:
@@ -81,7 +124,7 @@ def _numbers(results: Results, summary: Mapping[str, Any]) -> list[Section]:
     counts = [b.count for b in by_visibility(visible, visible, VISIBLE_EDGES)]
     columns = ["Method", *(f"{w} ({n} scenes)" for w, n in zip(VISIBLE_WORDS, counts, strict=True))]
     return [
-        Section("Results", summary_text(summary), table=method_table(methods)),
+        Section("Results", f"{summary_text(summary)}\n\n{_ROWS}", table=method_table(methods)),
         Section(
             "Which half fails: AUC fraction under other readings of VSD",
             "GT translation leaves the rotation alone to be judged, GT rotation the translation; τ is absolute (20 mm) "
@@ -140,20 +183,20 @@ def _figure3(results: Results) -> Section:
 
 def _confidence(results: Results) -> list[Section]:
     """How far the confidence may be believed, where a method has one."""
-    said, right = {}, {}
+    claimed, right = {}, {}
     for name, row in results.methods.items():
         confidence = row.array("confidence")
         known = np.isfinite(confidence)
         if known.any():
-            said[name], right[name] = confidence[known], row.array("mssd_share")[known] < CORRECT
-    if not said:
+            claimed[name], right[name] = confidence[known], row.array("mssd_share")[known] < CORRECT
+    if not claimed:
         return []
     text = (
         f"A pose is right if no point of the part is off by more than {CORRECT:.0%} of its diameter. Calibrated on the "
         "validation split, drawn here on these scenes; a larger dot stands for more of them."
     )
     return [
-        Section("Confidence: said and so", text, [("Reliability", draw.to_png(plots.reliability_plot(said, right)))])
+        Section("Confidence: said and so", text, [("Reliability", draw.to_png(plots.reliability_plot(claimed, right)))])
     ]
 
 
@@ -229,8 +272,8 @@ def _reconstructions(results: Results) -> Section:
     examples = results.examples[:_SHEET]
     rows: list[tuple[str, Tensor]] = [("target", torch.stack([e.target for e in examples]))]
     for name in _own_networks(results):
-        made = [_reconstruction(e, name) for e in examples]
-        rows.append((name, torch.stack(made)))
+        reconstructions = [_reconstruction(e, name) for e in examples]
+        rows.append((name, torch.stack(reconstructions)))
     sheet = draw.contact_sheet(rows, columns=len(examples), scale=max(1, 128 // rows[0][1].shape[-1]))
     text = "What each network makes of the detected, occluded object, under the clean view it should have made."
     return Section("Reconstructions", text, [("Reconstructions", draw.to_png(sheet))])
@@ -238,10 +281,10 @@ def _reconstructions(results: Results) -> Section:
 
 def _reconstruction(example: Example, name: str) -> Tensor:
     """A method's reconstruction (3, c, c); black where nothing was detected."""
-    found = example.detections.get(name)
-    if found is None or found.reconstruction is None:
+    detection = example.detections.get(name)
+    if detection is None or detection.reconstruction is None:
         return torch.zeros_like(example.target)
-    return torch.from_numpy(found.reconstruction)
+    return torch.from_numpy(detection.reconstruction)
 
 
 def _training_data(world: World) -> Section:

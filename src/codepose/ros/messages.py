@@ -142,18 +142,18 @@ def detection_array(make: MakeType, header: Any, found: Sequence[Detection], obj
     Result, Hypothesis = make("vision_msgs/msg/ObjectHypothesisWithPose"), make("vision_msgs/msg/ObjectHypothesis")
     WithCovariance = make("geometry_msgs/msg/PoseWithCovariance")
     detections = []
-    for one in found:
-        part = objects[one.object_index]
-        middle = one.t_cam_obj + one.R_cam_obj @ part.offset.numpy().astype(np.float64)
+    for detection in found:
+        part = objects[detection.object_index]
+        middle = detection.t_cam_obj + detection.R_cam_obj @ part.offset.numpy().astype(np.float64)
         x, y, z = (float(side) * _METRES for side in part.mesh.extents)
-        pose = WithCovariance(pose=_pose(make, one.R_cam_obj, one.t_cam_obj), covariance=np.zeros(36))
-        score = float(one.score if one.confidence is None else one.confidence)
+        pose = WithCovariance(pose=_pose(make, detection.R_cam_obj, detection.t_cam_obj), covariance=np.zeros(36))
+        score = float(detection.score if detection.confidence is None else detection.confidence)
         detections.append(
             Detection3D(
                 header=header,
-                results=[Result(hypothesis=Hypothesis(class_id=one.label, score=score), pose=pose)],
-                bbox=Box(center=_pose(make, one.R_cam_obj, middle), size=Vector(x=x, y=y, z=z)),
-                id="" if one.track is None else f"{one.label}_{one.track}",
+                results=[Result(hypothesis=Hypothesis(class_id=detection.label, score=score), pose=pose)],
+                bbox=Box(center=_pose(make, detection.R_cam_obj, middle), size=Vector(x=x, y=y, z=z)),
+                id="" if detection.track is None else f"{detection.label}_{detection.track}",
             )
         )
     return make(DETECTIONS)(header=header, detections=detections)
@@ -171,12 +171,12 @@ def transforms(make: MakeType, header: Any, found: Sequence[Detection]) -> Any:
     """
     Stamped, Transform = make("geometry_msgs/msg/TransformStamped"), make("geometry_msgs/msg/Transform")
     Vector, counts, listed = make("geometry_msgs/msg/Vector3"), Counter[str](), []
-    for one in found:
-        counts[one.label] += 1
-        number = counts[one.label] if one.track is None else one.track
-        name = one.label if number == 1 else f"{one.label}_{number}"
-        x, y, z = (float(v) * _METRES for v in one.t_cam_obj)
-        transform = Transform(translation=Vector(x=x, y=y, z=z), rotation=_quaternion(make, one.R_cam_obj))
+    for detection in found:
+        counts[detection.label] += 1
+        number = counts[detection.label] if detection.track is None else detection.track
+        name = detection.label if number == 1 else f"{detection.label}_{number}"
+        x, y, z = (float(v) * _METRES for v in detection.t_cam_obj)
+        transform = Transform(translation=Vector(x=x, y=y, z=z), rotation=_quaternion(make, detection.R_cam_obj))
         listed.append(Stamped(header=header, child_frame_id=name, transform=transform))
     return make(TRANSFORMS)(transforms=listed)
 

@@ -67,16 +67,16 @@ def from_first(action: Callable[[], T]) -> T:
     """Runs on the first rank alone; every rank gets what it returns, or raises what it raises."""
     if world_size() == 1:
         return action()
-    told: list[Any] = [None, None]
+    answer: list[Any] = [None, None]
     if rank() == 0:
         try:
-            told[0] = action()
+            answer[0] = action()
         except Exception as error:
-            told[1] = error
-    dist.broadcast_object_list(told, 0)
-    if told[1] is not None:
-        raise told[1]
-    return cast("T", told[0])
+            answer[1] = error
+    dist.broadcast_object_list(answer, 0)
+    if answer[1] is not None:
+        raise answer[1]
+    return cast("T", answer[0])
 
 
 def first_before_others(action: Callable[[], T]) -> T:
@@ -186,8 +186,8 @@ def mean_over(value: Tensor, count: Tensor) -> Tensor:
     """As ``Shares.mean``, for a mean over ``count`` of this rank's things: their number differs from rank to rank."""
     if world_size() == 1:
         return value
-    mine = count.to(value)
-    return value * (world_size() * mine / total(mine).clamp_min(1))
+    own_count = count.to(value)
+    return value * (world_size() * own_count / total(own_count).clamp_min(1))
 
 
 class Interrupt:

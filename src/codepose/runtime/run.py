@@ -205,6 +205,11 @@ class Run:
 _LOCK = "train.lock"
 
 
+def opened(run: Run | str | Path) -> Run:
+    """Returns the run, or opens its folder; see ``Run.open``."""
+    return run if isinstance(run, Run) else Run.open(run)
+
+
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[None]:
     """Holds a run's lock."""

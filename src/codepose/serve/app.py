@@ -32,7 +32,7 @@ from codepose.serve.guard import Guard, Limits
 from codepose.serve.labels import Labels
 from codepose.serve.metrics import Metrics
 from codepose.serve.models import Model, load_model
-from codepose.serve.problems import Problem, first_of, told
+from codepose.serve.problems import Problem, as_problem, first_of
 from codepose.serve.trainings import Trainings
 from codepose.serve.worker import Worker
 from codepose.settings.errors import ConfigError
@@ -171,7 +171,7 @@ class Service:
         try:
             require_lens(found.K, width, height)
         except ConfigError as error:
-            raise told(error) from None
+            raise as_problem(error) from None
         return pixels, found
 
     async def run(self, request: Request, kind: object, item: T, work: Callable[[Sequence[T]], Iterable[Any]]) -> Any:
@@ -202,7 +202,7 @@ class Service:
         try:
             return waiting.result()
         except ConfigError as error:
-            raise told(error) from None
+            raise as_problem(error) from None
 
 
 def create_app(
@@ -228,8 +228,6 @@ def create_app(
         token: That requests have to bring; empty = none.
         hosts: Names by which it may be called; none = any.
     """
-    from codepose.serve import label_routes, routes, training_routes
-
     limits = limits or Limits()
     labels = labels or Labels(None, models)
     service = Service(models, limits, cameras or Cameras(), labels, trainings, load)
@@ -249,9 +247,16 @@ def create_app(
         middleware=[Middleware(Guard, limits=limits, metrics=service.metrics, token=token, hosts=hosts)],
     )
     app.state.service = service
-    app.include_router(routes.router)
-    app.include_router(label_routes.router)
-    app.include_router(training_routes.router)
+    _add_answers(app)
+    return app
+
+
+def _add_answers(app: FastAPI) -> None:
+    """What is answered: the interface's routes, its errors, and the page."""
+    from codepose.serve import label_routes, routes, training_routes
+
+    for part in (routes, label_routes, training_routes):
+        app.include_router(part.router)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _problem)
     app.add_exception_handler(Exception, _failure)
@@ -261,7 +266,6 @@ def create_app(
         return FileResponse(PAGE / "index.html", headers={"cache-control": "no-cache"})
 
     app.mount("/page", StaticFiles(directory=PAGE))
-    return app
 
 
 async def _invalid(_: Request, error: Exception) -> Response:

@@ -13,7 +13,7 @@ from codepose.cameras.camera import Camera, FieldOfView
 from codepose.cameras.camera_entries import CameraError, named_camera
 from codepose.cameras.camera_files import SUFFIXES, read_calibration
 from codepose.serve.fields import CameraFields
-from codepose.serve.problems import Problem, told
+from codepose.serve.problems import Problem, as_problem
 from codepose.settings.errors import ConfigError
 
 _LONGEST = 20_000
@@ -63,7 +63,7 @@ class Cameras:
             found = self.unfitted(fields)
             return self._fitted(fields.camera, width, height) if fields.camera else found.for_size(width, height)
         except ConfigError as error:
-            raise told(error) from None
+            raise as_problem(error) from None
 
     def unfitted(self, fields: CameraFields) -> AnyCamera:
         """The camera that a request names, of photos of whatever size.
@@ -78,14 +78,14 @@ class Cameras:
             try:
                 return parse(K, fields.distortion)
             except ConfigError as error:
-                raise told(error) from None
+                raise as_problem(error) from None
         if name not in self.stored:
-            raise Problem(422, f"camera: none is called {name[:60]!r}; {self._known()}")
+            raise Problem(422, f"camera: none is called {name[:60]!r}; {self._choices()}")
         if fields.distortion:
             raise Problem(422, "distortion goes with K: a stored camera has its own")
         return self.stored[name]
 
-    def _known(self) -> str:
+    def _choices(self) -> str:
         return f"there are {', '.join(self.stored)}" if self.stored else "start the service with --cameras FOLDER"
 
     def _fit(self, name: str, width: int, height: int) -> Camera:

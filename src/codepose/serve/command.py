@@ -34,18 +34,12 @@ def serve(options: Serve) -> Outcome:
         RunError: A run cannot be used.
         OSError: The port is taken.
     """
-    try:
-        import uvicorn  # noqa: F401
-
-        from codepose.serve.app import create_app
-        from codepose.serve.cameras import Cameras
-        from codepose.serve.labels import Labels
-        from codepose.serve.trainings import Trainings
-    except ImportError as error:
-        raise ConfigError(
-            f"the service needs {error.name}: type pip install 'codepose[serve]' (in a checkout '.[serve]')"
-        ) from None
+    _require_extra()
+    from codepose.serve.app import create_app
+    from codepose.serve.cameras import Cameras
+    from codepose.serve.labels import Labels
     from codepose.serve.models import load_model, load_models
+    from codepose.serve.trainings import Trainings
 
     if not options.runs and options.train_in is None:
         raise ConfigError("name a run folder, or hammer: codepose serve runs/part; or --train-in FOLDER")
@@ -73,6 +67,19 @@ def serve(options: Serve) -> Outcome:
     print(f"serving {', '.join(models) or 'no network yet'} at {address} (stop: Ctrl-C)", flush=True)
     answer = partial(_answer, app, listener, grace=int(limits.seconds) + 5, trainings=trainings)
     return Outcome({"address": address, "models": list(models)}, then=answer)
+
+
+def _require_extra() -> None:
+    """Refuses to begin without the packages of the extra ``serve``."""
+    try:
+        import uvicorn  # noqa: F401
+
+        import codepose.serve.app
+        import codepose.serve.trainings  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(
+            f"the service needs {error.name}: type pip install 'codepose[serve]' (in a checkout '.[serve]')"
+        ) from None
 
 
 def _answer(app: FastAPI, listener: socket.socket, *, grace: int, trainings: Trainings | None) -> None:

@@ -31,14 +31,14 @@ def charts(run: Path) -> list[dict[str, Any]]:
     Returns:
         Of each chart its title, "log" or "share" as its scale, and its lines: a name, steps and values.
     """
-    found = []
+    drawn = []
     for stage, title, scale, names in _CHARTS:
         records = list(Run(run, Settings()).metrics(stage))
         lines = [_line(name, [(r["step"], r[key]) for r in records if key in r]) for key, name in names.items()]
         lines = [line for line in lines if line["steps"]]
         if lines:
-            found.append({"title": title, "scale": scale, "lines": lines})
-    return found
+            drawn.append({"title": title, "scale": scale, "lines": lines})
+    return drawn
 
 
 def _line(name: str, points: list[tuple[int, float]]) -> dict[str, Any]:
@@ -58,14 +58,14 @@ def tail(log: Path) -> list[str]:
 
 def progress(lines: Iterable[str]) -> dict[str, Any] | None:
     """What the last line that tells it says: the phase, its share that is done, and how much time is left."""
-    told = [match for match in map(_PROGRESS.match, lines) if match]
-    if not told:
+    matches = [match for match in map(_PROGRESS.match, lines) if match]
+    if not matches:
         return None
-    phase, percent, left = told[-1].groups()
+    phase, percent, left = matches[-1].groups()
     return {"phase": phase, "share": int(percent) / 100, "left": None if left == "?" else left}
 
 
 def complaint(lines: Iterable[str]) -> str:
     """The one line in which a command has ended; empty where it has not failed."""
-    said = [line for line in lines if re.match(r"codepose \w+: ", line)]
-    return said[-1].partition(": ")[2] if said else ""
+    complaints = [line for line in lines if re.match(r"codepose \w+: ", line)]
+    return complaints[-1].partition(": ")[2] if complaints else ""

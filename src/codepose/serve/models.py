@@ -15,7 +15,7 @@ import trimesh
 from numpy.typing import NDArray
 
 from codepose.cameras.camera import Camera
-from codepose.estimation.answers import Wishes, answer, least_score, wanted
+from codepose.estimation.answers import Wishes, answer, least_score, sure_enough
 from codepose.estimation.detection import Detection
 from codepose.estimation.estimator import PoseEstimator
 from codepose.estimation.methods import Method
@@ -98,18 +98,20 @@ class Model:
         first = questions[0].wishes  # those that differ in these are not asked together
         cameras = [q.camera.K for q in questions]
         least = least_score(first, judged=self.estimator.judges)
-        found = self.estimator.many(images, cameras, min_score=least, tiles=first.tiles)
-        for question, one in zip(questions, found, strict=True):
+        by_photo = self.estimator.many(images, cameras, min_score=least, tiles=first.tiles)
+        for question, detections in zip(questions, by_photo, strict=True):
             end = time.perf_counter()
-            yield _told(question, wanted(one, question.wishes), 1000.0 * (end - start))
+            yield _answer(question, sure_enough(detections, question.wishes), 1000.0 * (end - start))
             start = end
 
 
-def _told(question: Question, found: list[Detection], time_ms: float) -> dict[str, Any]:
-    values = answer(question.file, question.camera, found, time_ms)
+def _answer(question: Question, detections: list[Detection], time_ms: float) -> dict[str, Any]:
+    values = answer(question.file, question.camera, detections, time_ms)
     if question.reconstructions:
-        for one, shown in zip(found, values["detections"], strict=True):
-            shown["reconstruction"] = None if one.reconstruction is None else to_data_url(one.reconstruction)
+        for detection, entry in zip(detections, values["detections"], strict=True):
+            entry["reconstruction"] = (
+                None if detection.reconstruction is None else to_data_url(detection.reconstruction)
+            )
     return values
 
 

@@ -18,7 +18,7 @@ class Problem(HTTPException):
         super().__init__(status, " ".join(text.split()), headers)
 
 
-def told(error: ConfigError) -> Problem:
+def as_problem(error: ConfigError) -> Problem:
     """An error of the command line's options as that of a request's fields: without their dashes."""
     return Problem(422, re.sub(r"(?<!\S)--([a-zA-Z])", r"\1", str(error)))
 

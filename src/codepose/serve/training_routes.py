@@ -15,7 +15,7 @@ from codepose.serve import curves
 from codepose.serve.app import Service
 from codepose.serve.examples import CURVES, TRAINING
 from codepose.serve.fields import CameraOf
-from codepose.serve.problems import Problem, told
+from codepose.serve.problems import Problem, as_problem
 from codepose.serve.routes import ERRORS, Error
 from codepose.serve.trainings import Trainings
 from codepose.settings.data import Unit
@@ -32,11 +32,11 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def _shown(example: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
+def _with_example(example: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
     return {**_ERRORS, 200: {"content": {"application/json": {"example": example}}}}
 
 
-_TOLD = _shown(TRAINING)
+_TOLD = _with_example(TRAINING)
 UnitOf = Annotated[Unit, Form(description="of the file's coordinates; STEP and 3MF files say it themselves")]
 Body = Annotated[str, Form(max_length=200, description="only the body that the file calls so; empty = all")]
 Distance = Annotated[
@@ -50,7 +50,7 @@ def _trainings(service: Service) -> Trainings:
     return service.trainings
 
 
-@router.get("", responses=_shown({"trainings": [TRAINING]}), summary="All trainings, the last begun first")
+@router.get("", responses=_with_example({"trainings": [TRAINING]}), summary="All trainings, the last begun first")
 async def listed(request: Request) -> dict[str, Any]:
     """Also CAD files that were looked at and are not trained; of those the last few are kept."""
     trainings = _trainings(Service.of(request))
@@ -109,7 +109,7 @@ def picture(request: Request, name: str, picture: str) -> Response:
     return Response(_trainings(Service.of(request)).picture(name, picture), media_type="image/png")
 
 
-@router.get("/{name}/curves", responses=_shown({"charts": CURVES}), summary="What was learned so far")
+@router.get("/{name}/curves", responses=_with_example({"charts": CURVES}), summary="What was learned so far")
 def learned(request: Request, name: str) -> dict[str, Any]:
     """Curves out of the run's metrics.jsonl."""
     trainings = _trainings(Service.of(request))
@@ -173,4 +173,4 @@ def _framed(
     try:
         return framing(found, report["diameter_mm"], (nearest, farthest), load_preset(trainings.preset))
     except ConfigError as error:
-        raise told(error) from None
+        raise as_problem(error) from None

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -23,16 +21,14 @@ from codepose.parts.cad.alone import standing_alone
 from codepose.parts.cad.files import READERS
 from codepose.parts.cad.surface import MeshError
 from codepose.serve import curves
-from codepose.serve.problems import Problem, told
+from codepose.serve.problems import Problem
+from codepose.serve.processes import CODEPOSE, Commands
 from codepose.settings.data import Unit
 from codepose.settings.errors import ConfigError
 from codepose.settings.files import DEFAULT_PRESET
 from codepose.storage.replace import write_atomically
 
 PICTURES = ("sheet", "preview")
-_NICE = 10
-_LOOK_S = 300.0
-"""Seconds for a look at a CAD file."""
 _STOP_S = 300.0
 """Seconds for a training to save its state, within which it may have to finish an iteration and a validation."""
 _KEPT = 4
@@ -73,7 +69,7 @@ class Trainings:
         *,
         device: str = "auto",
         preset: str = DEFAULT_PRESET,
-        command: Sequence[str] = (sys.executable, "-m", "codepose"),
+        command: Sequence[str] = CODEPOSE,
     ) -> None:
         if folder.exists() and not folder.is_dir():
             raise ConfigError(f"--train-in {folder} is a file: name a folder")
@@ -81,7 +77,7 @@ class Trainings:
         self.preset = preset
         self.looking = CapacityLimiter(1)
         self._device = device
-        self._command = tuple(command)
+        self._commands = Commands(command, self.folder)
         self._child: _Child | None = None
         self._closed = False
         self._starting = threading.Lock()
@@ -90,8 +86,10 @@ class Trainings:
 
     def names(self) -> list[str]:
         """Those of all trainings, the last begun first."""
-        found = [path.parent.name for path in (self.folder / "parts").glob("*/part.json")]
-        return sorted((name for name in found if _NAME.fullmatch(name)), key=lambda name: -self._read(name)["created"])
+        folders = [path.parent.name for path in (self.folder / "parts").glob("*/part.json")]
+        return sorted(
+            (name for name in folders if _NAME.fullmatch(name)), key=lambda name: -self._read(name)["created"]
+        )
 
     def run(self, name: str) -> Path:
         """The folder of a training's run."""
@@ -146,19 +144,10 @@ class Trainings:
         folder = self._part(name)
         for old in ("report.json", "sheet.png", "preview.png", f"{name}.ply"):
             (folder / old).unlink(missing_ok=True)
-        words = [
-            part["given"],
-            "--unit",
-            unit,
-            "--out",
-            "sheet.png",
-            "--save",
-            f"{name}.ply",
-            "--report",
-            "report.json",
-        ]
+        words = [part["given"], "--unit", unit]
+        words += ["--out", "sheet.png", "--save", f"{name}.ply", "--report", "report.json"]
         self._write(name, part | {"unit": unit, "body": body})
-        self._ask(name, "mesh", [*words, *([f"--body={body}"] if body else [])])
+        self._commands.ask(["mesh", *words, *([f"--body={body}"] if body else [])], folder)
 
     def draw(self, name: str, options: Sequence[str]) -> None:
         """Draws training images with the settings that the options name.
@@ -167,7 +156,7 @@ class Trainings:
             Problem: They cannot be drawn.
         """
         words = ["--preset", self.preset, "--count", "6", "--out", "preview.png"]
-        self._ask(name, "preview", [self.mesh(name), *words, *options])
+        self._commands.ask(["preview", self.mesh(name), *words, *options], self._part(name))
 
     def mesh(self, name: str) -> str:
         """The file, beside ``part.json``, that is trained.
@@ -213,7 +202,7 @@ class Trainings:
                 words += [word for stage, s in limits.items() for word in (f"--{stage}.time-limit", f"{s:.1f}")]
                 self._write(name, self._read(name) | {"minutes": minutes})
             with (self._part(name) / "train.log").open("wb") as log:
-                process = self._open(name, words, stdout=log, stderr=subprocess.STDOUT)
+                process = self._commands.start(words, self._part(name), stdout=log, stderr=subprocess.STDOUT)
             self._child = _Child(name, process)
 
     @property
@@ -274,7 +263,7 @@ class Trainings:
             "body": part.get("body"),
             "minutes": part.get("minutes"),
             "report": part.get("report"),
-            "pictures": [one for one in PICTURES if (folder / f"{one}.png").is_file()],
+            "pictures": [picture for picture in PICTURES if (folder / f"{picture}.png").is_file()],
             "progress": curves.progress(lines) if self.begun(name) else None,
         }
 
@@ -297,9 +286,10 @@ class Trainings:
             return ("stopping" if child.stopped else "training"), ""
         if self.done(name):
             warned = [line for line in lines if line.startswith("codepose: ")]
-            return "done", self._private(name, warned[-1].removeprefix("codepose: ")) if warned else ""
-        if said := curves.complaint(lines):
-            return "failed", self._private(name, said)
+            warning = warned[-1].removeprefix("codepose: ") if warned else ""
+            return "done", self._commands.without_paths(warning, self._part(name))
+        if complaint := curves.complaint(lines):
+            return "failed", self._commands.without_paths(complaint, self._part(name))
         if child is not None and child.process.returncode not in (0, 130) and not child.stopped:
             return "failed", f"the training broke down (status {child.process.returncode}); train.log says more"
         if self.begun(name):
@@ -334,39 +324,3 @@ class Trainings:
     def _forget_old(self) -> None:
         for name in [name for name in self.names() if not self.begun(name) and name != self.running][_KEPT:]:
             shutil.rmtree(self._part(name), ignore_errors=True)
-
-    def _ask(self, name: str, command: str, words: Sequence[str]) -> None:
-        """Has a command do something beside a training's part.
-
-        Raises:
-            Problem: It failed, or took too long.
-        """
-        process = self._open(name, [command, *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        try:
-            said = process.communicate(timeout=_LOOK_S)[1].decode(errors="replace")
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-            raise Problem(504, f"{name}: it took longer than {_LOOK_S:g} seconds; a coarser mesh takes less") from None
-        if process.returncode:
-            reason = curves.complaint(said.splitlines())
-            raise told(ConfigError(self._private(name, reason or "the CAD file's reader broke down; export it again")))
-
-    def _open(self, name: str, words: Sequence[str], **streams: Any) -> subprocess.Popen[bytes]:
-        """Starts a process of a low priority, which the terminal's Ctrl-C does not reach."""
-        environment = os.environ | {"PYTHONUNBUFFERED": "1", "COLUMNS": "400"}
-        process = subprocess.Popen(
-            [*self._command, *words],
-            cwd=self._part(name),
-            env={key: value for key, value in environment.items() if key != "CODEPOSE_TOKEN"},
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-            **streams,
-        )
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, process.pid, os.getpriority(os.PRIO_PROCESS, 0) + _NICE)
-        return process
-
-    def _private(self, name: str, text: str) -> str:
-        """A message without this machine's paths."""
-        return text.replace(f"{self._part(name)}/", "").replace(f"{self.folder}/", "")

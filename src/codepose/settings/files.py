@@ -28,10 +28,10 @@ def _validated(values: dict[str, Any], source: str) -> Settings:
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"{source} cannot be used: {told(error)}") from None
+        raise ConfigError(f"{source} cannot be used: {complaint(error)}") from None
 
 
-def told(error: ValidationError) -> str:
+def complaint(error: ValidationError) -> str:
     """Says in one line what is wrong with settings."""
     lines = []
     for one in error.errors():

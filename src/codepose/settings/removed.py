@@ -85,7 +85,7 @@ def without_removed(values: dict[str, Any], source: str, base: dict[str, Any]) -
             continue
         if not (found == REMOVED[key] if key in REMOVED else DEPENDENT[key](found, others)):
             raise ConfigError(f"{source} cannot be used: {key}: there is no such setting any more, and it is {found!r}")
-        kept = _less(kept, key.split("."))
+        kept = _without(kept, key.split("."))
     return kept
 
 
@@ -101,9 +101,9 @@ def _at(values: Any, path: list[str]) -> Any:
     return values
 
 
-def _less(values: dict[str, Any], path: list[str]) -> dict[str, Any]:
+def _without(values: dict[str, Any], path: list[str]) -> dict[str, Any]:
     """A copy without what stands at a path."""
     first, *rest = path
     if not rest:
         return {key: value for key, value in values.items() if key != first}
-    return {**values, first: _less(values[first], rest)}
+    return {**values, first: _without(values[first], rest)}

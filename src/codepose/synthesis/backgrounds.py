@@ -129,13 +129,13 @@ def _photos_of_split(folder: Path, split: str) -> list[Path]:
         raise ConfigError(f"the background folder {folder} does not exist")
     photos = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
     shares = {"train": range(0, 8), "val": range(8, 9), "test": range(9, 10)}
-    mine = [p for p in photos if zlib.crc32(os.fsencode(p.stem)) % 10 in shares[split]]
-    if not mine:
+    chosen = [p for p in photos if zlib.crc32(os.fsencode(p.stem)) % 10 in shares[split]]
+    if not chosen:
         raise ConfigError(
             f"{folder} holds {len(photos)} photos, too few to give the {split} split any; use 50 or more, or leave "
             "the backgrounds out to get procedural textures"
         )
-    return mine
+    return chosen
 
 
 def _photo(path: Path, size: int) -> Tensor | None:

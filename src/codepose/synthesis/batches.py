@@ -93,8 +93,8 @@ class SceneBatch:
     def poses(self, min_visible: float) -> ScenePoses:
         """Returns what poses there are to learn: the target objects', and those of companions that can be seen."""
         shown = self.objects[:, None] >= 0  # (B, 1 + n): every scene shows its target object
-        own = (self.objects, self.boxes, self.R_view, self.targets)
-        columns = [value[:, None] for value in own]
+        targets = (self.objects, self.boxes, self.R_view, self.targets)
+        columns = [value[:, None] for value in targets]
         if self.other_objects is not None:
             assert self.other_visible is not None
             assert self.other_boxes is not None

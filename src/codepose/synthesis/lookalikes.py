@@ -84,9 +84,14 @@ class LookAlikes:
     @classmethod
     @torch.no_grad()
     def find(cls, world: World, index: int, count: int) -> LookAlikes:
-        """Compares object ``index``'s clean views; ``count`` look-alikes each.
+        """Compares an object's clean views with one another.
 
         Where fewer are far enough apart, such as in a narrow cone of views, a view is its own look-alike.
+
+        Args:
+            world: Meshes and renderer.
+            index: Which of its objects.
+            count: Look-alikes of each view.
         """
         model = world.objects[index]
         level = _LEVEL_NARROW if model.cone_deg <= _NARROW else _LEVEL

@@ -105,17 +105,24 @@ class Occluders:
         return merge(parts)
 
     def clutter(self, draws: Draws, objects: Tensor, t: Tensor, difficulty: float) -> tuple[Instances, Tensor]:
-        """Returns things somewhere in the image, behind the object's front, and their tints."""
+        """Returns things somewhere in the image, behind the object's front, and their tints (N, 3).
+
+        Args:
+            draws: The items' random numbers.
+            objects: (B,) which object stands in each image.
+            t: (B, 3) mm, where.
+            difficulty: Factor on the probability of each thing, in [0, 1].
+        """
         size = self.world.settings.data.camera.image_size
         parts = [self._others(draws, "", torch.zeros_like(objects, dtype=torch.bool), objects, t, 1.0)]
         for k in range(self.settings.clutter):
             name = f"clutter {k}"
             chosen = draws.chance(name, 0.5 * difficulty).nonzero().squeeze(1)
-            mine = draws.select(chosen)
-            center = mine.uniform(name + " place", 2) * size
-            behind = mine.uniform(name + " depth", low=0.0, high=1.5) * self.world.diameters[objects[chosen]]
-            diameter = self._diameter(mine, name, objects[chosen], self._largest)
-            parts.append(self._thing(mine, name, chosen, diameter, center, t[chosen, 2] + behind))
+            chosen_draws = draws.select(chosen)
+            center = chosen_draws.uniform(name + " place", 2) * size
+            behind = chosen_draws.uniform(name + " depth", low=0.0, high=1.5) * self.world.diameters[objects[chosen]]
+            diameter = self._diameter(chosen_draws, name, objects[chosen], self._largest)
+            parts.append(self._thing(chosen_draws, name, chosen, diameter, center, t[chosen, 2] + behind))
         return merge(parts)
 
     def _before_the_camera(self, part: tuple[Instances, Tensor], t: Tensor) -> tuple[Instances, Tensor]:
@@ -128,16 +135,16 @@ class Occluders:
         self, draws: Draws, tag: str, wanted: Tensor, objects: Tensor, R: Tensor, t: Tensor
     ) -> tuple[Instances, Tensor]:
         chosen = wanted.nonzero().squeeze(1)
-        mine = draws.select(chosen)
+        chosen_draws = draws.select(chosen)
         grip = self._grips[objects[chosen]]  # (n, 2, 3)
-        along = mine.uniform("grip" + tag, low=0.0, high=1.0)[:, None]
+        along = chosen_draws.uniform("grip" + tag, low=0.0, high=1.0)[:, None]
         point = grip[:, 0] + along * (grip[:, 1] - grip[:, 0])
         axis = F.normalize(grip[:, 1] - grip[:, 0], dim=1)
-        axis = axis * torch.where(mine.chance("grip end" + tag, 0.5), 1.0, -1.0)[:, None]
+        axis = axis * torch.where(chosen_draws.chance("grip end" + tag, 0.5), 1.0, -1.0)[:, None]
         y = torch.tensor([0.0, 1.0, 0.0], device=axis.device)
-        roll = mine.uniform("grip roll" + tag, high=2 * math.pi)
+        roll = chosen_draws.uniform("grip roll" + tag, high=2 * math.pi)
         R_obj_hand = geometry.rotation_between(y, axis) @ _about_y(roll)
-        scale = self._hand_scales[objects[chosen]] * mine.uniform("hand size" + tag, low=0.9, high=1.15)
+        scale = self._hand_scales[objects[chosen]] * chosen_draws.uniform("hand size" + tag, low=0.9, high=1.15)
         instances = Instances(
             chosen,
             torch.full_like(chosen, self.world.hand_index),
@@ -147,8 +154,8 @@ class Occluders:
             torch.full_like(chosen, -1),
         )
         # skin from light to dark, a little redder or yellower
-        tone = mine.uniform("skin" + tag, low=0.35, high=1.25)[:, None]
-        hue = mine.uniform("skin hue" + tag, 3, low=0.9, high=1.1)
+        tone = chosen_draws.uniform("skin" + tag, low=0.35, high=1.25)[:, None]
+        hue = chosen_draws.uniform("skin hue" + tag, 3, low=0.9, high=1.1)
         return instances, tone * hue
 
     def _others(
@@ -156,37 +163,39 @@ class Occluders:
     ) -> tuple[Instances, Tensor]:
         """Things in front of the object: on the ray through a point near its centre, nearer to the camera."""
         chosen = wanted.nonzero().squeeze(1)
-        mine = draws.select(chosen)
+        chosen_draws = draws.select(chosen)
         diameter = self.world.diameters[objects[chosen]]
         z = t[chosen, 2]
         spread = 0.4 * diameter * self.world.K[0, 0] / z
         center = geometry.to_pixels(t[chosen], self.world.K)
-        center = center + mine.uniform(name + " place", 2, low=-1.0, high=1.0) * spread[:, None]
-        nearer = mine.uniform(name + " depth", low=0.15, high=0.6) * diameter
+        center = center + chosen_draws.uniform(name + " place", 2, low=-1.0, high=1.0) * spread[:, None]
+        nearer = chosen_draws.uniform(name + " depth", low=0.15, high=0.6) * diameter
         depth = torch.maximum(z - nearer, 0.4 * z)
-        return self._thing(mine, name, chosen, shrink * self._diameter(mine, name, objects[chosen]), center, depth)
+        return self._thing(
+            chosen_draws, name, chosen, shrink * self._diameter(chosen_draws, name, objects[chosen]), center, depth
+        )
 
     def _large(
         self, draws: Draws, name: str, wanted: Tensor, objects: Tensor, R: Tensor, t: Tensor, shrink: float
     ) -> tuple[Instances, Tensor]:
         """Things larger than the object, of which each reaches over it from one side of the image."""
         chosen = wanted.nonzero().squeeze(1)
-        mine = draws.select(chosen)
-        own = Instances.single(objects[chosen], R[chosen], t[chosen])
-        diameter = self.world.diameters[own.mesh]
-        z = own.t[:, 2] - mine.uniform(name + " depth", low=0.15, high=0.6) * diameter
-        z = torch.maximum(z, 0.4 * own.t[:, 2])
-        size = mine.uniform(name + " size", low=1.0, high=3.0) * diameter
+        chosen_draws = draws.select(chosen)
+        targets = Instances.single(objects[chosen], R[chosen], t[chosen])
+        diameter = self.world.diameters[targets.mesh]
+        z = targets.t[:, 2] - chosen_draws.uniform(name + " depth", low=0.15, high=0.6) * diameter
+        z = torch.maximum(z, 0.4 * targets.t[:, 2])
+        size = chosen_draws.uniform(name + " size", low=1.0, high=3.0) * diameter
         size = torch.minimum(size, 0.8 * z)  # all of it before the camera
-        middle = geometry.to_pixels(own.t, self.world.K)
-        things, tint = self._thing(mine, name, chosen, size, middle, z)
-        across = (torch.arange(2, device=z.device) < 1) == mine.chance(name + " axis", 0.5)[:, None]  # (n, 2)
-        first = mine.chance(name + " side", 0.5)[:, None]
-        share = shrink * mine.uniform(name + " share", low=0.2, high=0.7)[:, None]
-        beside = mine.uniform(name + " place", 2, low=-0.25, high=0.25)
-        low, high = self._ends(own, own.image)
+        middle = geometry.to_pixels(targets.t, self.world.K)
+        things, tint = self._thing(chosen_draws, name, chosen, size, middle, z)
+        across = (torch.arange(2, device=z.device) < 1) == chosen_draws.chance(name + " axis", 0.5)[:, None]  # (n, 2)
+        first = chosen_draws.chance(name + " side", 0.5)[:, None]
+        share = shrink * chosen_draws.uniform(name + " share", low=0.2, high=0.7)[:, None]
+        beside = chosen_draws.uniform(name + " place", 2, low=-0.25, high=0.25)
+        low, high = self._ends(targets, targets.image)
         for turn in range(2):  # moved aside, a thing looks larger; the second time it is there
-            begins, ends = self._ends(things, own.image)
+            begins, ends = self._ends(things, targets.image)
             over = torch.where(first, low + share * (high - low) - ends, high - share * (high - low) - begins)
             shift = torch.where(across, over, beside * (ends - begins) * (1 - turn))  # pixels
             things = replace(things, t=things.t + F.pad(shift * (z / self.world.K[0, 0])[:, None], (0, 1)))

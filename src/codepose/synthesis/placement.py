@@ -23,12 +23,25 @@ _LEAST = 4.0
 
 
 def draw_objects(world: World, draws: Draws, tag: str = "") -> Tensor:
-    """Returns (B,) which object is seen."""
+    """Returns which object is seen, (B,), all as often.
+
+    Args:
+        world: Its objects.
+        draws: The items' random numbers.
+        tag: Other tags draw other objects.
+    """
     return draws.integer("object" + tag, len(world.objects))
 
 
 def draw_views(world: World, draws: Draws, objects: Tensor, tag: str = "") -> Tensor:
-    """Returns R_view (B, 3, 3), evenly over each object's trained views and all in-plane angles."""
+    """Returns R_view (B, 3, 3), evenly over each object's trained views and all in-plane angles.
+
+    Args:
+        world: Says which views of each object are trained.
+        draws: The items' random numbers.
+        objects: (B,) which object is seen.
+        tag: Other tags draw other views.
+    """
     uniforms, in_plane = draws.uniform("view" + tag, 2), draws.uniform("in-plane" + tag, high=2 * torch.pi)
     axis, cone_deg, opposite = (values[objects] for values in world.cones)
     ahead = geometry.directions_in_cone(uniforms, axis, cone_deg)
@@ -149,29 +162,29 @@ def place_companions(
     """
     settings, size = world.settings.data.occlusion, world.settings.data.camera.image_size
     taken = boxes[:, None]  # (B, 1 + k, 4)
-    found: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+    companions: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     for k in range(settings.companions):
         tag = f" companion {k}"
-        which = kinds(tag)
+        kind = kinds(tag)
         wanted = draws.chance("there" + tag, 0.5)
-        wanted = wanted if same else wanted & (which != objects)
-        R_view = draw_views(world, draws, which, tag)
-        chosen = torch.full_like(which, -1)
-        R, t, box = torch.zeros_like(R_view), world.reference_translations(which), torch.zeros_like(boxes)
+        wanted = wanted if same else wanted & (kind != objects)
+        R_view = draw_views(world, draws, kind, tag)
+        chosen = torch.full_like(kind, -1)
+        R, t, box = torch.zeros_like(R_view), world.reference_translations(kind), torch.zeros_like(boxes)
         # all places in one go: a call takes as long for eight images as for thirty-two
         places = zip(*(_drawn_places(world, draws, f"{tag}#{attempt}") for attempt in range(_TRIES)), strict=True)
         tried = _settled(
-            world, which.repeat(_TRIES), R_view.repeat(_TRIES, 1, 1), *(torch.cat(drawn) for drawn in places)
+            world, kind.repeat(_TRIES), R_view.repeat(_TRIES, 1, 1), *(torch.cat(drawn) for drawn in places)
         )
-        tried_boxes = world.boxes(which.repeat(_TRIES), *tried).clamp(0, size)
+        tried_boxes = world.boxes(kind.repeat(_TRIES), *tried).clamp(0, size)
         for R_new, t_new, new in zip(*(x.chunk(_TRIES) for x in (*tried, tried_boxes)), strict=True):
             free = wanted & (chosen < 0) & (_shared(new, taken) <= settings.overlap)
-            chosen = torch.where(free, which, chosen)
+            chosen = torch.where(free, kind, chosen)
             R = torch.where(free[:, None, None], R_new, R)
             t, box = torch.where(free[:, None], t_new, t), torch.where(free[:, None], new, box)
         taken = torch.cat((taken, box[:, None]), 1)
-        found.append((chosen, R, t, box))
-    return Companions(*(torch.stack(part, 1) for part in zip(*found, strict=True)))
+        companions.append((chosen, R, t, box))
+    return Companions(*(torch.stack(part, 1) for part in zip(*companions, strict=True)))
 
 
 def _shared(boxes: Tensor, others: Tensor) -> Tensor:

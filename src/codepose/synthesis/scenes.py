@@ -58,14 +58,14 @@ class _Rendered:
 
     def replaced(self, images: Tensor, new: _Rendered) -> _Rendered:
         """Returns a copy in which ``images`` (n,) are those of ``new``."""
-        gone = torch.isin(self.instances.image, images)
+        redone = torch.isin(self.instances.image, images)
         layer = torch.where(new.instances.layer >= 0, images[new.instances.layer.clamp_min(0)], -1)
         moved = dataclasses.replace(new.instances, image=images[new.instances.image], layer=layer)
         return _Rendered(
             self.rgba.index_copy(0, images, new.rgba),
             self.mask.index_copy(0, images, new.mask),
             self.visible.index_copy(0, images, new.visible),
-            Instances.merge([self.instances.select(~gone), moved]),
+            Instances.merge([self.instances.select(~redone), moved]),
             self.beside.index_copy(0, images, new.beside),
         )
 
@@ -98,7 +98,12 @@ class SceneSource:
         return self._own_backgrounds or self.world.backgrounds(self.split, pixels)
 
     def crops(self, index: Tensor, difficulty: float = 1.0) -> CropBatch:
-        """Returns Step 1's items ``index`` (B,); ``difficulty`` in [0, 1] is the curriculum's."""
+        """Returns Step 1's items.
+
+        Args:
+            index: (B,) their numbers.
+            difficulty: The curriculum's, in [0, 1].
+        """
         world, data = self.world, self.settings.data
         draws = Draws(data.seed, f"crops/{self.split}", index, world.device)
         objects, R_view = self.views("crops", index)
@@ -123,33 +128,20 @@ class SceneSource:
     def scenes(
         self, index: Tensor, difficulty: float = 1.0, *, depth: bool = False, photos: bool = False
     ) -> SceneBatch:
-        """Returns Step 2's items ``index`` (B,), with test depth for VSD if ``depth``.
+        """Returns Step 2's items.
 
-        With ``photos``, they are rendered ``data.photo_scale`` times as large, and reduced to the network's size.
+        Args:
+            index: (B,) their numbers.
+            difficulty: The curriculum's, in [0, 1].
+            depth: With the scenes' depth, which VSD takes for measured.
+            photos: Rendered ``data.photo_scale`` times as large, kept so, and reduced to the network's size.
         """
         world, data = self.world, self.settings.data
         draws = Draws(data.seed, f"scenes/{self.split}", index, world.device)
         objects, R_view = self.views("scenes", index)
-        R, t = place(world, draws, objects, R_view)
-        size = data.camera.image_size
-        boxes = world.boxes(objects, R, t).clamp(0, size)
-        companions = None
-        if data.occlusion.companions:
-            companions = place_companions(
-                world, draws, objects, boxes, lambda tag: self.beside(draws, objects, tag), same=self.split == "train"
-            )
-        scale = data.photo_scale if photos else 1
-        pixels = scale * size
-        K = geometry.scaled_camera(world.K, scale).expand(len(index), 3, 3)
-        posed = _Posed(objects, R, t, K, companions)
-        render = self._render(draws, posed, pixels, difficulty, clutter=True)
-        images = self._finish(render.rgba, draws, difficulty)
-        clean = self._clean(draws).nonzero().squeeze(1)
-        if len(clean):
-            bare = self._bare(posed.select(clean), pixels)
-            render = render.replaced(clean, bare)
-            images[clean] = bare.rgba[:, :3]
-            companions = companions.without(clean) if companions is not None else None
+        size, scale = data.camera.image_size, data.photo_scale if photos else 1
+        posed, boxes = self._arranged(draws, objects, R_view, scale)
+        render, images, companions = self._photographed(draws, posed, scale * size, difficulty)
         reduced = images
         if scale > 1:
             reduced = F.interpolate(images, (size, size), mode="bilinear", align_corners=False, antialias=True)
@@ -160,15 +152,53 @@ class SceneSource:
             objects=objects,
             boxes=boxes,
             visible_boxes=_mask_boxes(render.mask) / (data.antialias * scale),
-            R_cam_obj=R,
-            t_cam_obj=t,
+            R_cam_obj=posed.R,
+            t_cam_obj=posed.t,
             R_view=R_view,
             visible_fraction=render.visible,
-            depth=self._depth(render.instances, world.K.expand_as(K), size) if depth else None,
+            depth=self._depth(render.instances, world.K.expand_as(posed.K), size) if depth else None,
             K=world.K,
             photos=images if scale > 1 else None,
             **({} if companions is None else self._others(companions, render.beside / scale**2)),
         )
+
+    def _arranged(self, draws: Draws, objects: Tensor, R_view: Tensor, scale: int) -> tuple[_Posed, Tensor]:
+        """Places objects (B,), seen so (B, 3, 3), and what stands beside them, before a camera of ``scale`` times the
+        pixels; also returns the objects' boxes (B, 4) in the network's own."""
+        world, data = self.world, self.settings.data
+        R, t = place(world, draws, objects, R_view)
+        boxes = world.boxes(objects, R, t).clamp(0, data.camera.image_size)
+        companions = None
+        if data.occlusion.companions:
+            companions = place_companions(
+                world,
+                draws,
+                objects,
+                boxes,
+                lambda tag: self.companion_objects(draws, objects, tag),
+                same=self.split == "train",
+            )
+        K = geometry.scaled_camera(world.K, scale).expand(len(objects), 3, 3)
+        return _Posed(objects, R, t, K, companions), boxes
+
+    def _photographed(
+        self, draws: Draws, posed: _Posed, pixels: int, difficulty: float
+    ) -> tuple[_Rendered, Tensor, Companions | None]:
+        """Renders scenes, lays them over backgrounds, and leaves some clean.
+
+        Returns:
+            The renders, the images (B, 3, pixels, pixels), and the companions but those of clean scenes.
+        """
+        render = self._render(draws, posed, pixels, difficulty, clutter=True)
+        images = self._finish(render.rgba, draws, difficulty)
+        companions = posed.companions
+        clean = self._clean(draws).nonzero().squeeze(1)
+        if len(clean):
+            bare = self._bare(posed.select(clean), pixels)
+            render = render.replaced(clean, bare)
+            images[clean] = bare.rgba[:, :3]
+            companions = companions.without(clean) if companions is not None else None
+        return render, images, companions
 
     def views(self, kind: Literal["crops", "scenes"], index: Tensor) -> tuple[Tensor, Tensor]:
         """Which objects (B,) are seen how (B, 3, 3)."""
@@ -177,12 +207,12 @@ class SceneSource:
         objects = draw_objects(self.world, draws)
         R_view = draw_views(self.world, draws, objects)
         member = member.to(self.world.device)
-        for number, found in enumerate(self._look_alikes):
-            mine = (objects == number) & (member > 0)
-            R_view[mine] = found.of(R_view[mine], member[mine] - 1)
+        for number, look_alikes in enumerate(self._look_alikes):
+            rows = (objects == number) & (member > 0)
+            R_view[rows] = look_alikes.of(R_view[rows], member[rows] - 1)
         return objects, R_view
 
-    def beside(self, draws: Draws, objects: Tensor, tag: str) -> Tensor:
+    def companion_objects(self, draws: Draws, objects: Tensor, tag: str) -> Tensor:
         """Which objects (B,) further instances in scenes of these objects (B,) are of."""
         return draw_objects(self.world, draws, tag)
 
@@ -206,9 +236,9 @@ class SceneSource:
         aug, antialias = self.settings.data.augmentation, self.settings.data.antialias
         lights = Lights.draw(draws, aug)
         tint = 1.0 + draws.uniform("tint", 3, low=-1.0, high=1.0) * aug.tint * difficulty
-        own = Instances.single(item.objects, item.R, item.t)
+        targets = Instances.single(item.objects, item.R, item.t)
         where = (draws, item.objects, item.R, item.t)
-        parts = [(own, tint), self._occluders.place(*where, attempt=attempt, difficulty=difficulty)]
+        parts = [(targets, tint), self._occluders.place(*where, attempt=attempt, difficulty=difficulty)]
         if clutter and attempt < ATTEMPTS - 1:
             parts.append(self._occluders.clutter(draws, item.objects, item.t, difficulty))
         if item.companions is not None:
@@ -298,11 +328,11 @@ def _visible_pixels(buffers: Buffers, instances: Instances, companions: Companio
     """Returns (B, n) float, the pixels where each companion is nearest."""
     if companions is None:
         return torch.zeros(len(buffers.instance), 0, device=buffers.instance.device)
-    there = companions.objects >= 0
-    ends = torch.bincount(instances.image, minlength=len(there)).cumsum(0)
-    rows = ends[:, None] - there.sum(1, keepdim=True) + there.cumsum(1) - 1  # they are the last of each image
+    present = companions.objects >= 0
+    ends = torch.bincount(instances.image, minlength=len(present)).cumsum(0)
+    rows = ends[:, None] - present.sum(1, keepdim=True) + present.cumsum(1) - 1  # they are the last of each image
     counts = torch.bincount(buffers.instance.flatten() + 1, minlength=len(instances.image) + 1)[1:]
-    return torch.where(there, counts[rows.clamp_min(0)], 0).float()
+    return torch.where(present, counts[rows.clamp_min(0)], 0).float()
 
 
 def _mask_boxes(masks: Tensor) -> Tensor:

@@ -97,6 +97,7 @@ class Feed(Iterator[tuple[Any, float]]):
         return batch, difficulty
 
     def close(self) -> None:
+        """Stops the thread, if there is one."""
         if self._thread is None:
             return
         self._stopped.set()

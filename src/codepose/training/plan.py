@@ -58,9 +58,11 @@ class Clock:
     _since: float = field(default_factory=time.monotonic)
 
     def elapsed(self) -> float:
+        """Seconds used, those before the last checkpoint among them."""
         return self.used + time.monotonic() - self._since
 
     def progress(self, step: int) -> float:
+        """The share of the stage that is done after ``step`` iterations; 1 where its time is over."""
         by_steps = step / self.total
         if self.limit <= 0:
             return by_steps
@@ -77,7 +79,13 @@ def steps_per_epoch(stage: Stage) -> int:
 
 
 def batch_of(items: int, batch: int, group: int) -> int:
-    """Returns the images of one iteration, all ranks together: ``batch``, or the whole groups of fewer items."""
+    """Returns the images of one iteration, all ranks together: ``batch``, or the whole groups of fewer items.
+
+    Args:
+        items: Number of different training images.
+        batch: Images that the settings ask for.
+        group: Consecutive images that stay together.
+    """
     return min(batch, items // group * group)
 
 

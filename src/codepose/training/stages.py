@@ -45,7 +45,14 @@ _SEEN = 0.1
 
 
 def step1_stage(settings: Settings, world: World, network: nn.Module, *, original: bool = False) -> Stage:
-    """Step 1 (Section 3.1): the extended AAE with L_step1 (Eq. 4), or the original AAE with its bootstrapped L_mse."""
+    """Step 1 (Section 3.1): the extended AAE with L_step1 (Eq. 4), or the original AAE with its bootstrapped L_mse.
+
+    Args:
+        settings: The run's.
+        world: Of these settings; makes the images.
+        network: Is trained.
+        original: Whether it is the original AAE.
+    """
     losses = settings.losses
     alike = 0 if original else losses.look_alikes
     train, val = SceneSource(world, "train", look_alikes=alike), SceneSource(world, "val")
@@ -110,9 +117,9 @@ def targets_of(batch: SceneBatch) -> Targets:
     """
     boxes, labels = batch.boxes[:, None], batch.objects[:, None] + 1
     if batch.other_boxes is not None and batch.other_objects is not None and batch.other_visible is not None:
-        there = (batch.other_objects >= 0) & (batch.other_visible >= _SEEN)
+        visible = (batch.other_objects >= 0) & (batch.other_visible >= _SEEN)
         boxes = torch.cat((boxes, batch.other_boxes), 1)
-        labels = torch.cat((labels, torch.where(there, batch.other_objects + 1, 0)), 1)
+        labels = torch.cat((labels, torch.where(visible, batch.other_objects + 1, 0)), 1)
     return Targets(boxes, labels)
 
 
@@ -126,7 +133,13 @@ def _mean_iou(detections: list[Boxes], batch: SceneBatch) -> float:
 
 
 def detector_stage(settings: Settings, world: World, network: Detector) -> Stage:
-    """The independent Faster R-CNN (L_faster alone), the paper's baseline detector."""
+    """The independent Faster R-CNN (L_faster alone), the paper's baseline detector.
+
+    Args:
+        settings: The run's.
+        world: Of these settings; makes the images.
+        network: Is trained.
+    """
     train, val = SceneSource(world, "train"), SceneSource(world, "val")
     shares = Shares(min(settings.detector.batch, settings.data.scene_images))
 
@@ -155,7 +168,13 @@ def detector_stage(settings: Settings, world: World, network: Detector) -> Stage
 
 
 def step2_stage(settings: Settings, world: World, network: JointNetwork) -> Stage:
-    """Step 2 (Section 3.2): L_step2 (Eq. 5) on scenes, with T1 or T2 (Section 4.2) as phases."""
+    """Step 2 (Section 3.2): L_step2 (Eq. 5) on scenes, with T1 or T2 (Section 4.2) as phases.
+
+    Args:
+        settings: The run's.
+        world: Of these settings; makes the images.
+        network: Is trained.
+    """
     losses = settings.losses
     train, val = SceneSource(world, "train", look_alikes=losses.look_alikes), SceneSource(world, "val")
     symmetries = tuple(o.symmetries for o in world.objects) if losses.step2_lambda_match > 0 else ()
@@ -173,8 +192,8 @@ def step2_stage(settings: Settings, world: World, network: JointNetwork) -> Stag
         terms["mse"] = mean_over(out.losses["mse"], out.used.sum())
         total = sum(value for name, value in terms.items() if name != "mse") + losses.lambda_pose * terms["mse"]
         if out.view_latents is not None:
-            own = (out.latents.float(), out.view_latents.float(), poses.R_view, poses.objects, out.used)
-            seen, views, R_view, objects, used = (gathered(poses, value, len(images)) for value in own)
+            slots = (out.latents.float(), out.view_latents.float(), poses.R_view, poses.objects, out.used)
+            seen, views, R_view, objects, used = (gathered(poses, value, len(images)) for value in slots)
             terms["cos"] = cos_loss(seen, views, used)
             total = total + losses.step2_lambda_cos * terms["cos"]
             if losses.step2_lambda_match > 0:

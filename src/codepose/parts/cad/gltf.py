@@ -171,7 +171,7 @@ def _primitive(store: Data, primitive: Mapping[str, Any], transform: NDArray[np.
         light = light * corners_of(store.accessor(attributes["COLOR_0"], ("VEC3", "VEC4"), whole=True)[:, :3], index)
     uv_name = f"TEXCOORD_{look.uv_set}"
     if look.picture is not None and uv_name in attributes:
-        uv = look.placed(corners_of(store.accessor(attributes[uv_name], ("VEC2",)), index))
+        uv = look.from_lower_left(corners_of(store.accessor(attributes[uv_name], ("VEC2",)), index))
         colors = None if (light == 1).all() else displayed(light)
         return Surface(triangles, "texture", colors, look.picture, uv, look.missing)
     if colored:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codepose.parts.cad.surface import MOST_TRIANGLES, refuse
-from codepose.parts.cad.text import beside
+from codepose.parts.cad.text import file_named
 
 _KINDS = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4}
@@ -102,7 +102,7 @@ class Data:
                 return base64.b64decode(uri.partition(",")[2], validate=False)
             except (binascii.Error, ValueError):
                 refuse("it is damaged: a data URI is not in base 64")
-        return beside([self.folder], unquote(uri)) or beside([self.folder], uri)
+        return file_named([self.folder], unquote(uri)) or file_named([self.folder], uri)
 
     def _read(self, view: Any, start: int, count: int, width: int, kind: str) -> NDArray[Any]:
         """(N, K) as they are stored."""

@@ -40,7 +40,7 @@ class Look:
     transform: NDArray[np.float64] | None = None
     missing: tuple[str, ...] = ()
 
-    def placed(self, uv: NDArray[np.float64]) -> NDArray[np.float64]:
+    def from_lower_left(self, uv: NDArray[np.float64]) -> NDArray[np.float64]:
         """(F, 3, 2) places in the picture from its lower left; glTF counts (F, 3, 2) from its upper left."""
         if self.transform is not None:
             uv = uv @ self.transform[:, :2].T + self.transform[:, 2]

@@ -14,7 +14,7 @@ from codepose.parts.cad.mtl import Material, read_mtl
 from codepose.parts.cad.pictures import read_picture
 from codepose.parts.cad.polygons import triangulate
 from codepose.parts.cad.surface import Picture, Surface, Wrap, bytes_of, corners_of, refuse
-from codepose.parts.cad.text import beside, decoded, numbers, whole
+from codepose.parts.cad.text import decoded, file_named, numbers, whole
 
 CONTINUED = re.compile(r"\\[ \t]*\n")
 _LIBRARIES = re.compile(r"(?<=\.mtl)\s+", re.IGNORECASE)
@@ -91,15 +91,15 @@ def _lines(text: str) -> _Lines:
             found.so_far.append((vertices, uvs))
             found.looks.append(look)
         elif key == "usemtl":
-            look = found.materials.setdefault(_rest(line), len(found.materials))
+            look = found.materials.setdefault(_after_keyword(line), len(found.materials))
         elif key == "mtllib":
-            found.libraries.append(_rest(line))
+            found.libraries.append(_after_keyword(line))
         elif key == "surf":
             refuse("it has free-form surfaces, which are not read", "export the part as triangles")
     return found
 
 
-def _rest(line: str) -> str:
+def _after_keyword(line: str) -> str:
     return (line.split(None, 1)[1:] or [""])[0].strip()
 
 
@@ -132,7 +132,7 @@ def _materials(path: Path, libraries: list[str]) -> tuple[dict[str, Material], l
     materials, missing = dict[str, Material](), list[str]()
     for library in dict.fromkeys(libraries):
         for name in _files(path, library):
-            file = beside([path.parent], name)
+            file = file_named([path.parent], name)
             if file is None:
                 missing.append(name)
             else:
@@ -142,7 +142,7 @@ def _materials(path: Path, libraries: list[str]) -> tuple[dict[str, Material], l
 
 def _files(path: Path, library: str) -> Iterator[str]:
     """The names in a mtllib line: one with spaces, or several."""
-    if beside([path.parent], library) is not None:
+    if file_named([path.parent], library) is not None:
         yield library
     else:
         yield from (name for name in _LIBRARIES.split(library) if name)
@@ -159,7 +159,7 @@ def _surface(
     """Triangles of one material: its picture's colours, else their vertices', else the material's."""
     lost: tuple[str, ...] = ()
     if material.picture and uv is not None:
-        file = beside([material.folder, path.parent], material.picture)
+        file = file_named([material.folder, path.parent], material.picture)
         if file is not None:
             if file not in pictures:
                 pictures[file] = read_picture(file, material.picture)

@@ -12,7 +12,7 @@ from codepose.parts.cad.pictures import read_picture
 from codepose.parts.cad.ply_tables import List, Table, read_tables
 from codepose.parts.cad.polygons import strips, triangulate
 from codepose.parts.cad.surface import ColorSource, Picture, Surface, bytes_of, check_count, corners_of, refuse
-from codepose.parts.cad.text import beside
+from codepose.parts.cad.text import file_named
 
 _RGB = (("red", "green", "blue"), ("diffuse_red", "diffuse_green", "diffuse_blue"), ("r", "g", "b"))
 _UV = (("texture_u", "texture_v"), ("s", "t"), ("u", "v"))
@@ -92,7 +92,7 @@ def _uv(vertices: Table, faces: Table, index: NDArray[np.int64], at: NDArray[np.
 def _textured(surface: Surface, uv: NDArray[np.float64], path: Path, name: str, rows: NDArray[np.bool_]) -> Surface:
     triangles = surface.triangles[rows]
     colors = None if surface.colors is None else surface.colors[rows]
-    file = beside([path.parent], name)
+    file = file_named([path.parent], name)
     if file is None:
         return Surface(triangles, surface.source, colors, missing=(name,))
     return Surface(triangles, "texture", None, Picture(read_picture(file, name)), uv[rows])

@@ -56,7 +56,7 @@ def _is_number(word: str) -> bool:
     return True
 
 
-def beside(folders: Sequence[Path], name: str) -> Path | None:
+def file_named(folders: Sequence[Path], name: str) -> Path | None:
     """The file that a CAD file calls ``name``: in the first of the folders that has it, None where none has.
 
     Windows' paths and names in the wrong case are found, too, and what has a path to another machine's folder is

@@ -132,19 +132,19 @@ def _parsed(data: bytes) -> tuple[Element, dict[str, str]]:
 
 def _surfaces(files: _Files) -> list[Surface]:
     main, surfaces, total = files.root(), list[Surface](), 0
-    for model, one, place in _placed(files, main):
+    for model, one, place in _objects(files, main):
         for surface in _mesh(model, one):
             total += len(surface.triangles)
             check_count(total)
-            surfaces.append(_moved(surface, place * main.unit))
+            surfaces.append(_transformed(surface, place * main.unit))
     return surfaces
 
 
-def _placed(files: _Files, main: _Model) -> Iterator[tuple[_Model, Element, NDArray[np.float64]]]:
+def _objects(files: _Files, main: _Model) -> Iterator[tuple[_Model, Element, NDArray[np.float64]]]:
     """Each object with a mesh of its own, and its (4, 3) place in the main model's unit."""
     build = main.root.find(f"{{{_CORE}}}build")
     items = [] if build is None else build.findall(f"{{{_CORE}}}item")
-    waiting = [(*_named(files, main, item), _transform(item), 0) for item in reversed(items)]
+    waiting = [(*_referenced(files, main, item), _transform(item), 0) for item in reversed(items)]
     for count in range(_MOST_PLACES):
         if not waiting:
             return
@@ -157,13 +157,13 @@ def _placed(files: _Files, main: _Model) -> Iterator[tuple[_Model, Element, NDAr
         for part in one.iterfind(f"{{{_CORE}}}components/{{{_CORE}}}component"):
             inner = _transform(part)
             inner = np.vstack([inner[:3] @ place[:3], inner[3] @ place[:3] + place[3]])
-            waiting.append((*_named(files, model, part), inner, depth + 1))
+            waiting.append((*_referenced(files, model, part), inner, depth + 1))
         if len(waiting) + count > _MOST_PLACES:
             break
     refuse(f"it places objects more than {_MOST_PLACES:,} times", "export the part without copies")
 
 
-def _named(files: _Files, model: _Model, reference: Element) -> tuple[_Model, Element]:
+def _referenced(files: _Files, model: _Model, reference: Element) -> tuple[_Model, Element]:
     """The object that a build item or component names, in this or another of the archive's models."""
     path = next((value for key, value in reference.attrib.items() if key.endswith("}path")), None)
     other = model if path is None else files.model(path)
@@ -197,7 +197,7 @@ def _mesh(model: _Model, one: Element) -> list[Surface]:
     return colored(own, faces, (one.get("pid", ""), one.get("pindex", "0")), model.palettes)
 
 
-def _moved(surface: Surface, place: NDArray[np.float64]) -> Surface:
+def _transformed(surface: Surface, place: NDArray[np.float64]) -> Surface:
     moved = surface.triangles @ place[:3] + place[3]
     colors, uv = surface.colors, surface.uv
     if np.linalg.det(place[:3]) < 0:

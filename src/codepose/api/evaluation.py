@@ -1,182 +1,40 @@
-"""What the commands do, for Python: preview, train, calibrate, evaluate, export. What they check is checked here."""
+"""Evaluating a trained run on held-out scenes, and calibrating how far its confidence can be believed."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import time
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
-import torch
-
-from codepose import geometry
 from codepose.estimation.confidence import Confidence
 from codepose.estimation.estimator import PoseEstimator
-from codepose.estimation.export import OUTPUTS, export_onnx, largest_difference, require_onnx
 from codepose.estimation.methods import (
-    METHODS,
-    PAPER_METHODS,
-    STAGES,
     Method,
     confidence_mark,
     confidence_path,
     load_codebooks,
     load_confidence,
     load_pipeline,
+    trained_methods,
 )
 from codepose.evaluation import benchmark, reliability
 from codepose.evaluation.results import Results
 from codepose.refinement.judged_contours import refiner_of
-from codepose.reports.preview import preview
 from codepose.runtime.devices import current_device, make_fabric
 from codepose.runtime.extras import require_training
 from codepose.runtime.progress import Display
 from codepose.runtime.provenance import provenance
-from codepose.runtime.ranks import first_before_others, from_first, world_size
-from codepose.runtime.run import Run, RunError
+from codepose.runtime.ranks import first_before_others, from_first
+from codepose.runtime.run import Run, RunError, opened
 from codepose.settings.errors import ConfigError
-from codepose.settings.schema import Settings
 from codepose.storage.checksums import DamagedError
 from codepose.storage.replace import replacing_together, write_atomically
-from codepose.synthesis.backgrounds import require_photos
-from codepose.synthesis.placement import require_visible
-from codepose.synthesis.scenes import SceneSource, Split
+from codepose.synthesis.scenes import Split
 from codepose.synthesis.world import World
-from codepose.training.initial import require_initial
-from codepose.training.memory import require_memory
-from codepose.training.stages import train_detector, train_jitter, train_original, train_step1, train_step2
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
-
-__all__ = [
-    "Evaluation",
-    "Exported",
-    "calibrate",
-    "evaluate",
-    "export",
-    "preview",
-    "train",
-    "train_stages",
-    "trained_methods",
-]
-
-_COMPARED = 8
-"""Scenes in which an exported file is compared with PyTorch."""
-_TOLERANCE = 0.1
-"""Pixels by which its boxes may differ: far more than rounding makes of them."""
-
-
-def train(
-    settings: Settings,
-    out: str | Path,
-    methods: Sequence[Method] = ("joint",),
-    *,
-    resume: bool = False,
-    device: str = "auto",
-    devices: int = 1,
-    nodes: int = 1,
-    before: Callable[[World], None] | None = None,
-) -> Run:
-    """Trains networks on CAD parts and calibrates them: all that ``codepose train`` does.
-
-    What cannot be trained is refused before anything is written. With several devices nothing is calibrated: call
-    ``calibrate`` in one process afterwards.
-
-    Args:
-        settings: As ``load_preset`` returns them; ``objects`` names the CAD files.
-        out: The run's folder; it must not hold a run unless ``resume`` is set.
-        methods: Which of "joint", "extended", "original", "jitter".
-        resume: Goes on where the folder's run stopped, or begins it.
-        device: "auto", "cpu", "cuda" or "cuda:N".
-        devices, nodes: See ``make_fabric``.
-        before: Is shown the parts once all is checked, before anything is written.
-
-    Returns:
-        The trained run.
-
-    Raises:
-        ConfigError: Settings that cannot be trained, more memory than there is, or no such device.
-        MeshError: A CAD file that cannot be used.
-        RunError: The folder holds another run, or another process trains it.
-        StorageError: The disk is full; the run can be resumed.
-
-    Warns:
-        UserWarning: A network finds nothing yet, so it cannot be calibrated.
-    """
-    require_training("training")
-    make_fabric(device, devices, nodes)  # with several devices, starts the other processes
-    begun = resume and (Path(out) / "config.yaml").is_file()
-    run = Run.create(out, settings, resume=True) if begun else None
-    world = _trainable(run.settings if run else settings, nodes, begun=begun)
-    if before is not None:
-        before(world)
-    run = run or Run.create(out, settings)
-    train_stages(run, methods, device=device, devices=devices, nodes=nodes)
-    for method in methods if world_size() == 1 else ():
-        try:
-            calibrate(run, method, device=device, again=False)
-        except RunError as error:
-            warnings.warn(str(error))
-    return run
-
-
-def _trainable(settings: Settings, nodes: int, *, begun: bool) -> World:
-    """Returns the parts of settings that can be trained, and refuses others; a begun run has its first weights."""
-    require_memory(settings, nodes)
-    if not begun:
-        require_initial(settings)
-    require_photos(settings.data)
-    world = World(settings)
-    require_visible(world)
-    return world
-
-
-def train_stages(
-    run: Run, methods: Sequence[Method] = PAPER_METHODS, *, device: str = "auto", devices: int = 1, nodes: int = 1
-) -> None:
-    """Trains, or goes on training, every stage that the methods need, joint network first.
-
-    Args:
-        run: Its settings say what and how. They are not checked again.
-        methods: Which of "joint", "extended", "original", "jitter".
-        device: "auto", "cpu", "cuda" or "cuda:N".
-        devices, nodes: See ``make_fabric``; call that before ``Run.create`` where there are several.
-
-    Raises:
-        RunError: Another process trains the run.
-        StorageError: The disk is full; the run can be resumed.
-    """
-    fabric = make_fabric(device, devices, nodes)
-    with run.training():
-        _train(run, {stage for method in methods for stage in STAGES[method]}, fabric)
-
-
-def _train(run: Run, needed: set[str], fabric: Fabric) -> None:
-    world = World(run.settings, fabric.device)
-    if needed & {"step1", "step2", "jitter"}:
-        extended = train_step1(run, world, fabric)
-        if "step2" in needed:
-            train_step2(run, world, fabric, extended)
-        if "jitter" in needed:
-            train_jitter(run, world, fabric, extended)
-    if "detector" in needed:
-        train_detector(run, world, fabric)
-    if "original" in needed:
-        train_original(run, world, fabric)
-
-
-def _opened(run: Run | str | Path) -> Run:
-    return run if isinstance(run, Run) else Run.open(run)
-
-
-def trained_methods(run: Run) -> list[Method]:
-    """Returns the methods all of whose stages are done."""
-    return [m for m in METHODS if all(run.has(stage) for stage in STAGES[m])]
 
 
 @dataclass(frozen=True)
@@ -220,10 +78,9 @@ def evaluate(
     require_training("the evaluation's report")
     if split not in ("test", "val"):
         raise ConfigError(f"the split is test or val, not {split!r}: other splits are those of BOP datasets")
-    run = _opened(run)
+    run = opened(run)
     run.require_own()
-    where = make_fabric(device, devices, nodes).device
-    world = World(run.settings, where)
+    world = World(run.settings, make_fabric(device, devices, nodes).device)
     methods = list(methods or trained_methods(run) or ["joint"])
     estimators = _estimators(run, methods, world, refine=refine)
     with Display(f"Evaluation on {split}") as display:
@@ -235,15 +92,20 @@ def evaluate(
             depth=depth,
             progress=lambda share: display.update(share, ""),
         )
-    summary: dict[str, Any] = results.summary() | {
+    summary = results.summary() | _conditions(run, world)
+    return from_first(lambda: _written(run, world, results, summary))
+
+
+def _conditions(run: Run, world: World) -> dict[str, Any]:
+    """Under which settings, and on what, a run was evaluated, for results.json."""
+    return {
         "seed": run.settings.seed,
         "data_seed": run.settings.data.seed,
         "photo_scale": run.settings.data.photo_scale,
         "weights": run.settings.network.weights,
         "symmetries": {o.label: o.cad_symmetries.to_bop() for o in world.objects if o.symmetries.any},
-        **provenance(run, where),
+        **provenance(run, world.device),
     }
-    return from_first(lambda: _written(run, world, results, summary))
 
 
 def _estimators(run: Run, methods: Sequence[Method], world: World, *, refine: bool) -> dict[str, PoseEstimator]:
@@ -294,7 +156,7 @@ def calibrate(
     Raises:
         RunError: The method is not trained, it found nothing at all, or the run is one that codepose brings.
     """
-    run = _opened(run)
+    run = opened(run)
     run.require_own()
     world = World(run.settings, current_device(device))
     plain = _estimator(run, method, world)
@@ -347,50 +209,3 @@ def _estimator(run: Run, method: Method, world: World) -> PoseEstimator:
         display.update(1.0, f"{views} views in {time.monotonic() - start:.0f} s")
     confidence = load_confidence(run, method, pipeline, books, refined=False)
     return PoseEstimator(pipeline, books, confidence=confidence, world=world)
-
-
-@dataclass(frozen=True)
-class Exported:
-    """An ONNX file, and how it agrees with PyTorch on rendered scenes.
-
-    Attributes:
-        path: The file.
-        outputs: Names of what it returns.
-        image_size: Side of its square image, pixels.
-        scenes, detections: In how many scenes it was compared, and by how many detections.
-        difference: The largest of their boxes, pixels.
-    """
-
-    path: Path
-    outputs: tuple[str, ...]
-    image_size: int
-    scenes: int
-    detections: int
-    difference: float
-
-
-def export(run: Run | str | Path, path: str | Path) -> Exported:
-    """Writes a run's joint network and codebooks as one ONNX file, and compares it with PyTorch on rendered scenes.
-
-    Poses are not refined; docs/deployment.md says what that costs.
-
-    Args:
-        run: A trained run, its folder, or "hammer".
-        path: The file, such as "part.onnx".
-
-    Raises:
-        RunError: The run is not trained, or the two do not agree; then the file stays for a look.
-        ConfigError: Another suffix than .onnx, or a package is missing.
-    """
-    path = Path(path)
-    if path.suffix.lower() != ".onnx":
-        raise ConfigError(f"{path}: give a file's name, such as {path.stem}.onnx")
-    require_onnx()
-    run = _opened(run)
-    estimator = PoseEstimator.load(run, device="cpu")
-    graph = export_onnx(estimator, path)
-    scenes = SceneSource(estimator.world, "test").scenes(torch.arange(_COMPARED))
-    count, difference = largest_difference(graph, path, scenes.images, geometry.to_opencv(scenes.K))
-    if difference > _TOLERANCE:
-        raise RunError(f"{path} does not find what PyTorch finds: boxes differ by {difference:.3g} px")
-    return Exported(path, tuple(OUTPUTS), run.settings.data.camera.image_size, _COMPARED, count, difference)
