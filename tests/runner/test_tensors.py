@@ -39,7 +39,15 @@ A, B = sample(4, 5, 3), sample(4, 5, 3, seed=1)
 WHOLE = np.arange(20).reshape(4, 5)
 EXPRESSIONS: dict[str, Callable[..., Any]] = {
     "sum": lambda a, b, n, t: (a.sum(1), a.sum((0, 2), keepdim=True), a.sum(), n.sum(0), (n > 3).sum(1)),
-    "extremes": lambda a, b, n, t: (a.max(1), a.max(), a.amax(1, keepdim=True), a.amin((1, 2)), a.argmax(1), n.min(1)),
+    "extremes": lambda a, b, n, t: (
+        a.max(1),
+        a.max(),
+        a.amax(1, keepdim=True),
+        a.amin((1, 2)),
+        a.argmax(1),
+        n.min(1),
+        a.softmax(1),
+    ),
     "moments": lambda a, b, n, t: (a.mean(1), a.std(1), a.norm(dim=-1, keepdim=True), a.prod(1), n.cumsum(0)),
     "whole numbers": lambda a, b, n, t: (n / 2, n * 0.5, n + 1, n * a[..., 0], n // 3, n / n.sum(), -n, n % 3, 2 - n),
     "comparisons": lambda a, b, n, t: (a > b, (a > 0) & (b > 0), (a > 0) | (b > 0), ~(a > 0), n == 3, n != 3, a <= 0),

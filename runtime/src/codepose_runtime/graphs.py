@@ -66,6 +66,8 @@ class GraphPipeline:
         settings: The run's.
     """
 
+    codes_from_features = True
+
     def __init__(self, folder: Path, checksums: Mapping[str, str], settings: Any) -> None:
         self.settings, self.device = settings, device("cpu")
         self._detector, self._latents, self._decoder = (

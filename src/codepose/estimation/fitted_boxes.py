@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from codepose import geometry
 from codepose.estimation.codebook import Codebook
-from codepose.estimation.pipelines import Pipeline
 from codepose.estimation.window_boxes import WindowBoxes
+
+if TYPE_CHECKING:
+    from codepose.estimation.pipelines import Pipeline
 
 
 @dataclass(frozen=True)

@@ -66,5 +66,6 @@ def worth_a_pose(pipeline: Pipeline, codebooks: Sequence[Codebook], view: Window
             latents = pipeline.latents(view.prepared, view.boxes[rows], torch.zeros_like(rows))
             cosines[rows] = codebooks[index].search(latents, 1)[0][:, 0]
     worth = _worth(view.scores, cosines)
-    kept: Tensor = batched_nms(view.boxes.float(), worth, view.objects, _DOUBLES_IOU).sort().values
+    kept: Tensor = batched_nms(view.boxes.float(), worth, view.objects, _DOUBLES_IOU)
+    kept = kept[kept.argsort()]
     return kept[likeliest(view.objects[kept], view.scores[kept], cosines[kept], most)]

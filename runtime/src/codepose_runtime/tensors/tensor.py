@@ -406,6 +406,10 @@ class Tensor:
 
     max, min = _extreme("max"), _extreme("min")
 
+    def softmax(self, dim: int) -> Tensor:
+        raised = np.exp(self.array - self.array.max(axis=dim, keepdims=True))
+        return Tensor(raised / raised.sum(axis=dim, keepdims=True))
+
     def argmax(self, dim: int, keepdim: builtins.bool = False) -> Tensor:
         return Tensor(self.array.argmax(dim, keepdims=keepdim))
 
