@@ -6,11 +6,12 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 import trimesh
 from scipy.spatial.transform import Rotation
 
 from codepose.estimation.detection import Detection
-from codepose.estimation.duplicates import without_doubles
+from codepose.estimation.duplicates import seen_once, without_doubles
 from codepose.settings.data import ObjectSettings
 from codepose.settings.schema import Settings
 from codepose.synthesis.objects import ObjectModel
@@ -92,3 +93,16 @@ def test_other_objects_may_be_there(plates: list[ObjectModel]) -> None:
     third = moved(best, (0.0, 0.0, 1.0), score=0.4)
     assert without_doubles([best, other, third], plates) == [best, other]
     assert without_doubles([], plates) == []
+
+
+def test_of_poses_that_take_the_same_pixels_the_better_stays() -> None:
+    """Boxes 10 wide: moved by 2 they overlap by 8 / 12, by 3 by 7 / 13."""
+    left = torch.tensor([0.0, 2.0, 5.0, 3.0])
+    boxes = torch.stack((left, left * 0, left + 10.0, left * 0 + 10.0), 1)
+    found = [Detection(f"{i}", 0, 0.5, 0.8, BOX, TURN, np.array([20.0, -30.0, 700.0])) for i in range(4)]
+    # the second goes, and so no longer hides the last; the third shares 5 / 15 and 8 / 12 with the others
+    assert [d.label for d in seen_once(found, boxes)] == ["0", "2"]
+    assert [d.label for d in seen_once(found[:3], boxes[[0, 3, 2]])] == ["0", "1"]
+    other = [dataclasses.replace(d, object_index=i % 2) for i, d in enumerate(found)]
+    assert [d.label for d in seen_once(other, boxes)] == ["0", "1", "2"]
+    assert seen_once([], boxes[:0]) == []

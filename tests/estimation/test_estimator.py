@@ -15,9 +15,11 @@ from codepose.estimation.codebook import Codebook, fingerprint
 from codepose.estimation.detection import Detection
 from codepose.estimation.estimator import PoseEstimator
 from codepose.estimation.fitted_boxes import fitted_boxes
+from codepose.estimation.likeliest import worth_a_pose
 from codepose.estimation.methods import confidence_mark, load_codebooks, load_pipeline
 from codepose.estimation.photo import Photo
 from codepose.estimation.pipelines import JointPipeline
+from codepose.estimation.window_boxes import detected_boxes
 from codepose.networks.build import build_joint
 from codepose.networks.windows import letterbox
 from codepose.refinement.poses import Poses, Refiner, Seen, Stages
@@ -257,8 +259,11 @@ def test_found_boxes_are_moved_before_their_poses_are_refined(estimator: PoseEst
     photo = Photo.of(image, K, estimator.device)
     ((as_found,),) = estimator.boxes([photo])
     np.testing.assert_allclose([d.box for d in plain], as_found.boxes, atol=1e-3)
-    moved = fitted_boxes(estimator.pipeline, estimator.codebooks, as_found)
-    assert (moved.boxes - as_found.boxes).abs().max() > 1.0
+    ((every,),) = detected_boxes(estimator.pipeline, [photo], 1)
+    moved = fitted_boxes(estimator.pipeline, estimator.codebooks, every)
+    assert (moved.boxes - every.boxes).abs().max() > 1.0
+    most = estimator.settings.detection.per_object
+    moved = moved.select(worth_a_pose(estimator.pipeline, estimator.codebooks, moved, most))
     ((asked,),) = refiner.boxes([photo])
     torch.testing.assert_close(asked.boxes, moved.boxes)
     found = refiner(image, K)
@@ -374,6 +379,27 @@ def test_the_judges_word_ranks_the_detections(estimator: PoseEstimator) -> None:
     found = refining(estimator, refined)(noise(128, 128), camera(128))
     assert [d.judged for d in found] == [2.0, 1.0, 0.0]
     assert found[0].score <= found[-1].score
+
+
+def test_a_part_that_is_seen_this_way_and_the_other_way_round_is_one(estimator: PoseEstimator) -> None:
+    """Poses that take the same pixels for their own: the judge's favourite stays, and another one beside it.
+
+    Depth tells apart what lies one upon the other.
+    """
+    beside = torch.tensor([[-60.0, 0.0, 900.0], [60.0, 0.0, 900.0], [60.0, 0.0, 900.0]])
+    turned = geometry.view_rotation(torch.eye(3)[[0, 0, 0]], torch.tensor([0.2, 0.2, 0.2 + torch.pi]))
+
+    def refined(seen: Seen, poses: Poses) -> Poses:
+        judged = torch.arange(len(poses.t)).float()[:, None]
+        t = beside[: len(poses.t), None]
+        return dataclasses.replace(poses.best(1), R_view=turned[: len(t), None], t=t, boxed=t, judged=judged)
+
+    image, K, refiner = noise(128, 128), camera(128), refining(estimator, refined)
+    assert len(refiner.boxes([Photo.of(image, K, estimator.device)])[0][0].boxes) == 3
+    found = refiner(image, K)
+    assert [d.judged for d in found] == [2.0, 0.0]
+    assert [d.judged for d in next(refiner.many([image], [K]))] == [2.0, 0.0]
+    assert len(refiner(image, K, depth=np.zeros((128, 128), np.float32))) == 3
 
 
 @pytest.mark.parametrize("tiles", [1, 2])

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
+from torch import Tensor
+from torchvision.ops import batched_nms
 
 from codepose.estimation.detection import Detection
 from codepose.synthesis.objects import ObjectModel
@@ -12,6 +15,9 @@ from codepose.synthesis.objects import ObjectModel
 _SHARE = 0.02
 """Poses coincide where no point of the part's hull is further apart than this share of the diameter: what is found
 twice is nearer, and cups in a stack are further apart."""
+_SEEN_TWICE = 0.65
+"""Boxes of parts in a heap overlap by less, by up to 0.62 among 27 keys: two poses whose boxes overlap by more take the
+same pixels for theirs."""
 
 
 def without_doubles(found: Sequence[Detection], parts: Sequence[ObjectModel]) -> list[Detection]:
@@ -34,6 +40,25 @@ def without_doubles(found: Sequence[Detection], parts: Sequence[ObjectModel]) ->
         if not any(_coincide(other, detection, part) for other in others):
             kept.append(detection)
     return kept
+
+
+def seen_once(found: Sequence[Detection], boxes: Tensor) -> list[Detection]:
+    """Leaves out detections of an object whose poses take the same pixels for their own as a better one's.
+
+    Such as the same part once this way and once the other way round, found in two boxes.
+
+    Args:
+        found: In one image, best first.
+        boxes: (N, 4) xyxy of their poses.
+
+    Returns:
+        Those that stay, in the same order.
+    """
+    if not found:
+        return []
+    order, objects = torch.arange(len(found)), torch.tensor([d.object_index for d in found])
+    kept = batched_nms(boxes.cpu().float(), -order.float(), objects, _SEEN_TWICE)
+    return [found[i] for i in kept.tolist()]
 
 
 def _coincide(a: Detection, b: Detection, part: ObjectModel) -> bool:

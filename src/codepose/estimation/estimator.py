@@ -20,7 +20,7 @@ from torch import Tensor
 from codepose.estimation.box_poses import RefinedPoses, encoded, nearest_poses, seen_boxes
 from codepose.estimation.codebook import Codebook
 from codepose.estimation.detection import Detection
-from codepose.estimation.duplicates import without_doubles
+from codepose.estimation.duplicates import seen_once, without_doubles
 from codepose.estimation.evidence import evidence
 from codepose.estimation.fitted_boxes import fitted_boxes
 from codepose.estimation.hypotheses import Hypotheses
@@ -123,7 +123,7 @@ class PoseEstimator:
 
         Returns:
             Detections, best first, in the image's own pixels. Of several that refinement or depth has brought to
-            one pose of one object, the best-scored one.
+            one pose of one object, the best one, and of refined ones whose poses take the same pixels, too.
 
         Raises:
             ValueError: The image, the camera or the depth has the wrong shape or type, the camera sees more than a lens
@@ -132,11 +132,10 @@ class PoseEstimator:
         photo = Photo.of(image, camera, self.device)
         measured = None if depth is None else checked_depth(depth, image.shape[:2])
         (detections,) = self._estimated([photo], tiles, min_score)
-        if measured is not None:
-            detections = self.depth_refiner(detections, photo.K.cpu(), measured)
-        return (
-            detections if self.refiner is None and measured is None else without_doubles(detections, self.world.objects)
-        )
+        if measured is not None:  # depth tells apart what lies one upon the other
+            fitted = self.depth_refiner(detections, photo.K.cpu(), measured)
+            return without_doubles(fitted, self.world.objects)
+        return detections if self.refiner is None else self._distinct(detections, photo)
 
     def many(
         self,
@@ -163,7 +162,7 @@ class PoseEstimator:
         estimated = self._estimated(photos, tiles, min_score)
         if self.refiner is None:
             return estimated
-        return (without_doubles(detections, self.world.objects) for detections in estimated)
+        return (self._distinct(found, photo) for found, photo in zip(estimated, photos, strict=True))
 
     def in_boxes(
         self, image: NDArray[np.uint8], camera: ArrayLike, boxes: ArrayLike, objects: Sequence[int]
@@ -238,6 +237,20 @@ class PoseEstimator:
         view = view if self.refiner is None else fitted_boxes(self.pipeline, self.codebooks, view)
         best = view.select(worth_a_pose(self.pipeline, self.codebooks, view, self.settings.detection.per_object))
         return best.select((best.scores >= min_score).nonzero().squeeze(1))
+
+    def _distinct(self, found: list[Detection], photo: Photo) -> list[Detection]:
+        """Refined detections of a photo, best first, without those that show a part once more."""
+        once = without_doubles(found, self.world.objects)
+        if not once:
+            return once
+        objects = torch.tensor([d.object_index for d in once], device=self.world.device)
+        offsets = [self.codebooks[d.object_index].offset.double().cpu().numpy() for d in once]
+        places = np.stack([d.to_camera(offset) for d, offset in zip(once, offsets, strict=True)])
+        R, t = (
+            torch.from_numpy(values).float().to(self.world.device)
+            for values in (np.stack([d.R_cam_obj for d in once]), places)
+        )
+        return seen_once(once, self.world.boxes(objects, R, t, photo.K.to(self.world.device)))
 
     def _estimated(self, photos: Sequence[Photo], tiles: int, min_score: float | None) -> Iterator[list[Detection]]:
         """Each photo's detections, best first, before doubles are left out."""
