@@ -101,8 +101,9 @@ def test_of_poses_that_take_the_same_pixels_the_better_stays() -> None:
     boxes = torch.stack((left, left * 0, left + 10.0, left * 0 + 10.0), 1)
     found = [Detection(f"{i}", 0, 0.5, 0.8, BOX, TURN, np.array([20.0, -30.0, 700.0])) for i in range(4)]
     # the second goes, and so no longer hides the last; the third shares 5 / 15 and 8 / 12 with the others
-    assert [d.label for d in seen_once(found, boxes)] == ["0", "2"]
-    assert [d.label for d in seen_once(found[:3], boxes[[0, 3, 2]])] == ["0", "1"]
+    assert [d.label for d in seen_once(found, boxes, 0.65)] == ["0", "2"]
+    assert [d.label for d in seen_once(found[:3], boxes[[0, 3, 2]], 0.65)] == ["0", "1"]
     other = [dataclasses.replace(d, object_index=i % 2) for i, d in enumerate(found)]
-    assert [d.label for d in seen_once(other, boxes)] == ["0", "1", "2"]
-    assert seen_once([], boxes[:0]) == []
+    assert [d.label for d in seen_once(other, boxes, 0.65)] == ["0", "1", "2"]
+    assert [d.label for d in seen_once(found, boxes, 0.67)] == ["0", "1", "2"]
+    assert seen_once([], boxes[:0], 0.65) == []

@@ -400,6 +400,9 @@ def test_a_part_that_is_seen_this_way_and_the_other_way_round_is_one(estimator: 
     assert [d.judged for d in found] == [2.0, 0.0]
     assert [d.judged for d in next(refiner.many([image], [K]))] == [2.0, 0.0]
     assert len(refiner(image, K, depth=np.zeros((128, 128), np.float32))) == 3
+    detection = refiner.settings.detection.model_copy(update={"nms": 0.99})
+    refiner.settings = refiner.settings.model_copy(update={"detection": detection})
+    assert len(refiner(image, K)) == 3, "boxes may overlap as far as the settings say"
 
 
 @pytest.mark.parametrize("tiles", [1, 2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -54,20 +55,25 @@ class _Book:
 class _Pipeline:
     """Codes that are the boxes' left edges."""
 
+    def __init__(self, nms: float) -> None:
+        self.settings = SimpleNamespace(detection=SimpleNamespace(nms=nms))
+
     def latents(self, prepared: Any, boxes: Tensor, images: Tensor) -> Tensor:
         assert prepared == "image"
         assert images.tolist() == [0] * len(boxes)
         return boxes[:, :1]
 
 
-def worth(boxes: list[list[float]], objects: list[int], scores: list[float], most: int, *signs: float) -> list[int]:
+def worth(
+    boxes: list[list[float]], objects: list[int], scores: list[float], most: int, *signs: float, nms: float = 0.5
+) -> list[int]:
     """Which boxes get a pose, where the cosines are the boxes' left edges times their object's sign."""
     nothing: Any = None
     view = WindowBoxes(
         nothing, nothing, "image", nothing, torch.tensor(boxes), torch.tensor(objects), torch.tensor(scores)
     )
     books: Any = [_Book(sign) for sign in signs]
-    pipeline: Any = _Pipeline()
+    pipeline: Any = _Pipeline(nms)
     return worth_a_pose(pipeline, books, view, most).tolist()
 
 
@@ -84,3 +90,4 @@ def test_of_boxes_in_one_place_the_likeliest_is_enough() -> None:
     assert worth(boxes, [0, 1, 0], [0.6, 0.5, 0.4], 3, 0.0, 0.0) == [0, 1], "another object's stay"
     assert worth(boxes, [0, 0, 0], [0.6, 0.5, 0.4], 2, 1.0) == [1, 2], "codes count: the third one's is 0.2"
     assert worth([*boxes, [5.0, 5.0, 6.0, 6.0]], [0] * 4, [0.6, 0.5, 0.4, 0.3], 2, 0.0) == [0, 3], "as many as may be"
+    assert worth(boxes, [0, 0, 0], [0.5, 0.6, 0.4], 3, 0.0, nms=0.82) == [0, 1, 2], "as far as boxes may overlap"

@@ -15,7 +15,7 @@ from codepose.synthesis.objects import ObjectModel
 _SHARE = 0.02
 """Poses coincide where no point of the part's hull is further apart than this share of the diameter: what is found
 twice is nearer, and cups in a stack are further apart."""
-_SEEN_TWICE = 0.65
+SEEN_TWICE = 0.65
 """Boxes of parts in a heap overlap by less, by up to 0.62 among 27 keys: two poses whose boxes overlap by more take the
 same pixels for theirs."""
 
@@ -42,7 +42,7 @@ def without_doubles(found: Sequence[Detection], parts: Sequence[ObjectModel]) ->
     return kept
 
 
-def seen_once(found: Sequence[Detection], boxes: Tensor) -> list[Detection]:
+def seen_once(found: Sequence[Detection], boxes: Tensor, iou: float) -> list[Detection]:
     """Leaves out detections of an object whose poses take the same pixels for their own as a better one's.
 
     Such as the same part once this way and once the other way round, found in two boxes.
@@ -50,6 +50,7 @@ def seen_once(found: Sequence[Detection], boxes: Tensor) -> list[Detection]:
     Args:
         found: In one image, best first.
         boxes: (N, 4) xyxy of their poses.
+        iou: Of boxes that overlap by more, the better one stays.
 
     Returns:
         Those that stay, in the same order.
@@ -57,7 +58,7 @@ def seen_once(found: Sequence[Detection], boxes: Tensor) -> list[Detection]:
     if not found:
         return []
     order, objects = torch.arange(len(found)), torch.tensor([d.object_index for d in found])
-    kept = batched_nms(boxes.cpu().float(), -order.float(), objects, _SEEN_TWICE)
+    kept = batched_nms(boxes.cpu().float(), -order.float(), objects, iou)
     return [found[i] for i in kept.tolist()]
 
 

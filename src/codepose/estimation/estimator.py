@@ -20,7 +20,7 @@ from torch import Tensor
 from codepose.estimation.box_poses import RefinedPoses, encoded, nearest_poses, seen_boxes
 from codepose.estimation.codebook import Codebook
 from codepose.estimation.detection import Detection
-from codepose.estimation.duplicates import seen_once, without_doubles
+from codepose.estimation.duplicates import SEEN_TWICE, seen_once, without_doubles
 from codepose.estimation.evidence import evidence
 from codepose.estimation.fitted_boxes import fitted_boxes
 from codepose.estimation.hypotheses import Hypotheses
@@ -250,7 +250,8 @@ class PoseEstimator:
             torch.from_numpy(values).float().to(self.world.device)
             for values in (np.stack([d.R_cam_obj for d in once]), places)
         )
-        return seen_once(once, self.world.boxes(objects, R, t, photo.K.to(self.world.device)))
+        boxes = self.world.boxes(objects, R, t, photo.K.to(self.world.device))
+        return seen_once(once, boxes, max(SEEN_TWICE, self.settings.detection.nms))
 
     def _estimated(self, photos: Sequence[Photo], tiles: int, min_score: float | None) -> Iterator[list[Detection]]:
         """Each photo's detections, best first, before doubles are left out."""

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 _COSINE = 10.0
 """What a cosine of 1 with the nearest view counts beside the log-odds of the detector's score."""
 _DOUBLES_IOU = 0.7
-"""Boxes of one object that overlap by more have come to the same place: the likeliest of them is enough."""
+"""Boxes of one object that overlap by more have come to the same place: the likeliest of them is enough. Where
+``detection.nms`` is larger, that counts."""
 
 
 def likeliest(labels: Tensor, scores: Tensor, cosines: Tensor, most: int) -> Tensor:
@@ -66,6 +67,7 @@ def worth_a_pose(pipeline: Pipeline, codebooks: Sequence[Codebook], view: Window
             latents = pipeline.latents(view.prepared, view.boxes[rows], torch.zeros_like(rows))
             cosines[rows] = codebooks[index].search(latents, 1)[0][:, 0]
     worth = _worth(view.scores, cosines)
-    kept: Tensor = batched_nms(view.boxes.float(), worth, view.objects, _DOUBLES_IOU)
+    overlap = max(_DOUBLES_IOU, pipeline.settings.detection.nms)
+    kept: Tensor = batched_nms(view.boxes.float(), worth, view.objects, overlap)
     kept = kept[kept.argsort()]
     return kept[likeliest(view.objects[kept], view.scores[kept], cosines[kept], most)]
