@@ -26,6 +26,7 @@ class _Pipeline:
     """Codes that are their boxes."""
 
     codes_from_features = True
+    settings = SimpleNamespace(data=SimpleNamespace(camera=SimpleNamespace(image_size=90)))
 
     def latents(self, prepared: Any, boxes: Tensor, images: Tensor) -> Tensor:
         assert prepared == "image"
@@ -141,3 +142,11 @@ def test_boxes_stay_where_codes_are_dear() -> None:
     dear: Any = SimpleNamespace(codes_from_features=False)
     view = WindowBoxes(NOTHING, NOTHING, "image", NOTHING, SQUARE, torch.tensor([0]), torch.tensor([0.5]))
     assert fitted_boxes(dear, [], view) is view
+
+
+def test_boxes_end_where_the_image_does() -> None:
+    """As those of parts that are cut off do in training."""
+    upright = torch.tensor([[-4.0, 20.0, 16.0, 40.0], [70.0, 76.0, 94.0, 100.0]])
+    flat = book(lambda center, side: torch.full_like(side, 0.7))
+    expected = torch.tensor([[0.0, 20.0, 16.0, 40.0], [70.0, 76.0, 90.0, 90.0]])
+    torch.testing.assert_close(fitted(upright, flat), expected)

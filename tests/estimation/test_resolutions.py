@@ -33,6 +33,7 @@ class ContentPipeline:
         self.settings = settings
         self.device = torch.device("cpu")
         self.canvas = settings.data.camera.image_size
+        self.codes_from_features = False
 
     def prepare(self, images: Tensor) -> Tensor:
         return images

@@ -43,7 +43,7 @@ def test_files_that_a_mesh_names_are_not_opened(name: str, tmp_path: Path, monke
     assert read_cad(tmp_path / file)[0].source == "texture"  # so it is a danger
     (tmp_path / file).write_bytes(standing_alone(Path(file).suffix, data))
     for module in (obj, ply, gltf_data):
-        monkeypatch.setattr(module, "beside", lambda folders, name: pytest.fail(f"it looks for {name}"))
+        monkeypatch.setattr(module, "file_named", lambda folders, name: pytest.fail(f"it looks for {name}"))
     (surface,) = read_cad(tmp_path / file)
     assert surface.triangles.max() == 9
     assert surface.source == "none"

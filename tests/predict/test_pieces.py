@@ -20,7 +20,7 @@ from codepose.predict import bop_file, overlay
 from codepose.predict.bop_file import BopFile
 from codepose.predict.output import Folder, Prediction
 from codepose.predict.overlay import Overlay
-from codepose.predict.prediction import Progress, asked, tracker_of
+from codepose.predict.prediction import Progress, tracker_of, with_thresholds
 from codepose.predict.sources import Photo, Source, Video
 from codepose.runtime.run import Run
 from codepose.settings.errors import ConfigError
@@ -51,7 +51,7 @@ def prediction(source: Source, *found: Detection, time_ms: float = 250.0) -> Pre
 def test_the_detector_finds_no_less_than_is_asked_for(
     tiny_settings: Settings, options: dict[str, Any], score: float, nms: float, per_object: int
 ) -> None:
-    run = asked(Run(Path("run"), tiny_settings), Predict(Path("run"), **options))
+    run = with_thresholds(Run(Path("run"), tiny_settings), Predict(Path("run"), **options))
     found = run.settings.detection
     assert (found.score, found.nms, found.per_object) == (score, nms, per_object)
 

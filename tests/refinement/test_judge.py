@@ -218,7 +218,7 @@ def test_a_move_is_that_of_the_crop_camera(world: World):
     crops = Crops(torch.zeros(1, 3, 8, 8), geometry.offaxis_rotation(torch.tensor([[0.2, 0.1, 1.0]])), focal, ZERO)
     turn = torch.tensor([[0.0, 0.0, 0.3]])
     verdict = Verdict(torch.zeros(1, 4), torch.tensor([[0.1, -0.05]]), torch.tensor([0.2]), turn)
-    moved = JudgeRefiner(world, nn.Identity())._moved(crops, poses, verdict)
+    moved = JudgeRefiner(world, nn.Identity())._apply(crops, poses, verdict)
     before, after = (crops.turn[0].mT @ x[0, 0] for x in (t, moved.t))
     torch.testing.assert_close(3.0 * (after[:2] / after[2] - before[:2] / before[2]), torch.tensor([0.1, -0.05]))
     assert float(after[2] / before[2]) == pytest.approx(math.exp(0.2), rel=1e-5)
@@ -249,7 +249,6 @@ def test_poses_turned_alike_are_one():
     for index, expected in ((0, [5.0, 3.0, 2.0, 1.0]), (1, [5.0, 2.0, 1.0, 5.0])):
         seen: Any = SimpleNamespace(objects=torch.tensor([index]))
         assert judge._apart(seen, start, 4).score[0].tolist() == expected
-    assert not judge.network.training
 
 
 def test_a_pose_beside_the_box_is_another_parts(world: World):

@@ -95,7 +95,7 @@ def test_a_level_keeps_the_best_place_and_size_of_each_pose(clean: tuple[World, 
     boxed = scenes.t_cam_obj[:2, None] * torch.tensor([[0.95], [1.0], [1.05]])
     start = Poses.start((spin @ views.rotations[view]).view(2, 3, 3, 3), boxed, torch.zeros(2, 3))
     start = replace(start, t=boxed + torch.tensor([12.0, -9.0, 30.0]))
-    found = wide_search._laid(views, view, angle, seen, start, level)
+    found = wide_search._lay(views, view, angle, seen, start, level)
     field, K = edges_around(scenes.images, rows, seen.boxes, scenes.K, 48, extent, blur=level.blur, samples=2)
     assert found.R_view is start.R_view
     for row in range(2):
@@ -129,7 +129,7 @@ def test_each_object_has_views_of_its_own(views: ViewEdges, monkeypatch: pytest.
     world: Any = SimpleNamespace(device=torch.device("cpu"))
     search = WideSearch(world)
     laid: Any = RuntimeError("far enough")
-    monkeypatch.setattr(wide_search, "_laid", lambda *_: (_ for _ in ()).throw(laid))
+    monkeypatch.setattr(wide_search, "_lay", lambda *_: (_ for _ in ()).throw(laid))
     ones = torch.ones(2)
     book: Any = SimpleNamespace(codes=ones, rotations=views.rotations[:2], placed=lambda *_: torch.ones(2, 3))
     book.to = lambda _: book

@@ -15,6 +15,7 @@ import torch
 import trimesh
 
 from codepose import api as workflow
+from codepose.api import training
 from codepose.cli.chosen import with_meshes
 from codepose.cli.main import main
 from codepose.cli.options import Train
@@ -216,8 +217,8 @@ def test_one_process_trains_a_run(tiny_settings: Settings, tmp_path: Path) -> No
 def test_training_holds_the_lock(tiny_settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run.create(tmp_path / "run", tiny_settings)
     seen = []
-    monkeypatch.setattr(workflow, "train_step1", lambda *_: seen.append((run.path / "train.lock").exists()))
-    monkeypatch.setattr(workflow, "train_step2", lambda *_: None)
+    monkeypatch.setattr(training, "train_step1", lambda *_: seen.append((run.path / "train.lock").exists()))
+    monkeypatch.setattr(training, "train_step2", lambda *_: None)
     workflow.train_stages(run, ["joint"], device="cpu")
     assert seen == [True]
 

@@ -55,7 +55,7 @@ _AT_ONCE = 512
 def fitted_boxes(pipeline: Pipeline, codebooks: Sequence[Codebook], view: WindowBoxes) -> WindowBoxes:
     """Returns a window's boxes, each moved and resized to where its code is nearest to the codebook's.
 
-    Each gets the proportions of the view that is nearest there.
+    Each gets the proportions of the view that is nearest there, and ends where the image does, as in training.
 
     Args:
         pipeline: The networks. Where codes are dear (``Pipeline.codes_from_features``) the boxes stay as they are.
@@ -68,7 +68,7 @@ def fitted_boxes(pipeline: Pipeline, codebooks: Sequence[Codebook], view: Window
     for index in sorted(set(view.objects.tolist())):
         rows = (view.objects == index).nonzero().squeeze(1)
         boxes = boxes.index_copy(0, rows, _fitted(pipeline, codebooks[index], view, boxes[rows]))
-    return view.moved(boxes)
+    return view.moved(boxes.clamp(0.0, float(pipeline.settings.data.camera.image_size)))
 
 
 def _fitted(pipeline: Pipeline, book: Codebook, view: WindowBoxes, boxes: Tensor) -> Tensor:
