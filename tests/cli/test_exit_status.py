@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -81,9 +82,10 @@ def test_a_python_caller_gets_the_same(capsys: pytest.CaptureFixture[str]) -> No
 def test_ctrl_c_ends_without_a_word(tmp_path: Path, tiny_settings: Settings) -> None:
     (tmp_path / "tiny.yaml").write_text(to_yaml(tiny_settings))
     words = ["render", "--preset", "tiny.yaml", "--bop", "bop", "--images", "100000", "--device", "cpu"]
-    with subprocess.Popen(
-        [*CODEPOSE, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
-    ) as work:
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    # what a shell starts in the background, this suite for one, ignores Ctrl-C, and so would its children
+    heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen([*CODEPOSE, *words], **streams, text=True, cwd=tmp_path, preexec_fn=heeding) as work:
         assert work.stdout is not None
         assert work.stdout.readline().startswith("Rendering train:")
         os.kill(work.pid, signal.SIGINT)
