@@ -247,6 +247,12 @@ def box_size(boxes: Tensor) -> Tensor:
     return boxes[..., 2:] - boxes[..., :2]
 
 
+def boxes_around(centers: Tensor, sizes: Tensor) -> Tensor:
+    """Returns the boxes (..., 4) with these centres (..., 2), and widths and heights (..., 2), or sides (..., 1)."""
+    half = sizes / 2
+    return torch.cat((centers - half, centers + half), -1)
+
+
 def jittered_boxes(boxes: Tensor, shift: float, scale: tuple[float, float]) -> Tensor:
     """Returns the boxes (..., 4) moved and resized at random, from torch's default generator.
 
@@ -257,15 +263,12 @@ def jittered_boxes(boxes: Tensor, shift: float, scale: tuple[float, float]) -> T
     """
     side = box_size(boxes).amax(-1, keepdim=True)
     center = box_center(boxes) + (torch.rand_like(boxes[..., :2]) * 2.0 - 1.0) * shift * side
-    half = box_size(boxes) / 2 * torch.empty_like(boxes[..., :1]).uniform_(*scale)
-    return torch.cat((center - half, center + half), -1)
+    return boxes_around(center, box_size(boxes) * torch.empty_like(boxes[..., :1]).uniform_(*scale))
 
 
 def padded_square(boxes: Tensor, pad: float) -> Tensor:
     """Returns the squares (..., 4) of side pad * max(w, h) around the boxes' centres; they may leave the image."""
-    half = box_size(boxes).amax(-1, keepdim=True) * (pad / 2)
-    center = box_center(boxes)
-    return torch.cat((center - half, center + half), -1)
+    return boxes_around(box_center(boxes), box_size(boxes).amax(-1, keepdim=True) * pad)
 
 
 def sampling_grid(windows: Tensor, side: int, size: tuple[float, float]) -> Tensor:

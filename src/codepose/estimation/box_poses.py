@@ -12,7 +12,7 @@ from torchvision.ops import box_iou
 
 from codepose.estimation.codebook import Codebook
 from codepose.estimation.hypotheses import Hypotheses
-from codepose.estimation.window_boxes import WindowBoxes
+from codepose.estimation.window_boxes import WindowBoxes, by_object
 from codepose.refinement.poses import Poses, Refiner, Seen, Stages
 from codepose.refinement.render_and_compare import finer_photos
 from codepose.synthesis.objects import Objects
@@ -33,7 +33,7 @@ Encoder = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 def encoded(pipeline: Pipeline, view: WindowBoxes, boxes: Tensor) -> tuple[Tensor, Tensor]:
     """Returns the latents (N, D) and reconstructions (N, 3, c, c) of boxes (N, 4) of a window's image."""
-    latents = pipeline.latents(view.prepared, boxes, boxes.new_zeros(len(boxes), dtype=torch.long))
+    latents = view.latents(pipeline, boxes)
     return latents, pipeline.decode(latents)
 
 
@@ -69,8 +69,8 @@ def nearest_poses(codebooks: Sequence[Codebook], seen: Seen, latents: Tensor) ->
         latents: (N, D) their codes.
     """
     result = _no_poses(latents)
-    for index in sorted(set(seen.objects.tolist())):
-        rows, book = (seen.objects == index).nonzero().squeeze(1), codebooks[index]
+    for index, rows in by_object(seen.objects):
+        book = codebooks[index]
         cosines, views = book.search(latents[rows], 1)
         _, t = book.poses(views[:, 0], seen.boxes[rows], seen.K)
         nearest = Poses.start(book.rotations[views], t[:, None], cosines)
@@ -106,8 +106,7 @@ class RefinedPoses:
             latents: (N, D) their codes.
         """
         result, reconstructions = _no_poses(latents), seen.reconstructions
-        for index in sorted(set(seen.objects.tolist())):
-            rows = (seen.objects == index).nonzero().squeeze(1)
+        for _, rows in by_object(seen.objects):
             poses, shown = self._one_object(encode, seen.select(rows), latents[rows])
             result = result.replaced(rows, poses)
             reconstructions = reconstructions.index_copy(0, rows, shown)

@@ -273,6 +273,6 @@ def _boxes_in_canvas(boxes: Tensor, canvas: int, crop: int) -> Tensor:
 
     A box's padded square fills ``crop`` pixels there.
     """
-    size, middle = geometry.box_size(boxes), canvas / 2
-    half = size / size.amax(1, keepdim=True) * (crop / ROI_PAD / 2)
-    return torch.cat((middle - half, middle + half), 1)
+    size = geometry.box_size(boxes)
+    middle = torch.full_like(size, canvas / 2)
+    return geometry.boxes_around(middle, size / size.amax(1, keepdim=True) * (crop / ROI_PAD))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from codepose import geometry
 from codepose.estimation.codebook import Codebook
-from codepose.estimation.window_boxes import WindowBoxes
+from codepose.estimation.window_boxes import WindowBoxes, by_object
 
 if TYPE_CHECKING:
     from codepose.estimation.pipelines import Pipeline
@@ -65,8 +65,7 @@ def fitted_boxes(pipeline: Pipeline, codebooks: Sequence[Codebook], view: Window
     if not pipeline.codes_from_features:
         return view
     boxes = view.boxes
-    for index in sorted(set(view.objects.tolist())):
-        rows = (view.objects == index).nonzero().squeeze(1)
+    for index, rows in by_object(view.objects):
         boxes = boxes.index_copy(0, rows, _fitted(pipeline, codebooks[index], view, boxes[rows]))
     return view.moved(boxes.clamp(0.0, float(pipeline.settings.data.camera.image_size)))
 
@@ -78,26 +77,21 @@ def _fitted(pipeline: Pipeline, book: Codebook, view: WindowBoxes, boxes: Tensor
         grid = level.grid().to(boxes)  # (G, 3)
         center, size = geometry.box_center(boxes), geometry.box_size(boxes)
         centers = center[:, None] + grid[:, :2] * size.amax(1)[:, None, None]  # (N, G, 2)
-        half = size[:, None] * grid[:, 2:].exp() / 2
-        cosines, views = _nearest(pipeline, book, view, torch.cat((centers - half, centers + half), 2))
+        tried = geometry.boxes_around(centers, size[:, None] * grid[:, 2:].exp())  # (N, G, 4)
+        cosines, views = _nearest(pipeline, book, view, tried)
         far = (grid[:, :2] / _PRIOR_SHIFT).square().sum(1) + (grid[:, 2] / _PRIOR_SIZE).square()
         worth = cosines - _PRIOR * far
         weight = (worth / _SOFTNESS).softmax(1)[..., None]
-        center = (weight * centers).sum(1)
-        half = size * (weight * grid[:, 2:]).sum(1).exp() / 2
-        boxes = torch.cat((center - half, center + half), 1)
+        boxes = geometry.boxes_around((weight * centers).sum(1), size * (weight * grid[:, 2:]).sum(1).exp())
         nearest = views.gather(1, worth.argmax(1, keepdim=True)).squeeze(1)
     seen = geometry.box_size(book.boxes[nearest])
-    half = seen / seen.amax(1, keepdim=True) * geometry.box_size(boxes).amax(1, keepdim=True) / 2
-    center = geometry.box_center(boxes)
-    return torch.cat((center - half, center + half), 1)
+    proportioned = seen / seen.amax(1, keepdim=True) * geometry.box_size(boxes).amax(1, keepdim=True)
+    return geometry.boxes_around(geometry.box_center(boxes), proportioned)
 
 
 def _nearest(pipeline: Pipeline, book: Codebook, view: WindowBoxes, boxes: Tensor) -> tuple[Tensor, Tensor]:
     """The cosine (N, G) of each box's code with the codebook's nearest, and which view that is, (N, G)."""
-    found = []
-    for part in torch.split(boxes.flatten(0, 1), _AT_ONCE):
-        latents = pipeline.latents(view.prepared, part, part.new_zeros(len(part), dtype=torch.long))
-        found.append(book.search(latents, 1))
+    parts = torch.split(boxes.flatten(0, 1), _AT_ONCE)
+    found = [book.search(view.latents(pipeline, part), 1) for part in parts]
     cosines, views = (torch.cat(values).view(boxes.shape[:2]) for values in zip(*found, strict=True))
     return cosines, views

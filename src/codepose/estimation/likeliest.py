@@ -14,7 +14,7 @@ from torch import Tensor
 from torchvision.ops import batched_nms
 
 from codepose.estimation.codebook import Codebook
-from codepose.estimation.window_boxes import WindowBoxes
+from codepose.estimation.window_boxes import WindowBoxes, by_object
 
 if TYPE_CHECKING:
     from codepose.estimation.pipelines import Pipeline
@@ -61,11 +61,9 @@ def worth_a_pose(pipeline: Pipeline, codebooks: Sequence[Codebook], view: Window
         most: How many of each object, at most.
     """
     cosines = torch.zeros_like(view.scores, dtype=torch.float32)
-    for index in sorted(set(view.objects.tolist())):
-        rows = (view.objects == index).nonzero().squeeze(1)
+    for index, rows in by_object(view.objects):
         if len(rows) > most:  # else all of them are chosen, whatever their codes, but for doubles
-            latents = pipeline.latents(view.prepared, view.boxes[rows], torch.zeros_like(rows))
-            cosines[rows] = codebooks[index].search(latents, 1)[0][:, 0]
+            cosines[rows] = codebooks[index].search(view.latents(pipeline, view.boxes[rows]), 1)[0][:, 0]
     worth = _worth(view.scores, cosines)
     overlap = max(_DOUBLES_IOU, pipeline.settings.detection.nms)
     kept: Tensor = batched_nms(view.boxes.float(), worth, view.objects, overlap)

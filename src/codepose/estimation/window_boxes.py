@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -48,10 +48,20 @@ class WindowBoxes:
         """Returns a copy with boxes (N, 4) in the places of its own."""
         return replace(self, boxes=boxes)
 
+    def latents(self, pipeline: Pipeline, boxes: Tensor) -> Tensor:
+        """Returns the latents (M, D) of any boxes (M, 4) of this window's image."""
+        return pipeline.latents(self.prepared, boxes, boxes.new_zeros(len(boxes), dtype=torch.long))
+
     def in_photo(self, size: int) -> Boxes:
         """Returns the boxes in the photo's own pixels, as a detector gives them; ``size`` is the network's."""
         boxes = self.window.to_photo(self.boxes, size)
         return {"boxes": boxes, "labels": self.objects + 1, "scores": self.scores}
+
+
+def by_object(objects: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Yields each object of objects (N,), and the places (n,) where it stands."""
+    for index in sorted(set(objects.tolist())):
+        yield index, (objects == index).nonzero().squeeze(1)
 
 
 @torch.no_grad()

@@ -135,8 +135,7 @@ def decode(regression: Tensor, boxes: Tensor, weights: Weights) -> Tensor:
     dx, dy, dw, dh = regression.unbind(-1)
     shift, size = torch.stack((dx / wx, dy / wy), -1), geometry.box_size(boxes)
     center = geometry.box_center(boxes) + shift * size
-    half = torch.stack((dw / ww, dh / wh), -1).clamp(max=_LARGEST).exp() * size / 2
-    return torch.cat((center - half, center + half), -1)
+    return geometry.boxes_around(center, torch.stack((dw / ww, dh / wh), -1).clamp(max=_LARGEST).exp() * size)
 
 
 def encode(truth: Tensor, boxes: Tensor, weights: Weights) -> Tensor:

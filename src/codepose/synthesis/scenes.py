@@ -226,8 +226,7 @@ class SceneSource:
         shift = torch.where(draws.chance("shift?", CHANGED)[:, None], shift, 0.0)
         side = geometry.box_size(square)
         center = geometry.box_center(square) + shift * side
-        half = side * scale[:, None] / 2
-        return torch.cat((center - half, center + half), 1)
+        return geometry.boxes_around(center, side * scale[:, None])
 
     def _render(
         self, draws: Draws, item: _Posed, size: int, difficulty: float, *, clutter: bool, attempt: int = 0
