@@ -245,11 +245,9 @@ class PoseEstimator:
             return once
         objects = torch.tensor([d.object_index for d in once], device=self.world.device)
         offsets = [self.codebooks[d.object_index].offset.double().cpu().numpy() for d in once]
+        turns = np.stack([d.R_cam_obj for d in once])
         places = np.stack([d.to_camera(offset) for d, offset in zip(once, offsets, strict=True)])
-        R, t = (
-            torch.from_numpy(values).float().to(self.world.device)
-            for values in (np.stack([d.R_cam_obj for d in once]), places)
-        )
+        R, t = (torch.from_numpy(values).float().to(self.world.device) for values in (turns, places))
         boxes = self.world.boxes(objects, R, t, photo.K.to(self.world.device))
         return seen_once(once, boxes, max(SEEN_TWICE, self.settings.detection.nms))
 

@@ -14,7 +14,7 @@ from codepose.networks.compilation import compile_convolutions
 from codepose.refinement.judged_contours import refiner_of
 from codepose.refinement.poses import Refiner
 from codepose.runtime.devices import current_device
-from codepose.runtime.run import Run
+from codepose.runtime.run import Run, opened
 from codepose.synthesis.world import World
 
 
@@ -38,7 +38,7 @@ def load_parts(
     progress: Callable[[float], None],
 ) -> Parts:
     """Loads a trained run; arguments and errors as ``PoseEstimator.load`` has them."""
-    run = run if isinstance(run, Run) else Run.open(run)
+    run = opened(run)
     pipeline = load_pipeline(run, method, current_device(device))
     world = World(run.settings, pipeline.device) if refine else None
     for model in world.objects if world is not None else ():

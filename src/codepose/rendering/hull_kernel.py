@@ -12,8 +12,9 @@ wp.set_module_options({"enable_backward": False})
 LANES = 8
 """A hull has a multiple of so many points."""
 
-_LOOP = """
-    enum { LANES = 8 };
+_LOOP = (
+    f"    enum {{ LANES = {LANES} }};"
+    + """
     const float* across = reinterpret_cast<const float*>(hulls.data) + 3 * first;
     const float* down = across + count;
     const float* along = down + count;
@@ -45,6 +46,7 @@ _LOOP = """
     }
     return wp::vec4(left[0], top[0], right[0], bottom[0]);
 """
+)
 
 
 @wp.func_native(_LOOP)
