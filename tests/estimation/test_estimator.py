@@ -394,7 +394,10 @@ def test_a_part_that_is_seen_this_way_and_the_other_way_round_is_one(estimator: 
         t = beside[: len(poses.t), None]
         return dataclasses.replace(poses.best(1), R_view=turned[: len(t), None], t=t, boxed=t, judged=judged)
 
-    image, K, refiner = noise(128, 128), camera(128), refining(estimator, refined)
+    image, K = noise(128, 128), camera(128)
+    # the CAD file's origin may lie anywhere
+    books = [dataclasses.replace(book, offset=book.offset + 300.0) for book in estimator.codebooks]
+    refiner = PoseEstimator(estimator.pipeline, books, refined, world=estimator.world)
     assert len(refiner.boxes([Photo.of(image, K, estimator.device)])[0][0].boxes) == 3
     found = refiner(image, K)
     assert [d.judged for d in found] == [2.0, 0.0]

@@ -18,6 +18,8 @@ from codepose.estimation.window_boxes import WindowBoxes
 NOTHING: Any = None
 SQUARE = torch.tensor([[40.0, 30.0, 60.0, 50.0]])
 """A box of 20 pixels around (50, 40)."""
+UPRIGHT = torch.tensor([[45.0, 30.0, 55.0, 50.0]])
+"""Half as wide."""
 Cosine = Callable[[Tensor, Tensor], Tensor]
 """Centres (N, 2) and longer sides (N,) of boxes -> cosines (N,)."""
 
@@ -61,14 +63,15 @@ def test_nothing_speaks_for_another_box() -> None:
 
 
 @pytest.mark.parametrize("axis", [0, 1])
-def test_a_slope_moves_boxes_as_far_as_the_prior_lets_it(axis: int) -> None:
-    """A cosine that grows by 0.2 a side.
+@pytest.mark.parametrize("box", [SQUARE, UPRIGHT])
+def test_a_slope_moves_boxes_as_far_as_the_prior_lets_it(axis: int, box: Tensor) -> None:
+    """A cosine that grows by 0.2 a longer side.
 
     Places 0.2 sides away are worth -0.16 and -0.08, and weigh exp(-5.333), 1 and exp(-2.667): 0.0120 sides in the mean.
     Then 0.1 away -0.05 and -0.01, exp(-1.667) and exp(-0.333): 0.0277; 0.05 away exp(-0.583) and exp(0.083): 0.0100.
     """
     slope = book(lambda center, side: 0.5 + 0.2 * center[:, axis] / 20.0)
-    moved = geometry.box_center(fitted(SQUARE, slope)) - geometry.box_center(SQUARE)
+    moved = geometry.box_center(fitted(box, slope)) - geometry.box_center(box)
     assert moved[0, axis] == pytest.approx(20.0 * 0.0497, abs=20.0 * 2e-4)
     assert moved[0, 1 - axis] == pytest.approx(0.0, abs=1e-4)
 
@@ -104,9 +107,8 @@ def test_boxes_have_the_proportions_of_the_view_that_is_nearest_in_the_end() -> 
     def flat(centers: Tensor, sides: Tensor) -> Tensor:
         return torch.full_like(sides, 0.7)
 
-    upright = torch.tensor([[45.0, 30.0, 55.0, 50.0]])
-    torch.testing.assert_close(fitted(upright, book(flat, (8.0, 2.0))), torch.tensor([[40.0, 37.5, 60.0, 42.5]]))
-    torch.testing.assert_close(fitted(upright, book(flat, (2.0, 8.0))), torch.tensor([[47.5, 30.0, 52.5, 50.0]]))
+    torch.testing.assert_close(fitted(UPRIGHT, book(flat, (8.0, 2.0))), torch.tensor([[40.0, 37.5, 60.0, 42.5]]))
+    torch.testing.assert_close(fitted(UPRIGHT, book(flat, (2.0, 8.0))), torch.tensor([[47.5, 30.0, 52.5, 50.0]]))
 
     def slope(centers: Tensor, sides: Tensor) -> Tensor:
         return 0.2 * centers[:, 0] / 20.0
@@ -114,6 +116,18 @@ def test_boxes_have_the_proportions_of_the_view_that_is_nearest_in_the_end() -> 
     several = book(slope, (8.0, 8.0), (8.0, 2.0), nearest=lambda boxes: (geometry.box_center(boxes)[:, 0] > 51).long())
     size = geometry.box_size(fitted(SQUARE, several))[0]
     assert float(size[1] / size[0]) == pytest.approx(0.25)
+
+
+def test_the_proportions_are_those_of_the_box_worth_most() -> None:
+    """A cosine that grows by 0.1 a side: the last grid begins at 50.38, and a pixel on it is larger, yet worth less."""
+    several = book(
+        lambda centers, sides: 0.1 * centers[:, 0] / 20.0,
+        (8.0, 8.0),
+        (8.0, 2.0),
+        nearest=lambda boxes: (geometry.box_center(boxes)[:, 0] > 51).long(),
+    )
+    size = geometry.box_size(fitted(SQUARE, several))[0]
+    assert float(size[1] / size[0]) == pytest.approx(1.0)
 
 
 def test_each_object_asks_its_own_book() -> None:
