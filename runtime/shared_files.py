@@ -18,6 +18,7 @@ SHARED = {
     "": "geometry",
     "storage": "checksums locks replace",
     "settings": "crop errors",
+    "runtime": "nested",
     "rendering": "renderer shading",
     "parts": "symmetry_group",
     "cameras": "camera camera_entries depth_images photos",

@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from codepose.runtime.nested import nested
 from codepose.storage.checksums import EMPTY, MARK, DamagedError, require_whole, seal
 from codepose.storage.replace import StorageError, replacing
 
@@ -58,8 +59,7 @@ def load_state(path: str | Path) -> Any:
     if "codepose" not in metadata:
         raise CheckpointError(f"{path} is a safetensors file, but not one that codepose wrote")
     try:
-        text = metadata["codepose"]
-        return _unpack(json.loads(text.partition("\n")[2] if text.startswith(MARK) else text), tensors)
+        return nested(metadata["codepose"], tensors)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged: what its tensors are cannot be read: {error!r}") from None
 
@@ -80,17 +80,3 @@ def _pack(value: Any, tensors: dict[str, torch.Tensor], name: str) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise TypeError(f"a checkpoint cannot hold {type(value).__name__} at {name or 'the top'}")
-
-
-def _unpack(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
-    if isinstance(value, list):
-        raise TypeError("a list by itself")
-    if not isinstance(value, dict):
-        return value
-    if "tensor" in value:
-        return tensors[value["tensor"]]
-    if "dict" in value:
-        return {k: _unpack(v, tensors) for k, v in value["dict"]}
-    if "tuple" in value:
-        return tuple(_unpack(v, tensors) for v in value["tuple"])
-    return [_unpack(v, tensors) for v in value["list"]]

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from codepose_runtime.storage.checksums import MARK, DamagedError, require_whole
+from codepose_runtime.runtime.nested import nested
+from codepose_runtime.storage.checksums import DamagedError, require_whole
 from codepose_runtime.tensors.tensor import Tensor
 
 _DTYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "I32": "<i4", "I64": "<i8", "U8": "u1", "I8": "i1", "BOOL": "?"}
@@ -34,8 +35,7 @@ def load_state(path: str | Path) -> Any:
         length = int.from_bytes(memory[:8], "little")
         header = json.loads(memory[8 : 8 + length])
         text = header.pop("__metadata__")["codepose"]
-        tensors = {name: _tensor(memory, 8 + length, entry) for name, entry in header.items()}
-        return _unpack(json.loads(text.partition("\n")[2] if text.startswith(MARK) else text), tensors)
+        return nested(text, {name: _tensor(memory, 8 + length, entry) for name, entry in header.items()})
     except DamagedError as error:
         raise CheckpointError(str(error)) from None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -54,15 +54,3 @@ def _tensor(memory: mmap.mmap, start: int, entry: dict[str, Any]) -> Tensor:
         raise ValueError("a tensor's size is not that of its shape")
     values = np.frombuffer(memory, dtype, int(np.prod(shape)), start + first)
     return Tensor(values.reshape(shape))
-
-
-def _unpack(value: Any, tensors: dict[str, Tensor]) -> Any:
-    if not isinstance(value, dict):
-        return value
-    if "tensor" in value:
-        return tensors[value["tensor"]]
-    if "dict" in value:
-        return {key: _unpack(one, tensors) for key, one in value["dict"]}
-    if "tuple" in value:
-        return tuple(_unpack(one, tensors) for one in value["tuple"])
-    return [_unpack(one, tensors) for one in value["list"]]
