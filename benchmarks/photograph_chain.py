@@ -16,7 +16,7 @@ from codepose.estimation.photo import Photo
 from codepose.estimation.window_boxes import given_boxes
 from codepose.networks.windows import Window, least_overlap, windows
 from codepose.refinement.judge import JudgeRefiner
-from codepose.refinement.poses import Poses, Refiner, Seen, Stages
+from codepose.refinement.poses import InTurn, Poses, Refiner, Seen, Stages
 from codepose.refinement.render_and_compare import ContourRefiner
 
 
@@ -45,7 +45,7 @@ class _Recorded:
             judge = self.search.rank
             assert isinstance(judge, JudgeRefiner)
             return replace(poses, score=judge.scores(seen, poses)).best(1)
-        edges = self.search
+        edges = self.search.first if isinstance(self.search, InTurn) else self.search
         assert isinstance(edges, ContourRefiner)
         return ContourRefiner(edges.world, edges.settings.model_copy(update={"rounds": 0}))(seen, poses)
 

@@ -24,7 +24,9 @@ SHARED = {
     "cameras": "camera camera_entries depth_images photos",
     "synthesis": "lookalikes objects",
     "networks": "pose_judge windows",
-    "refinement": "contours edge_search edges judge judged_contours poses render_and_compare wide_search",
+    "refinement": (
+        "contours edge_fit edge_lines edge_search edges judge judged_contours poses render_and_compare wide_search"
+    ),
     "estimation": (
         "answers box_poses codebook detection duplicates estimator evidence fitted_boxes hypotheses likeliest "
         "nearest_codes photo window_boxes"

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from codepose.refinement.edge_fit import EdgeFit
 from codepose.refinement.judge import JudgeRefiner
 from codepose.refinement.judged_contours import JudgedContours, refiner_of
-from codepose.refinement.poses import Poses, Seen, Stages
+from codepose.refinement.poses import InTurn, Poses, Seen, Stages
 from codepose.refinement.render_and_compare import ContourRefiner
 from codepose.settings.inference import RefinementSettings
 from codepose.synthesis.world import World
@@ -58,24 +59,37 @@ def test_a_pose_is_taken_as_edges_left_it_only_where_the_judge_agrees():
     judge = KnownJudge(before, after)
     refine = Stages(judge, JudgedContours(judge, _edges(torch.tensor([[0.1, 0.1], [0.3, 0.2]]))))  # type: ignore[arg-type]
     found = refine(_seen(2), start)
-    assert found.judged.tolist() == [[4.0, 3.5], [1.0, 2.0]]
-    torch.testing.assert_close(found.contour, torch.tensor([[0.1, 0.1], [0.3, 0.2]]))
+    # first: log-odds 4 (not 3.9) and 3.5 (not 3), contours alike; second: 1 and 2, contours 0.3 and 0.2
+    assert found.judged.tolist() == [[4.0], [1.0]]
+    torch.testing.assert_close(found.contour, torch.tensor([[0.1], [0.3]]))
     torch.testing.assert_close(found.agreement, found.contour / 2)
     torch.testing.assert_close(found.score, found.judged + 20.0 * found.contour)
-    expected = torch.stack((start.t[0, 0], start.t[0, 1] + 1.0))
-    torch.testing.assert_close(found.t[0], expected)
-    # the second detection: log-odds 1 and 2, but contours 0.3 and 0.2
-    torch.testing.assert_close(found.t[1], torch.stack((start.t[1, 0] + 1.0, start.t[1, 1])))
+    torch.testing.assert_close(found.t[:, 0], torch.stack((start.t[0, 0], start.t[1, 0] + 1.0)))
 
 
-@pytest.mark.parametrize(("judged", "kind"), [(0, ContourRefiner), (5, Stages)])
+def test_the_judges_word_weighs_what_twenty_contours_do():
+    """Log-odds 3.5 and contour 0.2 beat 4 and 0.1 7.5 to 6."""
+    log_odds = torch.tensor([[4.0, 3.5]])
+    judge = KnownJudge(log_odds, log_odds)
+    refine = JudgedContours(judge, _edges(torch.tensor([[0.1, 0.2]])))  # type: ignore[arg-type]
+    start = Poses.start(EYE.expand(1, 2, 3, 3), torch.arange(6.0).view(1, 2, 3), torch.zeros(1, 2))
+    found = refine(_seen(1), replace(start, judged=log_odds))
+    assert found.score.tolist() == [[pytest.approx(7.5)]]
+    torch.testing.assert_close(found.t[0, 0], start.t[0, 1] + 1.0)
+
+
+@pytest.mark.parametrize(("judged", "kind"), [(0, InTurn), (5, Stages)])
 def test_the_settings_say_whether_the_judge_is_asked(world: World, judged: int, kind: type):
     refiner = refiner_of(world, RefinementSettings(judged=judged))
     assert isinstance(refiner, kind)
+    placing = refiner.place if isinstance(refiner, Stages) else refiner
+    assert isinstance(placing, InTurn)
+    assert isinstance(placing.second, EdgeFit)
+    assert isinstance(placing.first, JudgedContours if judged else ContourRefiner)
     if isinstance(refiner, Stages):
         assert isinstance(refiner.rank, JudgeRefiner)
-        assert isinstance(refiner.place, JudgedContours)
-        assert refiner.place.judge is refiner.rank
+        assert isinstance(placing.first, JudgedContours)
+        assert placing.first.judge is refiner.rank
         assert not any(p.requires_grad for p in refiner.rank.network.parameters())
 
 
@@ -95,4 +109,4 @@ def test_each_pose_is_laid_over_its_own_box_judged_there_and_the_best_comes_firs
 
     judged = JudgedContours(Judge(before, before), refine)  # type: ignore[arg-type]
     found = judged(seen, Poses.start(EYE.expand(2, 2, 3, 3), start, before))
-    torch.testing.assert_close(found.score, torch.tensor([[4.0, 2.0], [8.0, 6.0]]))
+    torch.testing.assert_close(found.score, torch.tensor([[4.0], [8.0]]))

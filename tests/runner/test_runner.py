@@ -107,7 +107,7 @@ def test_refined_poses_are_those_of_the_estimator(
     runner = import_module("codepose_runtime").PoseRunner(folder)
     scene = SceneSource(refined.world, "test").scenes(torch.arange(1))
     boxes, objects = scene.boxes.numpy(), scene.objects.tolist()
-    for part in (lambda refiner: refiner.place.contours, lambda refiner: refiner):
+    for part in (lambda refiner: refiner.place.first.contours, lambda refiner: refiner):
         wanted, found = (
             type(one)(one.pipeline, one.codebooks, part(one.refiner), world=one.world).in_boxes(
                 photo, K, boxes, objects
@@ -119,6 +119,34 @@ def test_refined_poses_are_those_of_the_estimator(
             assert other.judged is None or other.judged == pytest.approx(one.judged, abs=0.05)
             assert angle_deg(one, other) < 1.0
             np.testing.assert_allclose(other.t_cam_obj, one.t_cam_obj, rtol=0.01, atol=1.0)
+
+
+def test_edges_are_fitted_as_codepose_fits_them(refined: PoseEstimator, folder: Path, installed: Path) -> None:
+    """Poses a few millimetres beside the true ones, of which something is seen."""
+    runner = import_module("codepose_runtime").PoseRunner(folder)
+    scenes = SceneSource(refined.world, "test").scenes(torch.arange(4), 0.3)
+    t = scenes.t_cam_obj * 1.01
+    values = {
+        "images": scenes.images,
+        "which": torch.arange(4),
+        "boxes": scenes.boxes,
+        "objects": scenes.objects,
+        "K": scenes.K,
+        "reconstructions": torch.zeros(4, 3, 2, 2),
+        "extent": torch.tensor([128.0, 128.0]),
+    }
+
+    def fitted(package: str, world: Any, tensor: Any) -> Any:
+        poses, fit = (import_module(f"{package}.refinement.{name}") for name in ("poses", "edge_fit"))
+        seen = poses.Seen(**{name: tensor(value.numpy()) for name, value in values.items()})
+        views = (tensor(x.numpy()) for x in (scenes.R_view[:, None], t[:, None], torch.zeros(4, 1)))
+        return fit.EdgeFit(world)(seen, poses.Poses.start(*views))
+
+    wanted = fitted("codepose", refined.world, torch.from_numpy)
+    found = fitted("codepose_runtime", runner.estimator.world, import_module("codepose_runtime.tensors").from_numpy)
+    assert (wanted.t[:, 0] - t).norm(dim=1).min() > 1.0, "all move"
+    np.testing.assert_allclose(found.t.numpy(), wanted.t.numpy(), atol=0.5)
+    np.testing.assert_allclose(found.R_view.numpy(), wanted.R_view.numpy(), atol=0.01)
 
 
 def test_the_program_writes_what_predict_writes(

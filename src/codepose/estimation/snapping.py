@@ -11,7 +11,8 @@ from codepose.estimation.box_poses import seen_boxes
 from codepose.estimation.estimator import PoseEstimator
 from codepose.estimation.photo import Photo
 from codepose.estimation.window_boxes import given_boxes
-from codepose.refinement.poses import Poses
+from codepose.refinement.edge_fit import EdgeFit
+from codepose.refinement.poses import InTurn, Poses
 from codepose.refinement.render_and_compare import ContourRefiner
 
 Array = NDArray[np.float64]
@@ -45,7 +46,8 @@ def snap(
     seen, _ = seen_boxes(estimator.pipeline, given_boxes(estimator.pipeline, photo, boxes, objects), finer=True)
     view = geometry.offaxis_rotation(t).transpose(1, 2) @ R
     start = Poses.start(view[:, None], t[:, None], torch.zeros(1, 1, device=device))
-    best = ContourRefiner(world, estimator.settings.refinement, **_EDGES_ALONE)(seen, start).best(1)
+    search = ContourRefiner(world, estimator.settings.refinement, **_EDGES_ALONE)
+    best = InTurn(search, EdgeFit(world))(seen, start).best(1)
     R_found, t_found = best.R[0, 0], best.t[0, 0]
     R_best, t_best = (x.double().cpu().numpy() for x in (R_found, t_found - R_found @ offset))
     return R_best, t_best, float(best.contour[0, 0])

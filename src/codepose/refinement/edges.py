@@ -28,6 +28,8 @@ _FAINT = 0.05
 """Gradient at which an edge of the photo counts half."""
 _BLUR = 0.7
 """Pixels beside an edge at which it is still felt."""
+NOWHERE = 1e5
+"""Depths from here on, mm, are those of no surface."""
 
 
 def edges_around(
@@ -92,7 +94,7 @@ def edge_field(images: Tensor, sigma: float) -> Tensor:
     Returns:
         (N, 2, H, W) of length <= 1.
     """
-    directions, square = _gradients(gaussian_blur2d(images, (5, 5), (1.0, 1.0)))
+    directions, square = doubled_gradients(gaussian_blur2d(images, (5, 5), (1.0, 1.0)))
     length = square.sqrt()
     field = directions * (length / (length + _FAINT))[:, None]
     kernel = 2 * round(2.0 * sigma) + 1
@@ -100,16 +102,28 @@ def edge_field(images: Tensor, sigma: float) -> Tensor:
     return blurred
 
 
-def _gradients(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Twice the gradient's direction as (cos, sin), (N, 2, H, W), and its squared length (N, H, W).
+def steps(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns how images (N, C, H, W) change from pixel to pixel, across and down; 0 at their edges."""
+    across = F.pad(images[..., 2:] - images[..., :-2], (1, 1)).mul_(0.5)
+    return across, F.pad(images[..., 2:, :] - images[..., :-2, :], (0, 0, 1, 1)).mul_(0.5)
+
+
+def doubled_gradients(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns twice the gradient's direction as (cos, sin), (N, 2, H, W), and its squared length (N, H, W).
 
     Over all channels: that of the structure tensor's larger axis.
     """
-    gx = F.pad(images[..., 2:] - images[..., :-2], (1, 1)).mul_(0.5)
-    gy = F.pad(images[..., 2:, :] - images[..., :-2, :], (0, 0, 1, 1)).mul_(0.5)
+    gx, gy = steps(images)
     doubled = torch.stack(((gx - gy).mul_(gx + gy).sum(1), (2.0 * gx).mul_(gy).sum(1)), 1)
     square = doubled.square().sum(1).sqrt()
     return doubled / square[:, None].clamp_min(1e-12), square
+
+
+def nearest_surface(depth: Tensor) -> Tensor:
+    """Returns the depth (M, H, W) of the nearest surface at or beside each pixel;
+    more than ``NOWHERE`` where there is none."""
+    nearness = torch.where(depth > 0, 1.0 / depth.clamp_min(1e-6), 0.0)
+    return 1.0 / F.max_pool2d(nearness[:, None], 3, stride=1, padding=1).squeeze(1).clamp_min(1e-6)
 
 
 @dataclass(frozen=True)
@@ -134,6 +148,25 @@ class EdgePoints:
         return (self.directions != 0).any(-1).sum(1).clamp_min(1)
 
 
+def render_planes(depth: Tensor, normal: Tensor, color: Tensor) -> Tensor:
+    """Returns planes (M, 7, H, W) that change where a render has an edge: its outline, normals and colours.
+
+    Args:
+        depth: (M, H, W), 0 = nothing there.
+        normal: (M, H, W, 3), zero where nothing is.
+        color: (M, H, W, 3) unlit, in [0, 1], zero where nothing is.
+    """
+    inside = (depth > 0).float()[:, None]
+    planes = depth.new_empty(len(depth), 7, *depth.shape[1:])
+    planes[:, :1] = _OUTLINE * inside
+    planes[:, 1:4] = normal.permute(0, 3, 1, 2)
+    paint = color.permute(0, 3, 1, 2)
+    mean = paint.sum((2, 3), keepdim=True) / inside.sum((2, 3), keepdim=True).clamp_min(1)
+    # the mean around the part, so that its outline does not count twice
+    planes[:, 4:] = _COLOR * (paint + mean * (1.0 - inside))
+    return planes
+
+
 def edge_points(depth: Tensor, normal: Tensor, color: Tensor, order: Tensor, count: int = _POINTS) -> EdgePoints:
     """Picks edge points of renders: silhouettes, creases, and borders between colours.
 
@@ -144,15 +177,8 @@ def edge_points(depth: Tensor, normal: Tensor, color: Tensor, order: Tensor, cou
         order: (M, H, W) in [0, 1): where there are more edge pixels than points, those of the highest are picked.
         count: How many points at most.
     """
-    inside = (depth > 0).float()[:, None]
-    planes = depth.new_empty(len(depth), 7, *depth.shape[1:])
-    planes[:, :1] = _OUTLINE * inside
-    planes[:, 1:4] = normal.permute(0, 3, 1, 2)
-    paint = color.permute(0, 3, 1, 2)
-    mean = paint.sum((2, 3), keepdim=True) / inside.sum((2, 3), keepdim=True).clamp_min(1)
-    # the mean around the part, so that its outline does not count twice
-    planes[:, 4:] = _COLOR * (paint + mean * (1.0 - inside))
-    directions, square = _gradients(planes)
+    planes = render_planes(depth, normal, color)
+    directions, square = doubled_gradients(planes)
     strong = square > 0.25 * square.amax((1, 2), keepdim=True).clamp_min(1e-6)
     ranked = (strong * (1.0 + order)).flatten(1)
     picked = ranked.topk(min(count, ranked.shape[1]), dim=1)
@@ -160,6 +186,5 @@ def edge_points(depth: Tensor, normal: Tensor, color: Tensor, order: Tensor, cou
     width = depth.shape[2]
     points = torch.stack((picked.indices % width, picked.indices // width), -1) + 0.5
     chosen = directions.flatten(2).gather(2, picked.indices[:, None].expand(-1, 2, -1)).transpose(1, 2)
-    nearness = torch.where(depth > 0, 1.0 / depth.clamp_min(1e-6), 0.0)
-    nearness = F.max_pool2d(nearness[:, None], 3, stride=1, padding=1).flatten(1).gather(1, picked.indices)
-    return EdgePoints(points, chosen * is_edge[..., None], 1.0 / nearness.clamp_min(1e-6), strong.sum((1, 2)))
+    surface = nearest_surface(depth).flatten(1).gather(1, picked.indices)
+    return EdgePoints(points, chosen * is_edge[..., None], surface, strong.sum((1, 2)))

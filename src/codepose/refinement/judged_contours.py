@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from codepose.refinement.edge_fit import EdgeFit
 from codepose.refinement.judge import JudgeRefiner
-from codepose.refinement.poses import Poses, Refiner, Seen, Stages
+from codepose.refinement.poses import InTurn, Poses, Refiner, Seen, Stages
 from codepose.refinement.render_and_compare import ContourRefiner
 from codepose.settings.errors import ConfigError
 
@@ -37,23 +38,23 @@ class JudgedContours:
 
     @torch.no_grad()
     def __call__(self, seen: Seen, poses: Poses) -> Poses:
-        """Returns judged poses, each refined by edges where the judge holds that for better, best first."""
+        """Returns each detection's best judged pose (N, 1), refined by edges where the judge holds that for better."""
         count = poses.t.shape[1]
         rows = torch.arange(len(poses.t), device=poses.t.device).repeat_interleave(count)
         deep = self.contours(seen.select(rows), poses.reshaped(len(rows), 1)).best(1).reshaped(len(poses.t), count)
         deep = replace(deep, judged=self.judge.scores(seen, deep))
         finer = deep.where(deep.judged >= poses.judged, replace(poses, contour=deep.contour, agreement=deep.agreement))
-        return replace(finer, score=finer.judged + _CONTOUR * finer.contour).best(count)
+        return replace(finer, score=finer.judged + _CONTOUR * finer.contour).best(1)
 
 
 def _contours(world: World, settings: RefinementSettings) -> Refiner:
-    contours = ContourRefiner(world, settings)
+    contours, fit = ContourRefiner(world, settings), EdgeFit(world)
     if settings.judged == 0:
-        return contours
+        return InTurn(contours, fit)
     from codepose.refinement.judge_weights import load_network
 
     judge = JudgeRefiner(world, load_network(world.device))
-    return Stages(judge, JudgedContours(judge, contours))
+    return Stages(judge, InTurn(JudgedContours(judge, contours), fit))
 
 
 REFINERS: dict[str, Callable[[World, RefinementSettings], Refiner]] = {"contours": _contours}

@@ -192,3 +192,15 @@ class Stages:
     def __call__(self, seen: Seen, poses: Poses) -> Poses:
         """As ``Refiner`` has it."""
         return self.place(seen, self.rank(seen, poses))
+
+
+@dataclass(frozen=True)
+class InTurn:
+    """Two refiners, one after the other, as one."""
+
+    first: Refiner
+    second: Refiner
+
+    def __call__(self, seen: Seen, poses: Poses) -> Poses:
+        """As ``Refiner`` has it."""
+        return self.second(seen, self.first(seen, poses))

@@ -253,4 +253,9 @@ def _matrix_exp(matrix: Tensor) -> Tensor:
     return Tensor(result.astype(matrix.dtype))
 
 
-linalg = SimpleNamespace(cross=_cross, matrix_exp=_matrix_exp)
+def _solve(matrices: Tensor, vectors: Tensor) -> Tensor:
+    """Of matrices (M, n, n) and vectors (M, n)."""
+    return Tensor(np.linalg.solve(matrices.array, vectors.array[..., None])[..., 0])
+
+
+linalg = SimpleNamespace(cross=_cross, matrix_exp=_matrix_exp, solve=_solve)

@@ -1,0 +1,221 @@
+"""The last pixel: edges known by construction, and poses brought back to where a render was made."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from kornia.geometry.conversions import axis_angle_to_rotation_matrix
+from torch import Tensor
+
+from codepose import geometry
+from codepose.refinement import edge_fit
+from codepose.refinement.edge_fit import EdgeFit
+from codepose.refinement.edge_lines import edge_lines, peak, photo_gradients, strengths
+from codepose.refinement.poses import Photos, Poses, Seen
+from codepose.rendering.renderer import Instances
+from codepose.rendering.shading import Lights, render_shaded
+from codepose.synthesis.world import World
+
+SIDE = 512
+MIDDLE = SIDE / 2
+K = geometry.camera_matrix(800.0, MIDDLE, MIDDLE)
+
+
+def _rendered_square(left: int, right: int, top: int, bottom: int) -> tuple[Tensor, Tensor, Tensor]:
+    depth = torch.zeros(1, 48, 48)
+    depth[:, top:bottom, left:right] = 500.0
+    normal, color = torch.zeros(1, 48, 48, 3), torch.zeros(1, 48, 48, 3)
+    normal[..., 2] = -(depth > 0).float()
+    return depth, normal, color
+
+
+def test_points_lie_on_the_edge_between_pixels_and_their_normals_across_it():
+    """A square from x = 12 to 33, y = 15 to 36: not half a pixel beside it, as pixels' centres are."""
+    found = edge_lines(*_rendered_square(12, 33, 15, 36))
+    there = found.there[0] > 0
+    points, normals = found.points[0][there], found.normals[0][there].abs()
+    upright = (points[:, 1] > 18) & (points[:, 1] < 33)  # away from corners
+    level = (points[:, 0] > 15) & (points[:, 0] < 30)
+    assert upright.sum() > 20 < level.sum()
+    off = torch.minimum((points[upright, 0] - 12).abs(), (points[upright, 0] - 33).abs())
+    assert off.max() < 0.05
+    off = torch.minimum((points[level, 1] - 15).abs(), (points[level, 1] - 36).abs())
+    assert off.max() < 0.05
+    assert torch.allclose(normals[upright], torch.tensor([1.0, 0.0]).expand(int(upright.sum()), 2), atol=1e-3)
+    assert torch.allclose(normals[level], torch.tensor([0.0, 1.0]).expand(int(level.sum()), 2), atol=1e-3)
+    assert (found.depth[0][there] - 500.0).abs().max() < 1e-3
+    assert edge_lines(*(torch.zeros_like(x) for x in _rendered_square(12, 33, 15, 36))).there.sum() == 0
+
+
+def test_a_parabola_peaks_where_it_does():
+    """y = 5 - (x - 0.3)^2 at -1, 0 and 1; and never beyond half a step."""
+    before, here, after = (torch.tensor(5.0 - (x - 0.3) ** 2) for x in (-1.0, 0.0, 1.0))
+    assert float(peak(before, here, after)) == pytest.approx(0.3, abs=1e-5)
+    assert float(peak(after, here, before)) == pytest.approx(-0.3, abs=1e-5)
+    assert float(peak(torch.tensor(0.0), torch.tensor(1.0), torch.tensor(9.0))) == 0.5
+
+
+def test_an_edge_counts_across_its_normal_only():
+    """A step of 0.4 across x = 20: as strong as its blurred slope along x, nothing along y, in between between."""
+    step = torch.zeros(1, 3, 40, 40)
+    step[..., 20:] = 0.4
+    gradients = photo_gradients(step)
+    angles = torch.tensor([0.0, math.pi, math.pi / 2, math.pi / 4])
+    normals = torch.stack((angles.cos(), angles.sin()), -1)[None]
+    at = torch.tensor([20.0, 20.5]).expand(1, 4, 1, 2)
+    found = strengths(gradients, at, normals)[0, :, 0]
+    full = math.sqrt(3.0) * float(gradients[0, 0, 20, 19:21].mean())
+    assert found.tolist() == pytest.approx([full, full, 0.0, full * math.cos(math.pi / 4) ** 3], abs=1e-5)
+
+
+def test_points_move_as_the_projection_says(world: World):
+    """The derivative by finite differences, of a turn and of a shift."""
+    g = torch.Generator().manual_seed(0)
+    places, t = 30.0 * torch.randn(2, 5, 3, generator=g), torch.tensor([[20.0, -30.0, 600.0], [-50.0, 10.0, 400.0]])
+    normals = torch.nn.functional.normalize(torch.randn(2, 5, 2, generator=g), dim=2)
+    cameras = K.expand(2, 3, 3)
+    change = edge_fit._change(places, t, normals, cameras)
+    here = geometry.to_pixels(places + t[:, None], cameras[:, None])
+    for axis in range(6):
+        small = torch.zeros(6)
+        small[axis] = 1e-3 if axis < 3 else 0.1
+        turn = axis_angle_to_rotation_matrix(small[None, :3])[0]
+        there = geometry.to_pixels(places @ turn.mT + (t + small[3:])[:, None], cameras[:, None])
+        expected = ((there - here) * normals).sum(-1) / small.sum()
+        assert torch.allclose(change[..., axis], expected, rtol=2e-2, atol=2e-2 * float(expected.abs().max()))
+
+
+@pytest.fixture(scope="module")
+def posed(world: World) -> tuple[Seen, Poses]:
+    """Three lit renders of the hammer before grey, and their poses."""
+    views = torch.nn.functional.normalize(torch.tensor([[0.9, 0.2, 0.3], [0.2, 0.9, 0.4], [-0.8, 0.4, -0.4]]), dim=1)
+    t = torch.tensor([[60.0, -40.0, 750.0], [-50.0, 30.0, 700.0], [10.0, 20.0, 800.0]])
+    R_view = torch.stack([geometry.view_rotation(view, torch.tensor(1.0)) for view in views])
+    objects = torch.zeros(3).long()
+    instances = Instances.single(objects, geometry.offaxis_rotation(t) @ R_view, t)
+    rgba, _ = render_shaded(
+        world.renderer, instances, K.expand(3, 3, 3), SIDE, Lights.fixed(3, t.device), torch.ones(3, 3), 3
+    )
+    images = rgba[:, :3] + (1.0 - rgba[:, 3:]) * 0.6
+    boxes = world.boxes(objects, instances.R, t, K)
+    extent = torch.tensor([float(SIDE), float(SIDE)])
+    seen = Seen(images, torch.arange(3), boxes, objects, K, torch.zeros(3, 3, 4, 4), extent)
+    return seen, Poses.start(R_view[:, None], t[:, None], torch.zeros(3, 1))
+
+
+def _off(poses: Poses, degrees: float, far: float, beside_mm: float) -> Poses:
+    """Poses turned about an oblique axis, farther away and beside."""
+    turn = axis_angle_to_rotation_matrix(torch.tensor([[0.6, -0.64, 0.48]]) * math.radians(degrees))
+    t = poses.t * (1.0 + far) + torch.tensor([beside_mm, -beside_mm, 0.0])
+    return replace(poses, R_view=geometry.offaxis_rotation(t).mT @ turn @ poses.R, t=t)
+
+
+def _errors(poses: Poses, truth: Poses) -> tuple[Tensor, Tensor]:
+    """Degrees and mm, (N, k)."""
+    return geometry.geodesic_angle(poses.R, truth.R).rad2deg(), (poses.t - truth.t).norm(dim=-1)
+
+
+def test_poses_come_back_to_where_the_pictures_were_made(world: World, posed: tuple[Seen, Poses]):
+    seen, truth = posed
+    start = _off(truth, 3.0, 0.02, 1.5)
+    degrees, mm = _errors(EdgeFit(world)(seen, start), truth)
+    before_degrees, before_mm = _errors(start, truth)
+    assert before_degrees.min() > 2.9
+    assert before_mm.min() > 13.0
+    assert degrees.max() < 1.6
+    assert degrees.mean() < 1.2
+    assert mm.max() < 5.0
+    assert mm.mean() < 3.0
+
+
+def test_the_truth_stays(world: World, posed: tuple[Seen, Poses]):
+    degrees, mm = _errors(EdgeFit(world)(*posed), posed[1])
+    assert degrees.max() < 1.2
+    assert mm.max() < 6.5
+
+
+def test_several_poses_of_a_detection_keep_their_order_and_their_scores(world: World, posed: tuple[Seen, Poses]):
+    seen, truth = posed
+    start = _off(truth, 3.0, 0.02, 1.5).joined(truth)
+    start = replace(
+        start, score=torch.tensor([[1.0, 5.0]]).expand(3, 2), judged=torch.tensor([[2.0, 0.5]]).expand(3, 2)
+    )
+    found = EdgeFit(world)(seen, start)
+    alone = EdgeFit(world)(seen, truth)
+    assert torch.allclose(found.t[:, 1:], alone.t, atol=1e-2)
+    assert torch.equal(found.score, start.score)
+    assert torch.equal(found.judged, start.judged)
+
+
+def test_a_finer_photo_is_looked_at_where_there_is_one(world: World, posed: tuple[Seen, Poses]):
+    """The network's image is black: only the photo, twice as large, shows the part."""
+    seen, truth = posed
+    half = replace(
+        seen,
+        images=torch.zeros(3, 3, SIDE // 2, SIDE // 2),
+        boxes=seen.boxes / 2,
+        K=geometry.scaled_camera(K, 0.5),
+        extent=seen.extent / 2,
+        photos=Photos(seen.images, torch.tensor([2.0, 2.0])),
+    )
+    start = _off(truth, 3.0, 0.02, 1.5)
+    found, expected = EdgeFit(world)(half, start), EdgeFit(world)(seen, start)
+    assert torch.allclose(found.t, expected.t, atol=1e-2)
+    assert (EdgeFit(world)(replace(half, photos=None), start).t - start.t).abs().max() < 1e-3
+
+
+def test_where_nothing_is_seen_poses_stay(world: World, posed: tuple[Seen, Poses]):
+    seen, truth = posed
+    flat = EdgeFit(world)(replace(seen, images=torch.full_like(seen.images, 0.5)), truth)
+    assert torch.allclose(flat.t, truth.t, atol=1e-3)
+    assert torch.allclose(flat.R, truth.R, atol=1e-5)
+    behind = replace(truth, t=torch.tensor([0.0, 0.0, -500.0]).expand(3, 1, 3))
+    found = EdgeFit(world)(seen, behind)
+    assert torch.equal(found.t, behind.t)
+    assert torch.isfinite(found.R_view).all()
+
+
+def test_noise_moves_a_pose_less_than_a_boxs_error(world: World, posed: tuple[Seen, Poses]):
+    """Edges that do not lie together count little: the prior holds."""
+    seen, truth = posed
+    noise = torch.rand(seen.images.shape, generator=torch.Generator().manual_seed(0))
+    degrees, mm = _errors(EdgeFit(world)(replace(seen, images=noise), truth), truth)
+    assert degrees.max() < 5.0
+    assert mm.max() < 0.02 * 800.0
+
+
+def test_a_solution_by_hand():
+    """Two points that see a shift along x only: a point off by 0.4 px, and what the prior keeps of it.
+
+    Noise 0.4^2 + 0.2^2 = 0.2, 30 points of it = 150; a usual shift of 0.01 x 100 mm = 1 mm moves 0.5 px, so
+    the data counts 150 x 0.25 = 37.5 beside the prior's 1: 37.5 / 38.5 of 0.8 mm.
+    """
+    R, t = torch.eye(3)[None], torch.tensor([[0.0, 0.0, 500.0]])
+    change = torch.zeros(1, 2, 6)
+    change[..., 3] = 0.5
+    found_R, found_t = edge_fit._solved(
+        (R, t), (R, t), change, torch.full((1, 2), 0.4), torch.tensor([[0.5, 0.25]]), torch.tensor([100.0])
+    )
+    assert torch.allclose(found_R, R)
+    assert found_t[0].tolist() == pytest.approx([0.8 * 37.5 / 38.5, 0.0, 500.0], abs=1e-4)
+    again_R, again_t = edge_fit._solved(
+        (R, found_t), (R, t), change, torch.zeros(1, 2), torch.tensor([[0.5, 0.25]]), torch.tensor([100.0])
+    )
+    # noise 0.04, 30 points = 750 x 0.25 = 187.5: the prior pulls back by what it is gone over 188.5
+    assert float(again_t[0, 0]) == pytest.approx(float(found_t[0, 0]) * (1 - 1 / 188.5), abs=1e-4)
+    assert torch.allclose(again_R, R)
+
+
+def test_the_photos_edge_is_found_along_the_normal():
+    """A step at x = 20: points 1.3 px left and 0.7 right of it; a flat photo counts nothing."""
+    step = torch.zeros(1, 3, 40, 40)
+    step[..., 20:] = 0.4
+    pixels = torch.tensor([[[18.7, 20.2], [20.7, 19.6]]])
+    normals = torch.tensor([[[1.0, 0.0], [-1.0, 0.0]]])
+    offsets, weights = edge_fit._edges_along(photo_gradients(step), pixels, normals, 2.0)
+    assert offsets[0].tolist() == pytest.approx([1.3, 0.7], abs=0.1)
+    assert (weights > 0.5).all()
+    assert edge_fit._edges_along(photo_gradients(0.0 * step), pixels, normals, 2.0)[1].abs().max() == 0.0
