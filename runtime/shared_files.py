@@ -25,7 +25,8 @@ SHARED = {
     "synthesis": "lookalikes objects",
     "networks": "pose_judge windows",
     "refinement": (
-        "contours edge_fit edge_lines edge_search edges judge judged_contours poses render_and_compare wide_search"
+        "contours edge_fit edge_lines edge_search edges judge judged_contours outline_colors poses render_and_compare "
+        "wide_search"
     ),
     "estimation": (
         "answers box_poses codebook detection duplicates estimator evidence fitted_boxes hypotheses likeliest "

@@ -65,7 +65,7 @@ def test_it_finds_the_hammer_in_scenes_it_has_never_seen(scenes: SceneBatch) -> 
 
 @pytest.mark.filterwarnings("error")
 def test_it_gives_one_pose_at_480p_720p_1080p_and_upright() -> None:
-    """One render of 1920 x 1920, cut to landscape and to portrait, and resized, with its camera: 1.5 degrees, half a percent."""
+    """One render of 1920 x 1920, cut to landscape and portrait and resized, with its camera: 1.5 degrees, 0.5 %."""
     run, side, cut = Run.open("hammer"), 1920, 420
     world, estimator = World(run.settings), PoseEstimator.load(run, device="cpu", refine=True)
     focal = run.settings.data.camera.focal * side / run.settings.data.camera.image_size

@@ -3,8 +3,9 @@
 The search (``edge_search.py``) looks at blurred edges, on which a pixel more or less hardly counts. Here each point of
 a render's edges looks along its normal for the photo's edge, and the pose is solved for that brings all of them there:
 Harris and Stennett, "RAPID", BMVC 1990. The points look less far each time. Where the photo's edges do not lie
-together, as on polished metal, they count less, and the pose stays nearer to where it was: a maximum a posteriori
-estimate with the noise that the points show.
+together they count less, and the pose stays nearer to where it was: a maximum a posteriori estimate with the noise
+that the points show. Of several edges along a normal, the part's colours say which is its outline
+(``outline_colors.py``).
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from codepose import geometry
-from codepose.refinement.edge_lines import EdgeLines, edge_lines, peak, photo_gradients, strengths
+from codepose.refinement.edge_lines import EdgeLines, edge_lines, peak, photo_gradients, read_between, strengths
 from codepose.refinement.edges import read_photos
+from codepose.refinement.outline_colors import outline_odds, part_colors
 from codepose.refinement.poses import Poses, Seen
 from codepose.rendering.renderer import Instances
 from codepose.synthesis.objects import Objects
@@ -52,11 +54,13 @@ class _Body:
     Attributes:
         lines: The edges of the renders.
         places: (M, P, 3) mm, the edge points from the part's middle, in the camera's axes.
+        inside: (M, s, s) where the part is seen.
         R: (M, 3, 3) in which they were rendered.
     """
 
     lines: EdgeLines
     places: Tensor
+    inside: Tensor
     R: Tensor
 
 
@@ -92,27 +96,29 @@ class EdgeFit:
         """Better poses than R (M, 3, 3) and t (M, 3), in windows of so many pixels."""
         windows = geometry.padded_square(boxes, _PAD)
         grid = geometry.sampling_grid(windows, side, (seen.images.shape[3], seen.images.shape[2]))
-        gradients = photo_gradients(read_photos(seen.images, seen.which, grid, seen.extent))
+        shown = read_photos(seen.images, seen.which, grid, seen.extent)
+        gradients = photo_gradients(shown)
         K = geometry.crop_camera(seen.K, windows, side)
         first = R, t
         diameters = self.world.diameters[seen.objects]
         for reach in _REACHES:
             body = self._rendered(seen.objects, R, t, K, side)
+            ours = part_colors(shown, body.inside)
             for _ in range(_SOLUTIONS):
                 turn = R @ body.R.mT
                 places = (turn[:, None] @ body.places[..., None]).squeeze(-1)
-                normals = _in_plane(turn, body.lines.normals)
                 pixels = geometry.to_pixels(places + t[:, None], K[:, None])
-                offsets, weights = _edges_along(gradients, pixels, normals, reach)
-                change = _change(places, t, normals, K)
-                R, t = _solved((R, t), first, change, offsets, weights * body.lines.there, diameters)
+                lines = replace(body.lines, points=pixels, normals=_in_plane(turn, body.lines.normals))
+                offsets, weights = _edges_along(gradients, ours, lines, reach)
+                change = _change(places, t, lines.normals, K)
+                R, t = _solved((R, t), first, change, offsets, weights, diameters)
         return R, t
 
     def _rendered(self, objects: Tensor, R: Tensor, t: Tensor, K: Tensor, side: int) -> _Body:
         seen = self.world.renderer.render(Instances.single(objects, R, t), K, (side, side))
         lines = edge_lines(seen.depth, seen.normal, seen.color)
         depth = torch.where(lines.there > 0, lines.depth, t[:, None, 2])
-        return _Body(lines, geometry.from_pixels(lines.points, depth, K[:, None]) - t[:, None], R)
+        return _Body(lines, geometry.from_pixels(lines.points, depth, K[:, None]) - t[:, None], seen.depth > 0, R)
 
 
 def _in_plane(turn: Tensor, normals: Tensor) -> Tensor:
@@ -123,18 +129,29 @@ def _in_plane(turn: Tensor, normals: Tensor) -> Tensor:
     return torch.stack((cos * x - sin * y, sin * x + cos * y), -1)
 
 
-def _edges_along(gradients: Tensor, pixels: Tensor, normals: Tensor, reach: float) -> tuple[Tensor, Tensor]:
-    """How far along its normal the photo's edge lies from each point (M, P), pixels, and what that counts (M, P)."""
+def _edges_along(gradients: Tensor, ours: Tensor, lines: EdgeLines, reach: float) -> tuple[Tensor, Tensor]:
+    """How far along its normal the photo's edge lies from each point (M, P), pixels, and what that counts (M, P).
+
+    Args:
+        gradients: (M, 6, s, s) of ``photo_gradients``.
+        ours: (M, 1, s, s) of ``part_colors``.
+        lines: The points, where the poses have them now.
+        reach: How far they look, pixels.
+    """
     count = round(2.0 * reach / _STEP)
-    line = _STEP * torch.arange(-count, count + 1, device=pixels.device)
-    strength = strengths(gradients, pixels[:, :, None] + line[:, None] * normals[:, :, None], normals)  # (M, P, S)
+    line = _STEP * torch.arange(-count, count + 1, device=ours.device)
+    places = lines.points[:, :, None] + line[:, None] * lines.normals[:, :, None]
+    strength = strengths(gradients, places, lines.normals)  # (M, P, S)
+    odds = outline_odds(read_between(ours, places)[:, 0], _STEP)
     value = strength / (strength + _FAINT) * torch.exp(-0.5 * (line / reach).square())
+    value = torch.where(lines.outline[..., None], value * odds, value)
     inner = strength[..., 1:-1]
     peaks = (inner >= strength[..., :-2]) & (inner > strength[..., 2:])
     value = F.pad(value[..., 1:-1] * peaks, (1, 1))
     best = value.argmax(2, keepdim=True).clamp(1, len(line) - 2)
     before, here, after = (strength.gather(2, best + k).squeeze(2) for k in (-1, 0, 1))
-    return line[best.squeeze(2)] + _STEP * peak(before, here, after), value.gather(2, best).squeeze(2)
+    offsets = line[best.squeeze(2)] + _STEP * peak(before, here, after)
+    return offsets, value.gather(2, best).squeeze(2) * lines.there
 
 
 def _change(places: Tensor, t: Tensor, normals: Tensor, K: Tensor) -> Tensor:

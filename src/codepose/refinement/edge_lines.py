@@ -17,6 +17,8 @@ _CANDIDATES = 1024
 """Pixels beside edges among which the points are looked for."""
 _STRONG = 0.25
 """Least strength of an edge, over that of the render's strongest."""
+_BESIDE = 1.5
+"""Pixels beside a point at which an outline has the part on one side only."""
 _SMOOTH, _PHOTO_SMOOTH = 0.7, 0.8
 """Blur of renders and photos, in pixels of the window: wide enough to read edges between pixels."""
 
@@ -30,12 +32,14 @@ class EdgeLines:
         normals: (M, P, 2) unit vectors across the edge, of either sign.
         depth: (M, P) mm, of the nearest surface at or beside the point.
         there: (M, P) 1 where there is a point, 0 where a render has fewer.
+        outline: (M, P) whether it lies on the outline; its normal then leads out of the part.
     """
 
     points: Tensor
     normals: Tensor
     depth: Tensor
     there: Tensor
+    outline: Tensor
 
 
 def edge_lines(depth: Tensor, normal: Tensor, color: Tensor) -> EdgeLines:
@@ -56,14 +60,18 @@ def edge_lines(depth: Tensor, normal: Tensor, color: Tensor) -> EdgeLines:
     angle = 0.5 * torch.atan2(_at(doubled[:, 1:], beside.indices), _at(doubled[:, :1], beside.indices))
     across = torch.stack((angle.cos(), angle.sin()), -1)
     here = _at(strength, beside.indices)
-    before, after = (_read(strength, pixels + way * across)[:, 0] for way in (-1.0, 1.0))
+    before, after = (read_between(strength, pixels + way * across)[:, 0] for way in (-1.0, 1.0))
     peaks = (here >= before) & (here > after) & (beside.values > 0)
     picked = (peaks * beside.values).topk(min(_POINTS, peaks.shape[1]), dim=1)
     points = pixels + peak(before, here, after)[..., None] * across
     surface = _at(nearest_surface(depth)[:, None], beside.indices)
     chosen = [_rows(values, picked.indices) for values in (points, across, surface[..., None])]
-    depths = chosen[2].squeeze(2)
-    return EdgeLines(chosen[0], chosen[1], depths, ((picked.values > 0) & (depths < NOWHERE)).float())
+    points, normals, depths = chosen[0], chosen[1], chosen[2].squeeze(2)
+    inside = (depth > 0).float()[:, None]
+    ahead, behind = (read_between(inside, points + way * _BESIDE * normals)[:, 0] for way in (1.0, -1.0))
+    normals = torch.where((ahead > behind)[..., None], -normals, normals)
+    there = (picked.values > 0) & (depths < NOWHERE)
+    return EdgeLines(points, normals, depths, there.float(), (ahead - behind).abs() > 0.5)
 
 
 def peak(before: Tensor, here: Tensor, after: Tensor) -> Tensor:
@@ -86,15 +94,15 @@ def strengths(gradients: Tensor, pixels: Tensor, normals: Tensor) -> Tensor:
         pixels: (M, P, S, 2) where.
         normals: (M, P, 2) of each point.
     """
-    read = _read(gradients, pixels)  # (M, 6, P, S)
+    read = read_between(gradients, pixels)  # (M, 6, P, S)
     x, y = read[:, :3], read[:, 3:]
     along = (x * normals[:, None, :, None, 0] + y * normals[:, None, :, None, 1]).square().sum(1)
     whole = (x.square() + y.square()).sum(1)
     return along.sqrt() * along / whole.clamp_min(1e-12)
 
 
-def _read(planes: Tensor, pixels: Tensor) -> Tensor:
-    """Values (M, C, ...) of planes (M, C, H, W) between their pixels: at (M, P, 2) or (M, P, S, 2)."""
+def read_between(planes: Tensor, pixels: Tensor) -> Tensor:
+    """Returns values (M, C, ...) of planes (M, C, H, W) between their pixels: at (M, P, 2) or (M, P, S, 2)."""
     size = pixels.new_tensor([planes.shape[3], planes.shape[2]])
     grid = (pixels if pixels.ndim == 4 else pixels[:, :, None]) / size * 2.0 - 1.0
     read = F.grid_sample(planes, grid, padding_mode="border", align_corners=False)
