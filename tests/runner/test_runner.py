@@ -146,7 +146,7 @@ def test_edges_are_fitted_as_codepose_fits_them(refined: PoseEstimator, folder: 
     found = fitted("codepose_runtime", runner.estimator.world, import_module("codepose_runtime.tensors").from_numpy)
     assert (wanted.t[:, 0] - t).norm(dim=1).min() > 1.0, "all move"
     off = np.linalg.norm(found.t.numpy() - wanted.t.numpy(), axis=-1)
-    assert np.median(off) < 0.1
+    assert np.median(off) < 0.5
     assert off.max() < 3.0, "a last digit may decide which of two edges is nearer"
     assert np.median(np.abs(found.R_view.numpy() - wanted.R_view.numpy())) < 1e-3
 
