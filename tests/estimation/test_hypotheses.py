@@ -27,6 +27,8 @@ DEGREES = (0.0, 40.0, 5.0, 183.0, 120.0, 160.0)
 """By which the views are turned in the plane."""
 EDGES = torch.tensor([[4, 2], [0, 1]])
 """What the photo's edges speak for."""
+PLACES = torch.tensor([[[10.0, 20.0, 700.0], [30.0, 0.0, 800.0]], [[-5.0, 0.0, 600.0], [0.0, 7.0, 900.0]]])
+"""And where."""
 
 
 class ByEdges:
@@ -35,9 +37,10 @@ class ByEdges:
     def __init__(self) -> None:
         self.asked: list[tuple[Codebook, int, float]] = []
 
-    def __call__(self, seen: Seen, book: Codebook, count: int, apart_deg: float) -> Tensor:
+    def __call__(self, seen: Seen, book: Codebook, count: int, apart_deg: float) -> tuple[Tensor, Tensor]:
         self.asked.append((book, count, apart_deg))
-        return EDGES.repeat(1, -(-count // 2))[:, :count]
+        often = -(-count // 2)
+        return EDGES.repeat(1, often)[:, :count], PLACES.repeat(1, often, 1)[:, :count]
 
 
 @pytest.fixture
@@ -80,7 +83,7 @@ def proposed(seen: Seen, book: Codebook, **settings: int) -> tuple[Any, Tensor, 
         (2, [1, 0], [5, 4]),
     ],
 )
-def test_views_of_codes_and_of_edges_are_placed_by_the_boxes(
+def test_views_of_codes_are_placed_by_the_boxes_and_those_of_edges_by_the_edges(
     seen: Seen, book: Codebook, candidates: int, first: list[int], second: list[int]
 ) -> None:
     poses, nearest, by_edges = proposed(seen, book, candidates=candidates, judged=5)
@@ -90,9 +93,11 @@ def test_views_of_codes_and_of_edges_are_placed_by_the_boxes(
     torch.testing.assert_close(poses.similarity, cosines.gather(1, views), atol=1e-3, rtol=0)
     torch.testing.assert_close(nearest, torch.tensor([0.9, 0.866]), atol=1e-3, rtol=0)
     for row in range(2):
-        for place, view in enumerate(views[row]):
+        for place, view in enumerate(views[row, :-2]):
             _, t = book.poses(view[None], seen.boxes[row, None], seen.K)
             torch.testing.assert_close(poses.t[row, place], t[0], rtol=1e-4, atol=1e-2)
+    assert torch.equal(poses.t[:, -2:], PLACES)
+    assert torch.equal(poses.boxed, poses.t)
     assert by_edges.asked == [(book, 2, 12.0)]
 
 

@@ -75,8 +75,13 @@ def test_the_true_view_is_among_the_first_of_hundreds(
     order = torch.arange(SCENES)
     extent = scenes.K.new_tensor([256.0, 256.0])
     seen = Seen(scenes.images, order, scenes.boxes + moved, scenes.objects, scenes.K, scenes.targets, extent)
-    picked = WideSearch(world)(seen, book, 8, 12.0)
+    picked, places = WideSearch(world)(seen, book, 8, 12.0)
     assert picked.shape == (SCENES, 8)
+    assert places.shape == (SCENES, 8, 3)
+    right = (geometry.geodesic_angle(book.rotations[picked[:, 0]], scenes.R_view).rad2deg() < 15.0).nonzero()[:, 0]
+    beside = geometry.to_pixels(places[right, 0], scenes.K) - geometry.to_pixels(scenes.t_cam_obj[right], scenes.K)
+    sides = geometry.box_size(scenes.boxes[right]).amax(1)
+    assert (beside.norm(dim=1) / sides).median() < 0.035, "where the edges lie, not the shifted box"
     off = geometry.geodesic_angle(book.rotations[picked], scenes.R_view[:, None]).rad2deg()
     assert (off.amin(1) < 20.0).sum() >= SCENES - 1, off.amin(1)
     assert (off[:, 0] < 20.0).sum() >= 5, "of them the best"

@@ -21,7 +21,7 @@ EDGE_VIEWS = 16
 
 
 class Hypotheses:
-    """Proposes poses of detections: views that are apart, where the boxes put them.
+    """Proposes poses of detections: views that are apart, where the boxes put them, or the photo's edges.
 
     Args:
         world: The run's meshes and renderer.
@@ -50,8 +50,9 @@ class Hypotheses:
         by_edges = min(EDGE_VIEWS, settings.judged // 2)
         many = (settings.judged or HYPOTHESES) - by_edges
         starts = ranked.gather(1, spread_views(book.rotations[ranked], many, APART_DEG, symmetries))
+        _, t = book.poses(starts.flatten(), seen.boxes.repeat_interleave(starts.shape[1], 0), seen.K)
+        t = t.view(*starts.shape, 3)
         if by_edges:
-            starts = torch.cat((starts, self._by_edges(seen, book, by_edges, APART_DEG)), 1)
-        count = starts.shape[1]
-        _, t = book.poses(starts.flatten(), seen.boxes.repeat_interleave(count, 0), seen.K)
-        return Poses.start(book.rotations[starts], t.view(-1, count, 3), book.cosines(starts, latents)), values[:, 0]
+            views, places = self._by_edges(seen, book, by_edges, APART_DEG)
+            starts, t = torch.cat((starts, views), 1), torch.cat((t, places), 1)
+        return Poses.start(book.rotations[starts], t, book.cosines(starts, latents)), values[:, 0]

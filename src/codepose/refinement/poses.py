@@ -82,7 +82,7 @@ class Poses:
     Attributes:
         R_view: (N, k, 3, 3) as seen along the ray through the object.
         t: (N, k, 3) mm, where the object's own middle lies.
-        boxed: (N, k, 3) mm, where the box puts the view that the pose began at.
+        boxed: (N, k, 3) mm, where the pose began: where the box puts its view, or the edges by which it was found.
         similarity: (N, k) cosine of that view's code with the detection's.
         agreement: (N, k) of the clean render with the reconstruction, in [-1, 1]; 0 = not looked at.
         contour: (N, k) how much of the render's edges lies on the photo's; 0 = chance, or not looked at.

@@ -64,8 +64,10 @@ class WideSearch:
         self._views: dict[int, tuple[ViewEdges, Tensor, Tensor]] = {}  # and the nearest to each of the codebook's views
 
     @torch.no_grad()
-    def __call__(self, seen: Seen, book: Codebook, count: int, apart_deg: float) -> Tensor:
+    def __call__(self, seen: Seen, book: Codebook, count: int, apart_deg: float) -> tuple[Tensor, Tensor]:
         """Returns the ``count`` best views (N, count) of each detection, by their numbers in the codebook, best first.
+
+        And where they lie, (N, count, 3) mm: not where the box puts them, but where the edges do.
 
         Args:
             seen: N detections of one object.
@@ -91,7 +93,8 @@ class WideSearch:
         best = poses.ranking(poses.t.shape[1])
         symmetries = self._world.objects[index].symmetries
         picked = spread_views(poses.picked(best).R_view, count, apart_deg, symmetries)
-        return numbers.gather(1, best.gather(1, picked)).to(home)
+        chosen = best.gather(1, picked)
+        return numbers.gather(1, chosen).to(home), poses.picked(chosen).t.to(home)
 
 
 def _lay(views: ViewEdges, view: Tensor, angle: Tensor, seen: Seen, poses: Poses, level: _Level) -> Poses:
