@@ -225,6 +225,25 @@ def test_a_solution_by_hand():
     assert torch.allclose(again_R, R)
 
 
+def test_the_prior_of_a_turn_by_hand():
+    """A turn of 2 degrees, half of what is usual: without edges the next step takes all of it back."""
+    first = torch.eye(3)[None]
+    R = axis_angle_to_rotation_matrix(torch.tensor([[0.0, 0.0, math.radians(2.0)]]))
+    t = torch.tensor([[0.0, 0.0, 500.0]])
+    nothing = torch.zeros(1, 2, 6), torch.zeros(1, 2), torch.zeros(1, 2), torch.tensor([100.0])
+    found_R, found_t = edge_fit._solved((R, t), (first, t), *nothing)
+    assert torch.allclose(found_R, first, atol=1e-4)
+    assert torch.equal(found_t, t)
+
+
+def test_normals_turn_with_the_part():
+    """By 0.1 about the viewing axis, with a little of another turn: x goes towards y, which points down."""
+    turn = axis_angle_to_rotation_matrix(torch.tensor([[0.05, -0.02, 0.1]]))
+    found = edge_fit._in_plane(turn, torch.tensor([[[1.0, 0.0], [0.0, 1.0]]]))
+    expected = torch.tensor([[[math.cos(0.1), math.sin(0.1)], [-math.sin(0.1), math.cos(0.1)]]])
+    assert torch.allclose(found, expected, atol=1e-3)
+
+
 def test_the_photos_edge_is_found_along_the_normal():
     """A step at x = 20: points 1.3 px left and 0.7 right of it; a flat photo counts nothing."""
     step = torch.zeros(1, 3, 40, 40)

@@ -117,8 +117,8 @@ class EdgeFit:
     def _rendered(self, objects: Tensor, R: Tensor, t: Tensor, K: Tensor, side: int) -> _Body:
         seen = self.world.renderer.render(Instances.single(objects, R, t), K, (side, side))
         lines = edge_lines(seen.depth, seen.normal, seen.color)
-        depth = torch.where(lines.there > 0, lines.depth, t[:, None, 2])
-        return _Body(lines, geometry.from_pixels(lines.points, depth, K[:, None]) - t[:, None], seen.depth > 0, R)
+        places = geometry.from_pixels(lines.points, lines.depth, K[:, None]) - t[:, None]
+        return _Body(lines, places, seen.depth > 0, R)
 
 
 def _in_plane(turn: Tensor, normals: Tensor) -> Tensor:
