@@ -63,6 +63,9 @@ def test_a_border_between_colours_is_no_outline():
     assert inside.sum() > 5
     assert not found.outline[0][inside].any()
     assert (found.points[0][inside, 0] - 22.0).abs().max() < 0.05
+    faint = edge_lines(depth, normal, 0.05 * color)
+    inside = ((faint.points[0] - torch.tensor([22.5, 25.5])).abs() < 7).all(1) & (faint.there[0] > 0)
+    assert inside.sum() == 0, "far weaker than the outline"
     assert edge_lines(*(torch.zeros_like(x) for x in _rendered_square(12, 33, 15, 36))).there.sum() == 0
 
 

@@ -29,6 +29,17 @@ def test_colours_are_the_parts_by_how_often_they_are_inside_and_outside():
     assert float(ours[0, 3]) == pytest.approx(0.05 / (0.05 + 11.2 / 12), abs=1e-5)
 
 
+def test_shades_are_told_apart():
+    """Of sixteen levels: 0.55 inside, 0.65 outside."""
+    window = torch.full((1, 3, 4, 4), 0.65)
+    window[..., :2] = 0.55
+    inside = torch.zeros(1, 4, 4).bool()
+    inside[..., :2] = True
+    ours = part_colors(window, inside)[0, 0]
+    assert ours[:, :2].min() > 0.95
+    assert ours[:, 2:].max() < 0.05
+
+
 def test_each_window_counts_for_itself():
     windows = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     inside = torch.rand(2, 8, 8, generator=torch.Generator().manual_seed(1)) > 0.5

@@ -15,6 +15,7 @@ from codepose.synthesis import benches as module
 from codepose.synthesis.backgrounds import build_backgrounds, require_photos
 from codepose.synthesis.benches import benches
 from codepose.synthesis.materials import grained, material
+from codepose.synthesis.surfaces import surface
 
 SEED = [0, 7]
 
@@ -31,15 +32,26 @@ def test_a_picture_is_the_same_of_any_side() -> None:
     small, large = benches(6, 96, SEED) / 255.0, benches(6, 192, SEED) / 255.0
     reduced = F.interpolate(large, (96, 96), mode="area")
     for one, other in zip(small, reduced, strict=True):
-        assert torch.corrcoef(torch.stack((one.flatten(), other.flatten())))[0, 1] > 0.9
+        assert torch.corrcoef(torch.stack((one.flatten(), other.flatten())))[0, 1] > 0.8  # grains are not the same
 
 
-def test_a_bare_bench_is_its_material(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_a_bare_bench_is_a_photographed_surface_or_a_material(monkeypatch: pytest.MonkeyPatch, share: float) -> None:
     monkeypatch.setattr(module, "_BARE", 1.0)
-    rng = np.random.default_rng([*SEED, 0])
-    ground = material(rng, 96)
+    monkeypatch.setattr(module, "_PHOTOGRAPHED", share)
+    rng = np.random.default_rng([*SEED, 2, 0])
+    rng.random()  # which of both
+    ground = surface(rng, 96, 2) if share else material(rng, 96)
     rng.random()  # whether it is bare
-    assert torch.equal(benches(1, 96, SEED)[0], grained(ground, rng))
+    assert torch.equal(benches(1, 96, SEED, 2)[0], grained(ground, rng))
+
+
+def test_half_of_the_grounds_are_photographed(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(module, "surface", lambda rng, side, split: seen.append(split) or torch.rand(3, side, side))
+    benches(200, 8, SEED, 1)
+    assert 84 < len(seen) < 116
+    assert set(seen) == {1}
 
 
 def test_three_benches_in_four_have_things_on_them(monkeypatch: pytest.MonkeyPatch) -> None:

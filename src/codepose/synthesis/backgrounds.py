@@ -82,7 +82,7 @@ def build_backgrounds(
 
     Args:
         folder: Folder of photos, searched through all its subfolders (VOC, COCO or any other layout); "benches" =
-            things of everyday shape on procedural textures; None = procedural textures alone.
+            things of everyday shape on photographed surfaces and procedural textures; None = procedural textures alone.
         split: "train", "val" or "test".
         count: How many pictures to keep in memory.
         seed: Seed of the textures and of the choice of photos.
@@ -100,7 +100,7 @@ def build_backgrounds(
         bank = torch.stack([texture(np.random.default_rng((*key, k)), side) for k in range(count)])
         return Backgrounds(bank.to(device), f"{count} procedural textures of {side} px")
     if folder == BENCHES:
-        bank = benches(count, side, [seed, zlib.crc32(b"benches"), _SPLITS.index(split)], device)
+        bank = benches(count, side, [seed, zlib.crc32(b"benches")], _SPLITS.index(split), device)
         return Backgrounds(bank, f"{count} rendered benches of {side} px")
     photos = _photos_of_split(Path(folder), split)
     rng = np.random.default_rng([seed, zlib.crc32(b"photos"), _SPLITS.index(split)])

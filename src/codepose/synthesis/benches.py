@@ -1,4 +1,4 @@
-"""Pictures of untidy benches: things of everyday shape before a material, lit and with soft shadows."""
+"""Pictures of untidy benches: things of everyday shape before a surface, lit and with soft shadows."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from codepose.parts.things import SIZE_MM, things
 from codepose.rendering.renderer import Instances, Renderer
 from codepose.rendering.shading import Lights, render_shaded
 from codepose.synthesis.materials import grained, material
+from codepose.synthesis.surfaces import surface
 
 _KINDS = 48
 """How many things there are to choose from."""
@@ -29,23 +30,28 @@ _FOCAL = 1.5
 """Of the camera, in sides of the picture."""
 _DISTANCE_MM = (800.0, 1200.0)
 _ANTIALIAS = 2
+_PHOTOGRAPHED = 0.5
+"""Share of the grounds that are photographs of surfaces; the others are made by code."""
 
 
-def benches(count: int, side: int, seed: list[int], device: torch.device | str = "cpu") -> Tensor:
+def benches(count: int, side: int, seed: list[int], split: int = 0, device: torch.device | str = "cpu") -> Tensor:
     """Returns pictures (count, 3, side, side) uint8, each the same of any side but for its finest grain.
 
     Args:
         count: How many.
         side: In pixels.
         seed: Numbers that choose the things and all pictures.
+        split: 0 = training, 1 = validation, 2 = test: things, pictures and photographed surfaces of their own.
         device: Where they are rendered.
     """
+    seed = [*seed, split]
     renderer = Renderer(things(_KINDS, seed), device)
-    return torch.stack([_bench(renderer, side, np.random.default_rng([*seed, k])) for k in range(count)])
+    return torch.stack([_bench(renderer, side, split, np.random.default_rng([*seed, k])) for k in range(count)])
 
 
-def _bench(renderer: Renderer, side: int, rng: np.random.Generator) -> Tensor:
-    picture = material(rng, side).to(renderer.device)
+def _bench(renderer: Renderer, side: int, split: int, rng: np.random.Generator) -> Tensor:
+    ground = surface(rng, side, split) if rng.random() < _PHOTOGRAPHED else material(rng, side)
+    picture = ground.to(renderer.device)
     if rng.random() >= _BARE:
         picture = _heaped(renderer, picture, rng)
     return grained(picture.cpu(), rng).to(renderer.device)
