@@ -28,6 +28,7 @@ from codepose.networks.build import build_detector, build_extended, build_joint
 from codepose.networks.losses import angle_loss, mse
 from codepose.networks.roi import roi_pool
 from codepose.refinement.depth_fit import DepthRefiner
+from codepose.refinement.edge_fit import EdgeFit
 from codepose.refinement.poses import Photos, Poses, Seen
 from codepose.refinement.render_and_compare import ContourRefiner
 from codepose.rendering.renderer import Instances
@@ -211,6 +212,9 @@ def test_refinement_agrees(world: World, there: World, tiny_settings: Settings) 
     assert other.t.device.type == "cpu", "given back where it came from"
     assert_near(found.agreement, other.agreement, off=0.02)
     assert_near(found.t, other.t, off=5.0)
+    fitted, again = (EdgeFit(one)(seen, start) for one in (world, there))
+    assert again.t.device.type == "cpu"
+    assert_near(fitted.t, again.t, off=5.0)
 
 
 def test_depth_fit_agrees(world: World, there: World) -> None:
