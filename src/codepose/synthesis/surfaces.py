@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as V
+
+from codepose.cameras.photos import read_image
 
 _FOLDER = Path(__file__).with_name("surface_photos")
 _HELD_OUT = 3
@@ -38,10 +39,9 @@ def surface(rng: np.random.Generator, side: int, split: int) -> Tensor:
 def surface_photos(split: int) -> Tensor:
     """Returns the photographs (N, 3, 512, 512) of a split, uint8 RGB."""
     files = sorted(_FOLDER.glob("*.jpg"))
-    order = np.random.default_rng(0).permutation(len(files))
-    ends = (2 * _HELD_OUT, 0, _HELD_OUT, 2 * _HELD_OUT)
-    chosen = order[ends[0] :] if split == 0 else order[ends[split] : ends[split + 1]]
-    return torch.stack([torch.from_numpy(np.array(Image.open(files[k]))).permute(2, 0, 1) for k in chosen])
+    validation, test, training = np.split(np.random.default_rng(0).permutation(len(files)), (_HELD_OUT, 2 * _HELD_OUT))
+    chosen = (training, validation, test)[split]
+    return torch.stack([torch.from_numpy(read_image(files[k])).permute(2, 0, 1) for k in chosen])
 
 
 def _recolored(picture: Tensor, rng: np.random.Generator) -> Tensor:
