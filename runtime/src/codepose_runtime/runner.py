@@ -17,11 +17,7 @@ from codepose_runtime.estimation.estimator import PoseEstimator
 from codepose_runtime.estimation.evidence import probability
 from codepose_runtime.graphs import FolderError, Graph, GraphJudge, GraphPipeline
 from codepose_runtime.parts.symmetry_group import ContinuousSymmetry, Symmetries
-from codepose_runtime.refinement.edge_fit import EdgeFit
-from codepose_runtime.refinement.judge import JudgeRefiner
-from codepose_runtime.refinement.judged_contours import JudgedContours
-from codepose_runtime.refinement.poses import InTurn, Stages
-from codepose_runtime.refinement.render_and_compare import ContourRefiner
+from codepose_runtime.refinement.judged_contours import contours_judged_by
 from codepose_runtime.refinement.view_edges import ViewEdges
 from codepose_runtime.runtime.checkpoint import CheckpointError, load_state
 from codepose_runtime.synthesis.objects import ObjectModel, Objects
@@ -103,12 +99,10 @@ def _codebook(folder: Path, number: int, fingerprint: str) -> Codebook:
 
 
 def _refiner(folder: Path, checksums: dict[str, str], world: Objects) -> Any:
-    """As ``codepose.refinement.judged_contours.refiner_of`` makes it, the judge from its graph."""
-    contours, fit = ContourRefiner(world, world.settings.refinement), EdgeFit(world)
-    if world.settings.refinement.judged == 0:
-        return InTurn(contours, fit)
-    judge = JudgeRefiner(world, GraphJudge(Graph(folder / "judge.onnx", checksums["judge.onnx"])))
-    return Stages(judge, InTurn(JudgedContours(judge, contours), fit))
+    def network() -> GraphJudge:
+        return GraphJudge(Graph(folder / "judge.onnx", checksums["judge.onnx"]))
+
+    return contours_judged_by(network, world, world.settings.refinement)
 
 
 def _object(state: dict[str, Any]) -> ObjectModel:

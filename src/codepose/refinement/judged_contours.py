@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 import torch
 
 from codepose.refinement.edge_fit import EdgeFit
-from codepose.refinement.judge import JudgeRefiner
+from codepose.refinement.judge import Compare, JudgeRefiner
 from codepose.refinement.poses import InTurn, Poses, Refiner, Seen, Stages
 from codepose.refinement.render_and_compare import ContourRefiner
 from codepose.settings.errors import ConfigError
 
 if TYPE_CHECKING:
     from codepose.settings.inference import RefinementSettings
+    from codepose.synthesis.objects import Objects
     from codepose.synthesis.world import World
 
 _CONTOUR = 20.0
@@ -47,14 +48,28 @@ class JudgedContours:
         return replace(finer, score=finer.judged + _CONTOUR * finer.contour).best(1)
 
 
-def _contours(world: World, settings: RefinementSettings) -> Refiner:
+def contours_judged_by(network: Callable[[], Compare], world: Objects, settings: RefinementSettings) -> Refiner:
+    """Returns codepose's own refiner.
+
+    Args:
+        network: Loads the judge's network, where the judge is asked.
+        world: Meshes and renderer.
+        settings: How many views the judge compares: 0 = it is not asked.
+    """
     contours, fit = ContourRefiner(world, settings), EdgeFit(world)
     if settings.judged == 0:
         return InTurn(contours, fit)
-    from codepose.refinement.judge_weights import load_network
-
-    judge = JudgeRefiner(world, load_network(world.device))
+    judge = JudgeRefiner(world, network())
     return Stages(judge, InTurn(JudgedContours(judge, contours), fit))
+
+
+def _contours(world: World, settings: RefinementSettings) -> Refiner:
+    def network() -> Compare:
+        from codepose.refinement.judge_weights import load_network
+
+        return load_network(world.device)
+
+    return contours_judged_by(network, world, settings)
 
 
 REFINERS: dict[str, Callable[[World, RefinementSettings], Refiner]] = {"contours": _contours}
