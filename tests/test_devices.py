@@ -387,7 +387,7 @@ def test_contours_and_refinement(gpu_world: World, tiny_settings: Settings, monk
     gpu_world.clean_views = lambda objects, R: on_gpu(len(R), 3, 32, 32)  # type: ignore[method-assign, assignment]
     where = which(2), on_gpu(2, 4), which(2), on_gpu(3, 3)
     refiner = refine.ContourRefiner(gpu_world, tiny_settings.refinement)
-    monkeypatch.setattr(refine, "_by_resolution", lambda _: (which(2), which(2)))  # reads the boxes
+    monkeypatch.setattr(refine, "by_resolution", lambda _: (which(2), which(2)))  # reads the boxes
     start = Poses.start(on_gpu(2, 3, 3, 3), on_gpu(2, 3, 3), on_gpu(2, 3))
     for photos in (None, Photos(on_gpu(1, 3, 384, 384), on_gpu(2))):
         assert_on_gpu(refiner(Seen(on_gpu(1, 3, 128, 128), *where, on_gpu(2, 3, 32, 32), on_gpu(2), photos), start))

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from codepose import geometry
 from codepose.refinement.edge_lines import EdgeLines, edge_lines, peak, photo_gradients, read_between, strengths
-from codepose.refinement.edges import read_photos
+from codepose.refinement.edges import COARSE, FINE, by_resolution, read_photos
 from codepose.refinement.outline_colors import outline_odds, part_colors
 from codepose.refinement.poses import Poses, Seen
 from codepose.rendering.renderer import Instances
@@ -28,9 +28,6 @@ from codepose.synthesis.objects import Objects
 
 _PAD = 1.3
 """Side of the window over the longer side of the pose's box."""
-_COARSE, _FINE = 96, 192
-"""Pixels along it: the fine one where the photo has a quarter more than the coarse one's."""
-_CLOSER = 1.25
 _REACHES = (4.0, 3.0, 2.0, 1.5, 1.0)
 """How far along their normals points look, pixels of the window (a normal distribution's sigma): one render each."""
 _SOLUTIONS = 2
@@ -83,10 +80,9 @@ class EdgeFit:
         photos = photos.select(rows).to(self.world.device)
         R, t = (values.flatten(0, 1).to(self.world.device) for values in (poses.R, poses.t))
         boxes = self.world.boxes(photos.objects, R, t, photos.K)
-        wide = geometry.box_size(boxes).amax(1) * _PAD
-        for side, here in ((_COARSE, wide < _CLOSER * _COARSE), (_FINE, wide >= _CLOSER * _COARSE)):
-            chosen = here.nonzero().squeeze(1)  # a pose that cannot be seen has no box, and stays
-            for some in torch.split(chosen, _BATCH_GPU if t.is_cuda else _BATCH) if len(chosen) else ():
+        visible = boxes.isfinite().all(1).nonzero().squeeze(1)  # a pose that cannot be seen has no box, and stays
+        for side, chosen in zip((COARSE, FINE), by_resolution(boxes[visible], _PAD), strict=True):
+            for some in torch.split(visible[chosen], _BATCH_GPU if t.is_cuda else _BATCH) if len(chosen) else ():
                 fitted = self._fitted(photos.select(some), boxes[some], R[some], t[some], side)
                 R, t = R.index_copy(0, some, fitted[0]), t.index_copy(0, some, fitted[1])
         R_view = geometry.offaxis_rotation(t).mT @ R

@@ -28,6 +28,10 @@ _FAINT = 0.05
 """Gradient at which an edge of the photo counts half."""
 _BLUR = 0.7
 """Pixels beside an edge at which it is still felt."""
+COARSE, FINE = 96, 192
+"""Pixels along the windows in which renders are compared with the photo."""
+_CLOSER = 1.25
+"""From so many photo pixels on for one of the coarse window's, the fine one shows more."""
 NOWHERE = 1e5
 """Depths from here on, mm, are those of no surface."""
 
@@ -60,6 +64,17 @@ def edges_around(
     shown = _cut_out(images, which, windows, side * samples, size if extent is None else extent)
     shown = shown if samples == 1 else F.avg_pool2d(shown, samples)
     return EdgeField(edge_field(shown, blur)), geometry.crop_camera(K, windows, side)
+
+
+def by_resolution(boxes: Tensor, pad: float = PAD) -> tuple[Tensor, Tensor]:
+    """Returns the numbers of those boxes (N, 4) for which the coarse windows are fine enough, and of the others.
+
+    Args:
+        boxes: In the photo's pixels.
+        pad: Side of the windows over the boxes' longer sides.
+    """
+    fine = geometry.box_size(boxes).amax(1) * pad >= _CLOSER * COARSE
+    return (~fine).nonzero().squeeze(1), fine.nonzero().squeeze(1)
 
 
 def read_photos(images: Tensor, which: Tensor, grid: Tensor, extent: Tensor) -> Tensor:

@@ -16,11 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from codepose import geometry
 from codepose.networks.windows import Window
 from codepose.refinement.contours import ContourMatcher, Reach, Reaches
 from codepose.refinement.edge_search import search
-from codepose.refinement.edges import PAD
+from codepose.refinement.edges import COARSE, FINE, PAD, by_resolution
 from codepose.refinement.poses import Photos, Poses, Seen
 from codepose.synthesis.objects import Objects
 
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
 
 _RENDERS = 256
 """Views rendered at a time."""
-_COARSE, _FINE = 96, 192
-"""Pixels along the windows in which renders are compared with the photo."""
 _FAR: Reaches = (Reach(0.12, 0.20, 9), Reach(0.045, 0.075, 7), Reach(0.010, 0.015, 3))
 """Where to look from a box: down to a third of a pixel of the coarse window."""
 _NEAR: Reaches = (Reach(0.03, 0.045, 7), Reach(0.008, 0.012, 3))
@@ -46,8 +43,6 @@ STEP_DEG = 8.0
 """How far around poses the first round searches: the standard deviation of the turns."""
 _NEARER = 0.63
 """How much nearer each round searches than the one before."""
-_CLOSER = 1.25
-"""From so many photo pixels on for one of the coarse window's, the fine one shows more."""
 
 
 def agreement(reconstructions: Tensor, renders: Tensor) -> Tensor:
@@ -71,7 +66,7 @@ def useful_size(camera: CameraSettings) -> int:
     Larger boxes then have a little more pixels there than the window, smaller ones a little fewer.
     """
     middle = sum(camera.box_side) / 2
-    return max(camera.image_size, round(camera.image_size * _FINE / (PAD * middle)))
+    return max(camera.image_size, round(camera.image_size * FINE / (PAD * middle)))
 
 
 def finer_photos(view: Window, photo: Tensor, K: Tensor, camera: Tensor, settings: CameraSettings) -> Photos | None:
@@ -126,11 +121,11 @@ class ContourRefiner:
         home = poses.t.device
         seen, poses = seen.to(self.world.device), poses.to(self.world.device)
         start = replace(poses, agreement=self._agreement(seen, poses.R_view))
-        laid = self._lay(_matcher(self.world, seen, _COARSE), start, _FAR)
+        laid = self._lay(_matcher(self.world, seen, COARSE), start, _FAR)
         best = laid.best(1)
         in_photos = seen.in_photos()
-        coarse, fine = _by_resolution(in_photos.boxes)
-        for side, detections, rows in ((_COARSE, seen, coarse), (_FINE, in_photos, fine)):
+        coarse, fine = by_resolution(in_photos.boxes)
+        for side, detections, rows in ((COARSE, seen, coarse), (FINE, in_photos, fine)):
             if len(rows):
                 best = best.replaced(rows, self._searched(side, detections.select(rows), laid.select(rows)).best(1))
         return best.to(home)
@@ -165,9 +160,3 @@ class ContourRefiner:
 def _matcher(world: Objects, seen: Seen, side: int) -> ContourMatcher:
     where = (seen.images, seen.which, seen.boxes, seen.objects, seen.K)
     return ContourMatcher(world, *where, side=side, extent=seen.extent)
-
-
-def _by_resolution(boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """The numbers of those boxes (N, 4) for which the coarse windows are fine enough, and of the others."""
-    fine = geometry.box_size(boxes).amax(1) * PAD >= _CLOSER * _COARSE
-    return (~fine).nonzero().squeeze(1), fine.nonzero().squeeze(1)
