@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -17,9 +17,10 @@ from codepose import geometry
 from codepose.networks.pose_judge import SIDE, PoseJudge, Verdict, render_channels
 from codepose.parts.symmetry_group import Symmetries
 from codepose.refinement.judge import Crops, JudgeRefiner, crop
-from codepose.refinement.judge_weights import SHIPPED, load_network
+from codepose.refinement.judge_weights import SHIPPED, load_network, shipped_judge
 from codepose.refinement.poses import Photos, Poses, Seen
 from codepose.rendering.renderer import Instances
+from codepose.settings.files import load_preset
 from codepose.synthesis.world import World
 
 ZERO = torch.zeros(1, dtype=torch.long)
@@ -271,6 +272,21 @@ def test_an_estimator_on_another_device_leaves_the_network_of_the_first_where_it
     assert load_network(torch.device("cpu")) is first
     assert {p.device.type for p in first.parameters()} == {"cpu"}
     assert {p.device.type for p in second.parameters()} == {"meta"}
+    assert not any(p.requires_grad for p in first.parameters())
+
+
+@pytest.mark.parametrize(("precision", "atol"), [("float32", 0.0), ("bf16", 0.15)])
+def test_the_settings_say_in_which_precision_the_judge_multiplies(precision: Literal["float32", "bf16"], atol: float):
+    """In bf16 other log-odds, and not by the steps of 1/32 that bf16 has between 4 and 8."""
+    random = torch.Generator().manual_seed(0)
+    seen = torch.rand(2, 3, SIDE, SIDE, generator=random), torch.randn(2, 8, SIDE, SIDE, generator=random)
+    cpu = torch.device("cpu")
+    settings = load_preset("smoke").model_copy(update={"precision": precision})
+    with torch.no_grad():
+        exact, logits = load_network(cpu)(*seen).logits, shipped_judge(settings, cpu)(*seen).logits
+    torch.testing.assert_close(logits, exact, atol=atol, rtol=0)
+    assert torch.equal(logits, exact) == (precision == "float32")
+    assert not torch.equal(logits, logits.bfloat16().float())
 
 
 def test_the_shipped_network_says_what_its_weights_say_without_batch_norms():

@@ -92,7 +92,9 @@ class PoseJudge(nn.Module):
             renders: (M, 8, 128, 128) of ``render_channels``.
         """
         stacked = torch.cat(((photos - 0.5) * 4.0, renders), 1).contiguous(memory_format=torch.channels_last)
-        out = self.outputs(self.hidden(self.reduce(self.trunk(stacked)))).float()
+        features = self.reduce(self.trunk(stacked))
+        with torch.autocast(features.device.type, enabled=False):  # bf16 would round log-odds to steps of 0.03
+            out = self.outputs(self.hidden(features.float()))
         motion = out[:, len(THRESHOLDS) :] * _MOTION_SCALE
         return Verdict(out[:, : len(THRESHOLDS)], motion[:, :2], motion[:, 2], motion[:, 3:])
 

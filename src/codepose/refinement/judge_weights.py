@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from codepose.networks.folded_norms import folded
-from codepose.networks.pose_judge import RENDERED, SIDE, PoseJudge
+from codepose.networks.pose_judge import RENDERED, SIDE, PoseJudge, Verdict
+from codepose.networks.precision import autocast
+
+if TYPE_CHECKING:
+    from codepose.refinement.judge import Compare
+    from codepose.settings.schema import Settings
 
 SHIPPED = Path(__file__).parents[1] / "pretrained" / "judge.safetensors"
 
@@ -27,3 +34,15 @@ def load_network(device: torch.device, path: Path = SHIPPED) -> PoseJudge:
     result = folded(network, lambda one: one(*pair)).to(device).to(memory_format=torch.channels_last)
     assert isinstance(result, PoseJudge)
     return result
+
+
+def shipped_judge(settings: Settings, device: torch.device) -> Compare:
+    """Returns the comparison by the network that codepose brings, in the settings' precision."""
+    network = load_network(device)
+
+    def compare(photos: Tensor, renders: Tensor) -> Verdict:
+        with autocast(settings, device):
+            verdict: Verdict = network(photos, renders)
+        return verdict
+
+    return compare

@@ -65,9 +65,9 @@ def contours_judged_by(network: Callable[[], Compare], world: Objects, settings:
 
 def _contours(world: World, settings: RefinementSettings) -> Refiner:
     def network() -> Compare:
-        from codepose.refinement.judge_weights import load_network
+        from codepose.refinement.judge_weights import shipped_judge
 
-        return load_network(world.device)
+        return shipped_judge(world.settings, world.device)
 
     return contours_judged_by(network, world, settings)
 
