@@ -20,16 +20,16 @@ EYE = torch.eye(3)
 
 
 class KnownJudge:
-    """Hands on the poses it is given, and holds each for as good as a table says, by its distance."""
+    """Hands on the poses it is given, and says what it is told: before edges, after them, and after the fit."""
 
-    def __init__(self, before: Tensor, after: Tensor) -> None:
-        self.before, self.after = before, after
+    def __init__(self, before: Tensor, after: Tensor, fitted: Tensor) -> None:
+        self.before, self.said = before, [after, fitted]
 
     def __call__(self, seen: Seen, poses: Poses) -> Poses:
         return replace(poses, judged=self.before, score=self.before)
 
     def scores(self, seen: Seen, poses: Poses) -> Tensor:
-        return self.after
+        return self.said.pop(0)
 
 
 def _seen(count: int) -> Seen:
@@ -53,43 +53,54 @@ def _edges(contour: Tensor):
     return refine
 
 
-def test_a_pose_is_taken_as_edges_left_it_only_where_the_judge_agrees():
+def _fit(seen: Seen, poses: Poses) -> Poses:
+    """Moves every pose 10 mm."""
+    return replace(poses, t=poses.t + 10.0)
+
+
+def test_a_pose_is_taken_as_edges_left_it_only_where_the_judge_agrees_and_all_are_fitted():
     before, after = torch.tensor([[4.0, 3.0], [1.0, 2.0]]), torch.tensor([[3.9, 3.5], [1.0, 1.5]])
     start = Poses.start(EYE.expand(2, 2, 3, 3), torch.arange(12.0).view(2, 2, 3), torch.zeros(2, 2))
-    judge = KnownJudge(before, after)
-    refine = Stages(judge, JudgedContours(judge, _edges(torch.tensor([[0.1, 0.1], [0.3, 0.2]]))))  # type: ignore[arg-type]
-    found = refine(_seen(2), start)
-    # first: log-odds 4 (not 3.9) and 3.5 (not 3), contours alike; second: 1 and 2, contours 0.3 and 0.2
-    assert found.judged.tolist() == [[4.0], [1.0]]
-    torch.testing.assert_close(found.contour, torch.tensor([[0.1], [0.3]]))
-    torch.testing.assert_close(found.agreement, found.contour / 2)
-    torch.testing.assert_close(found.score, found.judged + 20.0 * found.contour)
-    torch.testing.assert_close(found.t[:, 0], torch.stack((start.t[0, 0], start.t[1, 0] + 1.0)))
+    contour = torch.tensor([[0.1, 0.1], [0.3, 0.2]])
+    for fitted, best, moved in (
+        ([[6.0, 5.0], [1.0, 9.0]], [0, 1], [0.0, 0.0]),  # 4 beats 3.9, and 2 beats 1.5: as the judge left them
+        ([[5.0, 6.0], [9.0, 1.0]], [1, 0], [1.0, 1.0]),  # 3.5 beats 3, and 1 is no worse than 1
+    ):
+        judge = KnownJudge(before, after, torch.tensor(fitted))
+        refine = Stages(judge, JudgedContours(judge, _edges(contour), _fit))  # type: ignore[arg-type]
+        found = refine(_seen(2), start)
+        rows, places = torch.arange(2), torch.tensor(best)
+        torch.testing.assert_close(found.judged[:, 0], torch.tensor(fitted)[rows, places])
+        torch.testing.assert_close(found.contour[:, 0], contour[rows, places])
+        torch.testing.assert_close(found.agreement, found.contour / 2)
+        torch.testing.assert_close(found.score, found.judged + 20.0 * found.contour)
+        torch.testing.assert_close(found.t[:, 0], start.t[rows, places] + torch.tensor(moved)[:, None] + 10.0)
 
 
-def test_the_judges_word_weighs_what_twenty_contours_do():
-    """Log-odds 3.5 and contour 0.2 beat 4 and 0.1 7.5 to 6."""
-    log_odds = torch.tensor([[4.0, 3.5]])
-    judge = KnownJudge(log_odds, log_odds)
-    refine = JudgedContours(judge, _edges(torch.tensor([[0.1, 0.2]])))  # type: ignore[arg-type]
+def test_the_judges_word_on_fitted_poses_weighs_what_twenty_contours_do():
+    """Log-odds 3.5 and contour 0.2 beat 4 and 0.1 7.5 to 6, whatever was said before."""
+    before, fitted = torch.tensor([[9.0, 0.0]]), torch.tensor([[4.0, 3.5]])
+    judge = KnownJudge(before, before, fitted)
+    refine = JudgedContours(judge, _edges(torch.tensor([[0.1, 0.2]])), _fit)  # type: ignore[arg-type]
     start = Poses.start(EYE.expand(1, 2, 3, 3), torch.arange(6.0).view(1, 2, 3), torch.zeros(1, 2))
-    found = refine(_seen(1), replace(start, judged=log_odds))
+    found = refine(_seen(1), replace(start, judged=before))
     assert found.score.tolist() == [[pytest.approx(7.5)]]
-    torch.testing.assert_close(found.t[0, 0], start.t[0, 1] + 1.0)
+    torch.testing.assert_close(found.t[0, 0], start.t[0, 1] + 11.0)
 
 
 @pytest.mark.parametrize(("judged", "kind"), [(0, InTurn), (5, Stages)])
 def test_the_settings_say_whether_the_judge_is_asked(world: World, judged: int, kind: type):
     refiner = refiner_of(world, RefinementSettings(judged=judged))
     assert isinstance(refiner, kind)
-    placing = refiner.place if isinstance(refiner, Stages) else refiner
-    assert isinstance(placing, InTurn)
-    assert isinstance(placing.second, EdgeFit)
-    assert isinstance(placing.first, JudgedContours if judged else ContourRefiner)
-    if isinstance(refiner, Stages):
-        assert isinstance(refiner.rank, JudgeRefiner)
-        assert isinstance(placing.first, JudgedContours)
-        assert placing.first.judge is refiner.rank
+    if not isinstance(refiner, Stages):
+        assert isinstance(refiner.first, ContourRefiner)  # type: ignore[attr-defined]
+        assert isinstance(refiner.second, EdgeFit)  # type: ignore[attr-defined]
+        return
+    assert isinstance(refiner.rank, JudgeRefiner)
+    assert isinstance(refiner.place, JudgedContours)
+    assert isinstance(refiner.place.contours, ContourRefiner)
+    assert isinstance(refiner.place.fit, EdgeFit)
+    assert refiner.place.judge is refiner.rank
 
 
 def test_each_pose_is_laid_over_its_own_box_judged_there_and_the_best_comes_first():
@@ -99,13 +110,13 @@ def test_each_pose_is_laid_over_its_own_box_judged_there_and_the_best_comes_firs
 
     class Judge(KnownJudge):
         def scores(self, seen: Seen, poses: Poses) -> Tensor:
-            assert torch.equal(poses.t, start + 1.0), "where the edges left them"
-            return self.after
+            assert torch.equal(poses.t, start + (1.0 if len(self.said) == 2 else 11.0)), "where the edges left them"
+            return super().scores(seen, poses)
 
     def refine(some: Seen, poses: Poses) -> Poses:
         assert some.boxes[:, 0].tolist() == [1.0, 1.0, 2.0, 2.0]
         return replace(poses, t=poses.t + 1.0, contour=contour, score=contour)
 
-    judged = JudgedContours(Judge(before, before), refine)  # type: ignore[arg-type]
+    judged = JudgedContours(Judge(before, before, before), refine, _fit)  # type: ignore[arg-type]
     found = judged(seen, Poses.start(EYE.expand(2, 2, 3, 3), start, before))
     torch.testing.assert_close(found.score, torch.tensor([[4.0], [8.0]]))

@@ -107,7 +107,7 @@ def test_refined_poses_are_those_of_the_estimator(
     runner = import_module("codepose_runtime").PoseRunner(folder)
     scene = SceneSource(refined.world, "test").scenes(torch.arange(1))
     boxes, objects = scene.boxes.numpy(), scene.objects.tolist()
-    for part in (lambda refiner: refiner.place.first.contours, lambda refiner: refiner):
+    for part in (lambda refiner: refiner.place.contours, lambda refiner: refiner):
         wanted, found = (
             type(one)(one.pipeline, one.codebooks, part(one.refiner), world=one.world).in_boxes(
                 photo, K, boxes, objects
@@ -116,7 +116,7 @@ def test_refined_poses_are_those_of_the_estimator(
         )
         for one, other in zip(wanted, found, strict=True):
             assert other.contour == pytest.approx(one.contour, abs=0.02)
-            assert other.judged is None or other.judged == pytest.approx(one.judged, abs=0.05)
+            assert other.judged is None or other.judged == pytest.approx(one.judged, abs=0.25)  # of fitted poses
             assert angle_deg(one, other) < 1.0
             np.testing.assert_allclose(other.t_cam_obj, one.t_cam_obj, rtol=0.01, atol=1.0)
 

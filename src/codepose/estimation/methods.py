@@ -46,7 +46,7 @@ def trained_methods(run: Run) -> list[Method]:
     return [m for m in METHODS if all(run.has(stage) for stage in STAGES[m])]
 
 
-_REFINEMENT = "5"
+_REFINEMENT = "6"
 """Changes when refinement scores edges in another way: what was calibrated before says nothing then."""
 
 

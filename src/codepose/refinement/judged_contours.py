@@ -26,26 +26,31 @@ _CONTOUR = 20.0
 class JudgedContours:
     """Refines poses that the judge has ranked, each by the photo's edges; the judge chooses among all.
 
-    The judge tells apart how a part lies where edges cannot; edges place it to a fraction of a pixel.
+    The judge tells apart how a part lies where edges cannot; edges place it to a fraction of a pixel. Where two poses
+    differ by a tilt and the distance, as those of flat parts do, it can tell only once both lie on the edges.
 
     Args:
         judge: By which the poses are ranked.
         contours: Refines a single pose of each detection.
+        fit: Pulls the poses onto the photo's edges.
     """
 
-    def __init__(self, judge: JudgeRefiner, contours: Refiner) -> None:
+    def __init__(self, judge: JudgeRefiner, contours: Refiner, fit: Refiner) -> None:
         self.judge = judge
         self.contours = contours
+        self.fit = fit
 
     @torch.no_grad()
     def __call__(self, seen: Seen, poses: Poses) -> Poses:
-        """Returns each detection's best judged pose (N, 1), refined by edges where the judge holds that for better."""
+        """Returns each detection's best pose (N, 1), refined by edges where the judge holds that for no worse."""
         count = poses.t.shape[1]
         rows = torch.arange(len(poses.t), device=poses.t.device).repeat_interleave(count)
         deep = self.contours(seen.select(rows), poses.reshaped(len(rows), 1)).best(1).reshaped(len(poses.t), count)
         deep = replace(deep, judged=self.judge.scores(seen, deep))
         finer = deep.where(deep.judged >= poses.judged, replace(poses, contour=deep.contour, agreement=deep.agreement))
-        return replace(finer, score=finer.judged + _CONTOUR * finer.contour).best(1)
+        fitted = self.fit(seen, finer)
+        fitted = replace(fitted, judged=self.judge.scores(seen, fitted))
+        return replace(fitted, score=fitted.judged + _CONTOUR * fitted.contour).best(1)
 
 
 def contours_judged_by(network: Callable[[], Compare], world: Objects, settings: RefinementSettings) -> Refiner:
@@ -60,7 +65,7 @@ def contours_judged_by(network: Callable[[], Compare], world: Objects, settings:
     if settings.judged == 0:
         return InTurn(contours, fit)
     judge = JudgeRefiner(world, network())
-    return Stages(judge, InTurn(JudgedContours(judge, contours), fit))
+    return Stages(judge, JudgedContours(judge, contours, fit))
 
 
 def _contours(world: World, settings: RefinementSettings) -> Refiner:
