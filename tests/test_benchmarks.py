@@ -73,6 +73,7 @@ def test_work_is_what_was_computed_and_moved() -> None:
     assert both.bytes > 2 * forward.bytes
 
 
+@pytest.mark.slow
 def test_the_environment_is_told(results: dict[str, Any]) -> None:
     environment = results["environment"]
     assert environment["quick"] is True
@@ -82,6 +83,7 @@ def test_the_environment_is_told(results: dict[str, Any]) -> None:
     assert {"codepose", "torch", "warp-lang"} <= environment["versions"].keys()
 
 
+@pytest.mark.slow
 def test_every_benchmark_has_numbers(results: dict[str, Any]) -> None:
     assert tuple(b["name"] for b in results["benchmarks"]) == NAMES
     for benchmark in results["benchmarks"]:
@@ -94,6 +96,7 @@ def test_every_benchmark_has_numbers(results: dict[str, Any]) -> None:
                 assert isinstance(value, str) or math.isfinite(value)
 
 
+@pytest.mark.slow
 def test_ratios_follow_from_the_times(results: dict[str, Any]) -> None:
     for case in (c for b in results["benchmarks"] for c in b["cases"]):
         contestants = {one["name"]: one for one in case["contestants"]}
@@ -107,6 +110,7 @@ def test_ratios_follow_from_the_times(results: dict[str, Any]) -> None:
                 assert ratio["target"]["met"] == (np.median(wanted) >= ratio["target"]["at_least"])
 
 
+@pytest.mark.slow
 def test_peers_take_part_or_are_said_to_be_missing(results: dict[str, Any]) -> None:
     benchmarks = {b["name"]: b for b in results["benchmarks"]}
     for benchmark, module, contestant in (
@@ -123,6 +127,7 @@ def test_peers_take_part_or_are_said_to_be_missing(results: dict[str, Any]) -> N
     assert [r["target"]["at_least"] for r in inference["ratios"] if "target" in r] == [1 / 1.15, 1.5]
 
 
+@pytest.mark.slow
 def test_contestants_are_compared_doing_the_same(results: dict[str, Any]) -> None:
     facts: dict[str, Any] = {}
     for benchmark in results["benchmarks"]:
