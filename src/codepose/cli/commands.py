@@ -11,6 +11,7 @@ from rich.console import Console
 
 from codepose.cli import options as o
 from codepose.cli.chosen import with_meshes
+from codepose.cli.hub import pull, push
 from codepose.cli.results_table import results_tables
 from codepose.runtime.complaints import complain
 from codepose.runtime.extras import require_training
@@ -317,6 +318,8 @@ ACTIONS: dict[str, Callable[[Any], Outcome]] = {
     "reproduce": reproduce,
     "pack": pack,
     "export": export,
+    "push": push,
+    "pull": pull,
     "render": render,
     "completion": completion,
 }

@@ -12,6 +12,7 @@ from typing import Any
 import tyro
 from pydantic import ValidationError
 
+from codepose.cli import hub
 from codepose.cli import options as o
 from codepose.cli.chosen import starting_settings
 from codepose.runtime.complaints import complain
@@ -35,6 +36,8 @@ COMMAND_OPTIONS: dict[str, type[Command]] = {
     "reproduce": o.Reproduce,
     "pack": o.Pack,
     "export": o.Export,
+    "push": hub.Push,
+    "pull": hub.Pull,
     "render": o.Render,
     "completion": o.Completion,
 }

@@ -23,6 +23,8 @@ COMMANDS = {
     "reproduce": "run the paper's experiment: every cell, its baselines, and the rows it lacks",
     "pack": "make a trained run small enough to hand on",
     "export": "write a trained run as one ONNX file, for machines without PyTorch",
+    "push": "upload a trained run to the Hugging Face Hub, with a model card",
+    "pull": "download a run from the Hugging Face Hub",
     "render": "write training images as a BOP dataset, for other tools",
     "report": "print a run's numbers and where its report is",
     "completion": "print the script with which bash, zsh or fish completes commands, options and files",
