@@ -81,15 +81,15 @@ def test_the_judges_word_weighs_what_twenty_contours_do():
 @pytest.mark.parametrize(("judged", "kind"), [(0, InTurn), (5, Stages)])
 def test_the_settings_say_whether_the_judge_is_asked(world: World, judged: int, kind: type):
     refiner = refiner_of(world, RefinementSettings(judged=judged))
-    assert isinstance(refiner, kind)
-    placing = refiner.place if isinstance(refiner, Stages) else refiner
+    assert type(refiner) is kind
+    placing = refiner.second if isinstance(refiner, Stages) else refiner
     assert isinstance(placing, InTurn)
     assert isinstance(placing.second, EdgeFit)
     assert isinstance(placing.first, JudgedContours if judged else ContourRefiner)
     if isinstance(refiner, Stages):
-        assert isinstance(refiner.rank, JudgeRefiner)
+        assert isinstance(refiner.first, JudgeRefiner)
         assert isinstance(placing.first, JudgedContours)
-        assert placing.first.judge is refiner.rank
+        assert placing.first.judge is refiner.first
 
 
 def test_each_pose_is_laid_over_its_own_box_judged_there_and_the_best_comes_first():
