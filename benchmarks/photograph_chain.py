@@ -31,18 +31,18 @@ class _Recorded:
 
     def __init__(self, refiner: Refiner) -> None:
         self.search = refiner
-        self.refiner = Stages(self._ranked, refiner.place) if isinstance(refiner, Stages) else self._ranked
+        self.refiner = Stages(self._ranked, refiner.second) if isinstance(refiner, Stages) else self._ranked
         self.given: tuple[Seen, Poses] | None = None
 
     def _ranked(self, seen: Seen, poses: Poses) -> Poses:
         self.given = seen, poses
-        first = self.search.rank if isinstance(self.search, Stages) else self.search
+        first = self.search.first if isinstance(self.search, Stages) else self.search
         return first(seen, poses)
 
     def rank(self, seen: Seen, poses: Poses) -> Poses:
         """The best of the poses by the judge; without one, by the edges, each moved to where they lie best."""
         if isinstance(self.search, Stages):
-            judge = self.search.rank
+            judge = self.search.first
             assert isinstance(judge, JudgeRefiner)
             return replace(poses, score=judge.scores(seen, poses)).best(1)
         edges = self.search.first if isinstance(self.search, InTurn) else self.search

@@ -34,6 +34,7 @@ from codepose.networks.boxes import best_proposals
 from codepose.networks.build import build_detector, build_extended, build_joint, build_original
 from codepose.networks.losses import angle_loss, cos_loss, match_loss, mse
 from codepose.networks.roi import roi_pool
+from codepose.paper.jitter import jittered_boxes
 from codepose.parts.symmetry_group import ContinuousSymmetry, Symmetries
 from codepose.randomness import Draws
 from codepose.refinement import render_and_compare as refine
@@ -122,7 +123,7 @@ def test_mixing_devices_raises() -> None:
 
 def test_geometry() -> None:
     R, t, K, boxes, hull = on_gpu(4, 3, 3), on_gpu(4, 3), on_gpu(3, 3), on_gpu(4, 4), on_gpu(9, 3)
-    squares = geometry.padded_square(geometry.jittered_boxes(boxes, 0.1, (0.8, 1.2)), 1.2)
+    squares = geometry.padded_square(jittered_boxes(boxes, 0.1, (0.8, 1.2)), 1.2)
     found = [
         geometry.geodesic_angle(R, R),
         geometry.view_rotation(t, t[:, 0]),

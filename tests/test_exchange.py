@@ -19,6 +19,7 @@ from codepose.estimation.estimator import PoseEstimator
 from codepose.estimation.export import PoseGraph, export_onnx, largest_difference
 from codepose.networks.backbone import Backbone
 from codepose.networks.build import BACKBONES, build_encoder, build_joint
+from codepose.paper.jitter import JITTER, train_jitter
 from codepose.predict.files import OUTPUTS
 from codepose.refinement.judged_contours import REFINERS, refiner_of
 from codepose.runtime.devices import make_fabric
@@ -28,7 +29,7 @@ from codepose.settings.errors import ConfigError
 from codepose.settings.schema import Settings
 from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
-from codepose.training.stages import train_detector, train_jitter, train_step1, train_step2
+from codepose.training.stages import train_detector, train_step1, train_step2
 
 RECIPES = Path(__file__).parents[1] / "docs" / "extending.md"
 NAMES = ((BACKBONES, "small"), (REFINERS, "reconstruction"), (OUTPUTS, "table"))
@@ -119,7 +120,7 @@ def test_the_baselines_train_on_it(settings: Settings, tmp_path: Path, world: Wo
     train_detector(run, world, fabric)
     train_jitter(run, world, fabric, train_step1(run, world, fabric))
     (image,), K, _ = SceneSource(world, "test").scenes(torch.arange(1)).photographs()
-    for method in ("extended", "jitter"):
+    for method in ("extended", JITTER):
         assert PoseEstimator.load(run.path, method, "cpu")(image, K)
 
 

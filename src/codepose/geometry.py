@@ -253,19 +253,6 @@ def boxes_around(centers: Tensor, sizes: Tensor) -> Tensor:
     return torch.cat((centers - half, centers + half), -1)
 
 
-def jittered_boxes(boxes: Tensor, shift: float, scale: tuple[float, float]) -> Tensor:
-    """Returns the boxes (..., 4) moved and resized at random, from torch's default generator.
-
-    Args:
-        boxes: xyxy.
-        shift: Largest move of the centre along each axis, as a fraction of max(w, h).
-        scale: Range of the factor on the size, above 0.
-    """
-    side = box_size(boxes).amax(-1, keepdim=True)
-    center = box_center(boxes) + (torch.rand_like(boxes[..., :2]) * 2.0 - 1.0) * shift * side
-    return boxes_around(center, box_size(boxes) * torch.empty_like(boxes[..., :1]).uniform_(*scale))
-
-
 def padded_square(boxes: Tensor, pad: float) -> Tensor:
     """Returns the squares (..., 4) of side pad * max(w, h) around the boxes' centres; they may leave the image."""
     return boxes_around(box_center(boxes), box_size(boxes).amax(-1, keepdim=True) * pad)

@@ -91,16 +91,17 @@ def test_the_judges_word_on_fitted_poses_weighs_what_twenty_contours_do():
 @pytest.mark.parametrize(("judged", "kind"), [(0, InTurn), (5, Stages)])
 def test_the_settings_say_whether_the_judge_is_asked(world: World, judged: int, kind: type):
     refiner = refiner_of(world, RefinementSettings(judged=judged))
-    assert isinstance(refiner, kind)
+    assert isinstance(refiner, InTurn)
+    assert type(refiner) is kind
     if not isinstance(refiner, Stages):
-        assert isinstance(refiner.first, ContourRefiner)  # type: ignore[attr-defined]
-        assert isinstance(refiner.second, EdgeFit)  # type: ignore[attr-defined]
+        assert isinstance(refiner.first, ContourRefiner)
+        assert isinstance(refiner.second, EdgeFit)
         return
-    assert isinstance(refiner.rank, JudgeRefiner)
-    assert isinstance(refiner.place, JudgedContours)
-    assert isinstance(refiner.place.contours, ContourRefiner)
-    assert isinstance(refiner.place.fit, EdgeFit)
-    assert refiner.place.judge is refiner.rank
+    assert isinstance(refiner.first, JudgeRefiner)
+    assert isinstance(refiner.second, JudgedContours)
+    assert isinstance(refiner.second.contours, ContourRefiner)
+    assert isinstance(refiner.second.fit, EdgeFit)
+    assert refiner.second.judge is refiner.first
 
 
 def test_each_pose_is_laid_over_its_own_box_judged_there_and_the_best_comes_first():

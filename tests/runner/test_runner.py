@@ -107,7 +107,7 @@ def test_refined_poses_are_those_of_the_estimator(
     runner = import_module("codepose_runtime").PoseRunner(folder)
     scene = SceneSource(refined.world, "test").scenes(torch.arange(1))
     boxes, objects = scene.boxes.numpy(), scene.objects.tolist()
-    for part in (lambda refiner: refiner.place.contours, lambda refiner: refiner):
+    for part in (lambda refiner: refiner.second.contours, lambda refiner: refiner):
         wanted, found = (
             type(one)(one.pipeline, one.codebooks, part(one.refiner), world=one.world).in_boxes(
                 photo, K, boxes, objects

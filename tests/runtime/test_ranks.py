@@ -148,7 +148,7 @@ def test_seeds_may_be_dates(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(set(drawn)) == 3
 
 
-STEPS = {"step1": 6, "step2": 8, "jitter": 8, "detector": 4, "original": 3}
+STEPS = {"step1": 6, "step2": 8, "detector": 4, "original": 3, "jitter": 8}
 """Of each stage, in the order in which they are trained."""
 
 

@@ -29,6 +29,7 @@ from codepose.settings.files import load_settings, to_yaml
 from codepose.settings.schema import Settings
 from codepose.storage.checksums import MARK
 from codepose.synthesis.world import World
+from codepose.training.stages import FROM_STEP1
 
 BRACKET = Path(__file__).parents[1] / "data" / "bracket.ply"
 TURN = [-1.0, 0, 0, 80.0, 0, -1.0, 0, -50.0, 0, 0, 1.0, 0, 0, 0, 0, 1.0]
@@ -218,7 +219,7 @@ def test_training_holds_the_lock(tiny_settings: Settings, tmp_path: Path, monkey
     run = Run.create(tmp_path / "run", tiny_settings)
     seen = []
     monkeypatch.setattr(training, "train_step1", lambda *_: seen.append((run.path / "train.lock").exists()))
-    monkeypatch.setattr(training, "train_step2", lambda *_: None)
+    monkeypatch.setitem(FROM_STEP1, "step2", lambda *_: None)
     workflow.train_stages(run, ["joint"], device="cpu")
     assert seen == [True]
 

@@ -27,8 +27,10 @@ from conftest import tiny  # its settings; GPUs are hidden by the environment th
 
 from codepose.api import evaluate, train_stages
 from codepose.cli.main import main
+from codepose.estimation.methods import METHODS
 from codepose.networks import joint
 from codepose.networks.build import build_extended
+from codepose.paper.jitter import JITTER
 from codepose.runtime.devices import make_fabric
 from codepose.runtime.ranks import Shares, everyones, rank, total, world_size
 from codepose.runtime.run import Run, RunError
@@ -42,8 +44,6 @@ from codepose.training.stages import step1_stage, train_step1
 
 # a network that has learned nothing has no better boxes, and the paper's weight of L_angle would not be noticed
 joint.MIN_IOU, stages.LAMBDA_ANGLE = 0.05, 0.1
-
-METHODS = ("joint", "extended", "original", "jitter")
 
 
 def watch_writing(folder: Path) -> list[str]:
@@ -162,6 +162,7 @@ def train_both(out: Path) -> list[int]:
     arguments = ["train", "--preset", str(out / "plain.yaml"), "--out", str(out / "two"), "--device", "cpu"]
     arguments += ["--methods", *METHODS]
     codes = [main(arguments)]
+    train_stages(Run.open(out / "two"), [JITTER], device="cpu")
     if rank() == 0:
         torch.save(seen, out / "two" / "gradients.pt")
     return [*codes, main(arguments)]  # the folder holds a run: refused, on both
@@ -173,6 +174,7 @@ def train_alone(out: Path) -> None:
     run = Run.create(out / "one", load_settings(out / "plain.yaml"))
     with open(os.devnull, "w") as nobody, redirect_stdout(nobody), redirect_stderr(nobody):
         train_stages(run, METHODS, device="cpu")
+        train_stages(run, [JITTER], device="cpu")
         torch.save(seen, run.path / "gradients.pt")
         large_step(out, "one")
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from codepose.networks.build import build_detector, build_extended, build_joint
+from codepose.paper.jitter import jitter_stage
 from codepose.runtime.devices import make_fabric
 from codepose.runtime.run import Run
 from codepose.settings.training import ALL_GROUPS, OptimizerSettings, Phase, StageSettings
@@ -17,7 +18,7 @@ from codepose.training import stages
 from codepose.training.loop import fit
 from codepose.training.optimizers import build_optimizer, forget
 from codepose.training.plan import Stage, freeze, phase_at, total_steps
-from codepose.training.stages import detector_stage, jitter_stage, joint_groups, step1_stage, step2_stage
+from codepose.training.stages import detector_stage, joint_groups, step1_stage, step2_stage
 
 
 def test_t2_moves_only_each_phases_groups(make_settings, world: World) -> None:

@@ -12,19 +12,16 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import box_iou
 
-from codepose.geometry import jittered_boxes, padded_square, view_rotation
+from codepose.geometry import view_rotation
 from codepose.networks.build import build_detector, build_extended, build_joint, build_original
 from codepose.networks.joint import JointOutput
 from codepose.networks.losses import ReconstructionHealth, angle_loss, match_loss, reconstruction_health
-from codepose.networks.roi import roi_pool
 from codepose.parts.symmetry_group import Symmetries
 from codepose.runtime.ranks import Shares
-from codepose.settings.crop import ROI_PAD
 from codepose.settings.schema import Settings
-from codepose.settings.training import Phase
 from codepose.synthesis.batches import CropBatch, SceneBatch, ScenePoses
 from codepose.training import stages
-from codepose.training.stages import detector_stage, jitter_stage, step1_stage, step2_stage, targets_of
+from codepose.training.stages import detector_stage, step1_stage, step2_stage, targets_of
 
 SYMMETRIES = (Symmetries.none(), Symmetries(np.diag([-1.0, -1.0, 1.0, 1.0])[None]))
 WORLD: Any = SimpleNamespace(
@@ -441,53 +438,6 @@ def test_step_2_is_looked_at_on_validation_scenes(
         "mse_gt_boxes": pytest.approx(float(errors.mean()), rel=1e-4),
     }
     assert warnings == []
-
-
-def test_the_jitter_row_learns_from_true_boxes_moved_and_resized(
-    settings: Settings, sources: list[Source], counted: dict[str, list[float]]
-) -> None:
-    """As far as Step 1's windows are, and never from the boxes as they are."""
-    batch = scene_batch(4)
-    torch.manual_seed(0)
-    network, given = build_extended(settings), []
-
-    def spied(crops: Tensor) -> Any:
-        given.append(crops)
-        return network(crops)
-
-    stage = jitter_stage(settings, WORLD, network)
-    watched = Watched(spied)
-    torch.manual_seed(7)
-    total, terms = stage.loss(watched, batch)
-    assert watched.given == [True]
-    assert counted["means"] == [8.0]
-    poses = batch.poses(settings.data.occlusion.min_visible)
-    torch.manual_seed(7)
-    moved = jittered_boxes(poses.boxes, 0.15, (0.8, 1.2))
-    crops, still = (
-        roi_pool(batch.images, padded_square(boxes, ROI_PAD), poses.image, 32, stride=1)
-        for boxes in (moved, poses.boxes)
-    )
-    torch.testing.assert_close(given[0], crops)
-    assert ((given[0] - still).abs().amax((1, 2, 3)) > 0.1).all()
-    error = slow_mse(network(crops)[1], poses.targets, 5).mean()
-    assert set(terms) == {"mse"}
-    torch.testing.assert_close(terms["mse"], error, rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close(total, 1.7 * error, rtol=1e-4, atol=1e-6)
-
-
-def test_the_jitter_rows_stage(settings: Settings, sources: list[Source]) -> None:
-    """As many images and iterations as Step 2, without its phases, look-alikes and curriculum."""
-    step2 = settings.step2.model_copy(update={"phases": (Phase(epochs=1.0, train=("rpn",)),)})
-    network = build_extended(settings)
-    stage = jitter_stage(settings.model_copy(update={"step2": step2}), WORLD, network)
-    assert (stage.name, stage.items, stage.curriculum, stage.group) == ("jitter", 12, 0.0, 1)
-    assert stage.settings == settings.step2.model_copy(update={"phases": ()})
-    assert stage.pretrained == ("encoder",)
-    assert stage.groups.keys() == {"encoder"}
-    assert stage.network is network
-    assert stage.batch == sources[0].scenes
-    assert (sources[0].split, sources[0].look_alikes) == ("train", 0)
 
 
 def test_what_a_detector_is_given_is_its_own(settings: Settings, sources: list[Source]) -> None:

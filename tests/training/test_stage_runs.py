@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from codepose.networks.build import build_detector, build_extended, build_joint, build_original
+from codepose.paper.jitter import train_jitter
 from codepose.runtime.devices import make_fabric
 from codepose.runtime.run import Run
 from codepose.settings.schema import Settings
@@ -66,7 +67,7 @@ def test_a_stage_begins_where_it_should_and_is_trained_once(
     monkeypatch.setattr(stages, "begin_with", lambda network, weights: begun.append((type(network), weights)))
     torch.manual_seed(99)
     step1 = (build_extended(settings),) if name in ("step2", "jitter") else ()
-    train = getattr(stages, f"train_{name}")
+    train = train_jitter if name == "jitter" else getattr(stages, f"train_{name}")
     network = train(run, world, make_fabric("cpu"), *step1)
     expected = seeded(name, settings)
     assert fitted == [(name, 3, TITLES[name])]

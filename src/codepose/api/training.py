@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from codepose.api.evaluation import calibrate
-from codepose.estimation.methods import PAPER_METHODS, STAGES, Method
+from codepose.estimation.methods import METHODS, STAGES, Method
 from codepose.runtime.devices import make_fabric
 from codepose.runtime.extras import require_training
 from codepose.runtime.ranks import world_size
@@ -19,7 +19,7 @@ from codepose.synthesis.placement import require_visible
 from codepose.synthesis.world import World
 from codepose.training.initial import require_initial
 from codepose.training.memory import require_memory
-from codepose.training.stages import train_detector, train_jitter, train_original, train_step1, train_step2
+from codepose.training.stages import FROM_STEP1, train_detector, train_original, train_step1
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -44,7 +44,7 @@ def train(
     Args:
         settings: As ``load_preset`` returns them; ``objects`` names the CAD files.
         out: The run's folder; it must not hold a run unless ``resume`` is set.
-        methods: Which of "joint", "extended", "original", "jitter".
+        methods: Which of "joint", "extended", "original".
         resume: Goes on where the folder's run stopped, or begins it.
         device: "auto", "cpu", "cuda" or "cuda:N".
         devices, nodes: See ``make_fabric``.
@@ -91,13 +91,13 @@ def _trainable(settings: Settings, nodes: int, *, begun: bool) -> World:
 
 
 def train_stages(
-    run: Run, methods: Sequence[Method] = PAPER_METHODS, *, device: str = "auto", devices: int = 1, nodes: int = 1
+    run: Run, methods: Sequence[Method] = METHODS, *, device: str = "auto", devices: int = 1, nodes: int = 1
 ) -> None:
     """Trains, or goes on training, every stage that the methods need, joint network first.
 
     Args:
         run: Its settings say what and how. They are not checked again.
-        methods: Which of "joint", "extended", "original", "jitter".
+        methods: Which of "joint", "extended", "original".
         device: "auto", "cpu", "cuda" or "cuda:N".
         devices, nodes: See ``make_fabric``; call that before ``Run.create`` where there are several.
 
@@ -112,12 +112,11 @@ def train_stages(
 
 def _train(run: Run, needed: set[str], fabric: Fabric) -> None:
     world = World(run.settings, fabric.device)
-    if needed & {"step1", "step2", "jitter"}:
+    if needed & {"step1", *FROM_STEP1}:
         extended = train_step1(run, world, fabric)
-        if "step2" in needed:
-            train_step2(run, world, fabric, extended)
-        if "jitter" in needed:
-            train_jitter(run, world, fabric, extended)
+        for stage, train_on in FROM_STEP1.items():
+            if stage in needed:
+                train_on(run, world, fabric, extended)
     if "detector" in needed:
         train_detector(run, world, fabric)
     if "original" in needed:

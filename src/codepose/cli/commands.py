@@ -34,14 +34,14 @@ def demo(options: o.Demo) -> Outcome:
     if options.pretrained:
         return _demo_pretrained(options)
     from codepose import api
-    from codepose.estimation.methods import PAPER_METHODS
+    from codepose.estimation.methods import METHODS
     from codepose.runtime.run import Run, RunError
 
     settings = load_preset("quick")
     limits = {"step1": 350.0, "step2": 200.0, "detector": 170.0, "original": 170.0}
     changes: dict[str, Any] = {f"{stage}.time_limit": limit for stage, limit in limits.items()}
     settings = override(settings, changes | {"network.weights": "none"})  # the paper's experiment begins at nothing
-    methods = ("joint",) if options.joint_only else PAPER_METHODS
+    methods = ("joint",) if options.joint_only else METHODS
     run = Run.create(options.out or Path("runs/demo"), settings, resume=True)
     api.train_stages(run, methods, device=options.device)
     try:

@@ -16,7 +16,7 @@ from codepose.settings.files import DEFAULT_PRESET
 from codepose.settings.schema import Settings
 from codepose.settings.values import MUCH
 
-Method = Literal["joint", "extended", "original", "jitter"]
+Method = Literal["joint", "extended", "original"]
 Scale = Literal["smoke", "cpu", "paper"]
 
 
@@ -70,8 +70,7 @@ class Train(Command):
     out: Path = Path("runs/part")
     """Run folder."""
     methods: tuple[Method, ...] = ("joint",)
-    """joint (the paper's), extended and original (its two-network baselines), jitter (extended, trained on jittered
-    boxes)."""
+    """joint (the paper's), extended and original (its two-network baselines)."""
     resume: bool = False
     """Go on with the run in this folder."""
     device: str = "auto"

@@ -92,7 +92,7 @@ class RefinedPoses:
         self._world, self._hypotheses = world, hypotheses
         self._rank, self._place = refiner, None  # type: Refiner, Refiner | None
         if isinstance(refiner, Stages):
-            self._rank, self._place = refiner.rank, refiner.place
+            self._rank, self._place = refiner.first, refiner.second
 
     def __call__(self, encode: Encoder, seen: Seen, latents: Tensor) -> tuple[Poses, Tensor]:
         """Returns the best pose (N, 1) of each detection, and the reconstruction (N, 3, c, c) of the box it is from.

@@ -29,21 +29,19 @@ from codepose.runtime.run import Run, RunError
 from codepose.settings.inference import RefinementSettings
 from codepose.synthesis.world import World
 
-Method = Literal["joint", "extended", "original", "jitter"]
+Method = Literal["joint", "extended", "original"]
 METHODS: tuple[Method, ...] = get_args(Method)
-PAPER_METHODS: tuple[Method, ...] = ("joint", "extended", "original")
 STAGES: dict[Method, tuple[str, ...]] = {
     "joint": ("step2",),
     "extended": ("detector", "step1"),
     "original": ("detector", "original"),
-    "jitter": ("detector", "jitter"),
 }
-"""The finished stages a method needs."""
+"""The finished stages a method needs: the joint network's, or a detector's and an autoencoder's."""
 
 
 def trained_methods(run: Run) -> list[Method]:
     """Returns the methods all of whose stages are done."""
-    return [m for m in METHODS if all(run.has(stage) for stage in STAGES[m])]
+    return [m for m, stages in STAGES.items() if all(run.has(stage) for stage in stages)]
 
 
 _REFINEMENT = "6"
@@ -55,7 +53,7 @@ def load_pipeline(run: Run, method: Method, device: torch.device) -> Pipeline:
 
     Args:
         run: Where they are.
-        method: Which of ``METHODS``.
+        method: Which of ``STAGES``.
         device: Where they are to compute.
 
     Raises:
@@ -66,7 +64,7 @@ def load_pipeline(run: Run, method: Method, device: torch.device) -> Pipeline:
         joint = build_joint(settings)
         run.load_weights("step2", joint)
         return JointPipeline(joint, settings, device)
-    if method not in METHODS:
+    if method not in STAGES:
         raise RunError(f"no method is called {method!r}; there are {', '.join(METHODS)}")
     detector = build_detector(settings)
     run.load_weights("detector", detector)

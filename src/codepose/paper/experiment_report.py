@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from codepose.estimation.methods import PAPER_METHODS
+from codepose.estimation.methods import METHODS
 from codepose.evaluation.metrics import VISIBLE_WORDS
 from codepose.evaluation.results import damaged, read_summary
 from codepose.paper.comparison import Errors, Spread, auc_difference, read_errors, spread
@@ -231,7 +231,7 @@ def _visibility(groups: Mapping[str, Group]) -> Table:
 
 
 def _figure3(out: Path, groups: Mapping[str, Group]) -> list[Section]:
-    curves = [*PAPER_METHODS, *(f"{method} + refinement" for method in PAPER_METHODS)]
+    curves = [*METHODS, *(f"{method} + refinement" for method in METHODS)]
     panels: dict[str, dict[str, Any]] = {}
     for group, title in _PANELS:
         if group in groups:
@@ -284,7 +284,7 @@ def _figure4(out: Path, results: Iterable[Path], groups: Mapping[str, Group]) ->
         means = [
             f"{group} {m}: {np.mean([np.nan_to_num(e.columns['iou']).mean() for e in errors]):.3f}"
             for group in groups
-            for m in PAPER_METHODS
+            for m in METHODS
             if (errors := _errors(groups, group, m))
         ]
         text = f"Scenes of {path.parts[-3]}. Mean IoU over all scenes and seeds: {', '.join(means)}."

@@ -10,13 +10,15 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from codepose.estimation.methods import PAPER_METHODS, STAGES, Method
+from codepose.estimation.methods import METHODS, STAGES, Method
+from codepose.paper.jitter import JITTER
 from codepose.runtime.run import Run
 from codepose.settings.errors import ConfigError
 from codepose.settings.files import load_preset, override
 from codepose.settings.schema import Settings
 from codepose.settings.training import Phase
 from codepose.storage.replace import replacing
+from codepose.training.stages import FROM_STEP1
 
 if TYPE_CHECKING:
     from codepose.cli.options import Scale
@@ -80,10 +82,10 @@ def cells(scale: Scale, seed: int, patterns: Sequence[str] = ()) -> list[Cell]:
         Cell(f"{schedule}-{latent}", method, _settings(scale, schedule, latent, seed))
         for latent in LATENTS
         for schedule in SCHEDULES
-        for method in PAPER_METHODS
+        for method in METHODS
     ]
     first = grid[0]
-    grid.append(Cell(first.group, "jitter", first.settings))
+    grid.append(Cell(first.group, JITTER, first.settings))
     for pattern in patterns:
         if not any(fnmatch(cell.name, pattern) for cell in grid):
             raise ConfigError(f"no cell is called {pattern!r}; there are {', '.join(c.name for c in grid)}")
@@ -93,7 +95,7 @@ def cells(scale: Scale, seed: int, patterns: Sequence[str] = ()) -> list[Cell]:
 def training_stages(cell: Cell) -> tuple[str, ...]:
     """Returns the stages to train for a cell, in order."""
     needed = STAGES[cell.method]
-    return ("step1", *needed) if set(needed) & {"step2", "jitter"} else needed
+    return ("step1", *needed) if FROM_STEP1.keys() & set(needed) else needed
 
 
 def stage_key(cell: Cell, stage: str) -> str:

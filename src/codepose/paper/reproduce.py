@@ -20,6 +20,7 @@ from codepose.networks.detector import Detector
 from codepose.networks.joint import JointNetwork
 from codepose.paper.experiment_report import write_grid_report
 from codepose.paper.grid import DEFAULT_SEEDS, Cell, cells, share, stage_key, training_stages
+from codepose.paper.jitter import jitter_stage
 from codepose.runtime.devices import make_fabric
 from codepose.runtime.outcome import Outcome
 from codepose.runtime.progress import Display
@@ -30,7 +31,7 @@ from codepose.settings.schema import Settings
 from codepose.synthesis.world import World
 from codepose.training.cost import Cost, measure
 from codepose.training.plan import Stage
-from codepose.training.stages import detector_stage, jitter_stage, step1_stage, step2_stage
+from codepose.training.stages import detector_stage, step1_stage, step2_stage
 
 if TYPE_CHECKING:
     from codepose.cli.options import Reproduce, Scale

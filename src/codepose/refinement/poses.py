@@ -178,23 +178,6 @@ class Refiner(Protocol):
 
 
 @dataclass(frozen=True)
-class Stages:
-    """Two refiners, one after the other; itself a refiner.
-
-    Attributes:
-        rank: Ranks and moves poses; is asked of every detection.
-        place: Lays the best of them over the photo; is asked where the first left hope.
-    """
-
-    rank: Refiner
-    place: Refiner
-
-    def __call__(self, seen: Seen, poses: Poses) -> Poses:
-        """As ``Refiner`` has it."""
-        return self.place(seen, self.rank(seen, poses))
-
-
-@dataclass(frozen=True)
 class InTurn:
     """Two refiners, one after the other, as one."""
 
@@ -204,3 +187,10 @@ class InTurn:
     def __call__(self, seen: Seen, poses: Poses) -> Poses:
         """As ``Refiner`` has it."""
         return self.second(seen, self.first(seen, poses))
+
+
+class Stages(InTurn):
+    """Two refiners of which the second need only be asked where the first leaves hope.
+
+    The first ranks and moves poses, the second lays the best of them over the photo.
+    """

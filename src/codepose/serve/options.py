@@ -41,7 +41,7 @@ class Serve(Command):
     """Megabytes of a request: a photo, or a CAD file."""
     max_megapixels: float = 50.0
     """Megapixels of a photo."""
-    method: Literal["joint", "extended", "original", "jitter"] = "joint"
+    method: Literal["joint", "extended", "original"] = "joint"
     """Which of the trained methods."""
     refine: bool = True
     """Refine poses by render-and-compare; --no-refine is the paper's lookup."""

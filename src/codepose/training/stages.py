@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import box_iou
 
-from codepose.geometry import jittered_boxes, padded_square
 from codepose.networks.autoencoder import ExtendedAutoencoder, OriginalAutoencoder
 from codepose.networks.backbone import frozen_parameters
 from codepose.networks.boxes import Targets
@@ -18,14 +17,12 @@ from codepose.networks.detector import Boxes, Detector
 from codepose.networks.joint import JointNetwork
 from codepose.networks.losses import angle_loss, cos_loss, match_loss, mse, reconstruction_health
 from codepose.networks.precision import autocast
-from codepose.networks.roi import roi_pool
 from codepose.runtime.progress import Display
 from codepose.runtime.ranks import Shares, from_first, mean_over
 from codepose.runtime.run import Run
-from codepose.settings.crop import ROI_PAD
 from codepose.settings.schema import Settings
 from codepose.synthesis.batches import CropBatch, SceneBatch, ScenePoses
-from codepose.synthesis.scenes import SCALE, SHIFT, SceneSource
+from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
 from codepose.training.initial import begin_with
 from codepose.training.loop import fit
@@ -84,7 +81,7 @@ def step1_stage(settings: Settings, world: World, network: nn.Module, *, origina
     return Stage(
         name="original" if original else "step1",
         network=network,
-        groups={"encoder": _learning(network.parameters(), network.get_submodule("encoder"), settings)},
+        groups={"encoder": learning(network.parameters(), network.get_submodule("encoder"), settings)},
         items=settings.data.step1_images,
         batch=train.crops,
         loss=loss,
@@ -157,7 +154,7 @@ def detector_stage(settings: Settings, world: World, network: Detector) -> Stage
     return Stage(
         name="detector",
         network=network,
-        groups={"encoder": _learning(network.parameters(), network.encoder, settings)},
+        groups={"encoder": learning(network.parameters(), network.encoder, settings)},
         items=settings.data.scene_images,
         batch=train.scenes,
         loss=loss,
@@ -204,7 +201,7 @@ def step2_stage(settings: Settings, world: World, network: JointNetwork) -> Stag
         return total, terms | {name: mean_over(value, count) for name, value in seen_well.items()}
 
     groups = joint_groups(network)
-    groups["encoder"] = _learning(groups["encoder"], network.autoencoder.encoder, settings, taught=True)
+    groups["encoder"] = learning(groups["encoder"], network.autoencoder.encoder, settings, taught=True)
     return Stage(
         name="step2",
         network=network,
@@ -220,7 +217,7 @@ def step2_stage(settings: Settings, world: World, network: JointNetwork) -> Stag
     )
 
 
-def _learning(
+def learning(
     parameters: Iterable[nn.Parameter], encoder: nn.Module, settings: Settings, *, taught: bool = False
 ) -> list[nn.Parameter]:
     """Returns the parameters that learn, and freezes the others.
@@ -252,38 +249,6 @@ def _joint_errors(network: JointNetwork, val: SceneSource, settings: Settings) -
     return {"mean_iou": _mean_iou(detections, batch), "mse_gt_boxes": float(error)}
 
 
-def jitter_stage(settings: Settings, world: World, network: ExtendedAutoencoder) -> Stage:
-    """Goes on training the extended AAE on crops of scenes at jittered ground-truth boxes.
-
-    Boxes are shifted, as a share of their side, and scaled as Step 1's windows are.
-
-    A row the paper lacks: as many images, iterations and the same L_mse as Step 2, but no detector, and, as all
-    baselines, none of what we added to Step 2 (look-alikes, codes' losses). Does training on detections beat simple
-    jitter?
-    """
-    train, losses = SceneSource(world, "train"), settings.losses
-
-    def loss(net: nn.Module, batch: SceneBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        poses = batch.poses(settings.data.occlusion.min_visible)
-        squares = padded_square(jittered_boxes(poses.boxes, SHIFT, SCALE), ROI_PAD)
-        crops = roi_pool(batch.images, squares, poses.image, settings.network.crop, stride=1)
-        _, reconstructions = net(crops.contiguous(memory_format=torch.channels_last))
-        errors = mse(reconstructions.float(), poses.targets, losses.bootstrap_ratio)
-        error = mean_over(errors.mean(), errors.new_full((), len(errors)))
-        return losses.lambda_pose * error, {"mse": error}
-
-    return Stage(
-        name="jitter",
-        network=network,
-        groups={"encoder": _learning(network.parameters(), network.encoder, settings, taught=True)},
-        pretrained=("encoder",),
-        items=settings.data.scene_images,
-        batch=train.scenes,
-        loss=loss,
-        settings=settings.step2.model_copy(update={"phases": ()}),
-    )
-
-
 def joint_groups(network: JointNetwork) -> dict[str, list[nn.Parameter]]:
     """Returns the joint network's parameters by the names that phases use."""
     parts = {
@@ -295,6 +260,7 @@ def joint_groups(network: JointNetwork) -> dict[str, list[nn.Parameter]]:
 
 
 _STAGES = ("step1", "original", "detector", "step2", "jitter")
+"""Their number and order seed the initial weights; the last is a row of ``codepose reproduce``."""
 _Network = TypeVar("_Network", bound=nn.Module)
 
 
@@ -305,7 +271,7 @@ def _seed(run: Run, stage: str) -> None:
 
 def train_step1(run: Run, world: World, fabric: Fabric) -> ExtendedAutoencoder:
     """Trains, resumes or loads the extended AAE of Step 1."""
-    return _trained("step1", "Step 1: extended AAE", build_extended, step1_stage, run, world, fabric)
+    return trained("step1", "Step 1: extended AAE", build_extended, step1_stage, run, world, fabric)
 
 
 def train_original(run: Run, world: World, fabric: Fabric) -> OriginalAutoencoder:
@@ -314,25 +280,24 @@ def train_original(run: Run, world: World, fabric: Fabric) -> OriginalAutoencode
     def stage(settings: Settings, world: World, network: OriginalAutoencoder) -> Stage:
         return step1_stage(settings, world, network, original=True)
 
-    return _trained("original", "Baseline: original AAE", build_original, stage, run, world, fabric)
+    return trained("original", "Baseline: original AAE", build_original, stage, run, world, fabric)
 
 
 def train_detector(run: Run, world: World, fabric: Fabric) -> Detector:
     """Trains, resumes or loads the independent Faster R-CNN."""
-    return _trained("detector", "Baseline: Faster R-CNN", build_detector, detector_stage, run, world, fabric)
+    return trained("detector", "Baseline: Faster R-CNN", build_detector, detector_stage, run, world, fabric)
 
 
 def train_step2(run: Run, world: World, fabric: Fabric, pretrained: ExtendedAutoencoder) -> JointNetwork:
     """Trains, resumes or loads the joint network, from Step 1's weights."""
-    return _trained("step2", "Step 2: joint network", build_joint, step2_stage, run, world, fabric, pretrained)
+    return trained("step2", "Step 2: joint network", build_joint, step2_stage, run, world, fabric, pretrained)
 
 
-def train_jitter(run: Run, world: World, fabric: Fabric, pretrained: ExtendedAutoencoder) -> ExtendedAutoencoder:
-    """Trains, resumes or loads the jitter-trained extended AAE, from Step 1's weights."""
-    return _trained("jitter", "Baseline: jittered boxes", build_extended, jitter_stage, run, world, fabric, pretrained)
+FROM_STEP1: dict[str, Callable[[Run, World, Fabric, ExtendedAutoencoder], nn.Module]] = {"step2": train_step2}
+"""How the stages are trained that go on from Step 1's weights."""
 
 
-def _trained(
+def trained(
     name: str,
     title: str,
     build: Callable[[Settings], _Network],
@@ -342,7 +307,16 @@ def _trained(
     fabric: Fabric,
     pretrained: ExtendedAutoencoder | None = None,
 ) -> _Network:
-    """Trains, resumes or loads one network; what Step 1 taught replaces what it would begin with."""
+    """Trains, resumes or loads one network; what Step 1 taught replaces what it would begin with.
+
+    Args:
+        name: The stage's.
+        title: Of its progress.
+        build: Makes the network from the settings.
+        stage: Makes the stage that trains it.
+        run, world, fabric: What is trained, on which images, where.
+        pretrained: What Step 1 taught; None = the stage begins without it.
+    """
     _seed(run, name)
     network = build(run.settings)
     if from_first(lambda: run.has(name)):
