@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from codepose.cameras.camera import Camera
-from codepose.cli.options import Bag, Predict
+from codepose.cli.options import Bag, Predict, require_usable
 from codepose.estimation.answers import MIN_JUDGED, Wishes, answer, least_score, look, sure_enough
 from codepose.estimation.detection import Detection
 from codepose.predict.prediction import wishes_of
 from codepose.serve.models import Model, Question
+from codepose.settings.errors import ConfigError
 
 
 def detection(judged: float | None, confidence: float | None = None, *, object_index: int = 0) -> Detection:
@@ -45,6 +49,27 @@ def detection(judged: float | None, confidence: float | None = None, *, object_i
 def test_poses_that_judge_or_confidence_doubt_are_left_out(wishes: dict[str, float], kept: list[int]) -> None:
     found = [detection(4.0, 0.5), detection(3.0, 0.3), detection(2.99, 0.9), detection(None)]
     assert sure_enough(found, Wishes(**wishes)) == [found[k] for k in kept]
+
+
+@pytest.mark.parametrize(("z", "stays"), [(319.0, False), (321.0, True), (874.0, True), (876.0, False)])
+def test_what_is_found_where_no_part_can_be_is_left_out(z: float, stays: bool) -> None:
+    """From 400 to 700 mm, a quarter beyond either end; the middle counts, 200 mm beside the file's origin, aslant."""
+    middle = np.array([0.0, 0.0, 200.0])
+    quarter = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    toward = np.array([0.6, 0.0, 0.8])
+    one = dataclasses.replace(detection(4.0), R_cam_obj=quarter, t_cam_obj=z * toward - middle)
+
+    class Estimator:
+        judges = True
+        codebooks = (SimpleNamespace(offset=torch.from_numpy(middle)),)
+
+        def __call__(self, *_: object, **__: object) -> list[Detection]:
+            return [one]
+
+    image, camera = np.zeros((4, 6, 3), np.uint8), Camera(np.diag([5.0, 5.0, 1.0]), 6, 4)
+    found, _ = look(Estimator(), image, camera, Wishes(distance=(400.0, 700.0)))  # type: ignore[arg-type]
+    assert (found == [one]) == stays
+    assert look(Estimator(), image, camera, Wishes())[0] == [one]  # type: ignore[arg-type]
 
 
 def test_the_judge_takes_the_place_of_the_score() -> None:
@@ -125,8 +150,20 @@ def test_all_ways_in_leave_out_the_same() -> None:
 
 
 def test_options_become_wishes() -> None:
-    options = Predict(Path("run"), min_score=0.2, min_judged=1.0, min_confidence=0.3, tiles=2, max_detections=4)
-    assert wishes_of(options) == Wishes(0.2, 1.0, 0.3, 2, 4)
+    options = Predict(
+        Path("run"), min_score=0.2, min_judged=1.0, min_confidence=0.3, tiles=2, max_detections=4, distance=(5.0, 6.0)
+    )
+    assert wishes_of(options) == Wishes(0.2, 1.0, 0.3, 2, 4, (5.0, 6.0))
+
+
+@pytest.mark.parametrize("distance", [(0.0, 700.0), (700.0, 400.0), (400.0, math.inf), (math.nan, 700.0)])
+def test_a_distance_goes_from_near_to_far(distance: tuple[float, float]) -> None:
+    for options in (Predict(Path("run"), distance=distance), Predict(Path("run"), distance=(400.0, 400.0))):
+        if options.distance == distance:
+            with pytest.raises(ConfigError, match="--distance is the nearest and the farthest in mm"):
+                require_usable(options)
+        else:
+            require_usable(options)
 
 
 def test_a_person_is_told_the_number_that_counts() -> None:

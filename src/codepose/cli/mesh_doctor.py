@@ -125,8 +125,10 @@ def _commands(options: MeshDoctor, report: MeshReport, seen: Framing | None) -> 
         "train": _line("train", options, report, [*more, "--out", out]),
     }
     if seen is not None:
-        tiles = [] if seen.tiles == 1 else ["--tiles", str(seen.tiles)]
-        lines["predict"] = shlex.join(["codepose", "predict", out, "PHOTO", "--K", options.K, *tiles])
+        assert options.distance is not None
+        words = ["--K", options.K, "--distance", *(f"{mm:g}" for mm in options.distance)]
+        words += [] if seen.tiles == 1 else ["--tiles", str(seen.tiles)]
+        lines["predict"] = shlex.join(["codepose", "predict", out, "PHOTO", *words])
     return lines
 
 

@@ -166,6 +166,8 @@ class Predict(Command):
     tiles: int = 1
     """For parts that are small in large photos: besides the whole photo, look at overlapping squares of 1/TILES of its
     longer side, each at the network's scale."""
+    distance: tuple[float, float] | None = None
+    """Nearest and farthest distance of the part from the camera, mm, roughly: what is found elsewhere is left out."""
     refine: bool = True
     """Refine poses by render-and-compare with the reconstruction and the photo; --no-refine is the paper's lookup."""
     depth: Path | None = None
@@ -225,6 +227,8 @@ class Bag(Command):
     """Of two boxes of one object whose IoU is larger, keep the better one; None = the run's detection.nms (0.5)."""
     tiles: int = 1
     """For small parts in large images: besides the whole image, look at overlapping squares of 1/TILES of its side."""
+    distance: tuple[float, float] | None = None
+    """Nearest and farthest distance of the part from the camera, mm, roughly: what is found elsewhere is left out."""
     track: bool = False
     """Follow the parts from image to image: each keeps its name, and one that is not found for up to 30 images is told
     at its predicted pose, with a score of 0."""
@@ -372,6 +376,9 @@ def require_usable(options: object) -> None:
         value = getattr(options, name, 0.0)
         if value is not None and not 0.0 <= value <= 1.0:
             raise ConfigError(f"--{name.replace('_', '-')} is a share from 0 to 1, not {value:g}")
+    near, far = (options.distance if isinstance(options, Predict | Bag) else None) or (1.0, 1.0)
+    if not (math.isfinite(far) and 0.0 < near <= far):
+        raise ConfigError(f"--distance is the nearest and the farthest in mm, such as 400 700, not {near:g} {far:g}")
     if not math.isfinite(getattr(options, "min_judged", 0.0)):
         raise ConfigError("--min-judged is a number, such as 3")
     for name, most in _COUNTS.items():

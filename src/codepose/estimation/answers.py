@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codepose.cameras.camera import Camera
+from codepose.estimation.codebook import Codebook
 from codepose.estimation.detection import Detection
 from codepose.estimation.estimator import PoseEstimator
 
@@ -17,6 +19,8 @@ MIN_JUDGED = 3.0
 """Of a pose that is shown unless something else is asked for: the mean log-odds of the judge's four answers. On
 photographs it tells parts from clutter where the detector's score does not (docs/log/2026-11-29-hopeless-boxes.md)."""
 _MIN_SCORE, _MIN_SCORE_JUDGED = 0.5, 0.05
+_BEYOND = 1.25
+"""Distances are asked for in round numbers: poses nearer or farther by this factor still count."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class Wishes:
         min_confidence: Leave out poses that are right with a smaller probability.
         tiles: As ``PoseEstimator`` takes it.
         max_detections: At most so many of each object, best first; None = all.
+        distance: Nearest and farthest distance of the parts from the camera in mm, roughly; None = any.
     """
 
     min_score: float | None = None
@@ -36,6 +41,7 @@ class Wishes:
     min_confidence: float = 0.0
     tiles: int = 1
     max_detections: int | None = None
+    distance: tuple[float, float] | None = None
 
 
 def look(
@@ -61,6 +67,8 @@ def look(
     depth = None if measured is None else camera.undistort_depth(measured)
     least = least_score(wishes, judged=estimator.judges)
     detections = estimator(straight, camera.K, min_score=least, depth=depth, tiles=wishes.tiles)
+    if wishes.distance is not None:
+        detections = in_reach(detections, wishes.distance, estimator.codebooks)
     return sure_enough(detections, wishes), straight
 
 
@@ -69,6 +77,25 @@ def least_score(wishes: Wishes, *, judged: bool) -> float:
     if wishes.min_score is not None:
         return wishes.min_score
     return _MIN_SCORE_JUDGED if judged else _MIN_SCORE
+
+
+def in_reach(
+    detections: list[Detection], distance: tuple[float, float], codebooks: Sequence[Codebook]
+) -> list[Detection]:
+    """Those of an image's detections whose parts' middles lie about as far away as they can.
+
+    What is found where no part can be is clutter. A quarter beyond either end counts, as ends are said in round
+    numbers.
+
+    Args:
+        detections: Of one image.
+        distance: Nearest and farthest, mm.
+        codebooks: One an object: they know where its middle lies in its file.
+    """
+    offsets = [book.offset.cpu().numpy() for book in codebooks]
+    away = [float(np.linalg.norm(d.to_camera(offsets[d.object_index]))) for d in detections]
+    near, far = distance[0] / _BEYOND, distance[1] * _BEYOND
+    return [d for d, mm in zip(detections, away, strict=True) if near <= mm <= far]
 
 
 def sure_enough(detections: list[Detection], wishes: Wishes) -> list[Detection]:
