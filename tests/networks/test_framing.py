@@ -99,7 +99,7 @@ def test_the_doctor_types_it(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     look, train, find = capsys.readouterr().out.splitlines()[-3:]
     assert look.startswith(f"look: codepose preview {BRACKET} --data.camera.image-size 2")
     assert train.endswith("--out runs/bracket")
-    assert "--K 615,615,319.5,239.5 --tiles " in find
+    assert "--K 615,615,319.5,239.5 --distance 3000 5000 --tiles " in find
     with pytest.raises(ConfigError, match="go together"):
         mesh(MeshDoctor(BRACKET, out=out, K="fov=60"))
 
