@@ -82,7 +82,7 @@ def test_a_photo_of_another_size_gives_the_same_pose(
 ) -> None:
     """Twice the pixels with the camera to match: the same box in the network, the same pose in mm, boxes doubled."""
     box = {"boxes": torch.tensor([[30.0, 70.0, 62.0, 95.0]]), "labels": torch.ones(1).long(), "scores": torch.ones(1)}
-    monkeypatch.setattr(estimator.pipeline, "detect", lambda prepared: [box])
+    monkeypatch.setattr(estimator.pipeline, "detect", lambda prepared, iou: [box])
     scene = SceneSource(world, "test").scenes(torch.arange(1)).images[0]
     small = (scene.permute(1, 2, 0) * 255).byte().numpy()
     large = small.repeat(2, 0).repeat(2, 1)
@@ -259,7 +259,9 @@ def test_found_boxes_are_moved_before_their_poses_are_refined(estimator: PoseEst
     photo = Photo.of(image, K, estimator.device)
     ((as_found,),) = estimator.boxes([photo])
     np.testing.assert_allclose([d.box for d in plain], as_found.boxes, atol=1e-3)
-    ((every,),) = detected_boxes(estimator.pipeline, [photo], 1)
+    ((every,),) = detected_boxes(estimator.pipeline, [photo], 1, 0.7)  # more candidates than poses that are shown
+    ((few,),) = detected_boxes(estimator.pipeline, [photo], 1)
+    assert not torch.equal(few.boxes, every.boxes)
     moved = fitted_boxes(estimator.pipeline, estimator.codebooks, every)
     assert (moved.boxes - every.boxes).abs().max() > 1.0
     most = estimator.settings.detection.per_object

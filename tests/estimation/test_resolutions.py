@@ -44,7 +44,7 @@ class ContentPipeline:
     def pixels(self, prepared: Tensor) -> Tensor:
         return prepared
 
-    def detect(self, prepared: Tensor) -> list[dict[str, Tensor]]:
+    def detect(self, prepared: Tensor, iou: float | None = None) -> list[dict[str, Tensor]]:
         found = []
         for image in prepared.double():
             sides = []
@@ -175,7 +175,7 @@ class ToldPipeline(ContentPipeline):
         self.box = box
         self.clean = world.clean_views(torch.zeros(1).long(), R_view[None])
 
-    def detect(self, prepared: Tensor) -> list[dict[str, Tensor]]:
+    def detect(self, prepared: Tensor, iou: float | None = None) -> list[dict[str, Tensor]]:
         return [{"boxes": self.box[None], "labels": torch.ones(1).long(), "scores": torch.ones(1)}]
 
     def decode(self, latents: Tensor) -> Tensor:

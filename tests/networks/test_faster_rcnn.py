@@ -234,7 +234,7 @@ def test_each_object_has_its_own_limit() -> None:
     scores[place.long(), labels] = 1.0 - place / 100
     corner = 10 * place[:, None].expand(-1, 2)
     decoded = torch.cat((corner, corner + 5), 1)[:, None].expand(-1, 4, 4)
-    found = heads._best(decoded, scores)
+    found = heads._best(decoded, scores, heads.nms)
     assert (found["boxes"][:, 0] / 10).tolist() == [0, 1, 2, 20, 21, 22, 23, 25]
     assert found["labels"].tolist() == [2, 2, 2, 1, 3, 1, 1, 3]
     assert (found["scores"].diff() < 0).all()
@@ -252,6 +252,21 @@ def test_a_detector_finds_no_more_of_each_object_than_asked_for() -> None:
             best = long["boxes"][long["labels"] == label]
             assert len(best) > 2
             torch.testing.assert_close(short["boxes"][short["labels"] == label], best[:2])
+
+
+def test_detections_overlap_by_no_more_than_was_asked_for() -> None:
+    torch.manual_seed(0)
+    strict, loose = (random_heads(per_object=1000, nms=iou, score=0.0).eval() for iou in (0.3, 0.9))
+    loose.load_state_dict(strict.state_dict())
+    features, size = torch.randn(1, 6, 8, 8), (SIZE, SIZE)
+    with torch.no_grad():
+        (few,), (many,), (own,) = (
+            strict.detect(features, size),
+            strict.detect(features, size, 0.9),
+            loose.detect(features, size),
+        )
+    assert len(few["boxes"]) < len(many["boxes"])
+    torch.testing.assert_close(many, own)
 
 
 def test_an_image_in_which_nothing_is_likely_has_no_detections() -> None:

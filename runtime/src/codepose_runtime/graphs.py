@@ -84,7 +84,8 @@ class GraphPipeline:
     def pixels(self, prepared: Prepared) -> Tensor:
         return prepared.images
 
-    def detect(self, prepared: Prepared) -> list[dict[str, Tensor]]:
+    def detect(self, prepared: Prepared, iou: float | None = None) -> list[dict[str, Tensor]]:
+        """As ``Pipeline`` has it; ``iou`` is that with which the graph was written."""
         return [
             {"boxes": Tensor(boxes), "labels": Tensor(labels), "scores": Tensor(scores)}
             for _, boxes, labels, scores in prepared.found

@@ -24,7 +24,7 @@ from codepose.estimation.duplicates import SEEN_TWICE, seen_once, without_double
 from codepose.estimation.evidence import evidence
 from codepose.estimation.fitted_boxes import fitted_boxes
 from codepose.estimation.hypotheses import Hypotheses
-from codepose.estimation.likeliest import worth_a_pose
+from codepose.estimation.likeliest import candidates_iou, worth_a_pose
 from codepose.estimation.photo import Photo, checked_depth
 from codepose.estimation.window_boxes import WindowBoxes, detected_boxes, given_boxes
 from codepose.refinement.poses import Poses, Refiner
@@ -229,7 +229,8 @@ class PoseEstimator:
         if min_score is not None and not 0.0 <= min_score <= 1.0:
             raise ValueError(f"min_score must lie in [0, 1], not be {min_score}")
         threshold = self.settings.detection.score if min_score is None else min_score
-        views = detected_boxes(self.pipeline, photos, tiles)
+        iou = None if self.refiner is None else candidates_iou(self.settings)
+        views = detected_boxes(self.pipeline, photos, tiles, iou)
         return [[self._likeliest(view, threshold) for view in own] for own in views]
 
     def _likeliest(self, view: WindowBoxes, min_score: float) -> WindowBoxes:

@@ -18,12 +18,19 @@ from codepose.estimation.window_boxes import WindowBoxes, by_object
 
 if TYPE_CHECKING:
     from codepose.estimation.pipelines import Pipeline
+    from codepose.settings.schema import Settings
 
 _COSINE = 10.0
 """What a cosine of 1 with the nearest view counts beside the log-odds of the detector's score."""
 _DOUBLES_IOU = 0.7
-"""Boxes of one object that overlap by more have come to the same place: the likeliest of them is enough. Where
-``detection.nms`` is larger, that counts."""
+"""Boxes of one object that overlap by more show one place: the likeliest of them is enough. Where ``detection.nms`` is
+larger, that counts. With less, the box that fits best is lost to one with a better score, in heaps above all
+(docs/log/2026-11-30-more-candidates.md)."""
+
+
+def candidates_iou(settings: Settings) -> float:
+    """Returns the IoU up to which boxes of one object are different candidates for refined poses."""
+    return max(_DOUBLES_IOU, settings.detection.nms)
 
 
 def likeliest(labels: Tensor, scores: Tensor, cosines: Tensor, most: int) -> Tensor:
@@ -65,7 +72,6 @@ def worth_a_pose(pipeline: Pipeline, codebooks: Sequence[Codebook], view: Window
         if len(rows) > most:  # else all of them are chosen, whatever their codes, but for doubles
             cosines[rows] = codebooks[index].search(view.latents(pipeline, view.boxes[rows]), 1)[0][:, 0]
     worth = _worth(view.scores, cosines)
-    overlap = max(_DOUBLES_IOU, pipeline.settings.detection.nms)
-    kept: Tensor = batched_nms(view.boxes.float(), worth, view.objects, overlap)
+    kept: Tensor = batched_nms(view.boxes.float(), worth, view.objects, candidates_iou(pipeline.settings))
     kept = kept[kept.argsort()]
     return kept[likeliest(view.objects[kept], view.scores[kept], cosines[kept], most)]

@@ -42,8 +42,8 @@ class Pipeline(Protocol):
         """The images themselves, (B, 3, H, W)."""
         ...
 
-    def detect(self, prepared: Any) -> list[Boxes]:
-        """Each image's detections, best first."""
+    def detect(self, prepared: Any, iou: float | None = None) -> list[Boxes]:
+        """Each image's detections, best first; ``iou`` as ``DetectionHeads.detect`` has it."""
         ...
 
     def latents(self, prepared: Any, boxes: Tensor, images: Tensor) -> Tensor:
@@ -87,10 +87,10 @@ class JointPipeline:
         return prepared[0]
 
     @torch.no_grad()
-    def detect(self, prepared: tuple[Tensor, Tensor]) -> list[Boxes]:
+    def detect(self, prepared: tuple[Tensor, Tensor], iou: float | None = None) -> list[Boxes]:
         images, features = prepared
         with autocast(self.settings, self.device):
-            return self.network.heads.detect(features, image_size(images))
+            return self.network.heads.detect(features, image_size(images), iou)
 
     @torch.no_grad()
     def latents(self, prepared: tuple[Tensor, Tensor], boxes: Tensor, images: Tensor) -> Tensor:
@@ -134,11 +134,11 @@ class TwoStagePipeline:
         return prepared
 
     @torch.no_grad()
-    def detect(self, prepared: Tensor) -> list[Boxes]:
+    def detect(self, prepared: Tensor, iou: float | None = None) -> list[Boxes]:
         if self.detector is None:
             raise ValueError("this pipeline has no detector: give it boxes")
         with autocast(self.settings, self.device):
-            return self.detector.detect(prepared.contiguous(memory_format=torch.channels_last))
+            return self.detector.detect(prepared.contiguous(memory_format=torch.channels_last), iou)
 
     @torch.no_grad()
     def latents(self, prepared: Tensor, boxes: Tensor, images: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from codepose.estimation.confidence import Confidence
 from codepose.estimation.estimator import PoseEstimator
 from codepose.estimation.export import OPSET, plain_norms, require_onnx
+from codepose.estimation.likeliest import candidates_iou
 from codepose.estimation.methods import load_confidence
 from codepose.estimation.pipelines import JointPipeline
 from codepose.networks.joint import JointNetwork
@@ -39,13 +40,13 @@ FORMAT = 1
 class _Detector(nn.Module):
     """An image (1, 3, S, S) -> its features, boxes, labels and scores."""
 
-    def __init__(self, network: JointNetwork, size: int) -> None:
+    def __init__(self, network: JointNetwork, size: int, iou: float) -> None:
         super().__init__()
-        self.network, self.size = network, (size, size)
+        self.network, self.size, self.iou = network, (size, size), iou
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         features = self.network.encoder(image)
-        (found,) = self.network.heads.detect(features, self.size)
+        (found,) = self.network.heads.detect(features, self.size, self.iou)
         return features, found["boxes"], found["labels"], found["scores"]
 
 
@@ -144,7 +145,10 @@ def _graphs(network: JointNetwork, settings: Settings) -> dict[str, tuple[Any, .
     image, boxes = torch.rand(1, 3, size, size), torch.tensor([[0.1, 0.2, 0.6, 0.5]]).repeat(3, 1) * size
     features = network.encoder(image)
     graphs: dict[str, tuple[Any, ...]] = {
-        "detector.onnx": (_Detector(network, size), (image,), ["image"], ["features", "boxes", "labels", "scores"], []),
+        "detector.onnx": (
+            *(_Detector(network, size, candidates_iou(settings)), (image,)),
+            *(["image"], ["features", "boxes", "labels", "scores"], []),
+        ),
         "latents.onnx": (_Latents(network), (features, boxes), ["features", "boxes"], ["latents"], ["boxes"]),
         "decoder.onnx": (
             *(_Decoder(network), (torch.rand(3, settings.network.latent),)),

@@ -65,7 +65,9 @@ def by_object(objects: Tensor) -> Iterator[tuple[int, Tensor]]:
 
 
 @torch.no_grad()
-def detected_boxes(pipeline: Pipeline, photos: Sequence[Photo], tiles: int) -> list[list[WindowBoxes]]:
+def detected_boxes(
+    pipeline: Pipeline, photos: Sequence[Photo], tiles: int, iou: float | None = None
+) -> list[list[WindowBoxes]]:
     """Detects in photos, through one window each or many, as many windows at a time as there are photos.
 
     Of boxes that several windows show, the best-scored one stays; those that a window cuts off are left out.
@@ -74,12 +76,13 @@ def detected_boxes(pipeline: Pipeline, photos: Sequence[Photo], tiles: int) -> l
         pipeline: The networks.
         photos: Of any sizes.
         tiles: As ``windows`` takes it.
+        iou: Of two boxes of one object that overlap by more, the better-scored one is kept; None = as the settings say.
 
     Returns:
         Each photo's windows in which something was found.
     """
     settings = pipeline.settings
-    size = settings.data.camera.image_size
+    size, iou = settings.data.camera.image_size, settings.detection.nms if iou is None else iou
     overlap = least_overlap(settings.data.camera.box_side[1], size)
     views = [
         (number, window)
@@ -92,14 +95,14 @@ def detected_boxes(pipeline: Pipeline, photos: Sequence[Photo], tiles: int) -> l
         seen = [window.look(photos[number].pixels, photos[number].K, size) for number, window in part]
         prepared = pipeline.prepare(torch.cat([image for image, _ in seen]))
         for place, ((number, window), (_, K), boxes) in enumerate(
-            zip(part, seen, pipeline.detect(prepared), strict=True)
+            zip(part, seen, pipeline.detect(prepared, iou), strict=True)
         ):
             photo = photos[number]
             whole = ~window.cuts(boxes["boxes"], size, photo.width, photo.height)
             labels, features = boxes["labels"] - 1, pipeline.select(prepared, place)
             view = WindowBoxes(photo, window, features, K, boxes["boxes"], labels, boxes["scores"])
             by_photo[number].append(view.select(whole.nonzero().squeeze(1)))
-    return [_once(several, settings.detection.nms, size) for several in by_photo]
+    return [_once(several, iou, size) for several in by_photo]
 
 
 def _once(views: list[WindowBoxes], iou: float, size: int) -> list[WindowBoxes]:

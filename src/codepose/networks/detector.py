@@ -54,8 +54,12 @@ class DetectionHeads(nn.Module, ABC):
         """
 
     @abstractmethod
-    def detect(self, features: Tensor, size: tuple[int, int]) -> list[Boxes]:
-        """Returns each image's detections, best first, for features (B, C, h, w) of images of (H, W)."""
+    def detect(self, features: Tensor, size: tuple[int, int], iou: float | None = None) -> list[Boxes]:
+        """Returns each image's detections, best first, for features (B, C, h, w) of images of (H, W).
+
+        Of two boxes of one object that overlap by more than ``iou`` the better one is kept; None = as the heads were
+        made.
+        """
 
     @abstractmethod
     def groups(self) -> dict[str, list[nn.Parameter]]:
@@ -74,9 +78,9 @@ class Detector(nn.Module):
         """Returns the terms of L_faster (Eq. 5) for images (B, 3, H, W) in [0, 1]."""
         return self.heads.losses(self.encoder(images), image_size(images), targets)[0]
 
-    def detect(self, images: Tensor) -> list[Boxes]:
-        """Returns each image's detections, best first."""
-        return self.heads.detect(self.encoder(images), image_size(images))
+    def detect(self, images: Tensor, iou: float | None = None) -> list[Boxes]:
+        """Returns each image's detections, best first; ``iou`` as the heads take it."""
+        return self.heads.detect(self.encoder(images), image_size(images), iou)
 
 
 def image_size(images: Tensor) -> tuple[int, int]:

@@ -219,8 +219,8 @@ class FasterRCNN(DetectionHeads):
         """Returns inference's proposals."""
         return self.rpn.best(self.rpn(features, size), size, self.proposals, max(1, self.proposals // 2))
 
-    def detect(self, features: Tensor, size: tuple[int, int]) -> list[Boxes]:
-        """Returns each image's detections, best first."""
+    def detect(self, features: Tensor, size: tuple[int, int], iou: float | None = None) -> list[Boxes]:
+        """As ``DetectionHeads`` has it."""
         proposals = self.propose(features, size)
         images, places = proposals.valid.nonzero().unbind(1)  # (N,)
         rois = proposals.boxes[images, places][:, None]  # (N, 1, 4)
@@ -228,15 +228,16 @@ class FasterRCNN(DetectionHeads):
         decoded = clip_boxes_to_image(decode(regression, rois, _HEAD_WEIGHTS), size)  # (N, classes, 4)
         wide = (geometry.box_size(decoded) >= _HEAD_LEAST).all(-1)
         scores = torch.where(wide, logits.softmax(1), -1.0)
-        return [self._best(decoded[images == i], scores[images == i]) for i in range(len(features))]
+        overlap = self.nms if iou is None else iou
+        return [self._best(decoded[images == i], scores[images == i], overlap) for i in range(len(features))]
 
-    def _best(self, decoded: Tensor, scores: Tensor) -> Boxes:
+    def _best(self, decoded: Tensor, scores: Tensor, overlap: float) -> Boxes:
         """One image's detections of decoded boxes (n, classes, 4) and scores (n, classes)."""
         boxes, labels, kept_scores = [], [], []
         for label in range(1, scores.shape[1]):
             likely = (scores[:, label] > self.score).nonzero()[:, 0]
             candidates, score = decoded[likely, label], scores[likely, label]
-            kept = nms(candidates, score, self.nms)[: self.per_object]
+            kept = nms(candidates, score, overlap)[: self.per_object]
             boxes.append(candidates[kept])
             kept_scores.append(score[kept])
             labels.append(torch.full_like(kept, label))
