@@ -60,8 +60,8 @@ def train(parts: Parts, textures: Tensor, args: argparse.Namespace) -> None:
         for group in optimizer.param_groups:
             group["lr"] = rate
         scenes = camera.shoot(args.scenes)
-        tried = propose(parts, scenes, args.hypotheses)
-        with torch.autocast(device.type, torch.bfloat16, enabled=on_gpu):
+        tried = propose(parts, scenes, args.hypotheses, args.look_alikes)
+        with torch.autocast(device.type, torch.bfloat16, enabled=on_gpu or args.bf16):
             verdict = network(scenes.photos[tried.crop], tried.renders)
         terms = loss(parts, scenes, tried, verdict)
         optimizer.zero_grad(set_to_none=True)
@@ -95,6 +95,8 @@ def main() -> None:
     parser.add_argument("--init", type=Path, help="weights to begin at")
     parser.add_argument("--scenes", type=int, default=384)
     parser.add_argument("--hypotheses", type=int, default=6)
+    parser.add_argument("--look-alikes", type=int, default=0, help="wrong poses that look right, for each crop")
+    parser.add_argument("--bf16", action="store_true", help="multiply in bf16 on a CPU, too")
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--warmup", type=int, default=100)
     parser.add_argument("--log-every", type=float, default=15.0)

@@ -12,11 +12,16 @@ from torch.nn import functional as F
 from codepose import geometry
 from codepose.networks.pose_judge import SIDE, THRESHOLDS, Verdict, apply_motions, render_channels
 from codepose.rendering.renderer import Instances
+from experiments.judge.lookalikes import look_alikes
 from experiments.judge.parts import Parts, random_rotations, small_turns
 from experiments.judge.scenes import Scenes, pixels_of
 
 _KINDS = torch.tensor([0.12, 0.13, 0.08, 0.32, 0.35])
 """Shares of hypotheses: anyhow; flipped by half a turn; turned in the plane; within some 15 degrees; within some 4."""
+_NEAR = torch.tensor([0.0, 0.0, 0.0, 0.35, 0.65])
+"""The same for those that are added where there are look-alikes, most of which are wrong."""
+_TRIED = 5
+"""Poses that are tried for each look-alike."""
 _TURN_DEG = torch.tensor([15.0, 6.0, 6.0, 13.0, 4.0])
 _SHIFT = torch.tensor([0.04, 0.03, 0.03, 0.04, 0.012])
 """Of the crop's side."""
@@ -30,7 +35,7 @@ _SHOWN = 0.25
 
 @dataclass(frozen=True)
 class Hypotheses:
-    """M = B h poses of the crops' parts, crop by crop.
+    """M poses of the crops' parts.
 
     Attributes:
         crop: (M,) the crop of each.
@@ -52,20 +57,31 @@ class Hypotheses:
 
 
 @torch.no_grad()
-def propose(parts: Parts, scenes: Scenes, count: int) -> Hypotheses:
-    """Draws ``count`` hypotheses for each crop and renders them."""
-    where = parts.device
-    crop = torch.arange(len(scenes.part), device=where).repeat_interleave(count)
-    R, t = _drawn(scenes, crop)
+def propose(parts: Parts, scenes: Scenes, count: int, alike: int = 0) -> Hypotheses:
+    """Draws hypotheses for each crop and renders them.
+
+    Args:
+        parts: All parts.
+        scenes: The crops.
+        count: How many of ``_KINDS`` for each crop.
+        alike: How many look-alikes for each crop, and half as many near the truth; they come first.
+    """
+    crops = torch.arange(len(scenes.part), device=parts.device)
+    crop = crops.repeat_interleave(count)
+    drawn = [(crop, *_drawn(scenes, crop, _KINDS))]
+    if alike:
+        near = crops.repeat_interleave(alike // 2)
+        drawn = [look_alikes(parts, scenes, _TRIED * alike, alike), *drawn, (near, *_drawn(scenes, near, _NEAR))]
+    crop, R, t = (torch.cat(values) for values in zip(*drawn, strict=True))
     part = scenes.part[crop]
     target_R, target_t, largest, mean = nearest_truth(parts, part, R, t, scenes.R[crop], scenes.t[crop])
     renders = _rendered(parts, scenes, crop, R, t)
     return Hypotheses(crop, R, t, renders, target_R, target_t, largest, mean)
 
 
-def _drawn(scenes: Scenes, crop: Tensor) -> tuple[Tensor, Tensor]:
+def _drawn(scenes: Scenes, crop: Tensor, kinds: Tensor) -> tuple[Tensor, Tensor]:
     where, total = crop.device, len(crop)
-    kind = torch.multinomial(_KINDS.to(where), total, replacement=True)
+    kind = torch.multinomial(kinds.to(where), total, replacement=True)
     strength = torch.rand(total, device=where) * 1.5
     true_R, true_t, focal = scenes.R[crop], scenes.t[crop], scenes.focal[crop]
     turn = small_turns(strength * torch.deg2rad(_TURN_DEG.to(where))[kind])

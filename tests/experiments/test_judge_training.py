@@ -10,10 +10,12 @@ import trimesh
 from kornia.geometry.conversions import axis_angle_to_rotation_matrix
 from torch import Tensor
 
-from codepose.networks.pose_judge import SIDE, PoseJudge, Verdict
+from codepose.networks.pose_judge import SIDE, PoseJudge, Verdict, crop_cameras
 from codepose.parts.mesh import mesh_from_trimesh
 from codepose.parts.shapes import distractors
+from codepose.rendering.renderer import Instances
 from experiments.judge.hypotheses import Hypotheses, loss, nearest_truth, propose
+from experiments.judge.lookalikes import look_alikes
 from experiments.judge.parts import Parts, random_rotations
 from experiments.judge.scenes import Photographer, Scenes
 
@@ -131,3 +133,45 @@ def test_an_untrained_network_learns_one_batch(camera: Photographer, scenes: Sce
         optimizer.step()
         losses.append(terms["loss"].item())
     assert losses[-1] < 0.92 * losses[0]
+
+
+def test_look_alikes_are_wrong_and_look_right(camera: Photographer, scenes: Scenes):
+    """Their masks overlap the true one more than those of poses anyhow, in a box that is as large and in its place."""
+    torch.manual_seed(3)
+    parts = camera.parts
+    crop, R, t = look_alikes(parts, scenes, 40, 4)
+    assert crop.tolist() == [i for i in range(16) for _ in range(4)]
+    torch.testing.assert_close(R @ R.mT, torch.eye(3).expand_as(R), atol=1e-4, rtol=0)
+    assert (torch.linalg.det(R) > 0).all(), "a mirrored part is no pose"
+    boxes, true = parts.boxes(scenes.part[crop], R, t), parts.boxes(scenes.part, scenes.R, scenes.t)[crop]
+    sides = (true[:, 2:] - true[:, :2]).prod(1).sqrt()
+    off = ((boxes[:, :2] + boxes[:, 2:]) - (true[:, :2] + true[:, 2:])).norm(dim=1) / 2 / sides
+    larger = (boxes[:, 2:] - boxes[:, :2]).prod(1).sqrt() / sides
+    assert off.median() < 0.03
+    assert off.max() < 0.12
+    assert (larger.log().abs() < 0.15).all()
+    random = random_rotations(len(crop), CPU)
+    alike, anyhow = (_overlap(parts, scenes, crop, turned, t) for turned in (R, random))
+    assert alike.mean() > anyhow.mean() + 0.15
+    wrong = nearest_truth(parts, scenes.part[crop], R, t, scenes.R[crop], scenes.t[crop])[2] > 0.2
+    assert wrong.float().mean() > 0.4
+
+
+def _overlap(parts: Parts, scenes: Scenes, crop: Tensor, R: Tensor, t: Tensor) -> Tensor:
+    """IoU of the masks of poses and of the true ones."""
+
+    def mask(R: Tensor, t: Tensor) -> Tensor:
+        single = Instances.single(scenes.part[crop], R, t)
+        return parts.renderer.depth(single, crop_cameras(scenes.focal[crop], 64), (64, 64)) > 0
+
+    own, true = mask(R, t), mask(scenes.R[crop], scenes.t[crop])
+    return (own & true).sum((1, 2)) / (own | true).sum((1, 2))
+
+
+def test_look_alikes_come_first_and_poses_near_the_truth_last(camera: Photographer, scenes: Scenes):
+    torch.manual_seed(4)
+    tried = propose(camera.parts, scenes, 3, alike=4)
+    assert tried.crop.tolist() == [i for n in (4, 3, 2) for i in range(16) for _ in range(n)]
+    near = tried.largest[-32:]
+    assert near.median() < 0.15
+    assert tried.largest[:64].median() > 2 * near.median()
