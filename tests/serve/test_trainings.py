@@ -163,7 +163,7 @@ def test_wrong_files_are_told_in_one_line_and_not_kept(name: str, client: TestCl
         ({"K": None}, "the camera is missing"),
         ({"nearest": None}, "nearest is missing"),
         ({"nearest": -1}, "nearest: input should be greater than 0"),
-        ({"nearest": 800}, "distance goes from near to far"),
+        ({"nearest": 800}, "distance is the nearest and the farthest in mm, such as 400 700, not 800 700"),
         ({"nearest": 50}, "would reach the camera"),
         ({"minutes": "inf"}, "minutes: input should be"),
         ({"K": "/etc/passwd"}, "is not 4 numbers"),
