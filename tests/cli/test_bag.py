@@ -348,6 +348,7 @@ def test_the_node_with_a_stand_in_for_rclpy(monkeypatch: pytest.MonkeyPatch, wor
     class Node:
         def __init__(self, _: str) -> None:
             self.values: dict[str, Any] = {}
+            self.logger = MagicMock()
 
         def declare_parameter(self, name: str, value: Any) -> None:
             self.values[name] = random_run.path if name == "run" else value
@@ -361,7 +362,7 @@ def test_the_node_with_a_stand_in_for_rclpy(monkeypatch: pytest.MonkeyPatch, wor
         def create_subscription(self, *_: Any) -> None: ...
 
         def get_logger(self) -> Any:
-            return MagicMock()
+            return self.logger
 
     store = module.typestore()
     for name in ("rclpy", "rclpy.node", "rclpy.qos", "rosidl_runtime_py", "rosidl_runtime_py.utilities"):
@@ -393,6 +394,20 @@ def test_the_node_with_a_stand_in_for_rclpy(monkeypatch: pytest.MonkeyPatch, wor
         stand_in.found = [replace(stand_in.found[0], judged=j, confidence=0.8) for j in (5.0, 3.5)]
         node._on_image(image(ROS2))
         assert (stand_in.least, len(published["detections"][-1].detections)) == (least, count)
+    node.values["min_confidence"] = 0.0
+    stand_in.found = [replace(stand_in.found[0], t_cam_obj=np.array([0.0, 0.0, z])) for z in (500.0, 5000.0)]
+    for nearest, farthest, count in ((-1.0, -1.0, 2), (400.0, 700.0, 1), (9e3, 9e4, 0)):
+        node.values |= {"nearest": nearest, "farthest": farthest}
+        node._on_image(image(ROS2))
+        assert len(published["detections"][-1].detections) == count
+    told = len(published["detections"])
+    for nearest, farthest in ((400.0, -1.0), (-1.0, 700.0), (700.0, 400.0)):
+        node.values |= {"nearest": nearest, "farthest": farthest}
+        node._on_image(image(ROS2))
+        assert "--distance is the nearest and the farthest" in node.logger.error.call_args.args[0]
+        node.logger.reset_mock()
+    assert len(published["detections"]) == told, "nothing is published of what cannot be asked for"
+    node.values |= {"nearest": -1.0, "farthest": -1.0}
     stand_in.judges = True
     node.values["min_score"] = -1.0
     node._on_image(image(ROS2))
