@@ -23,6 +23,8 @@ from codepose.cameras.camera import Camera
 from codepose.cameras.camera_entries import CameraError
 from codepose.estimation.answers import Wishes, look
 from codepose.ros import messages as ros
+from codepose.settings.distance import require_distance
+from codepose.settings.errors import ConfigError
 
 
 class PoseNode(Node):  # type: ignore[misc]
@@ -32,7 +34,7 @@ class PoseNode(Node):  # type: ignore[misc]
         super().__init__("codepose")
         usual = Wishes()
         thresholds = {"min_judged": usual.min_judged, "min_confidence": usual.min_confidence}
-        thresholds["min_score"] = -1.0  # what suits the estimator
+        thresholds |= {"min_score": -1.0, "nearest": -1.0, "farthest": -1.0}  # what suits the estimator; any distance
         for name, value in {"run": "", "device": "auto", "refine": True, "rectified": False, **thresholds}.items():
             self.declare_parameter(name, value)
         self._estimator = PoseEstimator.load(
@@ -49,9 +51,21 @@ class PoseNode(Node):  # type: ignore[misc]
         return self.get_parameter(name).value
 
     def _wishes(self) -> Wishes:
-        """As the parameters are now."""
-        score = self._value("min_score")
-        return Wishes(None if score < 0 else score, self._value("min_judged"), self._value("min_confidence"))
+        """As the parameters are now.
+
+        Raises:
+            ConfigError: ``nearest`` and ``farthest`` are no range.
+        """
+        score, ends = self._value("min_score"), (self._value("nearest"), self._value("farthest"))
+        distance = None if max(ends) < 0 else ends
+        if distance is not None:
+            require_distance(distance)
+        return Wishes(
+            min_score=None if score < 0 else score,
+            min_judged=self._value("min_judged"),
+            min_confidence=self._value("min_confidence"),
+            distance=distance,
+        )
 
     def _on_info(self, message: Any) -> None:
         try:
@@ -70,7 +84,7 @@ class PoseNode(Node):  # type: ignore[misc]
             image = ros.read_picture(message)
             camera = self._camera.for_size(image.shape[1], image.shape[0])
             found, _ = look(self._estimator, image, camera, self._wishes())
-        except (ros.ImageError, CameraError) as error:
+        except (ros.ImageError, ConfigError) as error:
             self.get_logger().error(str(error), throttle_duration_sec=10.0)
             return
         header = ros.same_header(get_message, message.header)

@@ -17,7 +17,7 @@ PACKAGE = HERE / "src" / "codepose_runtime"
 SHARED = {
     "": "geometry",
     "storage": "checksums locks replace",
-    "settings": "crop errors",
+    "settings": "crop distance errors",
     "runtime": "nested",
     "rendering": "renderer shading",
     "parts": "symmetry_group",

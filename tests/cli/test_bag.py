@@ -119,6 +119,7 @@ class Estimator:
 
     def __init__(self, world: World, confidence: float | None = None) -> None:
         self.world, self.seen = world, list[tuple[NDArray[np.uint8], NDArray[np.float64]]]()
+        self.codebooks = [SimpleNamespace(offset=part.offset) for part in world.objects]
         one = Detection(
             label="hammer", object_index=0, score=0.9, similarity=0.5, box=np.zeros(4), R_cam_obj=R,
             t_cam_obj=np.array([10.0, -20.0, 500.0]), agreement=0.0, confidence=confidence,
@@ -193,6 +194,24 @@ def test_what_the_messages_hold(tmp_path: Path, estimator: Estimator, asked: Cal
     moved = tf.transforms[1].transform
     np.testing.assert_allclose([moved.translation.x, moved.translation.y, moved.translation.z], [0.03, 0.0, 0.6])
     assert moved.rotation == turn
+
+
+@pytest.mark.parametrize(
+    ("distance", "places"), [(None, [0.5, 0.6]), ((300.0, 440.0), [0.5]), ((700.0, 900.0), [0.6]), ((9.0, 9.0), [])]
+)
+def test_parts_where_none_can_be_are_left_out(
+    distance: tuple[float, float] | None,
+    places: list[float],
+    tmp_path: Path,
+    estimator: Estimator,
+    asked: Callable[..., Bag],
+) -> None:
+    """The middles are 500 and 601 mm away; a quarter beyond either end counts."""
+    offset = R @ estimator.world.objects[0].offset.numpy()
+    estimator.found = [replace(one, t_cam_obj=one.t_cam_obj - offset) for one in estimator.found]
+    bag(asked(written("ros1", tmp_path, usual), distance=distance))
+    arrays = [m for topic, _, m in read(tmp_path / "out.mcap") if topic == "/detections"]
+    assert [[round(one.bbox.center.position.z, 3) for one in array.detections] for array in arrays] == [places] * 2
 
 
 def test_tracked_parts_keep_their_names_also_while_they_are_lost(
@@ -329,6 +348,7 @@ def test_the_node_with_a_stand_in_for_rclpy(monkeypatch: pytest.MonkeyPatch, wor
     class Node:
         def __init__(self, _: str) -> None:
             self.values: dict[str, Any] = {}
+            self.logger = MagicMock()
 
         def declare_parameter(self, name: str, value: Any) -> None:
             self.values[name] = random_run.path if name == "run" else value
@@ -342,7 +362,7 @@ def test_the_node_with_a_stand_in_for_rclpy(monkeypatch: pytest.MonkeyPatch, wor
         def create_subscription(self, *_: Any) -> None: ...
 
         def get_logger(self) -> Any:
-            return MagicMock()
+            return self.logger
 
     store = module.typestore()
     for name in ("rclpy", "rclpy.node", "rclpy.qos", "rosidl_runtime_py", "rosidl_runtime_py.utilities"):
@@ -374,6 +394,20 @@ def test_the_node_with_a_stand_in_for_rclpy(monkeypatch: pytest.MonkeyPatch, wor
         stand_in.found = [replace(stand_in.found[0], judged=j, confidence=0.8) for j in (5.0, 3.5)]
         node._on_image(image(ROS2))
         assert (stand_in.least, len(published["detections"][-1].detections)) == (least, count)
+    node.values["min_confidence"] = 0.0
+    stand_in.found = [replace(stand_in.found[0], t_cam_obj=np.array([0.0, 0.0, z])) for z in (500.0, 5000.0)]
+    for nearest, farthest, count in ((-1.0, -1.0, 2), (400.0, 700.0, 1), (9e3, 9e4, 0)):
+        node.values |= {"nearest": nearest, "farthest": farthest}
+        node._on_image(image(ROS2))
+        assert len(published["detections"][-1].detections) == count
+    told = len(published["detections"])
+    for nearest, farthest in ((400.0, -1.0), (-1.0, 700.0), (700.0, 400.0)):
+        node.values |= {"nearest": nearest, "farthest": farthest}
+        node._on_image(image(ROS2))
+        assert "--distance is the nearest and the farthest" in node.logger.error.call_args.args[0]
+        node.logger.reset_mock()
+    assert len(published["detections"]) == told, "nothing is published of what cannot be asked for"
+    node.values |= {"nearest": -1.0, "farthest": -1.0}
     stand_in.judges = True
     node.values["min_score"] = -1.0
     node._on_image(image(ROS2))

@@ -81,8 +81,8 @@ def test_a_wide_lens_keeps_its_focal_length_usable() -> None:
 @pytest.mark.parametrize(
     ("distance", "words"),
     [
-        ((700.0, 300.0), "goes from near to far"),
-        ((0.0, 300.0), "goes from near to far"),
+        ((700.0, 300.0), "is the nearest and the farthest in mm, such as 400 700, not 700 300"),
+        ((0.0, 300.0), "is the nearest and the farthest"),
         ((60.0, 90.0), "would reach the camera"),
         ((110.0, 300.0), "fills"),
         ((90_000.0, 99_000.0), "too little to be found"),

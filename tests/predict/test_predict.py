@@ -26,6 +26,7 @@ from codepose.refinement.poses import Poses, Seen
 from codepose.runtime.run import Run
 from codepose.storage.checksums import read_json, write_json
 from codepose.synthesis.objects import ObjectModel
+from codepose.synthesis.world import World
 
 K = "75,75,63.5,47.5"
 
@@ -447,6 +448,19 @@ def test_without_opencv_a_video_says_what_to_install(
     for source in (str(tmp_path / "clip.mp4"), "webcam"):
         assert main(["predict", str(run), source, "--K", K]) == 1
         assert "pip install opencv-python-headless" in capsys.readouterr().err
+
+
+def test_what_lies_where_no_part_can_be_is_left_out(run: Path, world: World, photos: Path, tmp_path: Path) -> None:
+    """More than a quarter beyond either end of --distance."""
+    words = (photos / "a.png", "--no-refine", "--write", "json")
+    _, (line,) = predict(run, tmp_path / "all", *words)
+    found, center = line["detections"], world.objects[0].offset.numpy()
+    away = [float(np.linalg.norm(one["R_cam_obj"] @ center + one["t_cam_obj_mm"])) for one in found]
+    between = (min(away) + max(away)) / 2
+    assert max(away) > between + 0.01 > min(away) + 0.02
+    for name, distance, far in (("far", (between * 1.25, 1e6), True), ("near", (1.0, between / 1.25), False)):
+        _, (line,) = predict(run, tmp_path / name, *words, "--distance", *distance)
+        assert line["detections"] == [one for one, mm in zip(found, away, strict=True) if (mm > between) == far]
 
 
 def test_tiles_are_looked_at_and_counted_in_the_photos_pixels(run: Path, tmp_path: Path) -> None:

@@ -151,6 +151,31 @@ def test_edges_are_fitted_as_codepose_fits_them(refined: PoseEstimator, folder: 
     assert np.median(np.abs(found.R_view.numpy() - wanted.R_view.numpy())) < 1e-3
 
 
+@pytest.mark.parametrize("far", [False, True])
+def test_the_program_leaves_out_what_lies_elsewhere(
+    run: Run, folder: Path, installed: Path, photo: np.ndarray, tmp_path: Path, far: bool
+) -> None:
+    """As predict does: more than a quarter beyond either end of --distance."""
+    program = import_module("codepose_runtime.cli").main
+    offsets = {one.label: one.offset.numpy() for one in World(run.settings).objects}
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    intrinsics = f"{K[0, 0]},{K[1, 1]},{K[0, 2]},{K[1, 2]}"
+
+    def found(name: str, *words: str) -> list[dict[str, Any]]:
+        asked = [str(folder), str(tmp_path / "photo.png"), "--K", intrinsics, "--min-score", "0.01", "--no-refine"]
+        assert program([*asked, *words, "--out", str(tmp_path / name)]) == 0
+        detections: list[dict[str, Any]] = json.loads((tmp_path / name / "photo.json").read_text())["detections"]
+        return detections
+
+    everything = found("all")
+    away = [float(np.linalg.norm(one["R_cam_obj"] @ offsets[one["label"]] + one["t_cam_obj_mm"])) for one in everything]
+    between = (min(away) + max(away)) / 2
+    assert max(away) > between + 0.01 > min(away) + 0.02
+    distance = (between * 1.25, 1e6) if far else (1.0, between / 1.25)
+    wanted = [one for one, mm in zip(everything, away, strict=True) if (mm > between) == far]
+    assert found("some", "--distance", *map(str, distance)) == wanted
+
+
 def test_the_program_writes_what_predict_writes(
     run: Run, folder: Path, installed: Path, photo: np.ndarray, tmp_path: Path
 ) -> None:
@@ -205,6 +230,10 @@ def test_errors_are_one_line(folder: Path, installed: Path, tmp_path: Path, caps
         ([str(folder), photo, "--K", "1,2,3"], "is not four numbers"),
         ([str(folder), str(tmp_path / "none.png"), "--K", "fov=60"], "does not exist"),
         ([str(folder), photo, "--K", "fov=60", "--tiles", "0"], "--tiles must lie between"),
+        (
+            [str(folder), photo, "--K", "fov=60", "--distance", "700", "400"],
+            "--distance is the nearest and the farthest",
+        ),
         ([str(folder), photo, "--K", "camera.yaml"], "reads no calibration files"),
     ):
         assert program(arguments) == 1

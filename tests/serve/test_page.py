@@ -280,6 +280,12 @@ def test_photos_are_checked_by_keyboard_and_kept(page: playwright.Page, folder: 
     assert "part/test/000001/scene_gt.json" in packed.namelist()
 
 
+def fill_distance(page: playwright.Page, nearest: object, farthest: object) -> None:
+    page.fill("#distance [name=nearest]", str(nearest))
+    page.fill("#distance [name=farthest]", str(farthest))
+    page.press("#distance [name=farthest]", "Tab")
+
+
 def wait_for_state(page: playwright.Page, text: str) -> None:
     page.wait_for_selector(f"#train-state:text('{text}')")
 
@@ -311,7 +317,9 @@ def test_a_network_is_trained_and_used(page: playwright.Page, folder: Path, rand
     assert page.inner_text("#train-findings") == "no colours"
     wait_for_picture(page, "sheet")
 
-    page.fill("#train-near", "300")
+    page.click("#train-preview-button")
+    assert page.evaluate("document.activeElement.name") == "nearest"  # a network is trained for a distance
+    fill_distance(page, 300, 700)
     page.click("#train-preview-button")
     wait_for_picture(page, "preview")
     assert page.inner_text("#train-share") == "The part takes 8\u00a0% to 31\u00a0% of the photo’s longer side."
@@ -357,6 +365,40 @@ def test_a_network_is_trained_and_used(page: playwright.Page, folder: Path, rand
     assert page.locator("#found li").count() == 3
 
 
+def test_a_distance_is_asked_for_shared_and_remembered(page: playwright.Page, folder: Path) -> None:
+    look(page, folder / "photo0.png")
+    ends = page.get_by_role("group", name="How far the part is from the camera")
+    nearest, farthest = (ends.get_by_label(f"{which} distance, mm") for which in ("Nearest", "Farthest"))
+    nearest.fill("900000")
+    farthest.fill("1000000")
+    farthest.press("Tab")
+    page.wait_for_selector("#found-note:text('Nothing was found in this photo, 900000 to 1000000 mm away.')")
+    assert page.locator("#found li").count() == 0
+    page.click("#tab-check")
+    page.set_input_files("#check-files", folder / "photo0.png")
+    page.wait_for_selector("#check-state:text('The network found nothing here.')")
+    page.click("#tab-find")
+    fill_distance(page, "", "")
+    page.wait_for_selector("#found li")
+    page.click("#tab-check")  # what was looked at with another distance is looked at anew
+    page.wait_for_selector("#check-state:text('3 to decide')")
+
+    nearest.fill("400")
+    nearest.press("Tab")
+    page.set_input_files("#check-files", folder / "photo1.png")
+    page.wait_for_selector("#notice:text('Give the nearest and the farthest distance, or neither.')")
+    assert farthest.evaluate("end => end.validity.valueMissing")
+    farthest.fill("300")
+    assert farthest.evaluate("end => end.validationMessage") == "This is nearer than the nearest."
+    fill_distance(page, 400, 700.5)
+    page.reload()
+    page.wait_for_selector("html[data-ready]")
+    for tab in ("find", "check", "train"):
+        page.click(f"#tab-{tab}")
+        assert (nearest.input_value(), farthest.input_value()) == ("400", "700.5")
+        assert nearest.is_visible()
+
+
 def test_what_the_service_may_not_train_is_said(browser: playwright.Browser, model: Model, running) -> None:
     with running(create_app({"part": model})) as (_, address):
         page = browser.new_page()
@@ -394,6 +436,7 @@ def test_a_telephone_shows_all_of_it_and_everything_has_a_name(page: playwright.
     else:
         page.set_input_files("#train-file", {"name": "slow.ply", "mimeType": "", "buffer": b"ply\n"})
         wait_for_state(page, "Not trained yet")
+        fill_distance(page, 400, 700)
         page.click("#train-preview-button")
         page.wait_for_selector("#train-preview:visible")
         page.click("#train-start")

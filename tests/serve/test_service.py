@@ -10,12 +10,15 @@ import shlex
 import shutil
 import subprocess
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import numpy as np
 import pytest
+import torch
 import trimesh
 from PIL import Image
 from starlette.testclient import TestClient
@@ -23,6 +26,7 @@ from starlette.testclient import TestClient
 from codepose.cameras.camera import Camera
 from codepose.cli.main import main
 from codepose.estimation.answers import MIN_JUDGED, Wishes
+from codepose.estimation.detection import Detection
 from codepose.runtime.run import Run
 from codepose.serve.app import create_app
 from codepose.serve.cameras import Cameras
@@ -70,6 +74,34 @@ def test_the_answer_is_what_predict_writes(client: TestClient, random_run: Run, 
         assert len(told["detections"]) == 2
 
 
+def test_what_lies_elsewhere_is_left_out(client: TestClient, model: Model, make_photo) -> None:
+    """As predict does: more than a quarter beyond either end."""
+    found = ask(client, make_photo()).json()["detections"]
+    center = model.estimator.world.objects[0].offset.numpy()
+    away = [float(np.linalg.norm(one["R_cam_obj"] @ center + one["t_cam_obj_mm"])) for one in found]
+    between = (min(away) + max(away)) / 2
+    assert max(away) > between + 0.01 > min(away) + 0.02
+    for nearest, farthest, far in ((between * 1.25, 1e6, True), (1.0, between / 1.25, False)):
+        told = ask(client, make_photo(), nearest=nearest, farthest=farthest).json()["detections"]
+        assert told == [one for one, mm in zip(found, away, strict=True) if (mm > between) == far]
+
+
+def test_photos_of_a_batch_have_their_own_distances() -> None:
+    one = Detection("part", 0, 0.9, 0.9, np.array([0, 0, 9, 9]), np.eye(3), np.array([0, 0, 500.0]))
+
+    class Estimator:
+        judges = True
+        codebooks = (SimpleNamespace(offset=torch.tensor([0.0, 0.0, 100.0])),)
+
+        def many(self, images: list[object], *_: object, **__: object) -> Iterator[list[Detection]]:
+            yield from [[one] for _ in images]
+
+    image, camera = np.zeros((4, 6, 3), np.uint8), Camera(np.diag([5.0, 5.0, 1.0]), 6, 4)
+    wishes = [Wishes(distance=distance) for distance in ((400.0, 479.0), None, (400.0, 481.0))]
+    told = Model("part", Estimator()).answer([Question("a.png", image, camera, wish) for wish in wishes])
+    assert [len(answer["detections"]) for answer in told] == [0, 1, 1]  # a quarter beyond them is 599 and 601 mm
+
+
 def test_a_reconstruction_comes_when_asked_for(client: TestClient, make_photo) -> None:
     found = ask(client, make_photo(), reconstructions=True).json()["detections"][0]
     head, data = found["reconstruction"].split(",")
@@ -115,6 +147,17 @@ BAD = {
     "another model": ({"model": "nut"}, 404, "there is no model 'nut': there are part"),
     "a judge's word that is none": ({"min_judged": "nan"}, 422, "min_judged: input should be a finite number"),
     "a share of 2": ({"min_score": 2}, 422, "min_score: input should be less than or equal to 1"),
+    "the nearest alone": ({"nearest": 400}, 422, "farthest is missing: nearest and farthest go together, in mm"),
+    "the farthest alone": ({"farthest": 700}, 422, "nearest is missing: nearest and farthest go together, in mm"),
+    "the farthest first": (
+        {"nearest": 700, "farthest": 400},
+        422,
+        "distance is the nearest and the farthest in mm, such as 400 700, not 700 400",
+    ),
+    "no distance at all": ({"nearest": 0, "farthest": 700}, 422, "nearest: input should be greater than 0"),
+    "behind the camera": ({"nearest": 4, "farthest": -700}, 422, "farthest: input should be greater than 0"),
+    "an endless distance": ({"nearest": 400, "farthest": "inf"}, 422, "farthest: input should be a finite number"),
+    "a distance in words": ({"nearest": "near", "farthest": 700}, 422, "nearest: input should be a valid number"),
     "17 tiles": ({"tiles": 17}, 422, "tiles: input should be less than or equal to 16"),
 }
 
@@ -345,6 +388,8 @@ def test_health_metrics_and_the_description(client: TestClient, make_photo) -> N
     operation = document["paths"]["/v1/poses"]["post"]
     assert set(operation["responses"]) == {"200", "413", "422", "429", "504"}
     schema = document["components"]["schemas"]
+    body = schema[operation["requestBody"]["content"]["multipart/form-data"]["schema"]["$ref"].split("/")[-1]]
+    assert [body["properties"][name]["examples"] for name in ("nearest", "farthest")] == [[400], [700]]
     assert schema["Poses"]["examples"][0]["detections"][0]["label"] == "bracket"
     assert operation["responses"]["422"]["content"]["application/json"]["schema"]["$ref"].endswith("/Error")
 

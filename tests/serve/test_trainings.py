@@ -161,9 +161,10 @@ def test_wrong_files_are_told_in_one_line_and_not_kept(name: str, client: TestCl
     ("fields", "text"),
     [
         ({"K": None}, "the camera is missing"),
-        ({"nearest": None}, "nearest is missing"),
+        ({"nearest": None}, "nearest is missing: nearest and farthest go together, in mm"),
+        ({"nearest": None, "farthest": None}, "nearest and farthest are missing: the part's distance in mm"),
         ({"nearest": -1}, "nearest: input should be greater than 0"),
-        ({"nearest": 800}, "distance goes from near to far"),
+        ({"nearest": 800}, "distance is the nearest and the farthest in mm, such as 400 700, not 800 700"),
         ({"nearest": 50}, "would reach the camera"),
         ({"minutes": "inf"}, "minutes: input should be"),
         ({"K": "/etc/passwd"}, "is not 4 numbers"),

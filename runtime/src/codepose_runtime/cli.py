@@ -37,6 +37,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--min-confidence", type=float, default=0.0)
     parser.add_argument("--max-detections", type=int, help="of each object in an image")
     parser.add_argument("--tiles", type=int, default=1)
+    parser.add_argument(
+        "--distance",
+        nargs=2,
+        type=float,
+        metavar=("NEAR", "FAR"),
+        help="nearest and farthest distance of the part from the camera, mm, roughly",
+    )
     parser.add_argument("--no-refine", action="store_true", help="the codebook's nearest view")
     return parser
 
@@ -50,13 +57,16 @@ def _predict(options: argparse.Namespace) -> int:
     from codepose_runtime.predict.output import Folder, Prediction
     from codepose_runtime.predict.sources import SourceError, Video, find_sources
     from codepose_runtime.runner import PoseRunner
+    from codepose_runtime.settings.distance import require_distance
 
     require_tiles(options.tiles)
+    if options.distance is not None:
+        require_distance(options.distance)
     given, sources = read_camera(options.K), find_sources(options.sources)
     if any(isinstance(source, Video) for source in sources):
         raise ValueError("codepose-runtime looks at photos, not at videos")
     runner = PoseRunner(options.folder, refine=not options.no_refine)
-    names = ("min_score", "min_judged", "min_confidence", "tiles", "max_detections")
+    names = ("min_score", "min_judged", "min_confidence", "tiles", "max_detections", "distance")
     wishes = Wishes(**{name: getattr(options, name) for name in names})
     if options.min_confidence > 0 and runner.estimator.confidence is None:
         raise ValueError("--min-confidence needs a calibrated network: calibrate the run and export it again")

@@ -11,6 +11,7 @@ import tyro
 
 from codepose.runtime.outcome import Command
 from codepose.settings.data import Unit
+from codepose.settings.distance import require_distance
 from codepose.settings.errors import ConfigError
 from codepose.settings.files import DEFAULT_PRESET
 from codepose.settings.schema import Settings
@@ -376,9 +377,9 @@ def require_usable(options: object) -> None:
         value = getattr(options, name, 0.0)
         if value is not None and not 0.0 <= value <= 1.0:
             raise ConfigError(f"--{name.replace('_', '-')} is a share from 0 to 1, not {value:g}")
-    near, far = (options.distance if isinstance(options, Predict | Bag) else None) or (1.0, 1.0)
-    if not (math.isfinite(far) and 0.0 < near <= far):
-        raise ConfigError(f"--distance is the nearest and the farthest in mm, such as 400 700, not {near:g} {far:g}")
+    distance = getattr(options, "distance", None)
+    if distance is not None:
+        require_distance(distance)
     if not math.isfinite(getattr(options, "min_judged", 0.0)):
         raise ConfigError("--min-judged is a number, such as 3")
     for name, most in _COUNTS.items():

@@ -9,6 +9,7 @@ from codepose.cameras.camera import Camera, FieldOfView
 from codepose.networks.windows import MOST
 from codepose.settings.crop import GRID, ROI_PAD
 from codepose.settings.data import NEAREST
+from codepose.settings.distance import require_distance
 from codepose.settings.errors import ConfigError
 from codepose.settings.schema import Settings
 
@@ -62,9 +63,8 @@ def framing(camera: Camera | FieldOfView, diameter: float, distance: tuple[float
     Raises:
         ConfigError: The distances are no range, the part would reach the camera, or it would fill the photo.
     """
+    require_distance(distance)
     near, far = distance
-    if not 0.0 < near <= far < float("inf"):
-        raise ConfigError(f"--distance goes from near to far, in mm, such as 400 700, not {near:g} {far:g}")
     if near < NEAREST * diameter:
         raise ConfigError(f"--distance {near:g} mm: a part {diameter:.0f} mm across would reach the camera")
     focal = _focal_share(camera)

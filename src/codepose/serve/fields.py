@@ -7,6 +7,10 @@ from typing import Annotated
 
 from fastapi import Depends, File, Form, UploadFile
 
+from codepose.serve.problems import Problem, as_problem
+from codepose.settings.distance import require_distance
+from codepose.settings.errors import ConfigError
+
 
 @dataclass(frozen=True)
 class CameraFields:
@@ -33,6 +37,51 @@ class CameraFields:
 
 
 @dataclass(frozen=True)
+class DistanceFields:
+    """How far away a part may be, as a request says it.
+
+    Attributes:
+        nearest, farthest: Of the part's middle from the camera, mm; None = not said.
+    """
+
+    nearest: Annotated[
+        float | None,
+        Form(
+            gt=0,
+            allow_inf_nan=False,
+            description="the part's middle is no nearer to the camera, mm, roughly; with farthest",
+            examples=[400],
+        ),
+    ] = None
+    farthest: Annotated[
+        float | None,
+        Form(
+            gt=0,
+            allow_inf_nan=False,
+            description="the part's middle is no farther from the camera, mm, roughly; with nearest",
+            examples=[700],
+        ),
+    ] = None
+
+    def range(self) -> tuple[float, float] | None:
+        """Nearest and farthest, mm; None = neither is said.
+
+        Raises:
+            Problem: One of them is missing, or the farthest is nearer than the nearest.
+        """
+        if self.nearest is None and self.farthest is None:
+            return None
+        if self.nearest is None or self.farthest is None:
+            missing = "nearest" if self.nearest is None else "farthest"
+            raise Problem(422, f"{missing} is missing: nearest and farthest go together, in mm")
+        try:
+            require_distance((self.nearest, self.farthest))
+        except ConfigError as error:
+            raise as_problem(error) from None
+        return self.nearest, self.farthest
+
+
+@dataclass(frozen=True)
 class PhotoFields:
     """A photo and its camera.
 
@@ -48,5 +97,6 @@ class PhotoFields:
 
 
 CameraOf = Annotated[CameraFields, Depends()]
+DistanceOf = Annotated[DistanceFields, Depends()]
 PhotoOf = Annotated[PhotoFields, Depends()]
 ModelName = Annotated[str, Form(description="which model (GET /v1/models); may be left out where there is one")]

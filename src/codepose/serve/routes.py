@@ -17,7 +17,7 @@ from codepose.networks.windows import MOST as MOST_TILES
 from codepose.serve import pictures
 from codepose.serve.app import Service
 from codepose.serve.examples import DETECTION, MODEL, POSES
-from codepose.serve.fields import ModelName, PhotoOf
+from codepose.serve.fields import DistanceOf, ModelName, PhotoOf
 from codepose.serve.models import Question
 
 router = APIRouter()
@@ -80,6 +80,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 async def poses(
     request: Request,
     photo: PhotoOf,
+    distance: DistanceOf,
     model: ModelName = "",
     min_score: Annotated[
         float | None, Form(ge=0, le=1, description="leave out detections below; none = 0.05 where poses are judged")
@@ -98,7 +99,7 @@ async def poses(
     distortion, upright."""
     service = Service.of(request)
     asked = service.model(model)
-    wishes = Wishes(min_score, min_judged, min_confidence, tiles, max_detections)
+    wishes = Wishes(min_score, min_judged, min_confidence, tiles, max_detections, distance.range())
     with service.place():
         pixels, found = await service.seen(photo)
         question = Question(PurePath(photo.image.filename or "image").name, pixels, found, wishes, reconstructions)

@@ -14,7 +14,7 @@ from codepose.networks.framing import Framing, framing
 from codepose.serve import curves
 from codepose.serve.app import Service
 from codepose.serve.examples import CURVES, TRAINING
-from codepose.serve.fields import CameraOf
+from codepose.serve.fields import CameraOf, DistanceOf
 from codepose.serve.problems import Problem, as_problem
 from codepose.serve.routes import ERRORS, Error
 from codepose.serve.trainings import Trainings
@@ -39,9 +39,6 @@ def _with_example(example: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
 _TOLD = _with_example(TRAINING)
 UnitOf = Annotated[Unit, Form(description="of the file's coordinates; STEP and 3MF files say it themselves")]
 Body = Annotated[str, Form(max_length=200, description="only the body that the file calls so; empty = all")]
-Distance = Annotated[
-    float | None, Form(gt=0, allow_inf_nan=False, description="of the part's middle from the camera, mm")
-]
 
 
 def _trainings(service: Service) -> Trainings:
@@ -91,13 +88,11 @@ async def look(request: Request, name: str, unit: UnitOf = "mm", body: Body = ""
 
 
 @router.post("/{name}/preview", responses=_TOLD, summary="Draw training images")
-async def preview(
-    request: Request, name: str, camera: CameraOf, nearest: Distance = None, farthest: Distance = None
-) -> dict[str, Any]:
+async def preview(request: Request, name: str, camera: CameraOf, distance: DistanceOf) -> dict[str, Any]:
     """As they will be for this camera at these distances; ``framing`` says how large the part is in its photos."""
     service = Service.of(request)
     trainings = _trainings(service)
-    framed = _framed(service, trainings, name, camera, nearest, farthest)
+    framed = _framed(service, trainings, name, camera, distance)
     with service.place():
         await anyio.to_thread.run_sync(trainings.draw, name, framed.options(), limiter=trainings.looking)
     return trainings.about(name) | {"framing": {"share": framed.share, "tiles": framed.tiles}}
@@ -122,8 +117,7 @@ async def start(
     request: Request,
     name: str,
     camera: CameraOf,
-    nearest: Distance = None,
-    farthest: Distance = None,
+    distance: DistanceOf,
     minutes: Annotated[float, Form(gt=0, le=_LONGEST_MINUTES, description="for learning")] = 20.0,
 ) -> dict[str, Any]:
     """One at a time. What was stopped goes on as it was begun, whatever is sent. Calibration follows learning."""
@@ -132,7 +126,7 @@ async def start(
     trainings.about(name)
     options = []
     if not trainings.begun(name):
-        options = _framed(service, trainings, name, camera, nearest, farthest).options()
+        options = _framed(service, trainings, name, camera, distance).options()
     await anyio.to_thread.run_sync(trainings.start, name, options, minutes)
     return trainings.about(name)
 
@@ -162,15 +156,14 @@ async def use(request: Request, name: str) -> dict[str, Any]:
     return about
 
 
-def _framed(
-    service: Service, trainings: Trainings, name: str, camera: CameraOf, nearest: float | None, farthest: float | None
-) -> Framing:
+def _framed(service: Service, trainings: Trainings, name: str, camera: CameraOf, distance: DistanceOf) -> Framing:
     """The settings for a camera and its distances."""
     trainings.mesh(name)
-    if nearest is None or farthest is None:
-        raise Problem(422, f"{'nearest' if nearest is None else 'farthest'} is missing: the part's distance in mm")
+    reach = distance.range()
+    if reach is None:
+        raise Problem(422, "nearest and farthest are missing: the part's distance in mm")
     found, report = service.cameras.unfitted(camera), trainings.about(name)["report"]
     try:
-        return framing(found, report["diameter_mm"], (nearest, farthest), load_preset(trainings.preset))
+        return framing(found, report["diameter_mm"], reach, load_preset(trainings.preset))
     except ConfigError as error:
         raise as_problem(error) from None

@@ -3,6 +3,7 @@
 import { getJson } from "./api.js";
 import { Check } from "./check.js";
 import { CameraForm } from "./camera.js";
+import { Distance } from "./distance.js";
 import { Find } from "./find.js";
 import { Train } from "./train.js";
 
@@ -14,6 +15,7 @@ class App {
     byId("min-judged").value = min_judged;
     this.tab = "find";
     this.camera = new CameraForm(byId("camera"), cameras);
+    this.distance = new Distance(byId("distance"));
     this.#models();
     this.#tabs();
     this.find = new Find(this);
@@ -22,7 +24,7 @@ class App {
     const wanted = byId(`tab-${location.hash.slice(1)}`);
     if (wanted && wanted.id !== "tab-find") wanted.click();
     else if (!models.length && trains) byId("tab-train").click();
-    this.camera.addEventListener("change", () => this.panel.again());
+    for (const one of [this.camera, this.distance]) one.addEventListener("change", () => this.panel.again());
     for (const id of ["min-score", "min-judged", "tiles"]) byId(id).addEventListener("change", () => this.panel.again());
   }
 
@@ -34,9 +36,15 @@ class App {
     return this.models.find((one) => one.name === byId("model").value);
   }
 
+  // Says what is missing of what a photo is asked with; nothing = it can be asked.
+  get lacks() {
+    if (!this.camera.complete) return "Fill in the camera's numbers first.";
+    return this.distance.complete ? "" : "Give the nearest and the farthest distance, or neither.";
+  }
+
   // What else a request asks for.
   get options() {
-    return { min_score: byId("min-score").value, min_judged: byId("min-judged").value, tiles: byId("tiles").value };
+    return { ...this.distance.fields, min_score: byId("min-score").value, min_judged: byId("min-judged").value, tiles: byId("tiles").value };
   }
 
   // Shows what went wrong; nothing = it is mended.
@@ -92,6 +100,7 @@ class App {
       tab.focus();
       const panel = byId(tab.getAttribute("aria-controls"));
       (panel.querySelector("[data-camera]") ?? panel.querySelector(".side")).append(byId("camera-card")); // one for all
+      this.distance.needed = this.tab === "train";
       this.panel?.opened?.();
       history.replaceState(null, "", `#${this.tab}`);
     };

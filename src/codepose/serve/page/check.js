@@ -58,9 +58,9 @@ export class Check {
 
   // When the tab is opened.
   async opened() {
-    const { photo } = this, { camera, model } = this.app;
+    const { photo } = this, { camera, model, options } = this.app;
     if (!model) return undefined;
-    const other = photo?.poses && (photo.model !== model || JSON.stringify(photo.fields) !== JSON.stringify(camera.fields));
+    const other = photo?.poses && (photo.model !== model || JSON.stringify([photo.fields, photo.options]) !== JSON.stringify([camera.fields, options]));
     if (other && !photo.saved) return this.again();
     showSummary(await (await request(`v1/labels?model=${encodeURIComponent(this.app.model.name)}`)).json());
   }
@@ -114,10 +114,10 @@ export class Check {
     else this.app.say(step > 0 ? "This was the last photo." : "This is the first photo.");
   }
 
-  // Where the camera or the network was changed, what is not saved is looked at anew.
+  // Where the camera, the network or an option was changed, what is not saved is looked at anew.
   again() {
     for (const photo of this.photos) if (!photo.saved) Object.assign(photo, { poses: null, looked: null });
-    this.opened(); // with nothing left that is of another camera or network
+    this.opened(); // with nothing left that is of another camera, network or option
     if (this.photo) this.open(this.at);
   }
 
@@ -165,15 +165,15 @@ export class Check {
 
   async #ask(photo) {
     const { camera, model } = this.app;
-    if (!camera.complete) throw new Error("Fill in the camera's numbers first.");
-    const fields = camera.fields;
-    const answer = await (await post("v1/poses", { image: photo.file, ...fields, model: model.name, ...this.app.options })).json();
+    if (this.app.lacks) throw new Error(this.app.lacks);
+    const fields = camera.fields, { options } = this.app;
+    const answer = await (await post("v1/poses", { image: photo.file, ...fields, model: model.name, ...options })).json();
     const poses = answer.detections.map((one) => ({
       index: model.objects.findIndex((object) => object.label === one.label), R: one.R_cam_obj, t: one.t_cam_obj_mm,
       found: one, verdict: null, history: [],
     }));
     await Promise.all(model.objects.map(async (object, index) => (photo.parts = { ...photo.parts, [index]: await loadPart(object) })));
-    Object.assign(photo, { answer, fields, model, poses, saved: false });
+    Object.assign(photo, { answer, fields, options, model, poses, saved: false });
   }
 
   select(index) {

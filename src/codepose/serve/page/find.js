@@ -149,7 +149,7 @@ export class Find {
       if (pending.signal.aborted) return;
       byId("find-bar").hidden = false;
       byId("find-stage").setAttribute("aria-label", `Photo ${file.name}`);
-      if (!camera.complete) return this.app.fail("Fill in the camera's numbers first.");
+      if (this.app.lacks) return this.app.fail(this.app.lacks);
       this.stage.busy("Looking \u2026");
       byId("found-note").textContent = "Looking \u2026";
       const fields = { image: file, ...camera.fields, model: model.name, ...this.app.options, reconstructions: true };
@@ -177,7 +177,7 @@ export class Find {
       return this.stage.set(null, []);
     }
     const count = found.length === 1 ? "One part" : `${found.length} parts`;
-    byId("found-note").textContent = found.length ? `${count} in ${(answer.time_ms / 1000).toFixed(1)} s.` : "Nothing was found in this photo.";
+    byId("found-note").textContent = found.length ? `${count} in ${(answer.time_ms / 1000).toFixed(1)} s.` : `Nothing was found in this photo${this.app.distance.words}.`;
     this.app.say(found.length ? `${count} found: ${found.map((one) => `${one.label}, ${sureness(one).text}`).join("; ")}` : "Nothing was found.");
     if (found.length) await this.select(0);
     else this.stage.set(answer.K, []);

@@ -45,7 +45,7 @@ export class Train {
     this.#watch();
   }
 
-  // Where the camera was changed: the preview is of another one.
+  // Where the camera or the distance was changed: the preview is of another one.
   again() {
     byId("train-share").textContent = "";
   }
@@ -133,9 +133,9 @@ export class Train {
 
   // What is asked for: the camera, the distances and the time.
   get #fields() {
-    if (!this.app.camera.complete || !byId("train-form").reportValidity()) return null;
-    const value = (id) => byId(id).value;
-    return { ...this.app.camera.fields, nearest: value("train-near"), farthest: value("train-far"), minutes: value("train-minutes") };
+    const { camera, distance } = this.app;
+    if (!camera.complete || !distance.tell() || !byId("train-form").reportValidity()) return null;
+    return { ...camera.fields, ...distance.fields, minutes: byId("train-minutes").value };
   }
 
   #preview() {
