@@ -6,7 +6,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-import torch
 import trimesh
 from scipy.spatial.transform import Rotation
 
@@ -96,14 +95,16 @@ def test_other_objects_may_be_there(plates: list[ObjectModel]) -> None:
 
 
 def test_of_poses_that_take_the_same_pixels_the_better_stays() -> None:
-    """Boxes 10 wide: moved by 2 they overlap by 8 / 12, by 3 by 7 / 13."""
-    left = torch.tensor([0.0, 2.0, 5.0, 3.0])
-    boxes = torch.stack((left, left * 0, left + 10.0, left * 0 + 10.0), 1)
-    found = [Detection(f"{i}", 0, 0.5, 0.8, BOX, TURN, np.array([20.0, -30.0, 700.0])) for i in range(4)]
-    # the second goes, and so no longer hides the last; the third shares 5 / 15 and 8 / 12 with the others
-    assert [d.label for d in seen_once(found, boxes, 0.65)] == ["0", "2"]
-    assert [d.label for d in seen_once(found[:3], boxes[[0, 3, 2]], 0.65)] == ["0", "1"]
+    """Masks of 10 x 4 pixels, moved across; a small one of 4 x 4 lies within the first."""
+    found = [Detection(f"{i}", 0, 0.5, 0.8, BOX, TURN, np.array([20.0, -30.0, 700.0])) for i in range(5)]
+    masks = np.zeros((5, 4, 32), dtype=bool)
+    for mask, (begin, width) in zip(masks, ((0, 10), (4, 10), (9, 10), (6, 4), (22, 0)), strict=True):
+        mask[:, begin : begin + width] = True
+    # the second shares 6 of 10 columns with the first and goes, and so no longer hides the third, with which it
+    # shares 5; the fourth is all within the first; what is not seen hides nothing and stays
+    assert [d.label for d in seen_once(found, masks, 0.5)] == ["0", "2", "4"]
+    assert [d.label for d in seen_once(found, masks, 0.6)] == ["0", "1", "2", "4"]  # not more than 0.6
+    assert [d.label for d in seen_once(found[:3], masks[[1, 0, 2]], 0.45)] == ["0"]
     other = [dataclasses.replace(d, object_index=i % 2) for i, d in enumerate(found)]
-    assert [d.label for d in seen_once(other, boxes, 0.65)] == ["0", "1", "2"]
-    assert [d.label for d in seen_once(found, boxes, 0.67)] == ["0", "1", "2"]
-    assert seen_once([], boxes[:0], 0.65) == []
+    assert [d.label for d in seen_once(other, masks, 0.5)] == ["0", "1", "2", "4"]  # all of the small one is in both
+    assert seen_once([], masks[:0], 0.5) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,8 +12,14 @@ from numpy.typing import NDArray
 
 from codepose.geometry import is_rotation
 from codepose.parts.symmetry_group import Symmetries
+from codepose.refinement.poses import CONTOUR_ODDS
 
 Array = NDArray[np.float64]
+
+_DETECTOR = 0.5
+"""What the log-odds of the detector's score count beside the judge's in ranking."""
+_SURE = 1e-3
+"""Nearer to 0 and 1 scores are not believed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,11 +83,15 @@ class Detection:
 
     @property
     def rank(self) -> float:
-        """By what detections of one image are best first: the judge's word on the pose, else the detector's score.
+        """By what detections of one image are best first: all that speaks for a judged pose, else the detector's score.
 
-        On photographs the detector is often surer of what looks like the part than of the part.
+        Log-odds add up: the judge's, those of the photo's edges, and half of the detector's, which on photographs is
+        often surer of what looks like the part than of the part (docs/log/2026-11-30-ranking.md).
         """
-        return self.score if self.judged is None else self.judged
+        if self.judged is None:
+            return self.score
+        detected = math.log(max(self.score, _SURE) / max(1.0 - self.score, _SURE))
+        return self.judged + CONTOUR_ODDS * (self.contour or 0.0) + _DETECTOR * detected
 
     @property
     def name(self) -> str:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
-from torch import Tensor
-from torchvision.ops import batched_nms
+from numpy.typing import NDArray
 
 from codepose.estimation.detection import Detection
 from codepose.synthesis.objects import ObjectModel
@@ -15,9 +13,8 @@ from codepose.synthesis.objects import ObjectModel
 _SHARE = 0.02
 """Poses coincide where no point of the part's hull is further apart than this share of the diameter: what is found
 twice is nearer, and cups in a stack are further apart."""
-SEEN_TWICE = 0.65
-"""Boxes of parts in a heap overlap by less, by up to 0.62 among 27 keys: two poses whose boxes overlap by more take the
-same pixels for theirs."""
+SEEN_TWICE = 0.5
+"""Two poses that share more of the pixels of the smaller one cannot both be seen there."""
 
 
 def without_doubles(found: Sequence[Detection], parts: Sequence[ObjectModel]) -> list[Detection]:
@@ -42,24 +39,28 @@ def without_doubles(found: Sequence[Detection], parts: Sequence[ObjectModel]) ->
     return kept
 
 
-def seen_once(found: Sequence[Detection], boxes: Tensor, iou: float) -> list[Detection]:
+def seen_once(found: Sequence[Detection], masks: NDArray[np.bool_], share: float) -> list[Detection]:
     """Leaves out detections of an object whose poses take the same pixels for their own as a better one's.
 
     Such as the same part once this way and once the other way round, found in two boxes.
 
     Args:
         found: In one image, best first.
-        boxes: (N, 4) xyxy of their poses.
-        iou: Of boxes that overlap by more, the better one stays.
+        masks: (N, H, W) where a part in each one's pose would be seen if nothing hid it.
+        share: Of two that have more than this share of the smaller one's pixels in common, the better one stays.
 
     Returns:
         Those that stay, in the same order.
     """
-    if not found:
-        return []
-    order, objects = torch.arange(len(found)), torch.tensor([d.object_index for d in found])
-    kept = batched_nms(boxes.cpu().float(), -order.float(), objects, iou)
-    return [found[i] for i in kept.tolist()]
+    pixels = masks.reshape(len(masks), masks.shape[1] * masks.shape[2]).astype(np.float32)
+    areas, common = pixels.sum(1), pixels @ pixels.T
+    taken = common > share * np.minimum(areas[:, None], areas)
+    kept: list[int] = []
+    for place, detection in enumerate(found):
+        better = (other for other in kept if found[other].object_index == detection.object_index)
+        if not any(taken[place, other] for other in better):
+            kept.append(place)
+    return [found[place] for place in kept]
 
 
 def _coincide(a: Detection, b: Detection, part: ObjectModel) -> bool:

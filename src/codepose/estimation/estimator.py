@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from codepose.settings.schema import Settings
     from codepose.synthesis.world import World
 
+_MASK = 320
+"""Longer side, in pixels, of the masks by which is seen whether two poses take the same pixels."""
+
 
 class PoseEstimator:
     """Finds a run's objects in images and says how they lie.
@@ -249,8 +252,11 @@ class PoseEstimator:
         turns = np.stack([d.R_cam_obj for d in once])
         places = np.stack([d.to_camera(offset) for d, offset in zip(once, offsets, strict=True)])
         R, t = (torch.from_numpy(values).float().to(self.world.device) for values in (turns, places))
-        boxes = self.world.boxes(objects, R, t, photo.K.to(self.world.device))
-        return seen_once(once, boxes, max(SEEN_TWICE, self.settings.detection.nms))
+        scale = min(1.0, _MASK / max(photo.width, photo.height))
+        size = max(1, round(scale * photo.height)), max(1, round(scale * photo.width))
+        K = photo.K.to(self.world.device) * photo.K.new_tensor([[scale], [scale], [1.0]]).to(self.world.device)
+        masks = self.world.renderer.depth_alone(objects, R, t, K, size) > 0
+        return seen_once(once, masks.cpu().numpy(), max(SEEN_TWICE, self.settings.detection.nms))
 
     def _estimated(self, photos: Sequence[Photo], tiles: int, min_score: float | None) -> Iterator[list[Detection]]:
         """Each photo's detections, best first, before doubles are left out."""
