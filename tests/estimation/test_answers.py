@@ -172,10 +172,10 @@ def test_a_person_is_told_the_number_that_counts() -> None:
 
 
 def test_all_that_speaks_for_a_judged_pose_ranks_it() -> None:
-    """The judge's log-odds, 20 for a contour that matches wholly, half of the score's; else the score alone."""
+    """The judge's log-odds, 10 for a contour that matches wholly, half of the score's; else the score alone."""
     one = dataclasses.replace(detection(judged=2.0), score=0.9, contour=0.3)
-    assert one.rank == pytest.approx(2.0 + 6.0 + 0.5 * math.log(9.0))
+    assert one.rank == pytest.approx(2.0 + 3.0 + 0.5 * math.log(9.0))
     assert dataclasses.replace(one, contour=None).rank == pytest.approx(2.0 + 0.5 * math.log(9.0))
-    assert dataclasses.replace(one, score=1.0).rank == pytest.approx(8.0 + 0.5 * math.log(1000.0), abs=1e-3)
-    assert dataclasses.replace(one, score=0.0).rank == pytest.approx(8.0 - 0.5 * math.log(1000.0), abs=1e-3)
+    assert dataclasses.replace(one, score=1.0).rank == pytest.approx(5.0 + 0.5 * math.log(1000.0), abs=1e-3)
+    assert dataclasses.replace(one, score=0.0).rank == pytest.approx(5.0 - 0.5 * math.log(1000.0), abs=1e-3)
     assert dataclasses.replace(one, judged=None).rank == 0.9

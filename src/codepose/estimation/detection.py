@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from codepose.geometry import is_rotation
 from codepose.parts.symmetry_group import Symmetries
-from codepose.refinement.poses import CONTOUR_ODDS
 
 Array = NDArray[np.float64]
 
-_DETECTOR = 0.5
-"""What the log-odds of the detector's score count beside the judge's in ranking."""
+_CONTOUR, _DETECTOR = 10.0, 0.5
+"""What counts beside the judge's log-odds in ranking: a contour that matches wholly, and the log-odds of the detector's
+score (docs/log/2026-11-30-ranking.md)."""
 _SURE = 1e-3
 """Nearer to 0 and 1 scores are not believed."""
 
@@ -86,12 +86,12 @@ class Detection:
         """By what detections of one image are best first: all that speaks for a judged pose, else the detector's score.
 
         Log-odds add up: the judge's, those of the photo's edges, and half of the detector's, which on photographs is
-        often surer of what looks like the part than of the part (docs/log/2026-11-30-ranking.md).
+        often surer of what looks like the part than of the part.
         """
         if self.judged is None:
             return self.score
         detected = math.log(max(self.score, _SURE) / max(1.0 - self.score, _SURE))
-        return self.judged + CONTOUR_ODDS * (self.contour or 0.0) + _DETECTOR * detected
+        return self.judged + _CONTOUR * (self.contour or 0.0) + _DETECTOR * detected
 
     @property
     def name(self) -> str:

@@ -10,7 +10,7 @@ import torch
 
 from codepose.refinement.edge_fit import EdgeFit
 from codepose.refinement.judge import Compare, JudgeRefiner
-from codepose.refinement.poses import CONTOUR_ODDS, InTurn, Poses, Refiner, Seen, Stages
+from codepose.refinement.poses import InTurn, Poses, Refiner, Seen, Stages
 from codepose.refinement.render_and_compare import ContourRefiner
 from codepose.settings.errors import ConfigError
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from codepose.settings.inference import RefinementSettings
     from codepose.synthesis.objects import Objects
     from codepose.synthesis.world import World
+
+_CONTOUR = 20.0
+"""Log-odds for a contour that matches wholly: edges tell front from back where the judge hardly can."""
 
 
 class JudgedContours:
@@ -47,7 +50,7 @@ class JudgedContours:
         finer = deep.where(deep.judged >= poses.judged, replace(poses, contour=deep.contour, agreement=deep.agreement))
         fitted = self.fit(seen, finer)
         fitted = replace(fitted, judged=self.judge.scores(seen, fitted))
-        return replace(fitted, score=fitted.judged + CONTOUR_ODDS * fitted.contour).best(1)
+        return replace(fitted, score=fitted.judged + _CONTOUR * fitted.contour).best(1)
 
 
 def contours_judged_by(network: Callable[[], Compare], world: Objects, settings: RefinementSettings) -> Refiner:

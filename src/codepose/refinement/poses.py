@@ -12,9 +12,6 @@ from torch import Tensor
 
 from codepose import geometry
 
-CONTOUR_ODDS = 20.0
-"""Log-odds for a contour that matches wholly: edges tell front from back where the judge hardly can."""
-
 
 @dataclass(frozen=True)
 class Photos:
