@@ -276,6 +276,17 @@ def test_found_boxes_are_moved_before_their_poses_are_refined(estimator: PoseEst
     torch.testing.assert_close(looked_at[0], as_found.boxes)
 
 
+def test_in_tiles_as_many_boxes_get_refined_poses_as_there_are_tiles_across(estimator: PoseEstimator) -> None:
+    """Times the settings' number; without refinement each window has its own."""
+    most = estimator.settings.detection.per_object
+    refiner = refining(estimator, lambda seen, poses: poses.best(1))
+    photo = Photo.of(noise(256, 256), camera(256), estimator.device)
+    (plain,), (dear,) = estimator.boxes([photo], 2), refiner.boxes([photo], 2)
+    assert max(len(view.boxes) for view in plain) == most
+    assert sum(len(view.boxes) for view in plain) > 2 * most
+    assert sum(len(view.boxes) for view in dear) == 2 * most
+
+
 def test_a_damaged_codebook_is_built_anew_with_a_word(run: Run) -> None:
     path = run.path / "codebooks" / "joint-1.safetensors"
     PoseEstimator.load(run, device="cpu")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from codepose.estimation.likeliest import likeliest, worth_a_pose
+from codepose.estimation.likeliest import likeliest, worth_a_pose, worth_a_pose_in_photo
 from codepose.estimation.window_boxes import WindowBoxes
 
 
@@ -64,17 +64,19 @@ class _Pipeline:
         return boxes[:, :1]
 
 
+def window(boxes: list[list[float]], objects: list[int], scores: list[float]) -> WindowBoxes:
+    nothing: Any = None
+    numbers = torch.tensor(boxes).view(-1, 4), torch.tensor(objects).long(), torch.tensor(scores)
+    return WindowBoxes(nothing, nothing, "image", nothing, *numbers)
+
+
 def worth(
     boxes: list[list[float]], objects: list[int], scores: list[float], most: int, *signs: float, nms: float = 0.5
 ) -> list[int]:
     """Which boxes get a pose, where the cosines are the boxes' left edges times their object's sign."""
-    nothing: Any = None
-    view = WindowBoxes(
-        nothing, nothing, "image", nothing, torch.tensor(boxes), torch.tensor(objects), torch.tensor(scores)
-    )
     books: Any = [_Book(sign) for sign in signs]
     pipeline: Any = _Pipeline(nms)
-    return worth_a_pose(pipeline, books, view, most).tolist()
+    return worth_a_pose(pipeline, books, window(boxes, objects, scores), most).tolist()
 
 
 def test_codes_are_looked_up_in_their_own_objects_book() -> None:
@@ -91,3 +93,20 @@ def test_of_boxes_in_one_place_the_likeliest_is_enough() -> None:
     assert worth(boxes, [0, 0, 0], [0.6, 0.5, 0.4], 2, 1.0) == [1, 2], "codes count: the third one's is 0.2"
     assert worth([*boxes, [5.0, 5.0, 6.0, 6.0]], [0] * 4, [0.6, 0.5, 0.4, 0.3], 2, 0.0) == [0, 3], "as many as may be"
     assert worth(boxes, [0, 0, 0], [0.5, 0.6, 0.4], 3, 0.0, nms=0.82) == [0, 1, 2], "as far as boxes may overlap"
+
+
+def test_a_photos_windows_share_the_poses_that_there_may_be() -> None:
+    """Of the first object the best two of four, wherever they are; of the second the only one; codes count."""
+    near, far = [0.9, 0.0, 1.0, 1.0], [0.1, 0.0, 1.0, 1.0]
+    views = [
+        window([far, near, far], [0, 0, 1], [0.9, 0.2, 0.1]),
+        window([], [], []),
+        window([near, far], [0, 0], [0.6, 0.8]),
+    ]
+    books: Any = [_Book(1.0), _Book(1.0)]
+    pipeline: Any = _Pipeline(0.5)
+    places = worth_a_pose_in_photo(pipeline, books, views, 2)
+    # 10 x 0.9 + log-odds: 9 - 1.39 and 9 + 0.41 before 1 + 2.2 and 1 + 1.39
+    assert [one.tolist() for one in places] == [[1, 2], [], [0]]
+    assert [one.tolist() for one in worth_a_pose_in_photo(pipeline, books, views, 9)] == [[0, 1, 2], [], [0, 1]]
+    assert worth_a_pose_in_photo(pipeline, books, [], 2) == []

@@ -160,7 +160,7 @@ class Predict(Command):
     """Leave out poses that are right with a smaller probability (0 = keep all)."""
     max_detections: int | None = None
     """At most so many of each object in an image, best first; None = the run's detection.per_object (10; with --tiles:
-    in each tile)."""
+    in each tile, and in all TILES times as many)."""
     nms: float | None = None
     """Of two boxes of one object whose IoU is larger, keep the better one; None = the run's detection.nms (0.5). Larger
     for parts that lie close together, smaller where one part gets two boxes."""

@@ -24,7 +24,7 @@ from codepose.estimation.duplicates import SEEN_TWICE, seen_once, without_double
 from codepose.estimation.evidence import evidence
 from codepose.estimation.fitted_boxes import fitted_boxes
 from codepose.estimation.hypotheses import Hypotheses
-from codepose.estimation.likeliest import candidates_iou, worth_a_pose
+from codepose.estimation.likeliest import candidates_iou, worth_a_pose, worth_a_pose_in_photo
 from codepose.estimation.photo import Photo, checked_depth
 from codepose.estimation.window_boxes import WindowBoxes, detected_boxes, given_boxes
 from codepose.refinement.poses import Poses, Refiner
@@ -121,8 +121,9 @@ class PoseEstimator:
             depth: (H, W) mm along the optical axis, pixel for pixel that of the image, 0 or not finite = not measured:
                 poses are fitted to it. None = there is none.
             tiles: For parts that are small in a large image: besides the whole of it, look at overlapping squares of
-                1/tiles of its longer side, each at the network's scale; the settings' largest number of detections
-                holds for each of them. 1 = the whole image only.
+                1/tiles of its longer side, each at the network's scale. The settings' largest number of detections
+                holds for each of them, and where poses are refined ``tiles`` times as many for the whole image. 1 = the
+                whole image only.
 
         Returns:
             Detections, best first, in the image's own pixels. Of several that refinement or depth has brought to
@@ -234,7 +235,15 @@ class PoseEstimator:
         threshold = self.settings.detection.score if min_score is None else min_score
         iou = None if self.refiner is None else candidates_iou(self.settings)
         views = detected_boxes(self.pipeline, photos, tiles, iou)
-        return [[self._likeliest(view, threshold) for view in own] for own in views]
+        return [self._worth_looking([self._likeliest(view, threshold) for view in own], tiles) for own in views]
+
+    def _worth_looking(self, views: list[WindowBoxes], tiles: int) -> list[WindowBoxes]:
+        """Those of the boxes of a photo's windows that get a pose: where poses are dear, not all of every window."""
+        if self.refiner is None or len(views) < 2:
+            return views
+        most = tiles * self.settings.detection.per_object
+        chosen = worth_a_pose_in_photo(self.pipeline, self.codebooks, views, most)
+        return [view.select(places) for view, places in zip(views, chosen, strict=True)]
 
     def _likeliest(self, view: WindowBoxes, min_score: float) -> WindowBoxes:
         """Those of a window's boxes that get a pose."""

@@ -7,6 +7,7 @@ the part lies nearer to one of the codebook's views (docs/log/2026-11-29-candida
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -67,11 +68,39 @@ def worth_a_pose(pipeline: Pipeline, codebooks: Sequence[Codebook], view: Window
         view: N boxes.
         most: How many of each object, at most.
     """
-    cosines = torch.zeros_like(view.scores, dtype=torch.float32)
-    for index, rows in by_object(view.objects):
-        if len(rows) > most:  # else all of them are chosen, whatever their codes, but for doubles
-            cosines[rows] = codebooks[index].search(view.latents(pipeline, view.boxes[rows]), 1)[0][:, 0]
+    # where there are few, all of them are chosen, whatever their codes, but for doubles
+    cosines = _cosines(pipeline, codebooks, view, more_than=most)
     worth = _worth(view.scores, cosines)
     kept: Tensor = batched_nms(view.boxes.float(), worth, view.objects, candidates_iou(pipeline.settings))
     kept = kept[kept.argsort()]
     return kept[likeliest(view.objects[kept], view.scores[kept], cosines[kept], most)]
+
+
+@torch.no_grad()
+def worth_a_pose_in_photo(
+    pipeline: Pipeline, codebooks: Sequence[Codebook], views: Sequence[WindowBoxes], most: int
+) -> list[Tensor]:
+    """Returns the places of those boxes of each of a photo's windows that get a pose, when all windows are seen.
+
+    Args:
+        pipeline: The networks.
+        codebooks: One an object.
+        views: The windows, each with those of its boxes that are worth a pose there.
+        most: How many of each object in all, at most.
+    """
+    if not views:
+        return []
+    cosines = torch.cat([_cosines(pipeline, codebooks, view) for view in views])
+    objects, scores = (torch.cat([getattr(view, name) for view in views]) for name in ("objects", "scores"))
+    chosen = likeliest(objects, scores, cosines, most)
+    ends = list(accumulate(len(view.boxes) for view in views))
+    return [chosen[begin:end].nonzero().squeeze(1) for begin, end in pairwise([0, *ends])]
+
+
+def _cosines(pipeline: Pipeline, codebooks: Sequence[Codebook], view: WindowBoxes, more_than: int = 0) -> Tensor:
+    """The cosine (N,) of each box's code with the codebook's nearest; 0 for objects that have fewer boxes."""
+    cosines = torch.zeros_like(view.scores, dtype=torch.float32)
+    for index, rows in by_object(view.objects):
+        if len(rows) > more_than:
+            cosines[rows] = codebooks[index].search(view.latents(pipeline, view.boxes[rows]), 1)[0][:, 0]
+    return cosines
