@@ -8,11 +8,12 @@ import threading
 from fnmatch import fnmatch
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from huggingface_hub import HfApi, ModelCard
-from huggingface_hub.errors import LocalTokenNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
 from codepose.api import hub
@@ -29,6 +30,8 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.private: dict[str, bool] = {}
+        self.asked: tuple[str | None, Path] | None = None
+        """Which revision was wanted, and where."""
 
     def create_repo(self, repo: str, *, private: bool, exist_ok: bool) -> str:
         validate_repo_id(repo)
@@ -44,7 +47,7 @@ class Folder:
         self._copy(folder_path, self.path / repo_id, allow_patterns)
 
     def snapshot_download(self, repo: str, *, revision: str | None, local_dir: Path, allow_patterns: list[str]) -> None:
-        assert revision in (None, "main")
+        self.asked = revision, local_dir
         self._copy(self.path / repo, local_dir, allow_patterns)
         (local_dir / ".cache" / "huggingface").mkdir(parents=True)
 
@@ -74,6 +77,8 @@ def run(tmp_path: Path) -> Run:
     (path / "step1").mkdir()
     (path / "step1" / "weights.safetensors").write_text("no method needs it")
     (path / "train.lock").write_text("1")
+    (path / "meshes").mkdir()
+    (path / "meshes" / "part.ply").write_text("of a part that is not built in")
     return Run.open(path)
 
 
@@ -83,12 +88,23 @@ def files(path: Path) -> set[str]:
 
 def test_a_run_comes_back_as_it_was_without_what_training_left(store: Folder, run: Run, tmp_path: Path) -> None:
     assert hub.push(run, REPO) == f"https://huggingface.co/{REPO}"
-    back = hub.pull(REPO, tmp_path / "deep" / "back")
+    back = hub.pull(REPO, tmp_path / "very" / "deep" / "back")
     left = {"step2/checkpoint.safetensors", "step1/weights.safetensors", "train.lock"}
-    assert files(back.path) == (files(run.path) - left) | {"README.md"}
+    assert files(back.path) == files(store.path / REPO) == (files(run.path) - left) | {"README.md"}
     assert all((back.path / f).read_bytes() == (run.path / f).read_bytes() for f in files(run.path) - left)
     assert not (back.path / ".cache").exists()
-    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["back"]
+    assert [p.name for p in (tmp_path / "very" / "deep").iterdir()] == ["back"]
+    assert store.asked is not None
+    assert store.asked[0] is None
+    assert tmp_path / "very" / "deep" in store.asked[1].parents, "what is renamed has to be on the same disk"
+
+
+def test_the_networks_of_every_trained_method_are_pushed(store: Folder, run: Run) -> None:
+    (run.path / "detector").mkdir()
+    (run.path / "detector" / "weights.safetensors").write_text("with step1 the extended method's")
+    hub.push(run, REPO)
+    weights = {f for f in files(store.path / REPO) if f.endswith("weights.safetensors")}
+    assert weights == {f"{stage}/weights.safetensors" for stage in ("detector", "step1", "step2")}
 
 
 def test_a_repository_is_private_unless_it_is_asked_for_otherwise(store: Folder, run: Run) -> None:
@@ -136,6 +152,8 @@ def test_the_commands_tell_what_they_did(
     assert main(["push", str(run.path), REPO, "--public"]) == 0
     assert main(["pull", REPO, "part", "--revision", "main"]) == 0
     told = capsys.readouterr().out
+    assert store.asked is not None
+    assert store.asked[0] == "main"
     assert f"pushed: https://huggingface.co/{REPO}\npulled: part\n" in told
     assert "next: codepose predict part photo.png --K fx,fy,cx,cy" in told
     assert store.private == {REPO: False}
@@ -147,6 +165,17 @@ def test_nobody_is_logged_in(store: Folder, run: Run, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(store, "create_repo", refuse)
     with pytest.raises(ConfigError, match="nobody is logged in to the Hugging Face Hub: type hf auth login"):
+        hub.push(run, REPO)
+
+
+def test_the_hubs_last_line_says_why_it_refuses(store: Folder, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer: Any = SimpleNamespace(headers={}, request=None)
+
+    def refuse(*args: Any, **words: Any) -> None:
+        raise HfHubHTTPError("403", response=answer, server_message="Forbidden\n\nYou may not write here.\n")
+
+    monkeypatch.setattr(store, "create_repo", refuse)
+    with pytest.raises(ConfigError, match=r"refuses lab/bracket: You may not write here\.$"):
         hub.push(run, REPO)
 
 

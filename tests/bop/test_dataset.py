@@ -27,6 +27,7 @@ from codepose.bop.models import numbered
 from codepose.bop.results import (
     BoxResult,
     PoseResult,
+    json_lines,
     read_results,
     results_name,
     write_boxes,
@@ -594,6 +595,13 @@ def test_boxes_are_a_coco_list(tmp_path: Path) -> None:
     ]
     write_boxes(tmp_path / "none.json", [])
     assert read(tmp_path / "none.json") == []
+
+
+def test_json_has_a_line_an_entry() -> None:
+    for content in ({"1": [1, 2], "2": {"a": None}}, [1, {"b": [2.5]}, "c"]):
+        text = json_lines(content)  # type: ignore[arg-type]
+        assert json.loads(text) == content
+        assert text.count("\n") == len(content) + 2
 
 
 def test_boxes_there_and_back() -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import urllib.request
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from codepose.cli.chosen import starting_settings
 from codepose.cli.invocation import COMMAND_OPTIONS
 from codepose.cli.main import COMMANDS, main
 from codepose.parts.mesh import load_mesh
-from codepose.runtime.outcome import Command, plain
+from codepose.runtime.outcome import Command, Outcome, plain
 from codepose.runtime.run import Run
 from codepose.settings.files import to_yaml
 from codepose.settings.schema import Settings
@@ -62,7 +63,14 @@ def test_every_command_knows_it() -> None:
 
 def test_what_json_does_not_know_becomes_what_it_knows() -> None:
     values = {"path": Path("a/b"), 1: (2.5, float("nan"), -float("inf")), "nested": [{"no": None, "yes": True}]}
-    assert plain(values) == {"path": "a/b", "1": [2.5, None, None], "nested": [{"no": None, "yes": True}]}
+    expected = {"path": "a/b", "1": [2.5, None, None], "nested": [{"no": None, "yes": True}]}
+    assert plain(values) == plain(MappingProxyType(values)) == expected
+
+
+def test_unless_told_otherwise_words_are_printed_and_nothing_was_skipped() -> None:
+    assert not Command().json
+    told = Outcome({})
+    assert (told.status, told.then) == (0, None)
 
 
 def test_a_pipe_gets_the_object_alone(tmp_path: Path) -> None:

@@ -544,6 +544,8 @@ def test_the_table_has_a_line_an_image_and_method(results: Results) -> None:
     assert [missed[name] for name in head] == ["3", "1", "1", "joint"]
     assert {missed[name] for name in results.methods["joint"].columns()} == {""}
     assert [lines[2]["object"], lines[10]["method"], lines[10]["index"]] == ["2", "joint + refinement", "2"]
+    hardly = dataclasses.replace(results, visible_fraction=[1 / 7] * 8)
+    assert hardly.csv().splitlines()[1].startswith("0,1,0.142857,joint,")
 
 
 def test_examples_are_shown_as_large_as_they_were_rendered(results: Results) -> None:

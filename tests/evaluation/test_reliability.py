@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,6 +54,16 @@ def test_the_pose_of_any_instance_of_its_object_is_right(world: World, scenes: S
     assert not is_right(world, scenes, 2, true_pose(world, scenes, 5))
 
 
+def test_each_object_has_its_own_middle(world: World, scenes: SceneBatch) -> None:
+    """The second one's lies a metre beside its CAD file's origin."""
+    offset = torch.tensor([0.0, 600.0, 800.0])
+    two: Any = SimpleNamespace(objects=[world.objects[0], replace(world.objects[0], offset=offset)])
+    second, found = replace(scenes, objects=scenes.objects + 1), true_pose(world, scenes, 2)
+    moved = replace(found, object_index=1, t_cam_obj=found.t_cam_obj - found.R_cam_obj @ offset.double().numpy())
+    assert is_right(two, second, 2, moved)
+    assert not is_right(two, second, 2, replace(found, object_index=1))
+
+
 def test_an_object_that_is_not_there_is_wrong(world: World, scenes: SceneBatch) -> None:
     other = replace(scenes, objects=scenes.objects + 1)
     assert not is_right(world, other, 2, true_pose(world, scenes, 2))
@@ -90,7 +102,7 @@ def test_calibration_learns_what_tells_right_from_wrong(world: World) -> None:
     assert high > 0.8
 
 
-@pytest.mark.parametrize("judged", [None, 2.5])
+@pytest.mark.parametrize("judged", [None, 2.5, 0.0])
 def test_evidence_is_what_the_detections_say(
     world: World, monkeypatch: pytest.MonkeyPatch, judged: float | None
 ) -> None:
@@ -110,6 +122,16 @@ def test_evidence_is_what_the_detections_say(
     expected = torch.tensor([[math.log(3.0), 0.9, 0.5, 0.25, *word], [math.log(3.0), 0.3, 0.5, 0.0, *word]])
     torch.testing.assert_close(rows.float(), expected)
     assert (right.tolist(), mark) == ([True, False], "m")
+
+
+def test_scenes_and_least_score_are_those_asked_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    made: Any = lambda world, split: asked.append(split) or SceneSource(world, "val")  # noqa: E731
+    monkeypatch.setattr("codepose.evaluation.reliability.SceneSource", made)
+    finds: Any = SimpleNamespace(many=lambda images, *_, min_score: asked.append(min_score) or [[] for _ in images])
+    with pytest.raises(ValueError, match="nothing was detected"):
+        calibrate(world, finds, images=1, min_score=0.7, split="test")
+    assert asked == ["test", 0.7]
 
 
 def test_a_network_that_finds_nothing_cannot_be_calibrated(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

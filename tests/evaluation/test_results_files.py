@@ -12,7 +12,7 @@ import pytest
 from codepose.bop.entries import BopError
 from codepose.bop.results import read_results
 from codepose.cli.main import main
-from codepose.evaluation.results import read_summary
+from codepose.evaluation.results import damaged, read_summary
 from codepose.paper.comparison import read_errors
 from codepose.paper.experiment_report import _facts, _figure4, read_groups
 from codepose.runtime.run import Run, RunError
@@ -99,6 +99,11 @@ def test_damaged_results_are_named_with_what_to_type(results: Path, content: byt
     assert said.count("\n") == 1
 
 
+def test_what_is_damaged_is_said_in_one_line(tmp_path: Path) -> None:
+    said = str(damaged(tmp_path / "evaluation" / "results.json", "no\n  number\tat all"))
+    assert "results.json is damaged (no number at all): type codepose evaluate" in said
+
+
 def test_a_methods_name_is_no_markup(results: Path, capsys) -> None:
     results.write_text(json.dumps(OLD | {"methods": {"[/red]joint": {"auc": 1.0}}}))
     assert main(["report", str(results.parents[1])]) == 0
@@ -164,6 +169,8 @@ def test_poses_of_other_tools_are_read(tmp_path: Path, content: bytes) -> None:
         (b"\xff\xfe" + ROW.encode("utf-16-le"), "is no text in UTF-8"),
         (ROW.replace("700", "nan").encode(), "line 1 .*a number is not finite"),
         (ROW.replace("0.5", "inf").encode(), "line 1 .*a number is not finite"),
+        (ROW.replace("0.25", "nan").encode(), "line 1 .*a number is not finite"),
+        (f"{ROW}\nscene_id,im_id\n{ROW}".encode(), "line 2 is not scene_id"),
         (f"{ROW}\n{ROW[:20]}".encode(), "line 2 is not scene_id"),
         (ROW.replace("700", '"700').encode(), "line 1 is not"),
     ],

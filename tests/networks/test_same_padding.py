@@ -31,6 +31,11 @@ def test_even_sides_are_not_padded_beforehand(monkeypatch: pytest.MonkeyPatch) -
         layer(torch.rand(1, 3, 8, 11))
 
 
+def test_weights_are_saved_once() -> None:
+    conv = Conv2dSame(3, 3, 3, stride=2)
+    assert set(EvenSame(conv).state_dict()) == {"conv.weight", "conv.bias"}
+
+
 def test_other_convolutions_stay() -> None:
     others = [
         Conv2dSame(3, 3, 3, stride=1),

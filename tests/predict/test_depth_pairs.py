@@ -16,7 +16,10 @@ from codepose.cli.main import main
 from codepose.estimation.detection import Detection
 from codepose.estimation.estimator import PoseEstimator
 from codepose.networks.build import build_joint
+from codepose.predict.depth_pairs import Depths
+from codepose.predict.sources import Photo, Source, SourceError
 from codepose.runtime.run import Run
+from codepose.settings.errors import ConfigError
 from codepose.settings.schema import Settings
 
 K = "75,75,63.5,47.5"
@@ -170,3 +173,45 @@ def test_depth_is_undistorted_like_the_photo(run: Path, photos: Path, tmp_path: 
     )
     assert np.array_equal(given[0], straight)
     assert not np.array_equal(straight, np.arange(96 * 128).reshape(96, 128))
+
+
+def both(folder: Path, suffix: str) -> list[Source]:
+    """A photo and its depth image side by side, as sources; relative names."""
+    folder.mkdir()
+    Image.new("RGB", (4, 3)).save(folder / f"a.{suffix}")
+    Image.fromarray(np.full((3, 4), 900, np.uint16)).save(folder / "a.tiff")
+    return [Photo(folder / f"a.{suffix}"), Photo(folder / "a.tiff")]
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_a_folder_may_be_named_in_several_ways(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Relative, absolute, and on a detour: the photo's own file is never its depth, and no second photo."""
+    monkeypatch.chdir(tmp_path)
+    photo, depth = both(Path("both"), suffix)
+    long, detour = Photo(Path(photo.path).resolve()), Photo(Path("both") / ".." / Path(photo.path))
+    for folder in (Path("both"), Path("both").resolve()):
+        for sources in ([photo, depth], [depth, long], [long, detour, depth], [photo, long]):
+            depths = Depths.find(folder, 1.0, sources)
+            photos = [source for source in sources if source != depth]
+            assert depths.photos(sources) == photos
+            assert all(depths.of(source, 4, 3).min() == 900.0 for source in photos)
+
+
+def test_a_grey_photo_of_sixteen_bits_is_a_photo(tmp_path: Path) -> None:
+    """It could be read as depth, but is nobody's."""
+    Image.fromarray(np.full((3, 4), 900, np.uint16)).save(tmp_path / "a.png")
+    (tmp_path / "depth").mkdir()
+    assert Depths(tmp_path / "depth").photos([Photo(tmp_path / "a.png")]) == [Photo(tmp_path / "a.png")]
+
+
+def test_a_scale_is_a_finite_number(tmp_path: Path) -> None:
+    for scale in (float("inf"), float("nan"), 0.0, -1.0):
+        with pytest.raises(ConfigError, match="is what a stored depth is multiplied with"):
+            Depths.find(tmp_path, scale, [Photo(tmp_path / "a.png")])
+
+
+def test_the_scale_that_is_proposed_is_a_thousand_times_the_one_given(tmp_path: Path) -> None:
+    """3 x 0.5 mm is too near for any camera."""
+    np.save(tmp_path / "a.npy", np.full((3, 4), 3.0))
+    with pytest.raises(SourceError, match=r"ends 1\.5 mm from the camera: .* type --depth-scale 500$"):
+        Depths(tmp_path, 0.5).of(Photo(tmp_path / "a.jpg"), 4, 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from rich.console import Console
 from torch import Tensor
 
@@ -16,7 +18,7 @@ from codepose.bop.results import read_results
 from codepose.cameras.camera import Camera
 from codepose.cli.options import Predict
 from codepose.estimation.detection import Detection
-from codepose.predict import bop_file, overlay
+from codepose.predict import bop_file, files, overlay
 from codepose.predict.bop_file import BopFile
 from codepose.predict.output import Folder, Prediction
 from codepose.predict.overlay import Overlay
@@ -152,3 +154,114 @@ def test_an_overlay_has_the_best_on_top_and_every_part_at_its_middle(monkeypatch
         ([0.0, 20.0, 99.0], False, box, pytest.approx(60.0), False, ""),
         ([1.0, 12.0, 705.0], True, box, pytest.approx(30.0), True, "part score 0.50\npart score 0.50"),
     ]
+
+
+def test_answers_are_lines_at_once_and_a_file_for_each_photo(tmp_path: Path) -> None:
+    """Also while it goes on: somebody may look, or pull the plug."""
+    written = files.JsonFiles(Folder(tmp_path))
+    lines = tmp_path / "predictions.jsonl"
+    shown = [prediction(Photo(tmp_path / "a.png"), one()), prediction(Video(tmp_path / "b.avi"), one(), one())]
+    for count, each in enumerate(shown, start=1):
+        written.write(each)
+        assert len(lines.read_text().splitlines()) == count
+    written.close(True)
+    assert [json.loads(line) for line in lines.read_text().splitlines()] == [each.to_json() for each in shown]
+    assert json.loads((tmp_path / "a.json").read_text()) == shown[0].to_json()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "predictions.jsonl"]
+
+
+def test_lines_of_other_ranks_are_put_behind_the_first_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ranks = []
+    for rank in range(3):
+        monkeypatch.setattr(files, "rank", lambda rank=rank: rank)
+        ranks.append(files.JsonFiles(Folder(tmp_path)))
+        ranks[-1].write(prediction(Photo(tmp_path / f"{rank}.png")))
+    names = [each._records.name for each in ranks]
+    assert [Path(name).name for name in names] == ["predictions.jsonl", "predictions.1.jsonl", "predictions.2.jsonl"]
+    monkeypatch.setattr(files, "everyones", lambda name: names)
+    for rank in (2, 1, 0):
+        monkeypatch.setattr(files, "rank", lambda rank=rank: rank)
+        ranks[rank].close(True)
+    lines = (tmp_path / "predictions.jsonl").read_text().splitlines()
+    assert [Path(json.loads(line)["file"]).name for line in lines] == ["0.png", "1.png", "2.png"]
+    assert [path.name for path in tmp_path.glob("*.jsonl")] == ["predictions.jsonl"]
+
+
+def test_where_something_broke_off_no_other_rank_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "everyones", lambda _: pytest.fail("waits"))
+    files.JsonFiles(Folder(tmp_path)).close(False)
+
+
+class Cv2:
+    """OpenCV's film writer: what it is told, in the order in which it is told it."""
+
+    def __init__(self, opened: bool = True) -> None:
+        self.told: list[Any] = []
+        self.opened = opened
+
+    def VideoWriter_fourcc(self, *letters: str) -> str:
+        return "".join(letters)
+
+    def VideoWriter(self, path: bytes, codec: str, rate: float, size: tuple[int, int]) -> Any:
+        name = Path(path.decode()).name
+        self.told.append((name, codec, rate, size))
+        return SimpleNamespace(
+            isOpened=lambda: self.opened,
+            write=lambda frame: self.told.append(frame),
+            release=lambda: self.told.append(f"end of {name}"),
+        )
+
+
+def test_each_video_gets_a_film_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of an even size, with OpenCV's order of colours, and ended before the next one begins."""
+    cv2, drawn = Cv2(), []
+    monkeypatch.setattr(files, "import_cv2", lambda: cv2)
+    monkeypatch.setattr(Video, "rate", 12.5)
+    picture = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
+
+    def draw(image: np.ndarray, K: np.ndarray, found: list[Detection]) -> np.ndarray:
+        drawn.append((image.shape, K, found))
+        return picture
+
+    overlays = files.Overlays(Folder(tmp_path), draw)  # type: ignore[arg-type]
+    videos = [Video(tmp_path / "a.avi"), Video(tmp_path / "a.avi"), Video(tmp_path / "b.avi")]
+    shown = [prediction(source, one(), one(1)) for source in videos]
+    for each in shown:
+        overlays.write(each)
+    overlays.write(prediction(Photo(tmp_path / "c.png")))
+    overlays.close(False)
+    assert [K is CAMERA.K and found == each.found for (_, K, found), each in zip(drawn, shown, strict=False)] == [
+        True
+    ] * 3
+    films = [told if isinstance(told, str | tuple) else "frame" for told in cv2.told]
+    a, b = ((f"{name}.overlay.mp4", "mp4v", 12.5, (6, 4)) for name in "ab")
+    assert films == [a, "frame", "frame", "end of a.overlay.mp4", b, "frame", "end of b.overlay.mp4"]
+    np.testing.assert_array_equal(cv2.told[1], picture[:4, :6, ::-1])
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "c.overlay.png")), picture)
+
+
+def test_frames_that_no_film_takes_are_numbered_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder that may be there from before."""
+    monkeypatch.setattr(files, "import_cv2", lambda: Cv2(opened=False))
+    (tmp_path / "a.overlay").mkdir()
+    film = files.Film(tmp_path, "a", 10.0)
+    for shade in (0, 100, 200):
+        film.add(np.full((5, 7, 3), shade, np.uint8))
+    film.close()
+    pictures = {path.name: np.asarray(Image.open(path)) for path in (tmp_path / "a.overlay").iterdir()}
+    assert {name: int(picture[0, 0, 0]) for name, picture in pictures.items()} == {
+        "000000.png": 0,
+        "000001.png": 100,
+        "000002.png": 200,
+    }
+
+
+def test_a_film_without_frames_is_none(tmp_path: Path) -> None:
+    files.Film(tmp_path, "a", 10.0).close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_outputs_are_asked_for_by_name() -> None:
+    files.require_outputs(tuple(files.OUTPUTS))
+    with pytest.raises(ConfigError, match="--write: no output is called 'csv'; there are json, overlays"):
+        files.require_outputs(("json", "csv"))

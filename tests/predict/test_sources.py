@@ -20,6 +20,7 @@ from codepose.estimation.estimator import PoseEstimator
 from codepose.predict.overlay import Overlay
 from codepose.predict.sources import Photo, SourceError, Video, breaks_off, find_sources
 from codepose.runtime.run import Run
+from codepose.settings.errors import ConfigError
 from codepose.synthesis.world import World
 
 K = "75,75,63.5,47.5"
@@ -208,6 +209,8 @@ def test_containers_of_unknown_length_do_not_break_off(tmp_path: Path) -> None:
         ("to_the_end.mp4", b"\0\0\0\x08ftyp" + b"\0\0\0\0mdat" + bytes(9), False),
         ("wide.mp4", b"\0\0\0\x08ftyp" + b"\0\0\0\1mdat" + struct.pack(">Q", 26) + bytes(10), False),
         ("wide_cut.mp4", b"\0\0\0\x08ftyp" + b"\0\0\0\1mdat" + struct.pack(">Q", 27) + bytes(10), True),
+        ("whole.avi", b"RIFF\x0a\0\0\0AVI " + bytes(6), False),
+        ("cut.avi", b"RIFF\x0a\0\0\0AVI " + bytes(5), True),
         ("stream.ts", b"G" * 188, False),
         ("empty.avi", b"", False),
     ):
@@ -250,3 +253,86 @@ def test_what_opencv_cannot_go_on_with_is_a_damaged_video(tmp_path: Path, monkey
     monkeypatch.setattr(cv2, "VideoCapture", Capture)
     with pytest.raises(SourceError, match="it is damaged"):
         shown(tmp_path / "a.ts")
+
+
+class Frames:
+    """OpenCV's reader of a video of so many grey frames, which says that it has others."""
+
+    def __init__(self, frames: int, said: float) -> None:
+        self.left, self.said, self.released = frames, said, 0
+
+    def __call__(self, name: object) -> Frames:
+        return self
+
+    def read(self) -> tuple[bool, np.ndarray | None]:
+        self.left -= 1
+        return (True, np.array([[[1, 2, 3]]], np.uint8)) if self.left >= 0 else (False, None)
+
+    def get(self, name: object) -> float:
+        return self.said
+
+    def release(self) -> None:
+        self.released += 1
+
+
+@pytest.mark.parametrize(("said", "words"), [(6.0, "3 of 6: "), (3.0, "3: "), (-1.0, "3: "), (float("nan"), "3: ")])
+def test_a_video_that_breaks_off_says_how_far_it_went(
+    said: float, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cv2, frames = pytest.importorskip("cv2"), Frames(3, said)
+    monkeypatch.setattr(cv2, "VideoCapture", frames)
+    monkeypatch.setattr("codepose.predict.sources.breaks_off", lambda path: True)
+    shown = []
+    with pytest.raises(SourceError, match=f"^all after frame {words}the file breaks off there$"):
+        shown.extend(Video(tmp_path / "a.ts").images())
+    images = Video(tmp_path / "a.ts").images()
+    frames.left, before = 3, frames.released
+    assert next(images).tolist() == [[[3, 2, 1]]], "red first"
+    images.close()  # type: ignore[attr-defined]
+    assert frames.released == before + 1
+
+
+def test_a_video_that_does_not_know_its_length_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cv2 = pytest.importorskip("cv2")
+    for said, count in ((6.0, 6), (0.0, None), (-1.0, None)):
+        monkeypatch.setattr(cv2, "VideoCapture", Frames(0, said))
+        assert Video(tmp_path / "a.ts").count == count
+    assert Video(3).count is None
+    assert Video(3).live
+    assert Video(3).name == "webcam-3"
+    assert not Video(tmp_path / "a.ts").live
+
+
+def test_sources_are_found_once_in_the_order_of_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hidden files, texts and overlays from before are none."""
+    pytest.importorskip("cv2")
+    monkeypatch.chdir(tmp_path)
+    names = [f"photos/{letter}.png" for letter in "gbfaecdh"]
+    for name in (*names, "photos/B.JPG", "photos/.z.png", "photos/a.overlay.png", "photos/a.txt", "photos/deep/x.png"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_bytes(b"")
+    Path("photos/clip.avi").write_bytes(b"")
+    photos = [Photo(Path(name)) for name in ("photos/B.JPG", *sorted(names))]
+    assert find_sources(["photos"]) == photos
+    assert find_sources(["photos/*"]) == [*photos[:4], Video(Path("photos/clip.avi")), *photos[4:]]
+    assert find_sources(["photos/**/*.png"]) == [*photos[1:5], Photo(Path("photos/deep/x.png")), *photos[5:]]
+    assert find_sources([names[0], "photos/a.png", names[0]]) == [Photo(Path(names[0])), Photo(Path("photos/a.png"))]
+
+
+def test_webcams_have_numbers_unless_a_file_is_called_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("cv2")
+    monkeypatch.chdir(tmp_path)
+    assert find_sources(["webcam", "webcam:2"]) == [Video(0), Video(2)]
+    Path("webcam").write_bytes(b"")
+    assert find_sources(["webcam"]) == [Photo(Path("webcam"))]
+
+
+def test_nothing_is_named_as_what_it_is(tmp_path: Path) -> None:
+    for texts, words in (
+        ([], "name a photo"),
+        ([str(tmp_path)], "holds no photo"),
+        ([str(tmp_path / "*.png")], "matches no photo and no video"),
+        ([str(tmp_path / "a.png")], "does not exist"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            find_sources(texts)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -13,12 +15,13 @@ from torch import Tensor
 from codepose import geometry
 from codepose.refinement import edge_fit
 from codepose.refinement.edge_fit import EdgeFit
-from codepose.refinement.edge_lines import EdgeLines, edge_lines, peak, photo_gradients, strengths
+from codepose.refinement.edge_lines import EdgeLines, edge_lines, peak, photo_gradients, read_between, strengths
 from codepose.refinement.poses import Photos, Poses, Seen
 from codepose.rendering.renderer import Instances
 from codepose.rendering.shading import Lights, render_shaded
 from codepose.synthesis.world import World
 
+NOTHING: Any = None
 SIDE = 512
 MIDDLE = SIDE / 2
 K = geometry.camera_matrix(800.0, MIDDLE, MIDDLE)
@@ -67,6 +70,31 @@ def test_a_border_between_colours_is_no_outline():
     inside = ((faint.points[0] - torch.tensor([22.5, 25.5])).abs() < 7).all(1) & (faint.there[0] > 0)
     assert inside.sum() == 0, "far weaker than the outline"
     assert edge_lines(*(torch.zeros_like(x) for x in _rendered_square(12, 33, 15, 36))).there.sum() == 0
+
+
+def test_each_render_has_points_of_its_own():
+    """A bright border does not hide another part's faint ones; and windows need not be square."""
+    depth, normal, color = (values[:, 8:] for values in _rendered_square(12, 33, 15, 36))
+    bright = torch.zeros_like(color)
+    bright[:, 7:28, 12:22] = 1.0
+    faint = 0.0 * depth, normal, 0.05 * bright
+    found = edge_lines(*(torch.cat((one, other)) for one, other in zip((depth, normal, bright), faint, strict=True)))
+    for row, planes in enumerate(((depth, normal, bright), faint)):
+        alone = edge_lines(*planes)
+        assert torch.equal(found.there[row], alone.there[0])
+        assert torch.allclose(found.points[row], alone.points[0], atol=1e-4)
+    points = found.points[0][found.there[0] > 0]
+    assert (points.amin(0) - torch.tensor([12.0, 7.0])).abs().max() < 0.3
+    assert (points.amax(0) - torch.tensor([33.0, 28.0])).abs().max() < 0.3
+
+
+def test_planes_are_read_between_pixels_and_go_on_beyond_the_border():
+    """Of three columns and two rows: pixel x ends at x + 1, its own value lies in its middle."""
+    planes = torch.tensor([[[[0.0, 10.0, 20.0], [100.0, 110.0, 120.0]]]])
+    at = torch.tensor([[[0.5, 0.5], [2.5, 1.5], [1.25, 0.5], [2.0, 1.0], [-4.0, 0.5], [9.0, 9.0]]])
+    expected = [0.0, 120.0, 7.5, 65.0, 0.0, 120.0]
+    assert read_between(planes, at)[0, 0].tolist() == pytest.approx(expected, abs=1e-4)
+    assert read_between(planes, at[:, :, None])[0, 0, :, 0].tolist() == pytest.approx(expected, abs=1e-4)
 
 
 def test_a_parabola_peaks_where_it_does():
@@ -228,10 +256,29 @@ def test_a_solution_by_hand():
     assert torch.allclose(again_R, R)
 
 
-def test_the_prior_of_a_turn_by_hand():
+@pytest.mark.parametrize(("axis", "usual"), [(0, 0.0698), (1, 0.0698), (2, 0.0698), (4, 1.0), (5, 12.5)])
+def test_each_direction_has_its_usual_change(axis: int, usual: float):
+    """4 degrees, 0.01 x 100 mm and 0.025 x 500 mm: two points are off by 0.04 px, as much as that moves them.
+
+    Noise 0.04^2 + 0.2^2 = 0.0416, 30 / 0.0416 x 0.04^2 = 1.1538 beside the prior's 1: they go 1.1538 / 2.1538 of it.
+    """
+    R, t = torch.eye(3)[None], torch.tensor([[0.0, 0.0, 500.0]])
+    change = torch.zeros(1, 2, 6)
+    change[..., axis] = 0.04 / usual
+    found_R, found_t = edge_fit._solved(
+        (R, t), (R, t), change, torch.full((1, 2), 0.04), torch.ones(1, 2), torch.tensor([100.0])
+    )
+    gone = torch.cat((torch.stack((found_R[0, 2, 1], found_R[0, 0, 2], found_R[0, 1, 0])), found_t[0] - t[0]))
+    assert float(gone[axis]) == pytest.approx(usual * 1.1538 / 2.1538, rel=2e-3)
+    gone[axis] = 0.0
+    assert gone.abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_the_prior_of_a_turn_by_hand(axis: int):
     """A turn of 2 degrees, half of what is usual: without edges the next step takes all of it back."""
     first = torch.eye(3)[None]
-    R = axis_angle_to_rotation_matrix(torch.tensor([[0.0, 0.0, math.radians(2.0)]]))
+    R = axis_angle_to_rotation_matrix(math.radians(2.0) * torch.eye(3)[axis, None])
     t = torch.tensor([[0.0, 0.0, 500.0]])
     nothing = torch.zeros(1, 2, 6), torch.zeros(1, 2), torch.zeros(1, 2), torch.tensor([100.0])
     found_R, found_t = edge_fit._solved((R, t), (first, t), *nothing)
@@ -264,6 +311,79 @@ def test_the_photos_edge_is_found_along_the_normal():
     assert (weights[0, :2] > 0.5).all()
     assert weights[0, 2] == 0.0, "there is no such point"
     assert edge_fit._edges_along(photo_gradients(0.0 * step), even, lines, 2.0)[1].abs().max() == 0.0
+
+
+def test_what_an_edge_counts_by_hand():
+    """Half where it is as strong as a faint one; exp(-0.5) of that where it lies as far as points look.
+
+    An outline counts as much while colours say nothing.
+    """
+    step = torch.zeros(1, 3, 40, 40)
+    step[..., 20] = 0.5  # the edge lies in the middle of a pixel
+    step[..., 21:] = 1.0
+    gradients = photo_gradients(step)
+    gradients *= 0.03 / (math.sqrt(3.0) * gradients[0, 0, 20, 20])
+    lines = EdgeLines(
+        torch.tensor([[[20.5, 20.5], [17.5, 20.5], [17.5, 20.5]]]),
+        torch.tensor([1.0, 0.0]).expand(1, 3, 2),
+        torch.full((1, 3), 500.0),
+        torch.ones(1, 3),
+        torch.tensor([[False, False, True]]),
+    )
+    offsets, weights = edge_fit._edges_along(gradients, torch.full((1, 1, 40, 40), 0.5), lines, 3.0)
+    assert offsets[0].tolist() == pytest.approx([0.0, 3.0, 3.0], abs=1e-3)
+    assert weights[0].tolist() == pytest.approx([0.5, 0.5 * math.exp(-0.5), 0.5 * math.exp(-0.5)], abs=1e-3)
+
+
+def test_points_find_their_edges_inside_the_window():
+    """Beside the box there is room for as far as they look at first."""
+    assert edge_fit._REACHES[0] < edge_fit.COARSE * (1.0 - 1.0 / edge_fit._PAD) / 2.0
+
+
+def test_points_and_normals_move_with_the_pose_until_the_next_render(monkeypatch: pytest.MonkeyPatch):
+    """Each solution turns by 0.1 about the viewing axis and moves 10 mm to the right: as much in 500 mm as 16 px."""
+    turn = axis_angle_to_rotation_matrix(torch.tensor([[0.0, 0.0, 0.1]]))
+    shift = torch.tensor([10.0, 0.0, 0.0])
+    asked, renders = [], []
+
+    def rendered(self: EdgeFit, objects: Tensor, R: Tensor, t: Tensor, K: Tensor, side: int) -> edge_fit._Body:
+        renders.append((R, t))
+        lines = EdgeLines(NOTHING, torch.tensor([[[1.0, 0.0]]]), NOTHING, torch.ones(1, 1), torch.zeros(1, 1).bool())
+        return edge_fit._Body(lines, torch.tensor([[[50.0, 0.0, 0.0]]]), torch.zeros(1, side, side).bool(), R)
+
+    def along(gradients: Tensor, ours: Tensor, lines: EdgeLines, reach: float) -> tuple[Tensor, Tensor]:
+        asked.append((lines.points[0, 0], lines.normals[0, 0], reach))
+        return torch.zeros(1, 1), torch.zeros(1, 1)
+
+    monkeypatch.setattr(EdgeFit, "_rendered", rendered)
+    monkeypatch.setattr(edge_fit, "_edges_along", along)
+    monkeypatch.setattr(edge_fit, "_solved", lambda pose, *_: (turn @ pose[0], pose[1] + shift))
+    world: Any = SimpleNamespace(diameters=torch.tensor([100.0]))
+    boxes, t = torch.tensor([[206.0, 206.0, 306.0, 306.0]]), torch.tensor([[0.0, 0.0, 500.0]])
+    first = torch.zeros(1, dtype=torch.long)
+    extent = torch.tensor([float(SIDE), float(SIDE)])
+    seen = Seen(torch.zeros(1, 3, SIDE, SIDE), first, boxes, first, K[None], torch.zeros(1, 3, 4, 4), extent)
+    _, t = EdgeFit(world)._fitted(seen, boxes, torch.eye(3)[None], t, 130)  # a pixel of the window is one of the photo
+    assert [reach for _, _, reach in asked] == [4.0, 4.0, 3.0, 3.0, 2.0, 2.0, 1.5, 1.5, 1.0, 1.0]
+    assert [float(t[0, 0]) for _, t in renders] == [0.0, 20.0, 40.0, 60.0, 80.0]
+    assert float(t[0, 0]) == 100.0
+    for k, (point, normal, _) in enumerate(asked):
+        angle = 0.1 * (k % 2)
+        expected = torch.tensor([65.0 + 1.6 * (10.0 * k + 50.0 * math.cos(angle)), 65.0 + 80.0 * math.sin(angle)])
+        assert torch.allclose(point, expected, atol=1e-3)
+        assert torch.allclose(normal, torch.tensor([math.cos(angle), math.sin(angle)]), atol=1e-5)
+
+
+def test_where_a_pose_ends_its_view_is_seen_along_the_new_ray(
+    world: World, posed: tuple[Seen, Poses], monkeypatch: pytest.MonkeyPatch
+):
+    seen, truth = posed
+    aside = torch.tensor([90.0, 0.0, 0.0])
+    monkeypatch.setattr(EdgeFit, "_fitted", lambda self, seen, boxes, R, t, side: (R, t + aside))
+    found = EdgeFit(world)(seen, truth)
+    assert torch.allclose(found.R, truth.R, atol=1e-5)
+    assert torch.allclose(found.t, truth.t + aside)
+    assert not torch.allclose(found.R_view, truth.R_view, atol=0.05)
 
 
 def test_an_outline_goes_where_the_colours_change_and_a_crease_to_the_nearest_edge():

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +13,8 @@ from kornia.geometry.conversions import axis_angle_to_rotation_matrix
 from torch import Tensor
 
 from codepose import geometry
-from codepose.refinement.contours import ContourMatcher, Reach
+from codepose.refinement import edge_search
+from codepose.refinement.contours import ContourMatcher, Posed, Reach
 from codepose.refinement.edge_search import _changed_poses, _values, search
 from codepose.synthesis.batches import SceneBatch
 from codepose.synthesis.scenes import SceneSource
@@ -111,3 +115,68 @@ def test_each_hypothesis_is_searched_by_itself(clean: tuple[World, SceneBatch]):
     one, there = search(alone, R_view[4:5, 1:2], t[4:5, 1:2], t[4:5, 1:2], 4.0)
     assert torch.allclose(one[0, 0], found[4, 1], atol=1e-4)
     assert torch.allclose(there[0, 0], place[4, 1], atol=0.05)
+
+
+def test_changes_are_scored_by_pixels_and_edge_points() -> None:
+    """Two of four edge points agree, 6 pixels right and 2.4 above: 0.05 and 0.02 of 120."""
+    edges: Any = SimpleNamespace(
+        points=torch.zeros(1, 4, 2), depth=torch.ones(1, 4), directions=torch.ones(1, 4, 2), voters=torch.tensor([4.0])
+    )
+    K, t = geometry.camera_matrix(300.0, 96.0, 96.0)[None], torch.tensor([[90.0, -60.0, 400.0]])
+    start = Posed(edges, torch.ones(1), t, 1.1 * t, K, 120.0)
+    field: Any = SimpleNamespace(votes=lambda *_: torch.tensor([[2.0]]))
+    value = _values(field, start, torch.tensor([[[0.0, 0.0, 0.3, 0.05, -0.02, 0.1]]]))
+    expected = start.worth(torch.tensor([[0.5]]), torch.tensor([[[6.0, -2.4]]]), torch.tensor([[0.1]]))
+    assert torch.allclose(value, expected)
+    assert not torch.allclose(value, start.worth(torch.tensor([[0.5]]), torch.zeros(1, 1, 2), torch.tensor([[0.1]])))
+
+
+FIRST = torch.tensor([math.radians(2.0)] * 3 + [0.008, 0.008, 0.012])
+"""The spread of the first changes: 2 degrees, and so many shares of the box's side and of the size."""
+
+
+def searched(monkeypatch: pytest.MonkeyPatch, values: Callable[[Tensor], Tensor]) -> tuple[Posed, Tensor, Tensor]:
+    """Two poses beside the axis, and what the search makes of them where scores are known: R and t."""
+    t = torch.tensor([[90.0, -60.0, 400.0], [-50.0, 10.0, 600.0]])
+    R_view = axis_angle_to_rotation_matrix(torch.tensor([[0.3, 1.0, -0.4], [2.0, 0.1, 0.2]]))
+    K = geometry.camera_matrix(300.0, 96.0, 96.0).expand(2, 3, 3)
+    nothing: Any = None
+    start = Posed(nothing, torch.ones(2), t, t, K, 120.0)
+    matcher: Any = SimpleNamespace(posed=lambda *_: start, field=None)
+    monkeypatch.setattr(edge_search, "_values", lambda field, given, change: values(change))
+    found, place = search(matcher, R_view[:, None], t[:, None], t[:, None], 2.0)
+    back = geometry.offaxis_rotation(place[:, 0]) @ found[:, 0]
+    return start, back @ (geometry.offaxis_rotation(t) @ R_view).mT, place[:, 0]
+
+
+def changed(start: Posed, turn: Tensor, t: Tensor) -> Tensor:
+    """Which change (2, 6) it was, in first spreads."""
+    vector = 0.5 * torch.stack(
+        (turn[:, 2, 1] - turn[:, 1, 2], turn[:, 0, 2] - turn[:, 2, 0], turn[:, 1, 0] - turn[:, 0, 1]), 1
+    )
+    shift = (geometry.to_pixels(t, start.K) - geometry.to_pixels(start.t, start.K)) / start.box
+    return torch.cat((vector, shift, (start.t[:, 2:] / t[:, 2:]).log()), 1) / FIRST
+
+
+def test_a_known_change_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It lies about one spread away along each axis; four rounds bring it within a fifth of one."""
+    best = torch.tensor([1.0, -0.8, 0.6, -1.0, 0.8, 0.9])
+    start, turn, t = searched(monkeypatch, lambda change: -(change / FIRST - best).square().sum(-1))
+    assert (changed(start, turn, t) - best).abs().max() < 0.2
+
+
+@pytest.mark.parametrize("which", [0, 1, 2, 3])
+def test_the_best_of_any_round_is_returned(which: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One round's scores are above all others'."""
+    rounds: list[Tensor] = []
+
+    def values(change: Tensor) -> Tensor:
+        rounds.append(change / FIRST)
+        return 100.0 * (len(rounds) == which + 1) - rounds[-1].square().sum(-1)
+
+    start, turn, t = searched(monkeypatch, values)
+    assert [change.shape for change in rounds] == [(2, 100, 6)] * 4
+    least = rounds[which].square().sum(-1).argmin(1)
+    assert torch.allclose(changed(start, turn, t), rounds[which][torch.arange(2), least], atol=5e-3)
+    assert torch.allclose(rounds[0][0].std(0), torch.ones(6), atol=0.25)
+    assert torch.equal(rounds[0][0], rounds[0][1]), "the same changes are tried on every pose"

@@ -88,7 +88,7 @@ def test_the_judges_word_on_fitted_poses_weighs_what_twenty_contours_do():
     torch.testing.assert_close(found.t[0, 0], start.t[0, 1] + 11.0)
 
 
-@pytest.mark.parametrize(("judged", "kind"), [(0, InTurn), (5, Stages)])
+@pytest.mark.parametrize(("judged", "kind"), [(0, InTurn), (1, Stages), (5, Stages)])
 def test_the_settings_say_whether_the_judge_is_asked(world: World, judged: int, kind: type):
     refiner = refiner_of(world, RefinementSettings(judged=judged))
     assert isinstance(refiner, InTurn)

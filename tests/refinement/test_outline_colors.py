@@ -29,15 +29,24 @@ def test_colours_are_the_parts_by_how_often_they_are_inside_and_outside():
     assert float(ours[0, 3]) == pytest.approx(0.05 / (0.05 + 11.2 / 12), abs=1e-5)
 
 
-def test_shades_are_told_apart():
-    """Of sixteen levels: 0.55 inside, 0.65 outside."""
-    window = torch.full((1, 3, 4, 4), 0.65)
-    window[..., :2] = 0.55
+@pytest.mark.parametrize("channel", [0, 1, 2])
+def test_shades_of_every_colour_are_told_apart(channel: int):
+    """Of sixteen levels: 0.55 is in the ninth, as 0.51 is; 0.57 in the tenth."""
     inside = torch.zeros(1, 4, 4).bool()
     inside[..., :2] = True
+    window = torch.full((1, 3, 4, 4), 0.57)
+    window[:, channel, :, :2] = 0.55
     ours = part_colors(window, inside)[0, 0]
     assert ours[:, :2].min() > 0.95
     assert ours[:, 2:].max() < 0.05
+    window[:, channel, :, 2:] = 0.51
+    assert torch.equal(part_colors(window, inside), torch.full((1, 1, 4, 4), 0.5))
+
+
+def test_a_part_that_is_not_seen_has_no_colours():
+    """0 + 0.2 pixels of none inside, 16 + 0.2 of 16 outside."""
+    ours = part_colors(torch.full((1, 3, 4, 4), 0.5), torch.zeros(1, 4, 4).bool())
+    assert ours.flatten().tolist() == pytest.approx([0.2 / (0.2 + 16.2 / 16)] * 16)
 
 
 def test_each_window_counts_for_itself():
@@ -56,6 +65,12 @@ def test_the_outline_lies_where_the_parts_colours_end():
     finer = outline_odds(ours, 0.5)[0, 0]
     assert float(finer[1]) == pytest.approx(9**-0.25)
     assert torch.equal(outline_odds(torch.full((1, 1, 4), 0.5), 1.0), torch.ones(1, 1, 4))
+
+
+def test_each_line_has_a_likeliest_place():
+    """However little the colours of one line are the part's beside another's."""
+    odds = outline_odds(torch.tensor([[[0.9, 0.9, 0.1], [0.1, 0.1, 0.1]], [[0.5, 0.5, 0.5], [0.9, 0.1, 0.1]]]), 1.0)
+    assert torch.equal(odds.amax(2), torch.ones(2, 2))
 
 
 def test_no_single_pixel_decides():

@@ -16,7 +16,7 @@ from kornia.geometry.conversions import axis_angle_to_rotation_matrix
 
 from codepose import geometry
 from codepose.estimation.codebook import Codebook
-from codepose.refinement import wide_search
+from codepose.refinement import view_edges, wide_search
 from codepose.refinement.contours import edges_around, score
 from codepose.refinement.poses import Poses, Seen
 from codepose.refinement.view_edges import ViewEdges
@@ -50,6 +50,45 @@ def test_edge_points_of_a_view_lie_on_the_parts_surface_and_turn_with_it(views: 
     assert (points.amax(0) - ends.amax(0))[across].abs().max() < 8.0, "mm: all of the part is drawn, where it is"
     assert (points.amin(0) - ends.amin(0))[across].abs().max() < 8.0
     assert (views.length > model.mesh.diameter).all()
+
+
+def test_edges_are_as_long_from_twice_as_far_away(world: World) -> None:
+    """They are in mm, not in pixels of windows that follow the part."""
+    order = torch.rand(64, 64, generator=torch.Generator().manual_seed(0))
+    far: Any = SimpleNamespace(boxes=world.boxes, renderer=world.renderer, K=world.K)
+    far.reference_translations = lambda objects: 2.0 * world.reference_translations(objects)
+    R = geometry.codebook_rotations(1, 1, world.objects[0].axis, 30.0)
+    (near_points, _, near_length), (points, _, length) = (view_edges._view_edges(w, 0, R, order) for w in (world, far))
+    torch.testing.assert_close(length, near_length, rtol=0.1, atol=0.0)
+    torch.testing.assert_close(points.amax(1), near_points.amax(1), rtol=0.0, atol=12.0)
+
+
+def test_views_are_drawn_from_all_directions_of_their_object(monkeypatch: pytest.MonkeyPatch) -> None:
+    axis, asked = torch.tensor([1.0, 0.0, 0.0]), []
+    models = [SimpleNamespace(axis=axis, cone_deg=20.0, opposite=False)] * 2
+    models.append(SimpleNamespace(axis=axis, cone_deg=30.0, opposite=True))
+    world: Any = SimpleNamespace(objects=models, device=torch.device("cpu"))
+
+    def drawn(world: Any, index: int, R: torch.Tensor, order: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        asked.append((index, len(R)))
+        return torch.zeros(len(R), 96, 3), torch.zeros(len(R), 96, 2), R[:, 0, 0]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(view_edges, "_view_edges", drawn)
+        found = ViewEdges.draw(world, 2)
+    expected = geometry.codebook_rotations(3, 1, axis, 30.0, opposite=True)
+    torch.testing.assert_close(found.rotations, expected)
+    assert torch.equal(found.length, found.rotations[:, 0, 0])
+    assert {index for index, _ in asked} == {2}
+    assert max(count for _, count in asked) <= 64
+
+    def placed(objects: torch.Tensor) -> torch.Tensor:
+        assert objects.tolist() == [2, 2, 2, 2]
+        raise RuntimeError("far enough")
+
+    world.reference_translations = placed
+    with pytest.raises(RuntimeError, match="far enough"):
+        view_edges._view_edges(world, 2, expected[:4], torch.zeros(64, 64))
 
 
 def test_the_nearest_view_and_the_turn_in_the_plane(views: ViewEdges) -> None:

@@ -99,6 +99,17 @@ def test_the_hand_grips_the_handle() -> None:
     assert counts.min() > COUNT / 8 / 2.5
 
 
+def test_the_hand_grips_along_any_axis(tmp_path: Path) -> None:
+    """The hammer's handle is y, as the hand's bar is; a rod along z shows in which frame the hand rolls."""
+    trimesh.creation.cylinder(radius=10.0, height=200.0).export(tmp_path / "rod.ply")
+    rods = World(small().model_copy(update={"objects": (ObjectSettings(mesh=str(tmp_path / "rod.ply")),)}))
+    draws, objects, R, t = posed()
+    settings = OcclusionSettings(unoccluded=0.0, hand=1.0, others=0)
+    scene, _ = Occluders(rods, settings).place(draws, objects, R, t, attempt=0, difficulty=1.0)
+    cosine = (scene.R[:, :, 1] * R[scene.image, :, 2]).sum(1)
+    torch.testing.assert_close(cosine.abs(), torch.ones(len(cosine)), atol=1e-5, rtol=0)
+
+
 def test_a_hand_that_would_reach_behind_the_camera_is_left_out(tmp_path: Path) -> None:
     """A ball of 40 mm fills its box from 10 cm away; where no hand fits, another occluder takes its place."""
     trimesh.creation.icosphere(radius=20.0).export(tmp_path / "ball.ply")
@@ -149,7 +160,36 @@ def test_grip_radius_without_surface_beside_the_grip_is_the_hands_own() -> None:
     assert grip_radius(far) == 16.0
 
 
+def test_grip_radius_is_that_of_most_of_the_surface_beside_the_grip() -> None:
+    """A rod of 5 mm with a narrow collar of 12 mm and a large knob behind its end."""
+    rod, collar, knob = (
+        trimesh.creation.cylinder(radius=radius, segment=[[0, 0, low], [0, 0, high]], sections=sections)
+        for radius, low, high, sections in ((5.0, 0, 100, 64), (12.0, 40, 45, 256), (30.0, 110, 170, 64))
+    )
+    whole = trimesh.util.concatenate([rod, collar, knob])
+    assert grip_radius(mesh_from_trimesh(whole, "rod", grip=[[0, 0, 0], [0, 0, 100]])) == pytest.approx(5.0, rel=2e-3)
+
+
 # the others
+
+
+def near(**settings: Any) -> tuple[Instances, Tensor]:
+    """Occluders of hammers 200 mm from the camera, less than they are long; and their diameters in mm."""
+    draws, objects, R, t = posed()
+    occluders = Occluders(world(), OcclusionSettings(unoccluded=0.0, hand=0.0, **settings))
+    scene, _ = occluders.place(draws, objects, R, t * (200.0 / t[:, 2:]), attempt=0, difficulty=1.0)
+    assert len(scene.image) >= COUNT
+    diameters = torch.tensor([m.diameter for m in world().other_meshes])
+    return scene, scene.scale * diameters[scene.mesh - world().first_other]
+
+
+def test_occluders_of_near_objects_keep_away_from_the_camera() -> None:
+    """Two fifths of the object's distance at least, where six tenths of its length would be behind the camera."""
+    scene, _ = near(others=1)
+    assert scene.t[:, 2].min() == pytest.approx(80.0, abs=1e-3)
+    scene, sizes = near(others=0, large=1.0)
+    assert scene.t[:, 2].min() == pytest.approx(80.0, abs=1e-3)
+    assert (sizes <= 0.8 * scene.t[:, 2] + 1e-3).all(), "all of it before the camera"
 
 
 def test_other_occluders_stand_in_front_of_the_object() -> None:
@@ -196,6 +236,23 @@ def test_large_occluders_reach_over_the_object_from_one_side() -> None:
     assert (sides > 0.3).all()  # from the left, above, the right and below
 
 
+def test_later_large_occluders_cover_less_of_the_object() -> None:
+    """At the second attempt 0.7 of 0.2 to 0.7 of its box; along the other axis they lie up to a quarter aside."""
+    scene, _ = others(placed(attempt=1, unoccluded=0.0, hand=1.0, others=0, large=1.0))
+    draws, objects, R, t = posed()
+    K = world().K.expand(COUNT, 3, 3)
+    own = world().scene_renderer.projected_boxes(Instances.single(objects, R, t), K)
+    theirs = world().scene_renderer.projected_boxes(scene, K)
+    shared = (torch.minimum(own, theirs)[:, 2:] - torch.maximum(own, theirs)[:, :2]) / (own[:, 2:] - own[:, :2])
+    sideways = draws.chance("large#1 axis", 0.5)
+    covered = torch.where(sideways, shared[:, 0], shared[:, 1])
+    assert covered.median() == pytest.approx(0.7 * 0.45, abs=0.06)
+    assert covered.quantile(0.9) < 0.7 * 0.7 + 0.03
+    off = (theirs[:, :2] + theirs[:, 2:]) / 2 - geometry.to_pixels(t, K)
+    aside = (off / (theirs[:, 2:] - theirs[:, :2])).abs()
+    assert torch.where(sideways, aside[:, 1], aside[:, 0]).median() < 0.2
+
+
 def test_large_occluders_are_asked_for() -> None:
     without = placed(unoccluded=0.0)
     with_large = placed(unoccluded=0.0, large=0.5)
@@ -215,6 +272,7 @@ def test_clutter_stands_at_or_behind_the_object() -> None:
     pixels = (scene.t @ world().K.T)[:, :2] / scene.t[:, 2:]
     assert pixels.min() >= -1e-2
     assert pixels.max() <= 128 + 1e-2
+    assert abs(float(torch.corrcoef(pixels.T)[0, 1])) < 0.3, "all over the image"
     assert len(occluders.clutter(draws, objects, t, 0.0)[0].mesh) == 0
 
 
