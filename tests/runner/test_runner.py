@@ -100,6 +100,25 @@ def test_poses_are_those_of_the_estimator(
     assert_same(wanted, runner(picture, K))
 
 
+def test_candidates_for_refined_poses_are_those_of_the_estimator(
+    refined: PoseEstimator, folder: Path, installed: Path, photo: np.ndarray
+) -> None:
+    """Of more boxes than without refinement, moved to where their codes are clearest."""
+    runner = import_module("codepose_runtime").PoseRunner(folder).estimator
+    seen = []
+    for one in (refined, runner):
+        (looked_at,) = one.boxes([import_module(type(one).__module__).Photo.of(photo, K, one.device)])
+        seen.append(np.concatenate([view.boxes.cpu().numpy() for view in looked_at]))
+        pixels = torch.from_numpy(photo).permute(2, 0, 1)[None].float() / 255
+        image = pixels if one is refined else import_module("codepose_runtime.tensors").Tensor(pixels.numpy())
+        prepared = one.pipeline.prepare(image)
+        few, many = (one.pipeline.detect(prepared, iou)[0]["boxes"].cpu().numpy() for iou in (None, 0.7))
+        seen += [few, many]
+    for wanted, found in zip(seen[:3], seen[3:], strict=True):
+        np.testing.assert_allclose(found, wanted, atol=0.05)
+    assert len(seen[1]) != len(seen[2]) or np.abs(seen[1] - seen[2]).max() > 1.0
+
+
 def test_refined_poses_are_those_of_the_estimator(
     refined: PoseEstimator, folder: Path, installed: Path, photo: np.ndarray
 ) -> None:

@@ -51,7 +51,10 @@ class Graph:
 
 @dataclass(frozen=True)
 class Prepared:
-    """Images, and of each one what the detector gave: features (1, C, h, w), boxes, labels and scores."""
+    """Images, and of each one what the detector gave.
+
+    Features (1, C, h, w); boxes, labels and scores; and the same of candidates for refined poses.
+    """
 
     images: Tensor
     found: tuple[tuple[NDArray[Any], ...], ...]
@@ -85,10 +88,12 @@ class GraphPipeline:
         return prepared.images
 
     def detect(self, prepared: Prepared, iou: float | None = None) -> list[dict[str, Tensor]]:
-        """As ``Pipeline`` has it; ``iou`` is that with which the graph was written."""
+        """As ``Pipeline`` has it; any ``iou`` but the settings' is that of the graph's candidates."""
+        first = 1 if iou in (None, self.settings.detection.nms) else 4
+        names = ("boxes", "labels", "scores")
         return [
-            {"boxes": Tensor(boxes), "labels": Tensor(labels), "scores": Tensor(scores)}
-            for _, boxes, labels, scores in prepared.found
+            {name: Tensor(values) for name, values in zip(names, found[first : first + 3], strict=True)}
+            for found in prepared.found
         ]
 
     def latents(self, prepared: Prepared, boxes: Tensor, images: Tensor) -> Tensor:

@@ -33,12 +33,13 @@ from codepose.settings.schema import Settings
 from codepose.synthesis.objects import ObjectModel
 
 STATE = "runner.safetensors"
-FORMAT = 1
+FORMAT = 2
 """Changes when an older runner could not read the folder."""
+_FOUND = ("boxes", "labels", "scores")
 
 
 class _Detector(nn.Module):
-    """An image (1, 3, S, S) -> its features, boxes, labels and scores."""
+    """An image (1, 3, S, S) -> its features; boxes, labels and scores; and the same of candidates for refined poses."""
 
     def __init__(self, network: JointNetwork, size: int, iou: float) -> None:
         super().__init__()
@@ -46,8 +47,8 @@ class _Detector(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         features = self.network.encoder(image)
-        (found,) = self.network.heads.detect(features, self.size, self.iou)
-        return features, found["boxes"], found["labels"], found["scores"]
+        both = [self.network.heads.detect(features, self.size, iou)[0] for iou in (None, self.iou)]
+        return features, *(found[name] for found in both for name in _FOUND)
 
 
 class _Latents(nn.Module):
@@ -147,7 +148,7 @@ def _graphs(network: JointNetwork, settings: Settings) -> dict[str, tuple[Any, .
     graphs: dict[str, tuple[Any, ...]] = {
         "detector.onnx": (
             *(_Detector(network, size, candidates_iou(settings)), (image,)),
-            *(["image"], ["features", "boxes", "labels", "scores"], []),
+            *(["image"], ["features", *_FOUND, *(f"candidate_{name}" for name in _FOUND)], []),
         ),
         "latents.onnx": (_Latents(network), (features, boxes), ["features", "boxes"], ["latents"], ["boxes"]),
         "decoder.onnx": (
