@@ -104,8 +104,8 @@ def test_a_network_that_finds_nothing_has_a_report(run: Path, tmp_path: Path, mo
         monkeypatch.setattr(
             kind,
             "detect",
-            lambda self, prepared, found=kind.detect: [
-                {name: values[:0] for name, values in one.items()} for one in found(self, prepared)
+            lambda self, prepared, iou=None, found=kind.detect: [
+                {name: values[:0] for name, values in one.items()} for one in found(self, prepared, iou)
             ],
         )
     copy = shutil.copytree(run, tmp_path / "part")

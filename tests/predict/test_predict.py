@@ -176,7 +176,9 @@ def test_bop_results_are_numbered_by_the_path(run: Path, photos: Path, tmp_path:
     rows = read_results(table)
     assert [(r.scene_id, r.im_id, r.obj_id) for r in rows] == [(48, 123, 1)] * 3 + [(0, 1, 1)] * 3
     for row, found in zip(rows, [d for line in lines for d in line["detections"]], strict=True):
-        assert row.score == pytest.approx(found["judged"], abs=1e-6), "by it a photo's detections are ranked"
+        detected = 0.5 * np.log(found["score"] / (1.0 - found["score"]))
+        rank = found["judged"] + 10.0 * found["contour"] + detected
+        assert row.score == pytest.approx(rank, abs=1e-3), "by it a photo's detections are ranked"
         np.testing.assert_allclose(row.R_cam_obj, found["R_cam_obj"], atol=1e-7)
         np.testing.assert_allclose(row.t_cam_obj, found["t_cam_obj_mm"], atol=1e-3)
     assert rows[0].time == pytest.approx(lines[0]["time_ms"] / 1000, abs=1e-5)
