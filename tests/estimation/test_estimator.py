@@ -276,6 +276,27 @@ def test_found_boxes_are_moved_before_their_poses_are_refined(estimator: PoseEst
     torch.testing.assert_close(looked_at[0], as_found.boxes)
 
 
+@pytest.mark.parametrize(("height", "width"), [(96, 128), (960, 1280), (1280, 960)])
+def test_of_refined_poses_that_take_the_same_pixels_the_better_stays(
+    estimator: PoseEstimator, height: int, width: int
+) -> None:
+    """In a corner: one a little nearer takes the pixels of the first, one three diameters beside it does not."""
+    size = max(height, width)
+    photo = Photo.of(noise(height, width), camera(size), estimator.device)
+    part = estimator.world.objects[0]
+    diameter, offset = part.mesh.diameter, part.offset.double().numpy()
+    R = np.diag([-1.0, 1.0, -1.0])
+    z = 8.0 * diameter
+    at = np.array([0.15 * width, 0.8 * height]) - size / 2
+    corner = np.array([*(at / (75.0 / 128 * size)), 1.0])
+    places = [z * corner, (z - 0.1 * diameter) * corner, z * corner + [3.0 * diameter, 0.0, 0.0]]
+    box = np.array([0.0, 0.0, 9.0, 9.0])
+    found = [Detection(f"{i}", 0, 0.9, 0.5, box, R, t - R @ offset, judged=3.0) for i, t in enumerate(places)]
+    refiner = refining(estimator, lambda seen, poses: poses.best(1))
+    assert [d.label for d in refiner._distinct(found, photo)] == ["0", "2"]
+    assert [d.label for d in refiner._distinct(found[1:], photo)] == ["1", "2"]
+
+
 def test_in_tiles_as_many_boxes_get_refined_poses_as_there_are_tiles_across(estimator: PoseEstimator) -> None:
     """Times the settings' number; without refinement each window has its own."""
     most = estimator.settings.detection.per_object
