@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,13 +30,7 @@ def without_doubles(found: Sequence[Detection], parts: Sequence[ObjectModel]) ->
     Returns:
         Those that stay, in the same order. Poses that only look the same count as one.
     """
-    kept: list[Detection] = []
-    for detection in found:
-        part = parts[detection.object_index]
-        others = (other for other in kept if other.object_index == detection.object_index)
-        if not any(_coincide(other, detection, part) for other in others):
-            kept.append(detection)
-    return kept
+    return _best_of_each(found, lambda a, b: _coincide(found[a], found[b], parts[found[a].object_index]))
 
 
 def seen_once(found: Sequence[Detection], masks: NDArray[np.bool_], share: float) -> list[Detection]:
@@ -55,10 +49,15 @@ def seen_once(found: Sequence[Detection], masks: NDArray[np.bool_], share: float
     pixels = masks.reshape(len(masks), masks.shape[1] * masks.shape[2]).astype(np.float32)
     areas, common = pixels.sum(1), pixels @ pixels.T
     taken = common > share * np.minimum(areas[:, None], areas)
+    return _best_of_each(found, lambda a, b: bool(taken[a, b]))
+
+
+def _best_of_each(found: Sequence[Detection], one: Callable[[int, int], bool]) -> list[Detection]:
+    """Those detections, best first, that are not one with a better one of their object that stays; by their places."""
     kept: list[int] = []
     for place, detection in enumerate(found):
         better = (other for other in kept if found[other].object_index == detection.object_index)
-        if not any(taken[place, other] for other in better):
+        if not any(one(other, place) for other in better):
             kept.append(place)
     return [found[place] for place in kept]
 
