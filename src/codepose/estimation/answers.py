@@ -67,9 +67,7 @@ def look(
     depth = None if measured is None else camera.undistort_depth(measured)
     least = least_score(wishes, judged=estimator.judges)
     detections = estimator(straight, camera.K, min_score=least, depth=depth, tiles=wishes.tiles)
-    if wishes.distance is not None:
-        detections = in_reach(detections, wishes.distance, estimator.codebooks)
-    return sure_enough(detections, wishes), straight
+    return wanted(estimator, detections, wishes), straight
 
 
 def least_score(wishes: Wishes, *, judged: bool) -> float:
@@ -77,6 +75,13 @@ def least_score(wishes: Wishes, *, judged: bool) -> float:
     if wishes.min_score is not None:
         return wishes.min_score
     return _MIN_SCORE_JUDGED if judged else _MIN_SCORE
+
+
+def wanted(estimator: PoseEstimator, detections: list[Detection], wishes: Wishes) -> list[Detection]:
+    """Those of what an estimator has found in one image, best first, that are asked for."""
+    if wishes.distance is not None:
+        detections = in_reach(detections, wishes.distance, estimator.codebooks)
+    return sure_enough(detections, wishes)
 
 
 def in_reach(

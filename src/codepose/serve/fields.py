@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, File, Form, UploadFile
 
@@ -36,6 +36,11 @@ class CameraFields:
     ] = ""
 
 
+def _distance(description: str, example: float) -> Any:
+    """A form's field for a distance in mm."""
+    return Form(gt=0, allow_inf_nan=False, description=description, examples=[example])
+
+
 @dataclass(frozen=True)
 class DistanceFields:
     """How far away a part may be, as a request says it.
@@ -45,22 +50,10 @@ class DistanceFields:
     """
 
     nearest: Annotated[
-        float | None,
-        Form(
-            gt=0,
-            allow_inf_nan=False,
-            description="the part's middle is no nearer to the camera, mm, roughly; with farthest",
-            examples=[400],
-        ),
+        float | None, _distance("the part's middle is no nearer to the camera, mm, roughly; with farthest", 400)
     ] = None
     farthest: Annotated[
-        float | None,
-        Form(
-            gt=0,
-            allow_inf_nan=False,
-            description="the part's middle is no farther from the camera, mm, roughly; with nearest",
-            examples=[700],
-        ),
+        float | None, _distance("the part's middle is no farther from the camera, mm, roughly; with nearest", 700)
     ] = None
 
     def range(self) -> tuple[float, float] | None:

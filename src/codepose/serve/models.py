@@ -15,7 +15,7 @@ import trimesh
 from numpy.typing import NDArray
 
 from codepose.cameras.camera import Camera
-from codepose.estimation.answers import Wishes, answer, in_reach, least_score, sure_enough
+from codepose.estimation.answers import Wishes, answer, least_score, wanted
 from codepose.estimation.detection import Detection
 from codepose.estimation.estimator import PoseEstimator
 from codepose.estimation.methods import Method
@@ -101,14 +101,9 @@ class Model:
         by_photo = self.estimator.many(images, cameras, min_score=least, tiles=first.tiles)
         for question, detections in zip(questions, by_photo, strict=True):
             end = time.perf_counter()
-            yield _answer(question, self._wanted(detections, question.wishes), 1000.0 * (end - start))
+            found = wanted(self.estimator, detections, question.wishes)
+            yield _answer(question, found, 1000.0 * (end - start))
             start = end
-
-    def _wanted(self, detections: list[Detection], wishes: Wishes) -> list[Detection]:
-        """As ``look`` chooses among what it finds."""
-        if wishes.distance is not None:
-            detections = in_reach(detections, wishes.distance, self.estimator.codebooks)
-        return sure_enough(detections, wishes)
 
 
 def _answer(question: Question, detections: list[Detection], time_ms: float) -> dict[str, Any]:
