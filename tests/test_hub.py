@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from huggingface_hub import HfApi, ModelCard
+from huggingface_hub import CommitOperationAdd, HfApi, ModelCard
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
@@ -30,6 +30,7 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.private: dict[str, bool] = {}
+        self.commits = 0
         self.asked: tuple[str | None, Path] | None = None
         """Which revision was wanted, and where."""
 
@@ -40,11 +41,13 @@ class Folder:
         (self.path / repo).mkdir(parents=True, exist_ok=True)
         return f"https://huggingface.co/{repo}"
 
-    def upload_file(self, *, path_or_fileobj: bytes, path_in_repo: str, repo_id: str) -> None:
-        (self.path / repo_id / path_in_repo).write_bytes(path_or_fileobj)
-
-    def upload_folder(self, *, repo_id: str, folder_path: Path, allow_patterns: list[str], commit_message: str) -> None:
-        self._copy(folder_path, self.path / repo_id, allow_patterns)
+    def create_commit(self, repo: str, operations: list[CommitOperationAdd], *, commit_message: str) -> None:
+        self.commits += 1
+        for operation in operations:
+            place = self.path / repo / operation.path_in_repo
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with operation.as_file() as file:
+                place.write_bytes(file.read())
 
     def snapshot_download(self, repo: str, *, revision: str | None, local_dir: Path, allow_patterns: list[str]) -> None:
         self.asked = revision, local_dir
@@ -90,6 +93,7 @@ def test_a_run_comes_back_as_it_was_without_what_training_left(store: Folder, ru
     assert hub.push(run, REPO) == f"https://huggingface.co/{REPO}"
     back = hub.pull(REPO, tmp_path / "very" / "deep" / "back")
     left = {"step2/checkpoint.safetensors", "step1/weights.safetensors", "train.lock"}
+    assert store.commits == 1, "a card beside weights that are not there yet would promise what there is not"
     assert files(back.path) == files(store.path / REPO) == (files(run.path) - left) | {"README.md"}
     assert all((back.path / f).read_bytes() == (run.path / f).read_bytes() for f in files(run.path) - left)
     assert not (back.path / ".cache").exists()

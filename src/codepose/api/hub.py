@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar, cast
 
-from huggingface_hub import HfApi, ModelCard, ModelCardData
+from huggingface_hub import CommitOperationAdd, HfApi, ModelCard, ModelCardData
 from huggingface_hub.errors import (
     HfHubHTTPError,
     HFValidationError,
@@ -55,14 +55,7 @@ def push(run: Run | str | Path, repo: str, *, public: bool = False) -> str:
 
     def upload() -> str:
         address = str(api.create_repo(repo, private=not public, exist_ok=True))
-        if not (run.path / _CARD).is_file():
-            api.upload_file(path_or_fileobj=card(run, repo).encode(), path_in_repo=_CARD, repo_id=repo)
-        api.upload_folder(
-            repo_id=repo,
-            folder_path=run.path,
-            allow_patterns=[*_SHARED, *weights, _CARD],
-            commit_message="A run of codepose",
-        )
+        api.create_commit(repo, _additions(run, repo, [*_SHARED, *weights]), commit_message="A run of codepose")
         return address
 
     return _with_hub(repo, upload)
@@ -121,6 +114,15 @@ def card(run: Run, repo: str) -> str:
         "`codepose evaluate` measures it on renders, `codepose evaluate --bop` on labelled photos.",
     ]
     return str(ModelCard("\n\n".join(lines) + "\n").content)
+
+
+def _additions(run: Run, repo: str, patterns: list[str]) -> list[CommitOperationAdd]:
+    """A run's files that match, and its card, as one commit adds them."""
+    files = sorted({file for pattern in [*patterns, _CARD] for file in run.path.glob(pattern) if file.is_file()})
+    added = [CommitOperationAdd(file.relative_to(run.path).as_posix(), file) for file in files]
+    if not (run.path / _CARD).is_file():
+        added.append(CommitOperationAdd(_CARD, card(run, repo).encode()))
+    return added
 
 
 def _with_hub(repo: str, do: Callable[[], _Result]) -> _Result:
