@@ -1,22 +1,16 @@
 // The camera: stored by the service, remembered by this browser, or guessed.
 
+import { remember, remembered } from "./memory.js";
+
 const OWN = "codepose.cameras", CHOSEN = "codepose.camera";
 const FIELDS = [["fx", "fx"], ["fy", "fy"], ["cx", "cx"], ["cy", "cy"]];
-
-function remembered() {
-  try {
-    return JSON.parse(localStorage.getItem(OWN)) ?? {};
-  } catch {
-    return {};
-  }
-}
 
 export class CameraForm extends EventTarget {
   constructor(form, stored) {
     super();
     this.form = form;
     this.stored = Object.fromEntries(stored.map((camera) => [camera.name, camera]));
-    this.own = remembered();
+    this.own = remembered(OWN, {});
     this.#build();
     this.#choose(localStorage.getItem(CHOSEN) ?? (stored.length ? `stored:${stored[0].name}` : "guess"));
   }
@@ -112,14 +106,14 @@ export class CameraForm extends EventTarget {
     if (!this.form.reportValidity()) return;
     const name = this.part("name").value.trim() || "my camera";
     this.own[name] = Object.fromEntries(["fx", "fy", "cx", "cy", "distortion", "width", "height"].map((key) => [key, this.part(key).value]));
-    localStorage.setItem(OWN, JSON.stringify(this.own));
+    remember(OWN, this.own);
     this.#list();
     this.#choose(`own:${name}`, true);
   }
 
   #forget() {
     delete this.own[this.#chosen()[1]];
-    localStorage.setItem(OWN, JSON.stringify(this.own));
+    remember(OWN, this.own);
     this.#list();
     this.#choose("guess", true);
   }

@@ -1,27 +1,21 @@
 // How far away the part may be: asked for with every photo, and what a training is for; this browser remembers it.
 
-const KEPT = "codepose.distance";
+import { remember, remembered } from "./memory.js";
 
-function remembered() {
-  try {
-    return JSON.parse(localStorage.getItem(KEPT)) ?? {};
-  } catch {
-    return {};
-  }
-}
+const KEPT = "codepose.distance";
 
 export class Distance extends EventTarget {
   constructor(form) {
     super();
     this.form = form;
     this.ends = ["nearest", "farthest"].map((name) => form.elements.namedItem(name));
-    const before = remembered();
+    const before = remembered(KEPT, {});
     for (const end of this.ends) end.value = before[end.name] ?? "";
     this.needed = false;
     form.addEventListener("submit", (event) => event.preventDefault());
     form.addEventListener("input", () => this.#check());
     form.addEventListener("change", () => {
-      localStorage.setItem(KEPT, JSON.stringify(this.fields));
+      remember(KEPT, this.fields);
       if (this.complete) this.dispatchEvent(new Event("change")); // one end is typed after the other
     });
   }

@@ -3,6 +3,7 @@
 import { post } from "./api.js";
 import { chosen, dropped } from "./files.js";
 import { copy, toJson, toMatrix, toRos } from "./formats.js";
+import { remember, remembered } from "./memory.js";
 import { loadPart } from "./parts.js";
 import { photoUrl } from "./photo.js";
 import { LAYERS, Stage } from "./stage.js";
@@ -63,7 +64,7 @@ export class Find {
   }
 
   #layers() {
-    const off = new Set(JSON.parse(localStorage.getItem("codepose.off") ?? "[]"));
+    const off = new Set(remembered("codepose.off", []));
     for (const [name, text] of [["all", "Overlay"], ...Object.entries(LAYERS)]) {
       const label = Object.assign(document.createElement("label"), { className: "check" });
       const box = Object.assign(document.createElement("input"), { type: "checkbox", checked: !off.has(name), name });
@@ -77,7 +78,7 @@ export class Find {
   #switch() {
     const boxes = [...byId("find-layers").querySelectorAll("input")];
     const off = boxes.filter((box) => !box.checked).map((box) => box.name);
-    localStorage.setItem("codepose.off", JSON.stringify(off));
+    remember("codepose.off", off);
     const all = !off.includes("all");
     for (const box of boxes) if (box.name !== "all") box.disabled = !all;
     this.stage.layers = new Set(all ? Object.keys(LAYERS).filter((name) => !off.includes(name)) : []);
