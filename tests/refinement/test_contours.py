@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from codepose import geometry
-from codepose.refinement.contours import ContourMatcher, Posed, Reach, score
+from codepose.refinement.contours import ContourMatcher, Reach, RenderedEdges, score
 from codepose.refinement.edges import EdgePoints, edge_field, edge_points
 from codepose.rendering.renderer import Instances
 from codepose.synthesis.batches import SceneBatch
@@ -83,14 +83,16 @@ def test_a_moved_pose_is_held_against_its_box():
     edges = EdgePoints(nothing[..., None], nothing[..., None], nothing, nothing[0])
     t, boxed = torch.tensor([[10.0, 0.0, 1000.0]]), torch.tensor([[0.0, 0.0, 1100.0]])
     K = geometry.camera_matrix(500.0, 32.0, 30.0)[None]
-    posed = Posed(edges, torch.tensor([4.0]), t, boxed, K, 50.0)
+    rendered = RenderedEdges(edges, torch.tensor([4.0]), t, boxed, K, 50.0)
     shifts, scales = torch.tensor([[[1.0, -3.0]]]), torch.tensor([[0.1]])
-    value = posed.worth(torch.tensor([[0.3]]), shifts, scales)
+    value = rendered.worth(torch.tensor([[0.3]]), shifts, scales)
     grown = math.log(1.1) + 0.1
     expected = 0.6 * math.exp(0.05) - 0.01 * ((0.12**2 + 0.06**2) / 0.06**2 + (grown / 0.1) ** 2)
     assert float(value) == pytest.approx(expected, rel=1e-5)
     z = 1000.0 * math.exp(-0.1)
-    torch.testing.assert_close(posed.moved(shifts, scales)[0, 0], torch.tensor([6 * z / 500, -3 * z / 500, z]))
+    torch.testing.assert_close(
+        rendered.translations(shifts, scales)[0, 0], torch.tensor([6 * z / 500, -3 * z / 500, z])
+    )
 
 
 def off_by(scenes: SceneBatch, shift: float, scale: float) -> torch.Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from codepose import geometry
 from codepose.refinement import edge_search
-from codepose.refinement.contours import ContourMatcher, Posed, Reach
+from codepose.refinement.contours import ContourMatcher, Reach, RenderedEdges
 from codepose.refinement.edge_search import _changed_poses, _values, search
 from codepose.synthesis.batches import SceneBatch
 from codepose.synthesis.scenes import SceneSource
@@ -47,7 +47,7 @@ def test_without_a_change_points_score_as_the_render_does(clean: tuple[World, Sc
     matcher, R_view, t = matcher_of(clean, torch.arange(6)), scenes.R_view[:, None], scenes.t_cam_obj[:, None]
     boxed = t * 1.05
     _, score = matcher.fit(R_view, boxed, t, THERE)
-    value = _values(matcher.field, matcher.posed(R_view, t, boxed), torch.zeros(6, 1, 6))
+    value = _values(matcher.field, matcher.rendered(R_view, t, boxed), torch.zeros(6, 1, 6))
     assert torch.allclose(value, score, atol=2e-3)
 
 
@@ -74,7 +74,7 @@ def test_moved_points_score_as_a_new_render_does(clean: tuple[World, SceneBatch]
     R = axis_angle_to_rotation_matrix(-back[None, :3]) @ scenes.R_cam_obj
     start, boxed = (frame.mT @ R)[:, None], scenes.t_cam_obj[:, None]
     _, new = matcher.fit(scenes.R_view[:, None], boxed, boxed, THERE)
-    given = matcher.posed(start, aside[:, None], boxed)
+    given = matcher.rendered(start, aside[:, None], boxed)
     turns, t = _changed_poses(given, back.expand(6, 1, 6))
     assert torch.allclose(t[:, 0], scenes.t_cam_obj, rtol=1e-4, atol=0.05)
     assert torch.allclose(turns[:, 0] @ R, scenes.R_cam_obj, atol=1e-5)
@@ -123,7 +123,7 @@ def test_changes_are_scored_by_pixels_and_edge_points() -> None:
         points=torch.zeros(1, 4, 2), depth=torch.ones(1, 4), directions=torch.ones(1, 4, 2), voters=torch.tensor([4.0])
     )
     K, t = geometry.camera_matrix(300.0, 96.0, 96.0)[None], torch.tensor([[90.0, -60.0, 400.0]])
-    start = Posed(edges, torch.ones(1), t, 1.1 * t, K, 120.0)
+    start = RenderedEdges(edges, torch.ones(1), t, 1.1 * t, K, 120.0)
     field: Any = SimpleNamespace(votes=lambda *_: torch.tensor([[2.0]]))
     value = _values(field, start, torch.tensor([[[0.0, 0.0, 0.3, 0.05, -0.02, 0.1]]]))
     expected = start.worth(torch.tensor([[0.5]]), torch.tensor([[[6.0, -2.4]]]), torch.tensor([[0.1]]))
@@ -135,21 +135,23 @@ FIRST = torch.tensor([math.radians(2.0)] * 3 + [0.008, 0.008, 0.012])
 """The spread of the first changes: 2 degrees, and so many shares of the box's side and of the size."""
 
 
-def searched(monkeypatch: pytest.MonkeyPatch, values: Callable[[Tensor], Tensor]) -> tuple[Posed, Tensor, Tensor]:
+def searched(
+    monkeypatch: pytest.MonkeyPatch, values: Callable[[Tensor], Tensor]
+) -> tuple[RenderedEdges, Tensor, Tensor]:
     """Two poses beside the axis, and what the search makes of them where scores are known: R and t."""
     t = torch.tensor([[90.0, -60.0, 400.0], [-50.0, 10.0, 600.0]])
     R_view = axis_angle_to_rotation_matrix(torch.tensor([[0.3, 1.0, -0.4], [2.0, 0.1, 0.2]]))
     K = geometry.camera_matrix(300.0, 96.0, 96.0).expand(2, 3, 3)
     nothing: Any = None
-    start = Posed(nothing, torch.ones(2), t, t, K, 120.0)
-    matcher: Any = SimpleNamespace(posed=lambda *_: start, field=None)
+    start = RenderedEdges(nothing, torch.ones(2), t, t, K, 120.0)
+    matcher: Any = SimpleNamespace(rendered=lambda *_: start, field=None)
     monkeypatch.setattr(edge_search, "_values", lambda field, given, change: values(change))
     found, place = search(matcher, R_view[:, None], t[:, None], t[:, None], 2.0)
     back = geometry.offaxis_rotation(place[:, 0]) @ found[:, 0]
     return start, back @ (geometry.offaxis_rotation(t) @ R_view).mT, place[:, 0]
 
 
-def changed(start: Posed, turn: Tensor, t: Tensor) -> Tensor:
+def changed(start: RenderedEdges, turn: Tensor, t: Tensor) -> Tensor:
     """Which change (2, 6) it was, in first spreads."""
     vector = 0.5 * torch.stack(
         (turn[:, 2, 1] - turn[:, 1, 2], turn[:, 0, 2] - turn[:, 2, 0], turn[:, 1, 0] - turn[:, 0, 1]), 1

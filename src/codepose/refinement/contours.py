@@ -49,8 +49,8 @@ Reaches = tuple[Reach, ...]
 
 
 @dataclass(frozen=True)
-class Posed:
-    """M posed renders' edges in their detections' windows, k for each of N detections.
+class RenderedEdges:
+    """The edges of M renders in their detections' windows, k for each of N detections.
 
     Attributes:
         edges: Of the renders.
@@ -83,7 +83,7 @@ class Posed:
         """(M, P, 3) mm, the edge points on the part's surface, from its middle, in the camera's axes."""
         return geometry.from_pixels(self.edges.points, self.edges.depth, self.K[:, None]) - self.t[:, None]
 
-    def moved(self, shifts: Tensor, scales: Tensor) -> Tensor:
+    def translations(self, shifts: Tensor, scales: Tensor) -> Tensor:
         """Returns (M, G, 3) mm: moved by pixels of the window (M, G, 2) and grown there by log scales (M, G)."""
         z = self.t[:, None, 2] * torch.exp(-scales)
         return geometry.from_pixels(self.center[:, None] + shifts, z, self.K[:, None])
@@ -147,20 +147,20 @@ class ContourMatcher:
             t (N, k, 3) and scores (N, k): 0 = chance, 1 = all edge pixels lie on edges of the photo that run their way,
             for an outline as long as those drawn at the first call are in the mean.
         """
-        posed = self.posed(R_view, start, t)
-        shift, scale = posed.t.new_zeros(len(posed.t), 1, 2), posed.t.new_zeros(len(posed.t), 1)
+        rendered = self.rendered(R_view, start, t)
+        shift, scale = rendered.t.new_zeros(len(rendered.t), 1, 2), rendered.t.new_zeros(len(rendered.t), 1)
         worth = torch.zeros_like(scale)
         for reach in reaches:
             grid = _grid(reach).to(scale)
             shifts = shift + grid[None, :, :2] * self._box
             scales = scale + grid[None, :, 2]
-            worths = posed.worth(_match(self.field, posed, shifts, scales.exp()), shifts, scales)
+            worths = rendered.worth(_match(self.field, rendered, shifts, scales.exp()), shifts, scales)
             best = worths.argmax(1, keepdim=True)
             shift = shifts.gather(1, best[..., None].expand(-1, -1, 2))
             scale, worth = scales.gather(1, best), worths.gather(1, best)
-        return posed.moved(shift, scale).view_as(t), worth.view(t.shape[:2])
+        return rendered.translations(shift, scale).view_as(t), worth.view(t.shape[:2])
 
-    def posed(self, R_view: Tensor, t: Tensor, boxed: Tensor) -> Posed:
+    def rendered(self, R_view: Tensor, t: Tensor, boxed: Tensor) -> RenderedEdges:
         """Renders k poses of each of the N detections and finds their edges.
 
         Args:
@@ -175,7 +175,7 @@ class ContourMatcher:
         if self._length is None:
             self._length = edges.length.view(-1, count).float().mean(1).clamp_min(1.0)
         share = edges.length / self._length.repeat_interleave(count)
-        return Posed(edges, share, t, boxed, K, self._box)
+        return RenderedEdges(edges, share, t, boxed, K, self._box)
 
     def _draw(self, R_view: Tensor, t: Tensor, K: Tensor) -> EdgePoints:
         objects = self._objects.repeat_interleave(len(t) // len(self._objects))
@@ -222,14 +222,14 @@ def _grid(reach: Reach) -> Tensor:
     return grid * torch.tensor([reach.shift, reach.shift, reach.scale])
 
 
-def _match(field: EdgeField, posed: Posed, shifts: Tensor, scales: Tensor) -> Tensor:
+def _match(field: EdgeField, rendered: RenderedEdges, shifts: Tensor, scales: Tensor) -> Tensor:
     """Mean agreement of direction (M, G) of every contour with its photo's edges, under every shift and scale."""
-    around = posed.edges.points - posed.center[:, None]  # (M, P, 2)
+    around = rendered.edges.points - rendered.center[:, None]  # (M, P, 2)
     points = F.pad(around, (0, 1), value=1.0)  # homogeneous
     projections = points.new_zeros(*scales.shape, 3, 3)  # (M, G, 3, 3)
     projections[..., 0, 0] = projections[..., 1, 1] = scales
     projections[..., 2, 2] = 1.0
-    projections[..., :2, 2] = posed.center[:, None] + shifts
+    projections[..., :2, 2] = rendered.center[:, None] + shifts
     nothing = torch.zeros_like(scales)
-    votes = field.votes(points, posed.edges.directions, projections, nothing[..., None].expand(-1, -1, 3), nothing)
-    return votes / posed.edges.voters[:, None]
+    votes = field.votes(points, rendered.edges.directions, projections, nothing[..., None].expand(-1, -1, 3), nothing)
+    return votes / rendered.edges.voters[:, None]

@@ -16,7 +16,7 @@ from kornia.geometry.conversions import axis_angle_to_rotation_matrix
 from torch import Tensor
 
 from codepose import geometry
-from codepose.refinement.contours import ContourMatcher, Posed
+from codepose.refinement.contours import ContourMatcher, RenderedEdges
 from codepose.refinement.edge_votes import EdgeField
 
 _SAMPLES, _ELITE, _ITERATIONS = 100, 10, 4
@@ -41,7 +41,7 @@ def search(
     Returns:
         R_view (N, k, 3, 3) and t (N, k, 3) of the best pose drawn around each.
     """
-    start = matcher.posed(R_view, t, boxed)
+    start = matcher.rendered(R_view, t, boxed)
     generator = torch.Generator().manual_seed(0)  # the same poses are tried around every hypothesis
     first = torch.tensor([1.0, 1.0, 1.0, _SHIFT, _SHIFT, _SCALE]).to(t) * spread_deg
     first[:3] *= math.pi / 180.0
@@ -62,19 +62,19 @@ def search(
     return new_R_view.view_as(R_view), new_t[:, 0].view_as(t)
 
 
-def _changed_poses(start: Posed, change: Tensor) -> tuple[Tensor, Tensor]:
+def _changed_poses(start: RenderedEdges, change: Tensor) -> tuple[Tensor, Tensor]:
     """Turns (M, S, 3, 3) and translations (M, S, 3) of changes: rotation vector, shift over the box's side, log size.
 
     Args:
-        given: M poses.
+        start: M poses.
         change: (M, S, 6).
     """
     turns = axis_angle_to_rotation_matrix(change[..., :3].reshape(-1, 3)).view(*change.shape[:2], 3, 3)
-    return turns, start.moved(change[..., 3:5] * start.box, change[..., 5])
+    return turns, start.translations(change[..., 3:5] * start.box, change[..., 5])
 
 
-def _values(field: EdgeField, start: Posed, change: Tensor) -> Tensor:
-    """Scores (M, S) of poses, changed as ``_moved`` has it."""
+def _values(field: EdgeField, start: RenderedEdges, change: Tensor) -> Tensor:
+    """Scores (M, S) of poses, changed as ``_changed_poses`` has it."""
     turns, t = _changed_poses(start, change)
     K, shifts = start.K[:, None], (start.K[:, None] @ t[..., None]).squeeze(-1)
     # the directions are doubled angles: they turn by twice the part's turn in the plane

@@ -31,7 +31,7 @@ SHIFT = 0.15
 
 
 @dataclass(frozen=True)
-class _Posed:
+class _Placement:
     """Which object stands where, before which camera: (B,), (B, 3, 3), (B, 3), (B, 3, 3); and what beside it."""
 
     objects: Tensor
@@ -40,9 +40,9 @@ class _Posed:
     K: Tensor
     companions: Companions | None = None
 
-    def select(self, keep: Tensor) -> _Posed:
+    def select(self, keep: Tensor) -> _Placement:
         beside = None if self.companions is None else self.companions.select(keep)
-        return _Posed(self.objects[keep], self.R[keep], self.t[keep], self.K[keep], beside)
+        return _Placement(self.objects[keep], self.R[keep], self.t[keep], self.K[keep], beside)
 
 
 @dataclass(frozen=True)
@@ -111,8 +111,8 @@ class SceneSource:
         square = geometry.padded_square(world.boxes(objects, R_view, t), ROI_PAD)
         window = self._jittered(square, draws, difficulty)
         K = geometry.crop_camera(world.K, window, self.settings.network.crop)
-        posed = _Posed(objects, R_view, t, K)
-        render = self._render(draws, posed, self.settings.network.crop, difficulty, clutter=False)
+        placement = _Placement(objects, R_view, t, K)
+        render = self._render(draws, placement, self.settings.network.crop, difficulty, clutter=False)
         targets = world.clean_views(objects, R_view)
         inputs = self._finish(render.rgba, draws, difficulty)
         clean = self._clean(draws)
@@ -140,8 +140,8 @@ class SceneSource:
         draws = Draws(data.seed, f"scenes/{self.split}", index, world.device)
         objects, R_view = self.views("scenes", index)
         size, scale = data.camera.image_size, data.photo_scale if photos else 1
-        posed, boxes = self._arranged(draws, objects, R_view, scale)
-        render, images, companions = self._photographed(draws, posed, scale * size, difficulty)
+        placement, boxes = self._arranged(draws, objects, R_view, scale)
+        render, images, companions = self._photographed(draws, placement, scale * size, difficulty)
         reduced = images
         if scale > 1:
             reduced = F.interpolate(images, (size, size), mode="bilinear", align_corners=False, antialias=True)
@@ -152,17 +152,17 @@ class SceneSource:
             objects=objects,
             boxes=boxes,
             visible_boxes=_mask_boxes(render.mask) / (data.antialias * scale),
-            R_cam_obj=posed.R,
-            t_cam_obj=posed.t,
+            R_cam_obj=placement.R,
+            t_cam_obj=placement.t,
             R_view=R_view,
             visible_fraction=render.visible,
-            depth=self._depth(render.instances, world.K.expand_as(posed.K), size) if depth else None,
+            depth=self._depth(render.instances, world.K.expand_as(placement.K), size) if depth else None,
             K=world.K,
             photos=images if scale > 1 else None,
             **({} if companions is None else self._others(companions, render.beside / scale**2)),
         )
 
-    def _arranged(self, draws: Draws, objects: Tensor, R_view: Tensor, scale: int) -> tuple[_Posed, Tensor]:
+    def _arranged(self, draws: Draws, objects: Tensor, R_view: Tensor, scale: int) -> tuple[_Placement, Tensor]:
         """Places objects (B,), seen so (B, 3, 3), and what stands beside them, before a camera of ``scale`` times the
         pixels; also returns the objects' boxes (B, 4) in the network's own."""
         world, data = self.world, self.settings.data
@@ -179,22 +179,22 @@ class SceneSource:
                 same=self.split == "train",
             )
         K = geometry.scaled_camera(world.K, scale).expand(len(objects), 3, 3)
-        return _Posed(objects, R, t, K, companions), boxes
+        return _Placement(objects, R, t, K, companions), boxes
 
     def _photographed(
-        self, draws: Draws, posed: _Posed, pixels: int, difficulty: float
+        self, draws: Draws, placement: _Placement, pixels: int, difficulty: float
     ) -> tuple[_Rendered, Tensor, Companions | None]:
         """Renders scenes, lays them over backgrounds, and leaves some clean.
 
         Returns:
             The renders, the images (B, 3, pixels, pixels), and the companions but those of clean scenes.
         """
-        render = self._render(draws, posed, pixels, difficulty, clutter=True)
+        render = self._render(draws, placement, pixels, difficulty, clutter=True)
         images = self._finish(render.rgba, draws, difficulty)
-        companions = posed.companions
+        companions = placement.companions
         clean = self._clean(draws).nonzero().squeeze(1)
         if len(clean):
-            bare = self._bare(posed.select(clean), pixels)
+            bare = self._bare(placement.select(clean), pixels)
             render = render.replaced(clean, bare)
             images[clean] = bare.rgba[:, :3]
             companions = companions.without(clean) if companions is not None else None
@@ -229,7 +229,7 @@ class SceneSource:
         return geometry.boxes_around(center, side * scale[:, None])
 
     def _render(
-        self, draws: Draws, item: _Posed, size: int, difficulty: float, *, clutter: bool, attempt: int = 0
+        self, draws: Draws, item: _Placement, size: int, difficulty: float, *, clutter: bool, attempt: int = 0
     ) -> _Rendered:
         """Renders objects and occluders, and anew, with other occluders, where too little of an object is visible."""
         aug, antialias = self.settings.data.augmentation, self.settings.data.antialias
@@ -278,7 +278,7 @@ class SceneSource:
         """Which items are left clean, (B,) bool; only in training."""
         return draws.chance("clean", self.settings.data.clean if self.split == "train" else 0.0)
 
-    def _bare(self, item: _Posed, size: int) -> _Rendered:
+    def _bare(self, item: _Placement, size: int) -> _Rendered:
         """The objects alone before black, in the target's light."""
         lights = Lights.fixed(len(item.objects), self.world.device)
         tint = torch.ones(len(item.objects), 3, device=self.world.device)
