@@ -326,7 +326,7 @@ def _outermost(hull: NDArray[np.float32]) -> NDArray[np.float32]:
     directions = geometry.view_sphere(4).double().numpy()
     chunks = np.array_split(directions, 1 + len(hull) // 4096)
     outermost: NDArray[np.float32] = hull[
-        np.unique(np.concatenate([(hull @ some.T).argmax(axis=0) for some in chunks]))
+        np.unique(np.concatenate([(some @ hull.T).argmax(axis=1) for some in chunks]))
     ]
     return outermost
 
