@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from codepose import geometry
+from codepose.refinement import edges as edges_of_renders
 from codepose.refinement.contours import ContourMatcher, Reach, RenderedEdges, score
-from codepose.refinement.edges import EdgePoints, edge_field, edge_points
+from codepose.refinement.edges import EdgePoints, edge_field, edge_points, render_planes
 from codepose.rendering.renderer import Instances
 from codepose.synthesis.batches import SceneBatch
 from codepose.synthesis.scenes import SceneSource
@@ -67,6 +68,46 @@ def test_a_border_between_two_colours_is_an_edge():
     assert (painted.points[0][inside, 0] - 20.0).abs().max() <= 1.0
     upright = painted.directions[0][inside]
     assert torch.allclose(upright, torch.tensor([1.0, 0.0]).expand_as(upright), atol=1e-3)
+
+
+def test_parts_of_one_colour_have_the_edges_that_they_have_with_colour_planes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the colour, and whether another part in the batch has another."""
+    depth = torch.zeros(2, 40, 40)
+    depth[:, 8:30, 12:33] = 100.0
+    normal = torch.nn.functional.normalize(torch.randn(2, 40, 40, 3, generator=torch.Generator().manual_seed(1)), dim=3)
+    color = torch.tensor([[0.9, 0.2, 0.4], [0.1, 0.1, 0.1]])[:, None, None].expand(2, 40, 40, 3)
+    normal, color = (x * (depth > 0)[..., None] for x in (normal, color))
+    order = torch.rand(2, 40, 40, generator=torch.Generator().manual_seed(0))
+    short = edge_points(depth, normal, color, order)
+    assert render_planes(depth, normal, color).shape == (2, 4, 40, 40)
+    spotted = color.clone()
+    spotted[1, 20, 20] += 0.004  # a step of a photo's 255
+    assert render_planes(depth, normal, spotted).shape == (2, 7, 40, 40)
+    monkeypatch.setattr(edges_of_renders, "_SAME_COLOR", -1.0)
+    assert render_planes(depth, normal, color).shape == (2, 7, 40, 40)
+    whole = edge_points(depth, normal, color, order)
+    for name in ("points", "directions", "depth", "length"):
+        torch.testing.assert_close(getattr(short, name), getattr(whole, name))
+
+
+def test_edges_of_poses_are_picked_and_joined_as_the_poses_are() -> None:
+    def numbered(first: int, detections: int, count: int) -> RenderedEdges:
+        number = first + torch.arange(float(detections * count))
+        wide = number[:, None, None].expand(-1, 5, 2)
+        points = EdgePoints(wide, 10 * wide, 20 * wide[..., 0], 30 * number)
+        shift = number[:, None].expand(-1, 3)
+        return RenderedEdges(points, 2 * number, 3 * shift, 4 * shift, 5 * shift[..., None].expand(-1, 3, 3), 60.0)
+
+    def same(found: RenderedEdges, numbers: list[float]) -> None:
+        n = torch.tensor(numbers)
+        values = (found.edges.points[:, 4, 1], found.share / 2, found.t[:, 2] / 3, found.boxed[:, 1] / 4)
+        more = (found.edges.directions[:, 0, 0] / 10, found.edges.depth[:, 2] / 20, found.edges.length / 30)
+        assert all(torch.equal(value, n) for value in (*values, *more, found.K[:, 2, 2] / 5))
+        assert found.box == 60.0
+
+    one, other = numbered(0, 2, 3), numbered(100, 2, 2)
+    same(one.picked(torch.tensor([[2, 0], [1, 1]])), [2.0, 0.0, 4.0, 4.0])
+    same(one.joined(other, 2), [0.0, 1.0, 2.0, 100.0, 101.0, 3.0, 4.0, 5.0, 102.0, 103.0])
 
 
 def test_the_score_by_hand():
@@ -164,6 +205,11 @@ def test_the_score_grows_with_the_root_of_the_outline(clean: tuple[World, SceneB
     _, right = matcher.fit(scenes.R_view[:, None], t, t, point)
     again, _ = matcher.fit(scenes.R_view[:, None], t, t, point)
     assert torch.allclose(again, t, rtol=1e-4)
+    assert torch.allclose(matcher.scores(matcher.rendered(scenes.R_view[:, None], t, t)), right, atol=1e-5)
+    pairs = torch.stack((scenes.R_view, scenes.R_view.roll(1, 0)), 1)
+    both = matcher.scores(matcher.rendered(pairs, t.expand(-1, 2, -1), t.expand(-1, 2, -1)))
+    assert torch.allclose(both[:, :1], right, atol=1e-5)
+    assert both.shape == (12, 2)
     lengths = matcher._draw(scenes.R_view, scenes.t_cam_obj, matcher._K).length
     end_on = scenes.R_view.clone()  # the hammer seen along its handle: a short outline
     end_on[:] = torch.tensor([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])

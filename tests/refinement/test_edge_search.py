@@ -92,7 +92,7 @@ def test_the_search_leads_to_the_true_pose(clean: tuple[World, SceneBatch]):
     _, before = matcher.fit(R_view, t, t, THERE)
     found, place = R_view, t
     for spread in (5.0, 3.0, 2.0):
-        found, place = search(matcher, found, place, t, spread)
+        found, place = search(matcher.field, matcher.rendered(found, place, t), found, spread)
     _, after = matcher.fit(found, t, place, THERE)
     assert (after > before).all()
     off, was = (geometry.geodesic_angle(x[:, 0], scenes.R_view).rad2deg() for x in (found, R_view))
@@ -109,10 +109,10 @@ def test_each_hypothesis_is_searched_by_itself(clean: tuple[World, SceneBatch]):
     R_view, t = torch.stack(views, 1), scenes.t_cam_obj[:, None].expand(-1, 3, -1)
     matcher = matcher_of(clean, torch.arange(6))
     matcher.fit(R_view, t, t, THERE)
-    found, place = search(matcher, R_view, t, t, 4.0)
+    found, place = search(matcher.field, matcher.rendered(R_view, t, t), R_view, 4.0)
     alone = matcher_of(clean, torch.tensor([4]))
     alone.fit(R_view[4:5], t[4:5], t[4:5], THERE)
-    one, there = search(alone, R_view[4:5, 1:2], t[4:5, 1:2], t[4:5, 1:2], 4.0)
+    one, there = search(alone.field, alone.rendered(R_view[4:5, 1:2], t[4:5, 1:2], t[4:5, 1:2]), R_view[4:5, 1:2], 4.0)
     assert torch.allclose(one[0, 0], found[4, 1], atol=1e-4)
     assert torch.allclose(there[0, 0], place[4, 1], atol=0.05)
 
@@ -144,9 +144,8 @@ def searched(
     K = geometry.camera_matrix(300.0, 96.0, 96.0).expand(2, 3, 3)
     nothing: Any = None
     start = RenderedEdges(nothing, torch.ones(2), t, t, K, 120.0)
-    matcher: Any = SimpleNamespace(rendered=lambda *_: start, field=None)
     monkeypatch.setattr(edge_search, "_values", lambda field, given, change: values(change))
-    found, place = search(matcher, R_view[:, None], t[:, None], t[:, None], 2.0)
+    found, place = search(nothing, start, R_view[:, None], 2.0)
     back = geometry.offaxis_rotation(place[:, 0]) @ found[:, 0]
     return start, back @ (geometry.offaxis_rotation(t) @ R_view).mT, place[:, 0]
 

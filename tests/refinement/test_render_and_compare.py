@@ -12,6 +12,9 @@ from torch.nn import functional as F
 
 from codepose import geometry
 from codepose.networks.windows import Window
+from codepose.refinement import edge_search, render_and_compare
+from codepose.refinement.contours import ContourMatcher, RenderedEdges
+from codepose.refinement.edge_votes import EdgeField
 from codepose.refinement.poses import Photos, Poses, Seen
 from codepose.refinement.render_and_compare import ContourRefiner, agreement, finer_photos, useful_size
 from codepose.settings.data import CameraSettings
@@ -94,6 +97,32 @@ def test_refiner_finds_the_true_pose_near_another(photographed: tuple[World, Sce
     assert after.median() < 5.0, after
     assert found.agreement.min() > 0.95
     assert (found.t[:, 0] - scenes.t_cam_obj)[:, :2].norm(dim=1).median() < 3.0, "a pixel of the photo is 3 mm"
+
+
+def test_no_pose_is_rendered_twice(photographed: tuple[World, SceneBatch], monkeypatch: pytest.MonkeyPatch):
+    """Each search begins at the edges of a render that has been made to score its pose."""
+    world, scenes = photographed
+    made: list[tuple[Tensor, Tensor]] = []
+    rendered = ContourMatcher.rendered
+
+    def watched(matcher: ContourMatcher, R_view: Tensor, t: Tensor, boxed: Tensor) -> RenderedEdges:
+        made.append((R_view.flatten(0, 1), t.flatten(0, 1)))
+        return rendered(matcher, R_view, t, boxed)
+
+    def searched(field: EdgeField, start: RenderedEdges, R_view: Tensor, spread_deg: float):
+        turns, places = (torch.cat(values) for values in zip(*made, strict=True))
+        for turn, place in zip(R_view.flatten(0, 1), start.t, strict=True):
+            assert ((turns == turn).flatten(1).all(1) & (places == place).all(1)).any()
+        return edge_search.search(field, start, R_view, spread_deg)
+
+    monkeypatch.setattr(ContourMatcher, "rendered", watched)
+    monkeypatch.setattr(render_and_compare, "search", searched)
+    start = scenes.R_view[:, None].expand(-1, 2, -1, -1)
+    t = scenes.t_cam_obj[:, None] * torch.tensor([0.98, 1.03])[:, None]
+    ContourRefiner(world, RefinementSettings(rounds=3))(seen_in(scenes, photos_of(scenes)), at(start, t))
+    assert [len(turns) // len(scenes.R_view) for turns, _ in made] == [2, 2, 2, 2, 4, 4]
+    poses = torch.cat([torch.cat((turn.flatten(1), place), 1) for turn, place in made[2:]])
+    assert len(poses.unique(dim=0)) == len(poses)
 
 
 def test_photos_of_a_higher_resolution_give_sharper_poses(photographed: tuple[World, SceneBatch]):

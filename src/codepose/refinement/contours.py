@@ -83,6 +83,25 @@ class RenderedEdges:
         """(M, P, 3) mm, the edge points on the part's surface, from its middle, in the camera's axes."""
         return geometry.from_pixels(self.edges.points, self.edges.depth, self.K[:, None]) - self.t[:, None]
 
+    def picked(self, places: Tensor) -> RenderedEdges:
+        """Returns those at places (N, m) of each detection, in that order."""
+        detections = len(places)
+        first = torch.arange(detections, device=places.device)[:, None] * (len(self.t) // detections)
+        rows = (first + places).flatten()
+        edges = EdgePoints(*(getattr(self.edges, f.name)[rows] for f in fields(EdgePoints)))
+        return RenderedEdges(edges, self.share[rows], self.t[rows], self.boxed[rows], self.K[rows], self.box)
+
+    def joined(self, other: RenderedEdges, detections: int) -> RenderedEdges:
+        """Returns these edges and others of the same detections, of which there are so many."""
+
+        def both(one: Tensor, more: Tensor) -> Tensor:
+            return torch.cat([x.view(detections, -1, *x.shape[1:]) for x in (one, more)], 1).flatten(0, 1)
+
+        names = [f.name for f in fields(EdgePoints)]
+        edges = EdgePoints(*(both(getattr(self.edges, name), getattr(other.edges, name)) for name in names))
+        share, t, boxed, K = (both(getattr(self, name), getattr(other, name)) for name in ("share", "t", "boxed", "K"))
+        return RenderedEdges(edges, share, t, boxed, K, self.box)
+
     def translations(self, shifts: Tensor, scales: Tensor) -> Tensor:
         """Returns (M, G, 3) mm: moved by pixels of the window (M, G, 2) and grown there by log scales (M, G)."""
         z = self.t[:, None, 2] * torch.exp(-scales)
@@ -159,6 +178,13 @@ class ContourMatcher:
             shift = shifts.gather(1, best[..., None].expand(-1, -1, 2))
             scale, worth = scales.gather(1, best), worths.gather(1, best)
         return rendered.translations(shift, scale).view_as(t), worth.view(t.shape[:2])
+
+    def scores(self, rendered: RenderedEdges) -> Tensor:
+        """Returns the scores (N, k) of renders where they are; see ``fit``."""
+        scale = torch.zeros_like(rendered.share)[:, None]  # (M, 1)
+        shift = scale[..., None].expand(-1, -1, 2)
+        worth = rendered.worth(_match(self.field, rendered, shift, scale.exp()), shift, scale)
+        return worth.view(len(self._objects), -1)
 
     def rendered(self, R_view: Tensor, t: Tensor, boxed: Tensor) -> RenderedEdges:
         """Renders k poses of each of the N detections and finds their edges.

@@ -16,7 +16,7 @@ from kornia.geometry.conversions import axis_angle_to_rotation_matrix
 from torch import Tensor
 
 from codepose import geometry
-from codepose.refinement.contours import ContourMatcher, RenderedEdges
+from codepose.refinement.contours import RenderedEdges
 from codepose.refinement.edge_votes import EdgeField
 
 _SAMPLES, _ELITE, _ITERATIONS = 100, 10, 4
@@ -26,40 +26,36 @@ _LEAST = 0.05
 """The spread shrinks to this share of the first one at most."""
 
 
-def search(
-    matcher: ContourMatcher, R_view: Tensor, t: Tensor, boxed: Tensor, spread_deg: float
-) -> tuple[Tensor, Tensor]:
+def search(field: EdgeField, start: RenderedEdges, R_view: Tensor, spread_deg: float) -> tuple[Tensor, Tensor]:
     """Finds better poses near given ones.
 
     Args:
-        matcher: Of N detections; ``fit`` was called before.
-        R_view: (N, k, 3, 3) rotations as seen along the ray through the object.
-        t: (N, k, 3) mm.
-        boxed: (N, k, 3) mm, where the boxes put them.
+        field: The photos' edges around N detections.
+        start: The edges of k poses of each, M = N k.
+        R_view: (N, k, 3, 3) their rotations, as seen along the ray through the object.
         spread_deg: Standard deviation of the first turns, about each axis of the camera.
 
     Returns:
         R_view (N, k, 3, 3) and t (N, k, 3) of the best pose drawn around each.
     """
-    start = matcher.rendered(R_view, t, boxed)
     generator = torch.Generator().manual_seed(0)  # the same poses are tried around every hypothesis
-    first = torch.tensor([1.0, 1.0, 1.0, _SHIFT, _SHIFT, _SCALE]).to(t) * spread_deg
+    first = torch.tensor([1.0, 1.0, 1.0, _SHIFT, _SHIFT, _SCALE]).to(start.t) * spread_deg
     first[:3] *= math.pi / 180.0
-    mean, spread = t.new_zeros(len(start.t), 6), first.expand(len(start.t), 6)
-    best, value = mean, t.new_full((len(start.t),), -math.inf)
+    mean, spread = start.t.new_zeros(len(start.t), 6), first.expand(len(start.t), 6)
+    best, value = mean, start.t.new_full((len(start.t),), -math.inf)
     for _ in range(_ITERATIONS):
-        noise = torch.randn(_SAMPLES, 6, generator=generator).to(t)
+        noise = torch.randn(_SAMPLES, 6, generator=generator).to(start.t)
         tried = mean[:, None] + spread[:, None] * noise  # (M, S, 6)
-        top = _values(matcher.field, start, tried).topk(_ELITE, dim=1)
+        top = _values(field, start, tried).topk(_ELITE, dim=1)
         elite = tried.gather(1, top.indices[..., None].expand(-1, -1, 6))
         better = top.values[:, 0] > value
         best = torch.where(better[:, None], elite[:, 0], best)
         value = torch.where(better, top.values[:, 0], value)
         mean, spread = elite.mean(1), elite.std(1).clamp_min(_LEAST * first)
-    turns, new_t = _changed_poses(start, best[:, None])
+    turns, t = _changed_poses(start, best[:, None])
     R = turns[:, 0] @ geometry.offaxis_rotation(start.t) @ R_view.flatten(0, 1)
-    new_R_view = geometry.offaxis_rotation(new_t[:, 0]).mT @ R
-    return new_R_view.view_as(R_view), new_t[:, 0].view_as(t)
+    new_R_view = geometry.offaxis_rotation(t[:, 0]).mT @ R
+    return new_R_view.view_as(R_view), t[:, 0].view(*R_view.shape[:2], 3)
 
 
 def _changed_poses(start: RenderedEdges, change: Tensor) -> tuple[Tensor, Tensor]:

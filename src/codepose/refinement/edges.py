@@ -24,6 +24,8 @@ _POINTS = 512
 """Edge points of a render that vote."""
 _OUTLINE, _COLOR = 1.5, 2.0
 """Weights of the silhouette and of a change of colour beside a change of the normal by 1."""
+_SAME_COLOR = 1e-3
+"""Colours that differ by no more are one; a photo has steps of 0.004."""
 _FAINT = 0.05
 """Gradient at which an edge of the photo counts half."""
 _BLUR = 0.7
@@ -166,19 +168,24 @@ class EdgePoints:
 def render_planes(depth: Tensor, normal: Tensor, color: Tensor) -> Tensor:
     """Returns planes (M, 7, H, W) that change where a render has an edge: its outline, normals and colours.
 
+    Where no render has a second colour there are only the first four, which give the same edges.
+
     Args:
         depth: (M, H, W), 0 = nothing there.
         normal: (M, H, W, 3), zero where nothing is.
         color: (M, H, W, 3) unlit, in [0, 1], zero where nothing is.
     """
     inside = (depth > 0).float()[:, None]
-    planes = depth.new_empty(len(depth), 7, *depth.shape[1:])
-    planes[:, :1] = _OUTLINE * inside
-    planes[:, 1:4] = normal.permute(0, 3, 1, 2)
     paint = color.permute(0, 3, 1, 2)
     mean = paint.sum((2, 3), keepdim=True) / inside.sum((2, 3), keepdim=True).clamp_min(1)
     # the mean around the part, so that its outline does not count twice
-    planes[:, 4:] = _COLOR * (paint + mean * (1.0 - inside))
+    filled = paint + mean * (1.0 - inside)
+    painted = bool(((filled - mean).abs() > _SAME_COLOR).any())
+    planes = depth.new_empty(len(depth), 7 if painted else 4, *depth.shape[1:])
+    planes[:, :1] = _OUTLINE * inside
+    planes[:, 1:4] = normal.permute(0, 3, 1, 2)
+    if painted:
+        planes[:, 4:] = _COLOR * filled
     return planes
 
 

@@ -32,7 +32,6 @@ _RENDERS = 256
 _FAR: Reaches = (Reach(0.12, 0.20, 9), Reach(0.045, 0.075, 7), Reach(0.010, 0.015, 3))
 """Where to look from a box: down to a third of a pixel of the coarse window."""
 _NEAR: Reaches = (Reach(0.03, 0.045, 7), Reach(0.008, 0.012, 3))
-_THERE: Reaches = (Reach(0.0, 0.0, 1),)
 HYPOTHESES = 8
 """Poses of each detection that are laid over the photo where the judge has ranked none."""
 KEEP = 4
@@ -134,20 +133,27 @@ class ContourRefiner:
         """Lays poses over the photo anew, then searches around the best, ever nearer."""
         matcher = _matcher(self.world, seen, side)
         poses = self._lay(matcher, start, _NEAR)
+        rendered = matcher.rendered(poses.R_view, poses.t, poses.boxed)
         for turn in range(self.settings.rounds):
             count = HYPOTHESES if turn < 2 else max(1, KEEP >> (turn - 2))
-            near = poses.best(count)
-            R_view, t = search(matcher, near.R_view, near.t, near.boxed, self.step_deg * _NEARER**turn)
+            places = poses.ranking(count)
+            near, around = poses.picked(places), rendered.picked(places)
+            R_view, t = search(matcher.field, around, near.R_view, self.step_deg * _NEARER**turn)
+            found = matcher.rendered(R_view, t, near.boxed)
             near = replace(near, R_view=R_view, t=t, agreement=self._agreement(seen, R_view))
-            poses = poses.joined(self._lay(matcher, near, _THERE))
+            poses = poses.joined(self._scored(near, matcher.scores(found)))
+            rendered = rendered.joined(found, len(places))  # none is rendered twice
         return poses
 
     def _lay(self, matcher: ContourMatcher, poses: Poses, reaches: Reaches) -> Poses:
         """Poses where their edges lie best on the photo's."""
         t, contour = matcher.fit(poses.R_view, poses.boxed, poses.t, reaches)
+        return self._scored(replace(poses, t=t), contour)
+
+    def _scored(self, poses: Poses, contour: Tensor) -> Poses:
         agreeing, similar = self.weights
         score = contour + agreeing * poses.agreement + similar * poses.similarity
-        return replace(poses, t=t, contour=contour, score=score)
+        return replace(poses, contour=contour, score=score)
 
     def _agreement(self, seen: Seen, rotations: Tensor) -> Tensor:
         count = rotations.shape[1]
