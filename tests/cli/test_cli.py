@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -275,16 +276,30 @@ def test_several_parts_in_one_network(preset: Path, tmp_path: Path) -> None:
     assert sorted(p.name for p in (out / "codebooks").iterdir()) == ["joint-1.safetensors", "joint-2.safetensors"]
 
 
-def test_the_demo_learns_the_hammer_from_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the paper's experiment does; quick begins at a network that knows parts."""
+def test_the_demo_refines_what_a_user_gets_and_compares_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It begins at a network that knows parts, and refined poses are dear: the joint network's alone."""
+    asked: list[Any] = []
+    monkeypatch.setattr("codepose.api.train_stages", lambda run, methods, device: asked.append(methods))
+    monkeypatch.setattr("codepose.api.calibrate", lambda run, images, device, again: asked.append((images, again)))
+    monkeypatch.setattr("codepose.api.trained_methods", lambda run: ["joint", "extended", "original"])
 
-    def stopped(*_: object, **__: object) -> None:
+    def evaluated(run: Run, methods: list[str], *, images: int, refine: list[str], device: str) -> None:
+        asked.append((methods, images, refine))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("codepose.api.train_stages", stopped)
+    monkeypatch.setattr("codepose.api.evaluate", evaluated)
     assert main(["demo", "--out", str(tmp_path / "demo")]) == 130
-    assert load_settings(tmp_path / "demo" / "config.yaml").network.weights == "none"
-    assert load_preset("quick").network.weights == "base"
+    everything = ["joint", "extended", "original"]
+    assert asked == [tuple(everything), (16, False), (everything, 24, ["joint"])]
+    settings = load_settings(tmp_path / "demo" / "config.yaml")
+    assert settings.network.weights == "base"
+    stages = [settings.step1, settings.step2, settings.detector, settings.original]
+    assert sum(stage.time_limit or 0 for stage in stages) <= 450, "the demo is to end in 12 minutes"
+    assert main(["demo", "--joint-only", "--out", str(tmp_path / "short")]) == 130
+    assert asked[3] == ("joint",)
+    assert asked[5] == (["joint"], 24, ["joint"])
 
 
 def test_one_unit_for_all_files() -> None:

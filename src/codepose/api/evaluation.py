@@ -53,7 +53,7 @@ def evaluate(
     *,
     images: int | None = None,
     split: str = "test",
-    refine: bool = False,
+    refine: bool | Sequence[Method] = False,
     depth: bool = False,
     device: str = "auto",
     devices: int = 1,
@@ -66,7 +66,7 @@ def evaluate(
         methods: None = all that are trained.
         images: How many scenes; None = the settings' test split.
         split: "test", or "val" for choosing anything.
-        refine: Also give every method a row with render-and-compare.
+        refine: Also give every method, or these, a row with render-and-compare.
         depth: Also give every method, refined where ``refine`` is on, a row with poses fitted to the scenes' depth.
         device: "auto", "cpu", "cuda" or "cuda:N".
         devices, nodes: See ``make_fabric``; they divide the scenes.
@@ -82,7 +82,8 @@ def evaluate(
     run.require_own()
     world = World(run.settings, make_fabric(device, devices, nodes).device)
     methods = list(methods or trained_methods(run) or ["joint"])
-    estimators = _estimators(run, methods, world, refine=refine)
+    refined = methods if refine is True else refine or ()
+    estimators = _estimators(run, methods, world, refined)
     with Display(f"Evaluation on {split}") as display:
         results = benchmark.evaluate(
             world,
@@ -108,16 +109,18 @@ def _conditions(run: Run, world: World) -> dict[str, Any]:
     }
 
 
-def _estimators(run: Run, methods: Sequence[Method], world: World, *, refine: bool) -> dict[str, PoseEstimator]:
-    """Each method's estimator, then, with ``refine``, each method's that refines, by the names of their rows."""
+def _estimators(
+    run: Run, methods: Sequence[Method], world: World, refined: Sequence[Method]
+) -> dict[str, PoseEstimator]:
+    """Each method's estimator, then those that refine, by the names of their rows."""
     estimators: dict[str, PoseEstimator] = {method: _estimator(run, method, world) for method in methods}
-    if refine:
+    if refined:
         refiner = refiner_of(world, run.settings.refinement)
-        for method in methods:
+        for method in refined:
             plain = estimators[method]
             confidence = load_confidence(run, method, plain.pipeline, plain.codebooks, refined=True)
-            refined = PoseEstimator(plain.pipeline, plain.codebooks, refiner, confidence, world=world)
-            estimators[f"{method} + refinement"] = refined
+            refining = PoseEstimator(plain.pipeline, plain.codebooks, refiner, confidence, world=world)
+            estimators[f"{method} + refinement"] = refining
     return estimators
 
 

@@ -23,7 +23,7 @@ Scale = Literal["smoke", "cpu", "paper"]
 
 @dataclass
 class Demo(Command):
-    """Train the quick preset on the built-in hammer, from nothing, and report."""
+    """Train the quick preset on the built-in hammer, compare it with the baselines, and report."""
 
     out: Path | None = None
     """Run folder; an interrupted demo goes on from there. None = runs/demo, or runs/pretrained."""
