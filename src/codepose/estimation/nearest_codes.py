@@ -7,11 +7,12 @@ far such a product can be off is known, and those that may be among the nearest 
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from codepose.networks.precision import asks_for_older_instructions
 
 _TOGETHER = 8
 """Queries that share one reading of the codes on a CPU."""
@@ -30,8 +31,7 @@ def multiplies_bytes() -> bool:
 
     Elsewhere it does so value by value; with older instructions, which can be asked for, oneDNN's sums may overflow.
     """
-    asked = any(os.environ.get(name) for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"))
-    return bool(torch.cpu.get_capabilities().get("avx512_vnni", False)) and not asked
+    return bool(torch.cpu.get_capabilities().get("avx512_vnni", False)) and not asks_for_older_instructions()
 
 
 @dataclass(frozen=True)

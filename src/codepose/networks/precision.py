@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from codepose.settings.schema import Settings
@@ -17,13 +19,21 @@ def multiplies_bf16(device: torch.device) -> bool:
     BF16.
 
     Intel's AVX-512 BF16 without AMX, as virtual machines offer it, takes up to 1.7 times as long as float32
-    (docs/log/2026-11-29-arithmetic.md).
+    (docs/log/2026-11-29-arithmetic.md). Where oneDNN is told to leave such instructions alone, it takes many times as
+    long.
     """
     if device.type == "cuda":
         with torch.cuda.device(device):
             return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     can = torch.cpu.get_capabilities()
+    if asks_for_older_instructions():
+        return False
     return bool(can.get("amx_bf16")) or (bool(can.get("avx512_bf16")) and "Intel" not in str(can.get("cpu_name")))
+
+
+def asks_for_older_instructions() -> bool:
+    """Whether oneDNN, which multiplies for PyTorch on CPUs, is told to use only instructions up to some generation."""
+    return any(os.environ.get(name) for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"))
 
 
 def autocast(settings: Settings, device: torch.device) -> torch.autocast:
