@@ -18,7 +18,7 @@ SHARED = {
     "": "geometry",
     "storage": "checksums locks replace",
     "settings": "crop distance errors",
-    "runtime": "nested",
+    "runtime": "instructions nested",
     "rendering": "renderer shading",
     "parts": "symmetry_group",
     "cameras": "camera camera_entries depth_images photos",

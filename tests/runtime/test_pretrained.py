@@ -126,7 +126,7 @@ def test_the_wheel_brings_it_and_predicts_right_away(tmp_path: Path, scenes: Sce
 
 
 def test_its_demo_works_in_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commands, "_SHOWN", 2)
+    monkeypatch.setattr(commands, "_DEMO_SCENES", 2)
     (tmp_path / "hammer").mkdir()  # of the user's own
     monkeypatch.chdir(tmp_path)
     assert main(["demo", "--pretrained", "--out", str(tmp_path / "demo"), "--device", "cpu"]) == 0

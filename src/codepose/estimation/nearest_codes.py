@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from codepose.networks.precision import asks_for_older_instructions
+from codepose.runtime.instructions import asks_for_older_instructions
 
 _TOGETHER = 8
 """Queries that share one reading of the codes on a CPU."""

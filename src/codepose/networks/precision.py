@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 import torch
 
+from codepose.runtime.instructions import asks_for_older_instructions
 from codepose.settings.schema import Settings
 
 
@@ -29,11 +28,6 @@ def multiplies_bf16(device: torch.device) -> bool:
     if asks_for_older_instructions():
         return False
     return bool(can.get("amx_bf16")) or (bool(can.get("avx512_bf16")) and "Intel" not in str(can.get("cpu_name")))
-
-
-def asks_for_older_instructions() -> bool:
-    """Whether oneDNN, which multiplies for PyTorch on CPUs, is told to use only instructions up to some generation."""
-    return any(os.environ.get(name) for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"))
 
 
 def autocast(settings: Settings, device: torch.device) -> torch.autocast:

@@ -168,7 +168,7 @@ class EdgePoints:
 def render_planes(depth: Tensor, normal: Tensor, color: Tensor) -> Tensor:
     """Returns planes (M, 7, H, W) that change where a render has an edge: its outline, normals and colours.
 
-    Where no render has a second colour there are only the first four, which give the same edges.
+    Where no render has a second colour there are only the first four on a CPU, which give the same edges.
 
     Args:
         depth: (M, H, W), 0 = nothing there.
@@ -180,7 +180,7 @@ def render_planes(depth: Tensor, normal: Tensor, color: Tensor) -> Tensor:
     mean = paint.sum((2, 3), keepdim=True) / inside.sum((2, 3), keepdim=True).clamp_min(1)
     # the mean around the part, so that its outline does not count twice
     filled = paint + mean * (1.0 - inside)
-    painted = bool(((filled - mean).abs() > _SAME_COLOR).any())
+    painted = depth.is_cuda or bool(((filled - mean).abs() > _SAME_COLOR).any())  # a GPU would have to be waited for
     planes = depth.new_empty(len(depth), 7 if painted else 4, *depth.shape[1:])
     planes[:, :1] = _OUTLINE * inside
     planes[:, 1:4] = normal.permute(0, 3, 1, 2)
