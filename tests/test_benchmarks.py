@@ -254,6 +254,7 @@ def test_every_section_of_the_gpus_runs(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert "refined pose: " in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_cells_table_runs_with_tiny_networks(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     monkeypatch.setattr(sys, "argv", ["cells", "--quick"])
     cells.main()

@@ -27,7 +27,7 @@ from codepose.synthesis.batches import SceneBatch
 from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
 
-SCENES = 16
+SCENES = 8
 
 
 @pytest.fixture(scope="module")

@@ -275,6 +275,7 @@ def test_a_folder_that_is_a_file_is_refused(tmp_path: Path, capsys: pytest.Captu
     assert capsys.readouterr().err == f"codepose serve: --train-in {tmp_path / 'file'} is a file: name a folder\n"
 
 
+@pytest.mark.slow
 def test_the_command_line_does_what_is_asked_of_it(tmp_path: Path) -> None:
     """The stand-in's part is played by codepose itself, with the preset for tests."""
     trainings = Trainings(tmp_path, device="cpu", preset="smoke")
