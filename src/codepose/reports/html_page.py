@@ -170,7 +170,7 @@ nav { display: flex; flex-wrap: wrap; gap: 0.25rem 1.25rem; padding: 0.5rem 0; }
 section { border-top: 1px solid var(--line); padding-top: 1.5rem; margin-top: 2rem; }
 .tiles { display: flex; flex-wrap: wrap; gap: 0.75rem; margin: 0 0 1rem; }
 .tiles div { background: var(--card); border: 1px solid var(--line); border-radius: 8px;
-  padding: 0.6rem 0.9rem; flex: 1 1 7.5rem; }
+  padding: 0.6rem 0.9rem; flex: 1 1 7.5rem; overflow-wrap: break-word; }
 dt { color: var(--soft); font-size: 0.82rem; line-height: 1.35; }
 dd { margin: 0.15rem 0 0; font-size: 1.25rem; line-height: 1.3; font-variant-numeric: tabular-nums; }
 .scroll { overflow-x: auto; margin: 0 0 1.25rem; overflow-wrap: normal; }
