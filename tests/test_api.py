@@ -60,6 +60,18 @@ def test_a_part_is_trained_and_calibrated(run: Run, shown: list[str]) -> None:
     assert calibrate(run, images=2, device="cpu", again=False)[True].detections == 2, "kept"
 
 
+def test_a_training_calibrates_on_few_scenes(
+    make_settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refined poses of a hundred cluttered scenes took longer than the training."""
+    asked: list[int] = []
+    monkeypatch.setattr("codepose.api.training.train_stages", lambda *_, **__: None)
+    monkeypatch.setattr("codepose.api.training.calibrate", lambda run, method, **how: asked.append(how["images"]))
+    for scenes in (100, 7):
+        train(make_settings(**{"data.val_images": scenes}), tmp_path / str(scenes), device="cpu")
+    assert asked == [32, 7]
+
+
 def test_it_is_measured(run: Run) -> None:
     done = evaluate(run.path, images=1, device="cpu")
     assert done.summary["images"] == 1
