@@ -79,6 +79,8 @@ def test_it_is_measured(run: Run) -> None:
     assert (run.path / "report.html").is_file()
     assert "joint + refinement" not in done.summary["methods"]
     assert "joint + refinement" in evaluate(run, images=1, refine=["joint"], device="cpu").summary["methods"]
+    with pytest.raises(ConfigError, match=r"^extended cannot be refined: of this run joint are evaluated"):
+        evaluate(run, ["joint"], refine=["extended"], device="cpu")
     with pytest.raises(ConfigError, match=r"^the split is test or val, not 'train'"):
         evaluate(run, split="train")
 

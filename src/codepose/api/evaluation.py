@@ -73,7 +73,7 @@ def evaluate(
 
     Raises:
         RunError: A method is not trained, or the run is one that codepose brings.
-        ConfigError: There is no such split or device.
+        ConfigError: There is no such split or device, or ``refine`` names a method that is not evaluated.
     """
     require_training("the evaluation's report")
     if split not in ("test", "val"):
@@ -82,8 +82,7 @@ def evaluate(
     run.require_own()
     world = World(run.settings, make_fabric(device, devices, nodes).device)
     methods = list(methods or trained_methods(run) or ["joint"])
-    refined = methods if refine is True else refine or ()
-    estimators = _estimators(run, methods, world, refined)
+    estimators = _estimators(run, methods, world, _refined(methods, refine))
     with Display(f"Evaluation on {split}") as display:
         results = benchmark.evaluate(
             world,
@@ -107,6 +106,15 @@ def _conditions(run: Run, world: World) -> dict[str, Any]:
         "symmetries": {o.label: o.cad_symmetries.to_bop() for o in world.objects if o.symmetries.any},
         **provenance(run, world.device),
     }
+
+
+def _refined(methods: Sequence[Method], refine: bool | Sequence[Method]) -> Sequence[Method]:
+    """Which of the methods that are evaluated are refined, too."""
+    refined = methods if refine is True else refine or ()
+    for method in refined:
+        if method not in methods:
+            raise ConfigError(f"{method} cannot be refined: of this run {', '.join(methods)} are evaluated")
+    return refined
 
 
 def _estimators(
