@@ -75,13 +75,19 @@ def train(
         before(world)
     run = run or Run.create(out, settings)
     train_stages(run, methods, device=device, devices=devices, nodes=nodes)
-    for method in methods if world_size() == 1 else ():
+    if world_size() == 1:
+        _calibrate(run, methods, device)
+    return run
+
+
+def _calibrate(run: Run, methods: Sequence[Method], device: str) -> None:
+    """Fits the confidence of each method that finds something."""
+    scenes = min(_CALIBRATION_SCENES, run.settings.data.val_images)
+    for method in methods:
         try:
-            scenes = min(_CALIBRATION_SCENES, run.settings.data.val_images)
             calibrate(run, method, images=scenes, device=device, again=False)
         except RunError as error:
             warnings.warn(str(error))
-    return run
 
 
 def _trainable(settings: Settings, nodes: int, *, begun: bool) -> World:

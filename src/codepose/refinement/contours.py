@@ -173,7 +173,7 @@ class ContourMatcher:
             grid = _grid(reach).to(scale)
             shifts = shift + grid[None, :, :2] * self._box
             scales = scale + grid[None, :, 2]
-            worths = rendered.worth(_match(self.field, rendered, shifts, scales.exp()), shifts, scales)
+            worths = self._worth(rendered, shifts, scales)
             best = worths.argmax(1, keepdim=True)
             shift = shifts.gather(1, best[..., None].expand(-1, -1, 2))
             scale, worth = scales.gather(1, best), worths.gather(1, best)
@@ -182,9 +182,11 @@ class ContourMatcher:
     def scores(self, rendered: RenderedEdges) -> Tensor:
         """Returns the scores (N, k) of renders where they are; see ``fit``."""
         scale = torch.zeros_like(rendered.share)[:, None]  # (M, 1)
-        shift = scale[..., None].expand(-1, -1, 2)
-        worth = rendered.worth(_match(self.field, rendered, shift, scale.exp()), shift, scale)
-        return worth.view(len(self._objects), -1)
+        return self._worth(rendered, scale[..., None].expand(-1, -1, 2), scale).view(len(self._objects), -1)
+
+    def _worth(self, rendered: RenderedEdges, shifts: Tensor, scales: Tensor) -> Tensor:
+        """Scores (M, G) of renders under every shift (M, G, 2) in pixels and log scale (M, G)."""
+        return rendered.worth(_match(self.field, rendered, shifts, scales.exp()), shifts, scales)
 
     def rendered(self, R_view: Tensor, t: Tensor, boxed: Tensor) -> RenderedEdges:
         """Renders k poses of each of the N detections and finds their edges.
