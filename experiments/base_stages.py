@@ -35,7 +35,7 @@ from codepose.synthesis.objects import ObjectModel
 from codepose.synthesis.placement import draw_views
 from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World, reference_distance
-from codepose.training.plan import Stage
+from codepose.training.plan import Stage, Validation
 from codepose.training.stages import step1_stage, step2_stage
 from experiments.parts.archive import Part
 
@@ -183,14 +183,13 @@ def crops_stage(settings: Settings, world: World, network: ExtendedAutoencoder, 
     """Step 1 on the parts ``trained``, looked at on the parts ``kept``."""
     source, unseen = PartSource(world, "train", trained), PartSource(world, "val", kept)
 
-    def validate(_: nn.Module) -> tuple[dict[str, float], list[str]]:
+    def validate(_: nn.Module) -> Validation:
         batch = unseen.crops(torch.arange(LOOKED_AT))
         with autocast(settings, world.device):
             latents, reconstructions = network(batch.inputs)
             clean = network.encode(batch.targets)
-        return _told(
-            "step 1", {"unseen_mse": _error(reconstructions, batch), "unseen_found": _found(latents, clean)}
-        ), []
+        numbers = {"unseen_mse": _error(reconstructions, batch), "unseen_found": _found(latents, clean)}
+        return Validation(_told("step 1", numbers))
 
     stage = step1_stage(settings, world, network)
     return dataclasses.replace(stage, batch=source.crops, group=TURNS, validate=validate)
@@ -200,7 +199,7 @@ def scenes_stage(settings: Settings, world: World, network: JointNetwork, traine
     """Step 2, likewise."""
     source, unseen = PartSource(world, "train", trained), PartSource(world, "val", kept)
 
-    def validate(_: nn.Module) -> tuple[dict[str, float], list[str]]:
+    def validate(_: nn.Module) -> Validation:
         batch = unseen.scenes(torch.arange(LOOKED_AT // 2))
         with autocast(settings, world.device):
             features, found = network.detect(batch.images)
@@ -212,7 +211,7 @@ def scenes_stage(settings: Settings, world: World, network: JointNetwork, traine
             for one, box in zip(found, batch.boxes, strict=True)
         ]
         numbers = {"unseen_iou": float(np.mean(ious)), "unseen_mse": _error(reconstructions, batch)}
-        return _told("step 2", numbers | {"unseen_found": _found(latents, clean)}), []
+        return Validation(_told("step 2", numbers | {"unseen_found": _found(latents, clean)}))
 
     stage = step2_stage(settings, world, network)
     return dataclasses.replace(stage, batch=source.scenes, group=TURNS, validate=validate)

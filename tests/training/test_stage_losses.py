@@ -21,6 +21,7 @@ from codepose.runtime.ranks import Shares
 from codepose.settings.schema import Settings
 from codepose.synthesis.batches import CropBatch, SceneBatch, ScenePoses
 from codepose.training import stages
+from codepose.training.pictures import crops_picture, scenes_picture
 from codepose.training.stages import detector_stage, step1_stage, step2_stage, targets_of
 
 SYMMETRIES = (Symmetries.none(), Symmetries(np.diag([-1.0, -1.0, 1.0, 1.0])[None]))
@@ -259,11 +260,11 @@ def test_step_1_is_looked_at_on_validation_crops(
     stage = step1_stage(settings.model_copy(update={"data": data}), WORLD, network)
     assert stage.validate is not None
     with torch.no_grad():
-        numbers, warnings = stage.validate(network)
+        found = stage.validate(network)
     assert sources[1].asked == [list(range(looked_at))]
     latents, reconstructions = network(batch.inputs)
     health = reconstruction_health(reconstructions, batch.targets, latents)
-    assert numbers == pytest.approx(
+    assert found.numbers == pytest.approx(
         {
             "mse": float((reconstructions - batch.targets).square().mean()),
             "object_mse": health.object_mse,
@@ -272,10 +273,12 @@ def test_step_1_is_looked_at_on_validation_crops(
         },
         rel=1e-4,
     )
-    assert warnings == health.warnings()
+    assert found.warnings == health.warnings()
+    assert found.picture is not None
+    torch.testing.assert_close(found.picture, crops_picture(batch.inputs, reconstructions, batch.targets))
     monkeypatch.setattr(stages, "reconstruction_health", lambda *_: ReconstructionHealth(0.5, 0.5, 0.5))
     with torch.no_grad():
-        assert len(stage.validate(network)[1]) == 1
+        assert len(stage.validate(network).warnings) == 1
 
 
 def test_the_detectors_targets_are_what_can_be_seen() -> None:
@@ -343,15 +346,19 @@ def test_the_detector_is_looked_at_on_validation_scenes(
     stage = detector_stage(settings.model_copy(update={"data": data}), WORLD, network)  # type: ignore[arg-type]
     assert stage.validate is not None
     with torch.no_grad():
-        numbers, warnings = stage.validate(network)
+        found = stage.validate(network)
     assert sources[1].asked == [list(range(looked_at))]
     first, second = (box_iou(batch.boxes + by, batch.boxes).diagonal() for by in (6.0, 20.0))
     best = torch.where(batch.objects == 0, first, second)
     best[-1] = second[-1] if batch.objects[-1] == 1 else 0.0
-    assert numbers == {"mean_iou": pytest.approx(float(best.mean()), rel=1e-5)}
-    assert warnings == []
+    assert found.numbers == {"mean_iou": pytest.approx(float(best.mean()), rel=1e-5)}
+    assert found.warnings == ()
+    boxes = batch.boxes + torch.where(batch.objects == 0, 6.0, 20.0)[:, None]
+    boxes[-1] = batch.boxes[-1] + 20.0 if batch.objects[-1] == 1 else torch.nan
+    assert found.picture is not None
+    assert torch.equal(found.picture, scenes_picture(batch.images, batch.boxes, boxes))
     batch.objects[-1] = 0
-    nothing = stages._mean_iou(network.detect(batch.images), batch)
+    nothing = stages._mean_iou(stages._best_boxes(network.detect(batch.images), batch), batch)
     assert nothing == pytest.approx(float(best[:-1].sum()) / looked_at, rel=1e-5)
 
 
@@ -416,28 +423,35 @@ def test_step_2s_stage(settings: Settings, sources: list[Source]) -> None:
     assert network.bootstrap_ratio == 5
 
 
-@pytest.mark.parametrize(("images", "looked_at"), [(2, 2), (100, 4)])
+@pytest.mark.parametrize(("images", "looked_at"), [(1, 1), (2, 2), (100, 4)])
 def test_step_2_is_looked_at_on_validation_scenes(
     settings: Settings, sources: list[Source], images: int, looked_at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its detections, and its reconstructions from true boxes."""
+    """Its detections, and its reconstructions from true boxes; those of the picture are from the boxes it found."""
     data = settings.data.model_copy(update={"val_images": images})
     torch.manual_seed(0)
     network, batch = build_joint(settings).eval(), scene_batch(looked_at)
     features, detector = network.encoder(batch.images), FixedDetector(batch)
+    boxes = stages._best_boxes(detector.detect(batch.images), batch)
     monkeypatch.setattr(network, "detect", lambda images: (network.encoder(images), detector.detect(images)))
     stage = step2_stage(settings.model_copy(update={"data": data}), WORLD, network)
     assert stage.validate is not None
     with torch.no_grad():
-        numbers, warnings = stage.validate(network)
+        found = stage.validate(network)
     assert sources[1].asked == [list(range(looked_at))]
     codes = network.latents(features, batch.boxes, torch.arange(looked_at))
     errors = (network.autoencoder.decode(codes) - batch.targets).square()
-    assert numbers == {
-        "mean_iou": pytest.approx(stages._mean_iou(detector.detect(batch.images), batch)),
+    assert found.numbers == {
+        "mean_iou": pytest.approx(stages._mean_iou(boxes, batch)),
         "mse_gt_boxes": pytest.approx(float(errors.mean()), rel=1e-4),
     }
-    assert warnings == []
+    assert found.warnings == ()
+    seen = network.autoencoder.decode(network.latents(features, boxes.nan_to_num(), torch.arange(looked_at)))
+    seen[boxes.isnan().any(1)] = 0.0
+    assert bool(boxes.isnan().any()) == (looked_at == 1)  # the last image's only box is of the second object
+    assert found.picture is not None
+    expected = scenes_picture(batch.images, batch.boxes, boxes, seen, batch.targets)
+    torch.testing.assert_close(found.picture, expected, rtol=0, atol=1e-3)
 
 
 def test_what_a_detector_is_given_is_its_own(settings: Settings, sources: list[Source]) -> None:

@@ -40,9 +40,9 @@ class Run:
     """One folder of one training, safe against interruption at any moment.
 
     ``config.yaml``; ``meshes/``, the CAD models in mm with the symmetries that were declared, so that the folder can
-    be moved; and per stage ``STAGE/metrics.jsonl``, ``STAGE/tensorboard/``, ``STAGE/checkpoint.safetensors`` (while it
-    trains) and ``STAGE/weights.safetensors`` (when it is done). Settings, meshes, checkpoints and weights carry
-    checksums (``storage/checksums.py``). Who trains it holds ``train.lock``.
+    be moved; and per stage ``STAGE/metrics.jsonl``, ``STAGE/tensorboard/``, ``STAGE/validation.png``,
+    ``STAGE/checkpoint.safetensors`` (while it trains) and ``STAGE/weights.safetensors`` (when it is done). Settings,
+    meshes, checkpoints and weights carry checksums (``storage/checksums.py``). Who trains it holds ``train.lock``.
     """
 
     def __init__(self, path: Path, settings: Settings) -> None:
@@ -137,6 +137,10 @@ class Run:
         folder = self.path / name
         folder.mkdir(exist_ok=True)
         return folder
+
+    def picture(self, stage: str) -> Path:
+        """Returns where a stage that was validated has a picture of what its network made of a few images then."""
+        return self.path / stage / "validation.png"
 
     def has(self, stage: str) -> bool:
         """Whether a stage is done."""

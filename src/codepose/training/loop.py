@@ -23,7 +23,8 @@ from codepose.training.cost import counted, peak_flops
 from codepose.training.feed import Feed
 from codepose.training.meter import Meter
 from codepose.training.optimizers import build_optimizer, forget, learning_rate
-from codepose.training.plan import Clock, Stage, freeze, images_per_step, phase_at, total_steps
+from codepose.training.pictures import write_picture
+from codepose.training.plan import Clock, Stage, Validation, freeze, images_per_step, phase_at, total_steps
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -299,26 +300,28 @@ def log_means(state: State, rate: float, difficulty: float) -> None:
 
 
 def validate(state: State, count: int) -> None:
-    """Validates on a part of the validation split, and logs numbers and warnings; then ``count`` validations are done.
+    """Validates on a part of the validation split; logs numbers and warnings, and writes the picture.
 
-    Warnings count after the curriculum's ramp.
+    Warnings count after the curriculum's ramp. Then ``count`` validations are done.
     """
     state.validated = count
-    numbers, warnings = _validated(state.stage) if rank() == 0 else ({}, [])
-    _write(state, {"step": state.step, **numbers})
-    for warning in warnings if state.begun > state.stage.curriculum else []:
+    found = _validated(state.stage) if rank() == 0 else Validation({})
+    if found.picture is not None:
+        write_picture(state.run.picture(state.stage.name), found.picture)
+    _write(state, {"step": state.step, **{f"val_{name}": value for name, value in found.numbers.items()}})
+    for warning in found.warnings if state.begun > state.stage.curriculum else ():
         state.display.note(f"warning: {warning}")
         _write(state, {"step": state.step, "warning": warning})
 
 
-def _validated(stage: Stage) -> tuple[dict[str, float], list[str]]:
+def _validated(stage: Stage) -> Validation:
     if stage.validate is None:
-        return {}, []
+        return Validation({})
     stage.network.eval()
     with torch.no_grad():
-        numbers, warnings = stage.validate(stage.network)
+        found = stage.validate(stage.network)
     stage.network.train()
-    return {f"val_{name}": value for name, value in numbers.items()}, warnings
+    return found
 
 
 def _write(state: State, record: Mapping[str, Any]) -> None:

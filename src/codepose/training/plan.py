@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,21 @@ from codepose.settings.training import ALL_GROUPS, Phase, StageSettings
 
 Loss = Callable[[nn.Module, Any], tuple[Tensor, dict[str, Tensor]]]
 """(network, batch) -> the total to minimise and the terms to log, all scalars."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What a look at the validation split found.
+
+    Attributes:
+        numbers: To log.
+        warnings: In words; they count after the curriculum's ramp.
+        picture: What the network makes of a few images, (3, H, W) in [0, 1]; None = it is not shown.
+    """
+
+    numbers: Mapping[str, float]
+    warnings: Sequence[str] = ()
+    picture: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -28,8 +43,7 @@ class Stage:
         items: Number of different training images; an epoch shows each once.
         batch: (item numbers (B,), difficulty) -> a batch on the device.
         loss: See ``Loss``.
-        validate: network -> numbers to log and warnings in words, run without gradient in eval mode,
-            ``settings.validations`` times; warnings count after the curriculum's ramp.
+        validate: Looks at the validation split, without gradient in eval mode, ``settings.validations`` times.
         settings: Batch size, epochs, optimiser, phases.
         curriculum: Share of the stage over which the difficulty rises.
     """
@@ -44,7 +58,7 @@ class Stage:
     curriculum: float = 0.0
     group: int = 1
     pretrained: tuple[str, ...] = ()
-    validate: Callable[[nn.Module], tuple[dict[str, float], list[str]]] | None = None
+    validate: Callable[[nn.Module], Validation] | None = None
 
 
 @dataclass

@@ -26,7 +26,8 @@ from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
 from codepose.training.initial import begin_with
 from codepose.training.loop import fit
-from codepose.training.plan import Stage, batch_of
+from codepose.training.pictures import SCENES, crops_picture, scenes_picture
+from codepose.training.plan import Stage, Validation, batch_of
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -92,19 +93,21 @@ def step1_stage(settings: Settings, world: World, network: nn.Module, *, origina
     )
 
 
-def _health(net: nn.Module, val: SceneSource, settings: Settings) -> tuple[dict[str, float], list[str]]:
-    """Returns an autoencoder's errors on validation crops, and warnings of black outputs and collapsed latents."""
+def _health(net: nn.Module, val: SceneSource, settings: Settings) -> Validation:
+    """An autoencoder's errors on validation crops, and warnings of black outputs and collapsed latents."""
     batch = val.crops(torch.arange(min(_VAL_CROPS, settings.data.val_images)))
     with autocast(settings, val.world.device):
         latents, reconstructions = net(batch.inputs)
-    health = reconstruction_health(reconstructions.float(), batch.targets, latents)
+    reconstructions = reconstructions.float()
+    health = reconstruction_health(reconstructions, batch.targets, latents)
     numbers = {
-        "mse": float(mse(reconstructions.float(), batch.targets).mean()),
+        "mse": float(mse(reconstructions, batch.targets).mean()),
         "object_mse": health.object_mse,
         "black_mse": health.target_energy,
         "latent_spread": health.latent_spread,
     }
-    return numbers, health.warnings()
+    picture = crops_picture(batch.inputs, reconstructions, batch.targets)
+    return Validation(numbers, health.warnings(), picture)
 
 
 def targets_of(batch: SceneBatch) -> Targets:
@@ -120,13 +123,16 @@ def targets_of(batch: SceneBatch) -> Targets:
     return Targets(boxes, labels)
 
 
-def _mean_iou(detections: list[Boxes], batch: SceneBatch) -> float:
-    """Mean IoU of each image's best-scored detection of the right class; a miss counts 0."""
-    total = 0.0
-    for boxes, box, label in zip(detections, batch.boxes, batch.objects + 1, strict=True):
-        best = boxes["boxes"][boxes["labels"] == label][:1]
-        total += float(box_iou(best, box[None])[0, 0]) if len(best) else 0.0
-    return total / len(detections)
+def _best_boxes(detections: list[Boxes], batch: SceneBatch) -> Tensor:
+    """Returns each image's best-scored detection of the right class, (B, 4); NaN where there is none."""
+    missed = torch.full_like(batch.boxes[:1], torch.nan)
+    right = [found["boxes"][found["labels"] == o + 1] for found, o in zip(detections, batch.objects, strict=True)]
+    return torch.cat([torch.cat((boxes, missed))[:1] for boxes in right])
+
+
+def _mean_iou(best: Tensor, batch: SceneBatch) -> float:
+    """Mean IoU of each image's best box; a miss counts 0."""
+    return float(box_iou(best, batch.boxes).diagonal().nan_to_num(0.0).mean())
 
 
 def detector_stage(settings: Settings, world: World, network: Detector) -> Stage:
@@ -145,11 +151,11 @@ def detector_stage(settings: Settings, world: World, network: Detector) -> Stage
         terms = {name: shares.mean(term) for name, term in losses.items()}
         return torch.stack(list(terms.values())).sum(), terms
 
-    def validate(_: nn.Module) -> tuple[dict[str, float], list[str]]:
+    def validate(_: nn.Module) -> Validation:
         batch = val.scenes(torch.arange(min(_VAL_SCENES, settings.data.val_images)))
         with autocast(settings, world.device):
-            detections = network.detect(batch.images)
-        return {"mean_iou": _mean_iou(detections, batch)}, []
+            best = _best_boxes(network.detect(batch.images), batch)
+        return Validation({"mean_iou": _mean_iou(best, batch)}, picture=scenes_picture(batch.images, batch.boxes, best))
 
     return Stage(
         name="detector",
@@ -213,7 +219,7 @@ def step2_stage(settings: Settings, world: World, network: JointNetwork) -> Stag
         settings=settings.step2,
         curriculum=0.0,
         group=losses.look_alikes + 1,
-        validate=lambda _: (_joint_errors(network, val, settings), []),
+        validate=lambda _: _joint_errors(network, val, settings),
     )
 
 
@@ -238,15 +244,22 @@ def learning(
     return kept
 
 
-def _joint_errors(network: JointNetwork, val: SceneSource, settings: Settings) -> dict[str, float]:
-    """Returns the joint network's mean IoU on validation scenes, and its L_mse from ground-truth boxes."""
+def _joint_errors(network: JointNetwork, val: SceneSource, settings: Settings) -> Validation:
+    """The joint network's mean IoU on validation scenes, and its L_mse from ground-truth boxes.
+
+    The picture shows what it makes of the boxes that it finds; black where it finds none.
+    """
     batch = val.scenes(torch.arange(min(_VAL_SCENES, settings.data.val_images)))
     with autocast(settings, val.world.device):
         features, detections = network.detect(batch.images)
-        latents = network.latents(features, batch.boxes, torch.arange(len(batch.boxes), device=features.device))
-        reconstructions = network.autoencoder.decode(latents)
+        order = torch.arange(len(batch.boxes), device=features.device)
+        reconstructions = network.autoencoder.decode(network.latents(features, batch.boxes, order))
+        best = _best_boxes(detections, batch)
+        shown, found = best[:SCENES].nan_to_num(), best[:SCENES].isfinite().all(1)
+        seen = network.autoencoder.decode(network.latents(features, shown, order[:SCENES])) * found[:, None, None, None]
     error = mse(reconstructions.float(), batch.targets).mean()
-    return {"mean_iou": _mean_iou(detections, batch), "mse_gt_boxes": float(error)}
+    numbers = {"mean_iou": _mean_iou(best, batch), "mse_gt_boxes": float(error)}
+    return Validation(numbers, picture=scenes_picture(batch.images, batch.boxes, best, seen, batch.targets))
 
 
 def joint_groups(network: JointNetwork) -> dict[str, list[nn.Parameter]]:
