@@ -15,8 +15,8 @@ from pathlib import Path
 from PIL import Image
 
 
-def draw() -> None:
-    Image.new("RGB", (4, 3)).save(option("--out"))
+def draw(path: str | Path) -> None:
+    Image.new("RGB", (4, 3)).save(path)
 
 
 def option(name: str) -> str:
@@ -32,7 +32,7 @@ def mesh(file: Path) -> None:
     Path(option("--report")).write_text(json.dumps(report))
     if not usable:
         sys.exit(f"codepose mesh: {file}: taken as mm the part is 9000 mm across")
-    draw()
+    draw(option("--out"))
     Path(option("--save")).write_bytes(file.read_bytes())
 
 
@@ -45,6 +45,7 @@ def train(run: Path) -> None:
     (run / "words.json").write_text(json.dumps(sys.argv[1:]))
     rows = [{"step": step, "mse": 1 / step} for step in range(1, 501)] + [{"step": 500, "val_mse": 0.01}]
     (run / "step1" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    draw(run / "step1" / "validation.png")
     if "deaf" in run.name:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     print("Step 1: extended AAE:  42%  mse 0.0619  10 images/s  left 1:23", flush=True)
@@ -60,7 +61,7 @@ if __name__ == "__main__":
     if sys.argv[1] == "mesh":
         mesh(Path(sys.argv[2]))
     elif sys.argv[1] == "preview":
-        draw()
+        draw(option("--out"))
         Path("preview.json").write_text(json.dumps(sys.argv[1:]))
     else:
         train(Path(option("--out")))

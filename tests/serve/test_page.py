@@ -17,6 +17,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from codepose.bop.dataset import BopDataset
 from codepose.estimation.detection import Detection
@@ -290,12 +291,44 @@ def wait_for_state(page: playwright.Page, text: str) -> None:
     page.wait_for_selector(f"#train-state:text('{text}')")
 
 
-def wait_for_picture(page: playwright.Page, which: str) -> None:
-    """Until the stand-in's picture is shown; the page forbids what Playwright's own waiting would do in it."""
+def wait_for_picture(page: playwright.Page, which: str, width: int = 4) -> None:
+    """Until a picture of this width is shown; the page forbids what Playwright's own waiting would do in it."""
     end = time.monotonic() + WAIT / 1000
-    while page.evaluate(f"document.getElementById('train-{which}').naturalWidth") != 4:
+    while page.evaluate(f"document.getElementById('train-{which}').naturalWidth") != width:
         assert time.monotonic() < end
         page.wait_for_timeout(50)
+
+
+def see_what_it_makes_of_images(page: playwright.Page, run: Path) -> None:
+    """A picture follows the validations, and Step 2's takes the place of Step 1's."""
+    wait_for_picture(page, "validation")
+    picture = page.locator("#train-validation")
+    assert picture.get_attribute("alt") == (
+        "What the network makes of validation images after 500 iterations. "
+        "Step 1: error of the reconstruction: training 2e-3, validation 0.01"
+    )
+    assert page.inner_text("#train-validation-caption").startswith("Step 1 on images")
+    chart, figure = (page.locator(f"#train-{name}").bounding_box() for name in ("charts figure", "validation-figure"))
+    assert chart is not None
+    assert figure is not None
+    assert figure["y"] == chart["y"]  # beside the curve
+    assert figure["x"] > chart["x"] + chart["width"]
+
+    Image.new("RGB", (5, 3)).save(run / "step1" / "validation.png")
+    with (run / "step1" / "metrics.jsonl").open("a") as log:
+        log.write('{"step": 1600, "val_mse": 0.004}\n')
+    wait_for_picture(page, "validation", 5)
+    assert "after 1,600 iterations" in picture.get_attribute("alt")
+    assert "validation 4e-3" in picture.get_attribute("alt")
+    (run / "step2").mkdir()
+    Image.new("RGB", (6, 3)).save(run / "step2" / "validation.png")
+    (run / "step2" / "metrics.jsonl").write_text('{"step": 20, "val_mse_gt_boxes": 0.02, "val_mean_iou": 0.61}\n')
+    wait_for_picture(page, "validation", 6)
+    assert page.inner_text("#train-validation-caption").startswith("Step 2 on scenes")
+    assert picture.get_attribute("alt").endswith(
+        "after 20 iterations. "
+        "Step 2: error of the reconstruction: validation 0.02. Step 2: overlap of found and true boxes: validation 0.61"
+    )
 
 
 def test_a_network_is_trained_and_used(page: playwright.Page, folder: Path, random_run: Run) -> None:
@@ -345,9 +378,11 @@ def test_a_network_is_trained_and_used(page: playwright.Page, folder: Path, rand
     assert frame is not None
     assert box["width"] > 0.8 * frame["width"]
     assert box["height"] > 0.7 * frame["height"]
+    see_what_it_makes_of_images(page, folder / "trained" / "runs" / "slow-nut-cm")
     page.reload()  # it goes on without the page
     page.wait_for_selector("#panel-train:visible")
     wait_for_state(page, "Training.")
+    wait_for_picture(page, "validation", 6)
     page.click("#train-stop")
     wait_for_state(page, "Stopped.")
     page.click("#train-start:text('Go on')")
@@ -441,6 +476,8 @@ def test_a_telephone_shows_all_of_it_and_everything_has_a_name(page: playwright.
         page.wait_for_selector("#train-preview:visible")
         page.click("#train-start")
         page.wait_for_selector("#train-charts svg")
+        wait_for_picture(page, "validation")
+        assert page.evaluate("document.getElementById('train-validation').clientWidth") > 280
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     unnamed = page.evaluate(
         """() => [...document.querySelectorAll("button, input, select, [role=tab], [tabindex]")]

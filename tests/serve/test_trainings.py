@@ -80,7 +80,10 @@ def test_a_file_is_looked_at_previewed_trained_and_listed(client: TestClient, tr
     assert words[words.index("--data.camera.image-size") :][: len(camera)] == camera
     assert (told["message"], told["minutes"]) == ("nothing was detected", 10)
     assert told["progress"] == {"phase": "Step 1: extended AAE", "share": 0.42, "left": "1:23"}
-    (chart,) = client.get(f"/v1/trainings/{name}/curves").json()["charts"]
+    learned = client.get(f"/v1/trainings/{name}/curves").json()
+    assert learned["picture"] == {"stage": "step1", "step": 500}
+    (chart,) = learned["charts"]
+    assert chart["stage"] == "step1"
     assert [line["name"] for line in chart["lines"]] == ["training", "validation"]
     steps, values = chart["lines"][0]["steps"], chart["lines"][0]["values"]
     assert 100 <= len(steps) <= 200
@@ -179,6 +182,36 @@ def test_wrong_wishes_start_nothing(fields: dict[str, Any], text: str, client: T
     assert trainings.running is None
 
 
+def test_the_picture_is_that_of_the_last_validation(client: TestClient, trainings: Trainings) -> None:
+    send(client, "slow.ply")
+    at = "/v1/trainings/slow/validation.png"
+    assert client.get("/v1/trainings/slow/curves").json() == {"charts": [], "picture": None}
+    assert client.get(at).json() == {"detail": "there is no picture 'validation' of slow"}
+    client.post("/v1/trainings/slow/start", data=SEEN)
+    while not client.get("/v1/trainings/slow").json()["progress"]:
+        time.sleep(0.02)
+    stages = {name: trainings.run("slow") / name for name in ("step1", "step2")}
+    for folder in stages.values():
+        folder.mkdir(exist_ok=True)
+        (folder / "validation.png").write_bytes(folder.name.encode())
+
+    def told() -> tuple[Any, bytes]:
+        return client.get("/v1/trainings/slow/curves").json()["picture"], client.get(at).content
+
+    assert told() == ({"stage": "step1", "step": 500}, b"step1")  # Step 2's is being written: its log knows of none
+    (stages["step2"] / "metrics.jsonl").write_text('{"step": 1, "mse": 0.1}\n')
+    assert told()[0] == {"stage": "step1", "step": 500}
+    (stages["step2"] / "metrics.jsonl").write_text(
+        '{"step": 3, "val_mse": 0.1}\n{"step": 7, "val_mse": 0.1}\n{"step": 9, "mse": 0.1}\n'
+    )
+    assert told() == ({"stage": "step2", "step": 7}, b"step2")
+    assert client.get(at).headers["content-type"] == "image/png"
+    (stages["step2"] / "validation.png").unlink()
+    assert told() == ({"stage": "step1", "step": 500}, b"step1")
+    for wrong in ("Validation", "step1", "step1%2fvalidation", "..%2fslow%2fvalidation", "validation.png", "weights"):
+        assert client.get(f"/v1/trainings/slow/{wrong}.png").status_code == 404, wrong
+
+
 def test_no_name_leads_out_of_the_folder(client: TestClient, trainings: Trainings, tmp_path: Path) -> None:
     (tmp_path / "part.json").write_text("{}")
     (trainings.folder / "parts" / ".hidden").mkdir()
@@ -187,7 +220,7 @@ def test_no_name_leads_out_of_the_folder(client: TestClient, trainings: Training
     assert (told["name"], told["file"]) == ("evil", "evil.ply")
     assert send(client, "..\\..\\evil.ply").json()["name"] == "evil-2"
     for name in ("..%2f..", "..", ".hidden", "nothing", "a" * 300):
-        for path in ("", "/sheet.png", "/curves"):
+        for path in ("", "/sheet.png", "/validation.png", "/curves"):
             assert client.get(f"/v1/trainings/{name}{path}").status_code in (404, 405), (name, path)
         for path in ("/start", "/stop", "/use", "/part", "/preview"):
             assert client.post(f"/v1/trainings/{name}{path}", data=SEEN).status_code in (404, 405), (name, path)
@@ -288,7 +321,10 @@ def test_the_command_line_does_what_is_asked_of_it(tmp_path: Path) -> None:
         while client.get("/v1/trainings/bracket").json()["state"] == "training" and time.monotonic() < end:
             time.sleep(0.5)
         assert until(client, "bracket", "done")["message"] != "failed"
-        assert len(client.get("/v1/trainings/bracket/curves").json()["charts"]) == 3
+        learned = client.get("/v1/trainings/bracket/curves").json()
+        assert len(learned["charts"]) == 3
+        assert learned["picture"]["stage"] == "step2"
+        assert client.get("/v1/trainings/bracket/validation.png").content[:4] == b"\x89PNG"
     model = load_model("bracket", trainings.run("bracket"), device="cpu")
     assert model.about["objects"][0]["label"] == "bracket"
     assert model.about["objects"][0]["size_mm"] == pytest.approx([100, 40, 70], abs=0.1)

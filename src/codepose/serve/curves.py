@@ -1,11 +1,11 @@
-"""What a run's logs show of its training so far."""
+"""What a run's logs and pictures show of its training so far."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from codepose.runtime.run import Run
 from codepose.settings.schema import Settings
@@ -29,7 +29,7 @@ def charts(run: Path) -> list[dict[str, Any]]:
         run: Its folder; it need not be there.
 
     Returns:
-        Of each chart its title, "log" or "share" as its scale, and its lines: a name, steps and values.
+        Of each chart its stage, its title, "log" or "share" as its scale, and its lines: a name, steps and values.
     """
     drawn = []
     for stage, title, scale, names in _CHARTS:
@@ -37,8 +37,26 @@ def charts(run: Path) -> list[dict[str, Any]]:
         lines = [_line(name, [(r["step"], r[key]) for r in records if key in r]) for key, name in names.items()]
         lines = [line for line in lines if line["steps"]]
         if lines:
-            drawn.append({"title": title, "scale": scale, "lines": lines})
+            drawn.append({"stage": stage, "title": title, "scale": scale, "lines": lines})
     return drawn
+
+
+class Picture(NamedTuple):
+    """What a stage's network made of a few validation images: a PNG file, after ``step`` iterations."""
+
+    path: Path
+    stage: str
+    step: int
+
+
+def newest_picture(run: Path) -> Picture | None:
+    """The picture of a run's last validation; None where there is none yet, or no run."""
+    for stage in ("step2", "step1"):
+        of = Run(run, Settings())
+        looks = [r["step"] for r in of.metrics(stage) if any(name.startswith("val_") for name in r)]
+        if looks and of.picture(stage).is_file():
+            return Picture(of.picture(stage), stage, looks[-1])
+    return None
 
 
 def _line(name: str, points: list[tuple[int, float]]) -> dict[str, Any]:

@@ -54,10 +54,14 @@ TRAINING: dict[str, Any] = {
     "pictures": ["sheet", "preview"],
     "progress": {"phase": "Step 1: extended AAE", "share": 0.42, "left": "6:58"},
 }
-CURVES: list[dict[str, Any]] = [
-    {
-        "title": "Step 1: error of the reconstruction",
-        "scale": "log",
-        "lines": [{"name": "training", "steps": [20, 40], "values": [0.061, 0.048]}],
-    }
-]
+CURVES: dict[str, Any] = {
+    "charts": [
+        {
+            "stage": "step1",
+            "title": "Step 1: error of the reconstruction",
+            "scale": "log",
+            "lines": [{"name": "training", "steps": [20, 40], "values": [0.061, 0.048]}],
+        }
+    ],
+    "picture": {"stage": "step1", "step": 40},
+}

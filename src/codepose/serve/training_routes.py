@@ -98,18 +98,21 @@ async def preview(request: Request, name: str, camera: CameraOf, distance: Dista
     return trainings.about(name) | {"framing": {"share": framed.share, "tiles": framed.tiles}}
 
 
-@router.get("/{name}/{picture}.png", response_class=Response, summary="sheet.png: six views; preview.png")
+@router.get("/{name}/{picture}.png", response_class=Response, summary="sheet.png, preview.png, validation.png")
 def picture(request: Request, name: str, picture: str) -> Response:
-    """The part from six sides, or training images."""
+    """The part from six sides, training images, or what the network makes of a few validation images now."""
     return Response(_trainings(Service.of(request)).picture(name, picture), media_type="image/png")
 
 
-@router.get("/{name}/curves", responses=_with_example({"charts": CURVES}), summary="What was learned so far")
+@router.get("/{name}/curves", responses=_with_example(CURVES), summary="What was learned so far")
 def learned(request: Request, name: str) -> dict[str, Any]:
-    """Curves out of the run's metrics.jsonl."""
+    """Curves out of the run's metrics.jsonl, and of which stage and iteration validation.png is, null where none is."""
     trainings = _trainings(Service.of(request))
     trainings.about(name)
-    return {"charts": curves.charts(trainings.run(name))}
+    run = trainings.run(name)
+    picture = curves.newest_picture(run)
+    told = None if picture is None else {"stage": picture.stage, "step": picture.step}
+    return {"charts": curves.charts(run), "picture": told}
 
 
 @router.post("/{name}/start", responses=_TOLD, summary="Train, or go on training")

@@ -268,16 +268,19 @@ class Trainings:
         }
 
     def picture(self, name: str, which: str) -> bytes:
-        """The six views, or the training images, as PNG.
+        """The six views, the training images, or what the network makes of a few validation images now, as PNG.
 
         Raises:
             Problem: There is none.
         """
         self._read(name)
-        path = self._part(name) / f"{which}.png"
-        if which not in PICTURES or not path.is_file():
+        folder = self._part(name)
+        pictures = {picture: folder / f"{picture}.png" for picture in PICTURES}
+        if (newest := curves.newest_picture(self.run(name))) is not None:
+            pictures["validation"] = newest.path
+        if which not in pictures or not pictures[which].is_file():
             raise Problem(404, f"there is no picture {which[:20]!r} of {name}")
-        return path.read_bytes()
+        return pictures[which].read_bytes()
 
     def _state(self, name: str, lines: list[str]) -> tuple[str, str]:
         """ready, refused, training, stopping, stopped, failed or done; and what there is to say."""

@@ -30,11 +30,15 @@ function bounds(lines, scale) {
   return [Math.min(...values) / 1.15, Math.max(...values) * 1.15];
 }
 
+// A chart in words.
+export function words({ title, scale, lines }) {
+  return `${title}: ${lines.map((line) => `${line.name} ${short(line.values.at(-1), scale)}`).join(", ")}`;
+}
+
 export function chart({ title, scale, lines }) {
   const figure = document.createElement("figure");
   figure.className = "chart";
-  const last = lines.map((line) => `${line.name} ${short(line.values.at(-1), scale)}`).join(", ");
-  const svg = element("svg", { viewBox: `0 0 ${WIDE} ${HIGH}`, role: "img", "aria-label": `${title}: ${last}` });
+  const svg = element("svg", { viewBox: `0 0 ${WIDE} ${HIGH}`, role: "img", "aria-label": words({ title, scale, lines }) });
   const [low, high] = bounds(lines, scale), most = Math.max(1, ...lines.flatMap((line) => line.steps));
   const bend = scale === "log" ? (value) => Math.log(Math.max(value, low)) : (value) => value;
   const x = (step) => LEFT + (step / most) * (WIDE - LEFT - RIGHT);

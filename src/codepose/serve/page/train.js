@@ -1,7 +1,7 @@
 // Third tab: a CAD file in, a trained network out.
 
 import { getJson, post, request } from "./api.js";
-import { chart } from "./charts.js";
+import { chart, words } from "./charts.js";
 import { chosen, dropped } from "./files.js";
 
 const byId = (id) => document.getElementById(id);
@@ -9,6 +9,10 @@ const CAD = /\.(step|stp|ply|obj|stl|glb|gltf|3mf|off)$/i;
 const STATES = {
   ready: "Not trained yet", refused: "Cannot be trained as it is", training: "Training", stopping: "Saving its state",
   stopped: "Stopped", failed: "Failed", done: "Trained",
+};
+const ROWS = {
+  step1: "Step 1 on images that it does not learn from: what it sees, below it what it makes of that, and what it is to make",
+  step2: "Step 2 on scenes that it does not learn from: the true box white, the one it finds orange; below them what it sees in that, black where it finds none, and what it is to see",
 };
 const EVERY_MS = 2000;
 
@@ -242,11 +246,23 @@ export class Train {
     byId("train-progress").hidden = !progress;
     byId("train-bar").value = progress?.share ?? 0;
     byId("train-phase").textContent = progress ? phaseWords(progress, moving) : "";
-    const charts = fresh ? [] : (await getJson(`v1/trainings/${told.name}/curves`)).charts;
+    const { charts, picture } = fresh ? { charts: [], picture: null } : await getJson(`v1/trainings/${told.name}/curves`);
     if (this.told !== told) return;
     byId("train-charts").replaceChildren(...charts.map(chart));
     byId("train-charts-card").hidden = !charts.length;
-    for (const which of ["sheet", "preview"]) await this.#picture(told, which, drawn && which === "preview");
+    if (picture) this.#describe(charts, picture);
+    await this.#picture(told, "validation", picture && `${told.name}/${picture.stage}/${picture.step}`);
+    for (const which of ["sheet", "preview"]) {
+      const key = told.pictures.includes(which) && `${told.name}/${told.unit}/${told.body}`;
+      await this.#picture(told, which, key, drawn && which === "preview");
+    }
+  }
+
+  // What is to be seen in the picture, and, for who does not see it, how good it is.
+  #describe(charts, { stage, step }) {
+    byId("train-validation-caption").textContent = `${ROWS[stage]}.`;
+    const good = charts.filter((one) => one.stage === stage).map(words);
+    byId("train-validation").alt = [`What the network makes of validation images after ${step.toLocaleString("en")} iterations`, ...good].join(". ");
   }
 
   #part(told) {
@@ -265,11 +281,11 @@ export class Train {
     byId("train-findings-note").hidden = !report?.findings.some((text) => text.includes("--"));
   }
 
-  // Fetched rather than linked: a link brings no token.
-  async #picture(told, which, anew) {
-    const image = byId(`train-${which}`), key = `${told.name}/${told.unit}/${told.body}`;
-    byId(`train-${which}-figure`).hidden = !told.pictures.includes(which);
-    if (!told.pictures.includes(which) || (this.pictures[which] === key && !anew)) return;
+  // Fetched rather than linked: a link brings no token. The key says which picture it is; without one there is none.
+  async #picture(told, which, key, anew = false) {
+    const image = byId(`train-${which}`);
+    byId(`train-${which}-figure`).hidden = !key;
+    if (!key || (this.pictures[which] === key && !anew)) return;
     const data = await (await request(`v1/trainings/${told.name}/${which}.png`)).blob();
     if (this.told !== told) return;
     URL.revokeObjectURL(image.src);
