@@ -1,7 +1,7 @@
 """Takes the place of the command line in tests of the service: answers as it does, at once.
 
-A file called broken is one that cannot be read, one called cm is too large in mm, a slow one trains until it is
-stopped, a deaf one for ever, and a failing one fails.
+A file called broken is one that cannot be read, a huge one asks for two gigabytes, one called cm is too large in mm, a
+slow one trains until it is stopped, a deaf one for ever, and a failing one fails.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ def option(name: str) -> str:
 def mesh(file: Path) -> None:
     if "broken" in file.name:
         sys.exit(f"codepose mesh: {file.resolve()}: it is damaged, or no PLY file; type --faces")
+    if "huge" in file.name:
+        bytearray(2**31)
     usable = "cm" not in file.name or option("--unit") == "cm"
     report = {"usable": usable, "unit": option("--unit"), "diameter_mm": 100.0, "findings": ["no colours"], "names": []}
     report |= {"size_mm": [60.0, 60.0, 50.0], "faces": 12, "looks_the_same_after": "none", "own_unit": False}

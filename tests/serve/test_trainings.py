@@ -16,6 +16,7 @@ from starlette.testclient import TestClient
 
 from codepose.cli.main import main
 from codepose.runtime.run import Run
+from codepose.serve import processes
 from codepose.serve import trainings as module
 from codepose.serve.app import create_app
 from codepose.serve.guard import Limits
@@ -127,6 +128,15 @@ def test_what_failed_says_why_without_our_paths(client: TestClient, trainings: T
     assert answer.status_code == 422
     assert answer.json()["detail"] == "given/broken.ply: it is damaged, or no PLY file; type faces"
     assert trainings.names() == ["failing"]  # nothing is kept of it
+
+
+def test_a_file_that_asks_for_too_much_memory_is_refused(client: TestClient, monkeypatch) -> None:
+    assert send(client, "huge.ply").status_code == 200
+    monkeypatch.setattr(processes, "_most_memory", lambda: 2**30)
+    answer = send(client, "huge.ply")
+    assert answer.status_code == 422
+    assert "asked for more than 1.0 GB of memory" in answer.json()["detail"]
+    assert "Traceback" not in answer.text
 
 
 def test_another_unit_mends_a_wrong_one(client: TestClient) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,8 @@ CODEPOSE = (sys.executable, "-m", "codepose")
 _NICE = 10
 _LONGEST_S = 300.0
 """Seconds for a look at a CAD file."""
+_MEMORY_SHARE = 0.75
+"""Of the machine's memory, what a look at a CAD file may take: more would end the service, too."""
 
 
 class Commands:
@@ -57,9 +60,12 @@ class Commands:
         """Has a command do something with the CAD file of a folder, and waits for it.
 
         Raises:
-            Problem: It failed, or took too long.
+            Problem: It failed, or took too long or too much memory.
         """
         process = self.start(words, folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        most = _most_memory()
+        with contextlib.suppress(ProcessLookupError):
+            resource.prlimit(process.pid, resource.RLIMIT_DATA, (most, most))
         try:
             errors = process.communicate(timeout=_LONGEST_S)[1].decode(errors="replace")
         except subprocess.TimeoutExpired:
@@ -69,9 +75,15 @@ class Commands:
             raise Problem(504, late) from None
         if process.returncode:
             reason = curves.complaint(errors.splitlines())
-            message = reason or "the CAD file's reader broke down; export it again"
+            broken = f"the CAD file's reader broke down, or asked for more than {most / 2**30:.1f} GB of memory"
+            message = reason or f"{broken}; export it again, as a coarser mesh"
             raise as_problem(ConfigError(self.without_paths(message, folder)))
 
     def without_paths(self, message: str, folder: Path) -> str:
         """Returns what a command said in a folder, without this machine's paths."""
         return message.replace(f"{folder}/", "").replace(f"{self._home}/", "")
+
+
+def _most_memory() -> int:
+    """Bytes that a look at a CAD file may take."""
+    return int(_MEMORY_SHARE * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
