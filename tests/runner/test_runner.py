@@ -9,7 +9,7 @@ import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -27,6 +27,7 @@ from codepose.refinement.edge_votes import EdgeField
 from codepose.rendering.renderer import Instances, Renderer
 from codepose.runtime.run import Run
 from codepose.settings.files import override
+from codepose.synthesis.batches import SceneBatch
 from codepose.synthesis.scenes import SceneSource
 from codepose.synthesis.world import World
 
@@ -135,16 +136,21 @@ def test_refined_poses_are_those_of_the_estimator(
         )
         for one, other in zip(wanted, found, strict=True):
             assert other.contour == pytest.approx(one.contour, abs=0.02)
-            assert other.judged is None or other.judged == pytest.approx(one.judged, abs=0.25)  # of fitted poses
-            assert angle_deg(one, other) < 1.0
-            np.testing.assert_allclose(other.t_cam_obj, one.t_cam_obj, rtol=0.01, atol=1.0)
+            assert other.judged == pytest.approx(one.judged, abs=0.25)  # 0 where it was not asked
+            if one.judged == 0.0:  # of those that the judge holds for equal, a last digit decides which it is
+                assert angle_deg(one, other) < 0.1
+                np.testing.assert_allclose(other.t_cam_obj, one.t_cam_obj, rtol=1e-3, atol=0.1)
 
 
-def test_edges_are_fitted_as_codepose_fits_them(refined: PoseEstimator, folder: Path, installed: Path) -> None:
-    """Poses a few millimetres beside the true ones, of which something is seen."""
-    runner = import_module("codepose_runtime").PoseRunner(folder)
-    scenes = SceneSource(refined.world, "test").scenes(torch.arange(4), 0.3)
-    t = scenes.t_cam_obj * 1.01
+class Near(NamedTuple):
+    """Poses a few millimetres beside the true ones of four scenes, as codepose's tensors or the runner's."""
+
+    seen: Any
+    poses: Any
+
+
+def near_truth(package: str, scenes: SceneBatch, tensor: Any) -> Near:
+    poses = import_module(f"{package}.refinement.poses")
     values = {
         "images": scenes.images,
         "which": torch.arange(4),
@@ -154,16 +160,37 @@ def test_edges_are_fitted_as_codepose_fits_them(refined: PoseEstimator, folder: 
         "reconstructions": torch.zeros(4, 3, 2, 2),
         "extent": torch.tensor([128.0, 128.0]),
     }
+    seen = poses.Seen(**{name: tensor(value.numpy()) for name, value in values.items()})
+    views = (scenes.R_view[:, None], 1.01 * scenes.t_cam_obj[:, None], torch.zeros(4, 1))
+    return Near(seen, poses.Poses.start(*(tensor(value.numpy()) for value in views)))
+
+
+def test_the_judge_says_what_it_says_in_codepose(refined: PoseEstimator, folder: Path, installed: Path) -> None:
+    """Of the same poses, and moves them alike."""
+    runner = import_module("codepose_runtime").PoseRunner(folder).estimator
+    scenes = SceneSource(refined.world, "test").scenes(torch.arange(4), 0.3)
+    here = near_truth("codepose", scenes, torch.from_numpy)
+    there = near_truth("codepose_runtime", scenes, import_module("codepose_runtime.tensors").from_numpy)
+    scores, same = refined.refiner.first.scores(*here).numpy(), runner.refiner.first.scores(*there).numpy()
+    assert np.ptp(scores) > 0.5, "not all poses are alike to it"
+    np.testing.assert_allclose(same, scores, atol=0.1)  # bf16 here, where the processor has it
+    moved, also = refined.refiner.first(*here), runner.refiner.first(*there)
+    assert np.abs(moved.t[:, 0].numpy() - here.poses.t[:, 0].numpy()).max() > 0.5
+    off = np.linalg.norm(also.t[:, 0].numpy() - moved.t[:, 0].numpy(), axis=-1)
+    assert np.median(off) < 0.5
+
+
+def test_edges_are_fitted_as_codepose_fits_them(refined: PoseEstimator, folder: Path, installed: Path) -> None:
+    """Poses a few millimetres beside the true ones, of which something is seen."""
+    runner = import_module("codepose_runtime").PoseRunner(folder)
+    scenes = SceneSource(refined.world, "test").scenes(torch.arange(4), 0.3)
 
     def fitted(package: str, world: Any, tensor: Any) -> Any:
-        poses, fit = (import_module(f"{package}.refinement.{name}") for name in ("poses", "edge_fit"))
-        seen = poses.Seen(**{name: tensor(value.numpy()) for name, value in values.items()})
-        views = (tensor(x.numpy()) for x in (scenes.R_view[:, None], t[:, None], torch.zeros(4, 1)))
-        return fit.EdgeFit(world)(seen, poses.Poses.start(*views))
+        return import_module(f"{package}.refinement.edge_fit").EdgeFit(world)(*near_truth(package, scenes, tensor))
 
     wanted = fitted("codepose", refined.world, torch.from_numpy)
     found = fitted("codepose_runtime", runner.estimator.world, import_module("codepose_runtime.tensors").from_numpy)
-    assert (wanted.t[:, 0] - t).norm(dim=1).min() > 1.0, "all move"
+    assert (wanted.t[:, 0] - 1.01 * scenes.t_cam_obj).norm(dim=1).min() > 1.0, "all move"
     off = np.linalg.norm(found.t.numpy() - wanted.t.numpy(), axis=-1)
     assert np.median(off) < 0.5
     assert off.max() < 3.0, "a last digit may decide which of two edges is nearer"
