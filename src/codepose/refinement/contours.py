@@ -10,7 +10,7 @@ sums long ones, which always cross some edge of a clutter (docs/log/2026-11-23-r
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -88,18 +88,17 @@ class RenderedEdges:
         detections = len(places)
         first = torch.arange(detections, device=places.device)[:, None] * (len(self.t) // detections)
         rows = (first + places).flatten()
-        edges = EdgePoints(*(getattr(self.edges, f.name)[rows] for f in fields(EdgePoints)))
-        return RenderedEdges(edges, self.share[rows], self.t[rows], self.boxed[rows], self.K[rows], self.box)
+        share, t, boxed, K = (values[rows] for values in (self.share, self.t, self.boxed, self.K))
+        return RenderedEdges(self.edges.select(rows), share, t, boxed, K, self.box)
 
     def joined(self, other: RenderedEdges, detections: int) -> RenderedEdges:
         """Returns these edges and others of the same detections, of which there are so many."""
 
-        def both(one: Tensor, more: Tensor) -> Tensor:
-            return torch.cat([x.view(detections, -1, *x.shape[1:]) for x in (one, more)], 1).flatten(0, 1)
-
-        names = [f.name for f in fields(EdgePoints)]
-        edges = EdgePoints(*(both(getattr(self.edges, name), getattr(other.edges, name)) for name in names))
-        share, t, boxed, K = (both(getattr(self, name), getattr(other, name)) for name in ("share", "t", "boxed", "K"))
+        own, more = (torch.arange(len(x.t), device=x.t.device).view(detections, -1) for x in (self, other))
+        rows = torch.cat((own, more + len(self.t)), 1).flatten()
+        edges = EdgePoints.together([self.edges, other.edges]).select(rows)
+        names = ("share", "t", "boxed", "K")
+        share, t, boxed, K = (torch.cat((getattr(self, name), getattr(other, name)))[rows] for name in names)
         return RenderedEdges(edges, share, t, boxed, K, self.box)
 
     def translations(self, shifts: Tensor, scales: Tensor) -> Tensor:
@@ -210,7 +209,7 @@ class ContourMatcher:
         R = geometry.offaxis_rotation(t) @ R_view
         batches = (torch.split(x, _RENDERS_GPU if t.is_cuda else _RENDERS) for x in (objects, R, t, K))
         parts = [self._render(*batch) for batch in zip(*batches, strict=True)]
-        return EdgePoints(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(EdgePoints)))
+        return EdgePoints.together(parts)
 
     def _render(self, objects: Tensor, R: Tensor, t: Tensor, K: Tensor) -> EdgePoints:
         """Renders the parts; on a CPU only the pixels around them, which a GPU would have to ask for."""

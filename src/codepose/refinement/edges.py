@@ -7,7 +7,8 @@ count alike, as in Hinterstoisser et al., "Gradient Response Maps", TPAMI 2012.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from functools import cached_property
 
 import torch
@@ -163,6 +164,15 @@ class EdgePoints:
     def voters(self) -> Tensor:
         """(M,) how many points vote; at least 1."""
         return (self.directions != 0).any(-1).sum(1).clamp_min(1)
+
+    def select(self, rows: Tensor) -> EdgePoints:
+        """Returns those of some of the renders, by their numbers."""
+        return EdgePoints(*(getattr(self, f.name)[rows] for f in fields(self)))
+
+    @staticmethod
+    def together(parts: Sequence[EdgePoints]) -> EdgePoints:
+        """Returns those of several batches of renders, in their order."""
+        return EdgePoints(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(EdgePoints)))
 
 
 def render_planes(depth: Tensor, normal: Tensor, color: Tensor) -> Tensor:
