@@ -11,8 +11,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 
 from codepose.cli import invocation
+from codepose.cli.commands import ACTIONS
 from codepose.cli.main import main
 from codepose.settings.files import to_yaml
 from codepose.settings.schema import Settings
@@ -43,6 +45,7 @@ def test_what_was_asked_for_is_done(words: tuple[str, ...]) -> None:
         (("report", "nowhere"), "nowhere is no run folder"),
         (("predict", "hammer", "a.png", "--K", "fov=60", "--nms", "2"), "--nms is a share from 0 to 1"),
         (("mesh", "nowhere.stl"), "nowhere.stl"),
+        (("train", "hammer", "--out", "new", "--methods"), "methods: name one or more of joint, extended, original"),
     ],
 )
 def test_what_cannot_be_done_is_told_in_a_line(
@@ -54,6 +57,33 @@ def test_what_cannot_be_done_is_told_in_a_line(
     assert said.startswith(f"codepose {words[0]}: ")
     assert text in said
     assert said.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"),
+    ],
+)
+def test_too_little_memory_is_told_in_a_line(error: Exception, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    def asks_for_more(options: object) -> None:
+        raise error
+
+    monkeypatch.setitem(ACTIONS, "settings", asks_for_more)
+    assert main(["settings"]) == 1
+    assert capsys.readouterr().err.startswith("codepose settings: there is not enough memory: ")
+
+
+def test_another_error_is_ours_to_mend(monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(options: object) -> None:
+        raise RuntimeError("shapes differ")
+
+    monkeypatch.setitem(ACTIONS, "settings", breaks)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        main(["settings"])
 
 
 @pytest.mark.parametrize(

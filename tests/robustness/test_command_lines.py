@@ -96,6 +96,13 @@ def test_random_command_lines(
     campaign(KIND, 1000, lambda n, folder: line_case(n, folder, small_run, small_settings, seed), Limits(90.0, 3000))
 
 
+def test_a_line_of_every_command_can_be_drawn() -> None:
+    rng = rng_of(KIND, 0, 0)
+    for name in _COMMANDS:
+        for _ in range(20):
+            assert all(isinstance(word, str) for word in line(name, rng))
+
+
 def line_case(number: int, folder: Path, run: Path, settings: Settings, seed: int) -> Case:
     """One line, in a folder with a run, photos and parts."""
     rng = rng_of(KIND, seed, number)
@@ -156,6 +163,7 @@ def needed(name: str, rng: Rng) -> list[str]:
         ],  # it takes most of a minute
         "render": [*mesh, "--preset", "tiny.yaml", "--bop", "bop", "--images", "2"],
         "report": [run],
+        "settings": [],
         "demo": [str(rng.choice(["--no-such", "extra", "--device mps", "--device", "--help", "--out part.ply"]))],
     }[name]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from codepose.api.evaluation import calibrate
-from codepose.estimation.methods import METHODS, STAGES, Method
+from codepose.estimation.methods import METHODS, STAGES, Method, require_methods
 from codepose.runtime.devices import make_fabric
 from codepose.runtime.extras import require_training
 from codepose.runtime.ranks import world_size
@@ -58,7 +58,7 @@ def train(
         The trained run.
 
     Raises:
-        ConfigError: Settings that cannot be trained, more memory than there is, or no such device.
+        ConfigError: Settings that cannot be trained, no method, more memory than there is, or no such device.
         MeshError: A CAD file that cannot be used.
         RunError: The folder holds another run, or another process trains it.
         StorageError: The disk is full; the run can be resumed.
@@ -67,6 +67,7 @@ def train(
         UserWarning: A network finds nothing yet, so it cannot be calibrated.
     """
     require_training("training")
+    require_methods(methods)
     make_fabric(device, devices, nodes)  # with several devices, starts the other processes
     begun = resume and (Path(out) / "config.yaml").is_file()
     run = Run.create(out, settings, resume=True) if begun else None

@@ -58,6 +58,8 @@ def run(command: str, arguments: list[str], description: str) -> int:
         told = _tell(outcome, options)
         return outcome.status if told else 1
     except Exception as error:
+        if _out_of_memory(error):
+            error = ConfigError("there is not enough memory: take smaller settings, or end other programs")
         if not isinstance(error, _user_errors()):
             raise
         _complain(command, error)
@@ -118,6 +120,12 @@ def _complain(command: str, error: Exception) -> None:
         complain(f"codepose {command}: {error}")
     elif isinstance(error, OSError):  # all refuse wrong options alike, but a disk may be full on one machine alone
         complain(f"codepose {command}, on another machine or device: {error}")
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether Python, NumPy, PyTorch or CUDA could not have the memory that they asked for."""
+    words = ("can't allocate memory", "out of memory")  # PyTorch has no class of its own for the first
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(w in str(error) for w in words))
 
 
 def _is_first() -> bool:

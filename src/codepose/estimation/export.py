@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import json
+import logging
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,7 +31,7 @@ from codepose.synthesis.lookalikes import thumbnails
 
 INPUTS = ("image", "camera")
 OUTPUTS = ("labels", "scores", "boxes", "R_cam_obj", "t_cam_obj", "similarity", "confidence", "reconstructions")
-OPSET = 18
+_OPSET = 18
 
 
 class LookupGraph(nn.Module):
@@ -188,15 +189,47 @@ def export_onnx(estimator: PoseEstimator, path: Path) -> PoseGraph:
     example = (torch.rand(1, 3, size, size), geometry.camera_matrix(size, size / 2, size / 2))
     names = json.dumps([book.label for book in estimator.codebooks])
     with replacing(path) as new:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # torchvision's, of torch's own names
-            program = torch.onnx.export(
-                graph, example, input_names=INPUTS, output_names=OUTPUTS, opset_version=OPSET, verbose=False
-            )
-        assert program is not None
+        program = onnx_program(graph, example, INPUTS, OUTPUTS)
         program.model.metadata_props.update(names=names, image_size=str(size), version=codepose.__version__)
         program.save(str(new))
     return graph
+
+
+def onnx_program(
+    graph: nn.Module,
+    example: tuple[Tensor, ...],
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    dynamic_shapes: tuple[dict[int, torch.export.Dim] | None, ...] | None = None,
+) -> torch.onnx.ONNXProgram:
+    """Returns a network as ONNX has it, without the libraries' remarks, of which none can be acted on.
+
+    Args:
+        graph: The network.
+        example: What goes into it.
+        inputs, outputs: Names of what goes in and comes out.
+        dynamic_shapes: As ``torch.onnx.export`` takes them.
+    """
+    remarks = logging.getLogger("onnx_ir")
+    level = remarks.level
+    remarks.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # torchvision's, of torch's own names
+            warnings.simplefilter("ignore", UserWarning)  # torch's: inputs come in one number, as they are meant to
+            program = torch.onnx.export(
+                graph.eval(),
+                example,
+                input_names=inputs,
+                output_names=outputs,
+                opset_version=_OPSET,
+                dynamic_shapes=dynamic_shapes,
+                verbose=False,
+            )
+    finally:
+        remarks.setLevel(level)
+    assert program is not None
+    return program
 
 
 @torch.no_grad()

@@ -47,7 +47,7 @@ def likeliest(labels: Tensor, scores: Tensor, cosines: Tensor, most: int) -> Ten
         (n,) bool.
     """
     worth = _worth(scores, cosines)
-    order = torch.arange(len(worth), device=worth.device)
+    order = torch.arange(worth.shape[0], device=worth.device)  # len() would fix the number when it is exported
     tied = (worth[:, None] == worth) & (order[:, None] > order)  # of equal ones the first
     better = (labels[:, None] == labels) & ((worth[:, None] < worth) | tied)  # (n, n): the column than the row
     return better.sum(1) < most

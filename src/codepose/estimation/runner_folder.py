@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 
 from codepose.estimation.confidence import Confidence
 from codepose.estimation.estimator import PoseEstimator
-from codepose.estimation.export import OPSET, plain_norms, require_onnx
+from codepose.estimation.export import onnx_program, plain_norms, require_onnx
 from codepose.estimation.likeliest import candidates_iou
 from codepose.estimation.methods import load_confidence
 from codepose.estimation.pipelines import JointPipeline
@@ -170,19 +169,7 @@ def _write(
     """Writes a graph, of which some inputs come in any number; returns the file's SHA-256."""
     number = torch.export.Dim("n", min=1, max=65536)
     shapes = tuple({0: number} if name in many else None for name in inputs)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torchvision's, of torch's own names
-        warnings.simplefilter("ignore", UserWarning)  # torch's: two inputs come in one number, as they are meant to
-        program = torch.onnx.export(
-            graph.eval(),
-            example,
-            input_names=inputs,
-            output_names=outputs,
-            opset_version=OPSET,
-            dynamic_shapes=shapes if many else None,
-            verbose=False,
-        )
-    assert program is not None
+    program = onnx_program(graph, example, inputs, outputs, shapes if many else None)
     program.save(str(path))
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
