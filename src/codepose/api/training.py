@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from codepose.api.evaluation import calibrate
-from codepose.estimation.methods import METHODS, STAGES, Method, require_methods
+from codepose.estimation.methods import METHODS, STAGES, Method
 from codepose.runtime.devices import make_fabric
 from codepose.runtime.extras import require_training
 from codepose.runtime.ranks import world_size
 from codepose.runtime.run import Run, RunError
+from codepose.settings.errors import ConfigError
 from codepose.settings.schema import Settings
 from codepose.synthesis.backgrounds import require_photos
 from codepose.synthesis.placement import require_visible
@@ -67,7 +68,8 @@ def train(
         UserWarning: A network finds nothing yet, so it cannot be calibrated.
     """
     require_training("training")
-    require_methods(methods)
+    if not methods:
+        raise ConfigError(f"methods: name one or more of {', '.join(METHODS)}")
     make_fabric(device, devices, nodes)  # with several devices, starts the other processes
     begun = resume and (Path(out) / "config.yaml").is_file()
     run = Run.create(out, settings, resume=True) if begun else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
@@ -26,7 +26,6 @@ from codepose.estimation.pipelines import JointPipeline, Pipeline, TwoStagePipel
 from codepose.networks.build import build_detector, build_extended, build_joint, build_original
 from codepose.refinement.render_and_compare import AGREEMENT, HYPOTHESES, KEEP, SIMILARITY, STEP_DEG
 from codepose.runtime.run import Run, RunError
-from codepose.settings.errors import ConfigError
 from codepose.settings.inference import RefinementSettings
 from codepose.synthesis.world import World
 
@@ -38,16 +37,6 @@ STAGES: dict[Method, tuple[str, ...]] = {
     "original": ("detector", "original"),
 }
 """The finished stages a method needs: the joint network's, or a detector's and an autoencoder's."""
-
-
-def require_methods(methods: Sequence[Method]) -> None:
-    """Refuses to do something with no method at all.
-
-    Raises:
-        ConfigError: There is none.
-    """
-    if not methods:
-        raise ConfigError(f"methods: name one or more of {', '.join(METHODS)}")
 
 
 def trained_methods(run: Run) -> list[Method]:

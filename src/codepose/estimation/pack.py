@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from codepose.estimation.methods import STAGES, Method, load_codebooks, load_pipeline, require_methods
+from codepose.estimation.methods import STAGES, Method, load_codebooks, load_pipeline
 from codepose.runtime.checkpoint import load_state, save_state
 from codepose.runtime.run import Run, RunError
 from codepose.settings.files import load_run_settings, override, save_run_settings
@@ -41,9 +41,7 @@ def pack(
 
     Raises:
         RunError: ``out`` exists, or a method is not trained.
-        ConfigError: There is no method.
     """
-    require_methods(methods)
     if out.exists():
         raise RunError(f"{out} exists: choose another folder")
     missing = sorted({s for m in methods for s in STAGES[m] if not run.has(s)})
