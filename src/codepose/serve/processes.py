@@ -14,6 +14,7 @@ from typing import Any
 from codepose.serve import curves
 from codepose.serve.problems import Problem, as_problem
 from codepose.settings.errors import ConfigError
+from codepose.storage.memory import main_memory
 
 CODEPOSE = (sys.executable, "-m", "codepose")
 _NICE = 10
@@ -86,4 +87,4 @@ class Commands:
 
 def _most_memory() -> int:
     """Bytes that a look at a CAD file may take."""
-    return int(_MEMORY_SHARE * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return int(_MEMORY_SHARE * main_memory())

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-
 import torch
 
 from codepose.networks.build import build_joint
 from codepose.settings.errors import ConfigError
 from codepose.settings.schema import Settings
+from codepose.storage.memory import main_memory
 
 _COPIES = 3
 """Of each weight: itself, its gradient, and one moment of the optimiser at least, in float32."""
@@ -46,7 +45,7 @@ def require_memory(settings: Settings, nodes: int = 1) -> None:
     Raises:
         ConfigError: They need more memory; the text names the options.
     """
-    have = float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    have = float(main_memory())
     have += sum(torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count()))
     for options, need in least_memory(settings).items():
         if need / nodes > have:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from codepose.parts.cad.gltf import read_gltf
 from codepose.parts.cad.surface import Surface, refuse
+from codepose.storage.memory import main_memory
 
 _MAGIC, _END = b"ISO-10303-21", b"END-ISO-10303-21"
 _SECONDS, _SECONDS_A_MB = 30, 30
@@ -50,11 +50,11 @@ def _in_mm(metres: NDArray[np.float64]) -> NDArray[np.float64]:
 @lru_cache(maxsize=2)  # the mesh doctor asks twice
 def _as_glb(data: bytes) -> bytes:
     seconds = _SECONDS + _SECONDS_A_MB * len(data) // 2**20
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     with tempfile.TemporaryDirectory(prefix="codepose-") as folder:
         Path(folder, "part.step").write_bytes(data)
         program = str(Path(__file__).with_name("opencascade.py"))
-        command = [sys.executable, "-P", program, folder, str(seconds), str(memory)]  # -P: beside it are no libraries
+        limits = [str(seconds), str(main_memory())]
+        command = [sys.executable, "-P", program, folder, *limits]  # -P: beside it are no libraries
         try:
             done = subprocess.run(command, capture_output=True, timeout=_WAITING * seconds, check=False)
         except subprocess.TimeoutExpired:
