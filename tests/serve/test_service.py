@@ -233,16 +233,21 @@ class Slow(Model):
         return [{"detections": [], "file": q.file} for q in questions]
 
 
-def together(app, photo: bytes, count: int, then) -> list[httpx.Response]:
-    """So many requests at the same time; ``then`` is called when they are under way."""
+async def at_once(number: int) -> None:
+    """Between two requests there is no wait."""
+
+
+def together(app, photo: bytes, count: int, then, between=at_once) -> list[httpx.Response]:
+    """So many requests at the same time; ``then`` is called when they are under way, ``between`` after each."""
 
     async def run() -> list[httpx.Response]:
         transport = httpx.ASGITransport(app=app)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            asked = [
-                asyncio.create_task(client.post("/v1/poses", data={"K": K}, files={"image": (f"{i}.png", photo)}))
-                for i in range(count)
-            ]
+            asked = []
+            for i in range(count):
+                post = client.post("/v1/poses", data={"K": K}, files={"image": (f"{i}.png", photo)})
+                asked.append(asyncio.create_task(post))
+                await between(i)
             await then(asked)
             return await asyncio.gather(*asked)
 
@@ -275,11 +280,15 @@ def test_photos_that_wait_are_looked_at_together(make_photo) -> None:
     app = create_app({"slow": slow}, limits=Limits(places=9, batch=3))
     service = app.state.service
 
+    async def between(number: int) -> None:
+        if number == 0:  # the first one is alone, however late the worker wakes
+            await until(slow.begun.is_set)
+
     async def then(asked) -> None:
-        await until(lambda: slow.begun.is_set() and service._worker.waiting == 5)
+        await until(lambda: service._worker.waiting == 5)
         slow.open.set()
 
-    answers = together(app, make_photo(), 6, then)
+    answers = together(app, make_photo(), 6, then, between)
     assert [a.json()["file"] for a in answers] == [f"{i}.png" for i in range(6)]
     assert slow.sizes == [1, 3, 2]
 
