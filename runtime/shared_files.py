@@ -38,7 +38,7 @@ _IMPORTS = (
     (r"^import torch$", "from codepose_runtime import tensors as torch"),
     (r"^from torch\.nn import functional as F$", "from codepose_runtime.tensors import functional as F"),
     (r"^from torch import", "from codepose_runtime.tensors import"),
-    (r"^from torchvision\.ops import", "from codepose_runtime.tensors.boxes import"),
+    (r"^from codepose\.runtime\.vision import", "from codepose_runtime.tensors.boxes import"),
     (r"^from kornia[\w.]* import", "from codepose_runtime.tensors.vision import"),
     (r"^(\s*from) codepose\b", r"\1 codepose_runtime"),
 )

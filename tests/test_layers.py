@@ -62,6 +62,18 @@ def test_help_needs_the_standard_library_alone() -> None:
         assert f"  {command} " in done.stdout
 
 
+def test_torchvision_is_imported_in_one_place() -> None:
+    """By its own way it brings torch's compiler; two files ask it for more, once torch's compiler does not matter."""
+    files = {
+        str(path.relative_to(ROOT))
+        for path in ROOT.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if "torchvision" in str(getattr(node, "module", None)).split(".")
+        or (isinstance(node, ast.Import) and any(a.name.split(".")[0] == "torchvision" for a in node.names))
+    }
+    assert files == {"runtime/vision.py", "synthesis/surfaces.py", "training/pictures.py"}
+
+
 def body_lines(function: ast.FunctionDef) -> int:
     """Without its signature and its docstring."""
     first = function.body[1 if ast.get_docstring(function) and len(function.body) > 1 else 0]

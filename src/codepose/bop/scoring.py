@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.ops import box_iou, clip_boxes_to_image
 
 from codepose import geometry
 from codepose.bop.dataset import BopDataset
@@ -41,6 +40,7 @@ from codepose.evaluation.pose_errors import (
 from codepose.evaluation.vsd import vsd
 from codepose.parts.units import rounded
 from codepose.rendering.renderer import Renderer
+from codepose.runtime.vision import box_iou, clip_boxes_to_image
 
 _TOUCHES = 0.02
 """No camera is nearer to a part's bounding box than this share of its diameter."""

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_iou
 
 from codepose.estimation.codebook import Codebook
 from codepose.estimation.hypotheses import Hypotheses
 from codepose.estimation.window_boxes import WindowBoxes, by_object
 from codepose.refinement.poses import Poses, Refiner, Seen, Stages
 from codepose.refinement.render_and_compare import finer_photos
+from codepose.runtime.vision import box_iou
 from codepose.synthesis.objects import Objects
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torchvision.ops import batched_nms
 
 from codepose.estimation.codebook import Codebook
 from codepose.estimation.window_boxes import WindowBoxes, by_object
+from codepose.runtime.vision import batched_nms
 
 if TYPE_CHECKING:
     from codepose.estimation.pipelines import Pipeline

@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.transform import Rotation
-from torchvision.ops import box_iou
 
 from codepose.estimation.detection import Detection
 from codepose.parts.symmetry_group import Symmetries
+from codepose.runtime.vision import box_iou
 
 
 class PoseSmoother:

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torchvision.ops import box_area
+
+from codepose.runtime.vision import box_area
 
 FloatArray = npt.NDArray[np.float64]
 Values = npt.ArrayLike | Tensor

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_iou, nms
 
 from codepose import geometry
+from codepose.runtime.vision import box_iou, nms
 
 _CHAIN = 32
 """Boxes each of which decides about the next, at most: thirteen among 2,000 random boxes, ten in a trained RPN's."""

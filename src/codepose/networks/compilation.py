@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch._dynamo
 from torch import nn
 
 _GRAPHS = 256
@@ -20,6 +19,8 @@ def compile_convolutions(network: nn.Module, backend: str = "inductor") -> None:
         network: Any of ours.
         backend: Of ``torch.compile``.
     """
+    import torch._dynamo  # the compiler takes seconds to import
+
     torch._dynamo.config.recompile_limit = max(_GRAPHS, torch._dynamo.config.recompile_limit)
     for name, part in network.named_modules():
         if name.rpartition(".")[2] in ("encoder", "decoder"):

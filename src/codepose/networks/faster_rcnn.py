@@ -11,15 +11,20 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
-from torchvision.models.detection.rpn import RPNHead
-from torchvision.ops import box_iou, clip_boxes_to_image, nms
 
 from codepose import geometry
 from codepose.networks.boxes import Sample, Targets, Weights, decode, encode, match, pick, sample, suppress
 from codepose.networks.detector import Boxes, DetectionHeads, Proposals
 from codepose.networks.roi import roi_pool
+from codepose.runtime.vision import (
+    AnchorGenerator,
+    FastRCNNPredictor,
+    RPNHead,
+    TwoMLPHead,
+    box_iou,
+    clip_boxes_to_image,
+    nms,
+)
 
 RPN_IOU, HEAD_IOU = (0.3, 0.7), (0.5, 0.5)
 """Boxes that overlap every object by less are background; those that overlap one by more are positive."""

@@ -11,7 +11,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import box_iou
 
 from codepose.geometry import padded_square
 from codepose.networks.autoencoder import ExtendedAutoencoder
@@ -19,6 +18,7 @@ from codepose.networks.boxes import Targets, best_proposals
 from codepose.networks.detector import Boxes, DetectionHeads, image_size
 from codepose.networks.losses import mse
 from codepose.networks.roi import roi_pool
+from codepose.runtime.vision import box_iou
 from codepose.settings.crop import ROI_PAD
 from codepose.synthesis.batches import ScenePoses
 

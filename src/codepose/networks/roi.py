@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.ops import roi_align
 
 from codepose import geometry
+from codepose.runtime.vision import roi_align
 
 
 def roi_pool(features: Tensor, boxes: Tensor, images: Tensor, side: int, stride: float, samples: int = 1) -> Tensor:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import VGG16_Weights
 
 from codepose.networks.backbone import Backbone
+from codepose.runtime.vision import VGG16_Weights
 from codepose.settings.errors import ConfigError
 
 _BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))

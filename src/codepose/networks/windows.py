@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.ops import batched_nms
 
 from codepose import geometry
+from codepose.runtime.vision import batched_nms
 from codepose.settings.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -14,13 +14,13 @@ from functools import reduce
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.ops import box_iou
 
 from codepose import geometry
 from codepose.networks.pose_judge import SIDE, Verdict, apply_motions, crop_cameras, render_channels
 from codepose.refinement.edges import read_photos
 from codepose.refinement.poses import Poses, Seen
 from codepose.rendering.renderer import Instances
+from codepose.runtime.vision import box_iou
 from codepose.synthesis.lookalikes import spread_views
 from codepose.synthesis.objects import Objects
 

@@ -8,11 +8,11 @@ import time
 from typing import Any
 
 import torch
-import torchvision
 
 from codepose import __version__
 from codepose.runtime.ranks import world_size
 from codepose.runtime.run import Run
+from codepose.runtime.vision import TORCHVISION
 
 
 def provenance(run: Run, device: torch.device) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def provenance(run: Run, device: torch.device) -> dict[str, Any]:
         "run": identity(run),
         "codepose": __version__,
         "torch": str(torch.__version__),
-        "torchvision": str(torchvision.__version__),
+        "torchvision": TORCHVISION,
         "hardware": hardware(device),
         "processor": ", ".join(filter(None, (*cpu, platform.machine()))),
         "date": time.strftime("%Y-%m-%d"),

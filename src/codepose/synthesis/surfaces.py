@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import functional as V
 
 from codepose.cameras.photos import read_image
 
@@ -27,6 +26,8 @@ def surface(rng: np.random.Generator, side: int, split: int) -> Tensor:
         side: In pixels.
         split: 0, 1 or 2: training's, validation's or the test's; they share no photograph.
     """
+    from torchvision.transforms.v2 import functional as V  # it imports torch's compiler, which takes seconds
+
     photos = surface_photos(split)
     photo = photos[rng.integers(len(photos))]
     window = round(rng.uniform(*_ZOOM) * photo.shape[-1])
@@ -46,6 +47,8 @@ def surface_photos(split: int) -> Tensor:
 
 def _recolored(picture: Tensor, rng: np.random.Generator) -> Tensor:
     """Half of the pictures as they are, but for the light; the others paler or stronger, and of another hue."""
+    from torchvision.transforms.v2 import functional as V
+
     light = rng.uniform(0.5, 1.3)
     if rng.random() < 0.5:
         picture = V.adjust_saturation(V.adjust_hue(picture, rng.uniform(-0.5, 0.5)), rng.uniform(0.0, 1.5))

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import box_iou
 
 from codepose.networks.autoencoder import ExtendedAutoencoder, OriginalAutoencoder
 from codepose.networks.backbone import frozen_parameters
@@ -20,6 +19,7 @@ from codepose.networks.precision import autocast
 from codepose.runtime.progress import Display
 from codepose.runtime.ranks import Shares, from_first, mean_over
 from codepose.runtime.run import Run
+from codepose.runtime.vision import box_iou
 from codepose.settings.schema import Settings
 from codepose.synthesis.batches import CropBatch, SceneBatch, ScenePoses
 from codepose.synthesis.scenes import SceneSource
