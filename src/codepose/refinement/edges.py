@@ -35,6 +35,8 @@ COARSE, FINE = 96, 192
 """Pixels along the windows in which renders are compared with the photo."""
 _CLOSER = 1.25
 """From so many photo pixels on for one of the coarse window's, the fine one shows more."""
+_PIXELS = 1 << 18
+"""Of all windows that a CPU looks at together: what they take fits its caches."""
 NOWHERE = 1e5
 """Depths from here on, mm, are those of no surface."""
 
@@ -78,6 +80,11 @@ def by_resolution(boxes: Tensor, pad: float = PAD) -> tuple[Tensor, Tensor]:
     """
     fine = geometry.box_size(boxes).amax(1) * pad >= _CLOSER * COARSE
     return (~fine).nonzero().squeeze(1), fine.nonzero().squeeze(1)
+
+
+def at_a_time(side: int) -> int:
+    """Returns how many windows of so many pixels along a side a CPU looks at together."""
+    return max(1, _PIXELS // side**2)
 
 
 def read_photos(images: Tensor, which: Tensor, grid: Tensor, extent: Tensor) -> Tensor:
