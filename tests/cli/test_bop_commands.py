@@ -37,6 +37,7 @@ from codepose.runtime.run import Run
 from codepose.settings.errors import ConfigError
 from codepose.settings.files import override
 from codepose.settings.schema import Settings
+from codepose.storage.checksums import read_json
 
 BRACKET = Path(__file__).parents[1] / "data" / "bracket.ply"
 SCORES = ("ar_vsd", "ar_mssd", "ar_mspd", "ar", "add_recall_10", "found_fraction")
@@ -337,7 +338,7 @@ def test_a_run_on_a_bop_dataset(run: Run, rendered: Path) -> None:
     folder = run.path / "evaluation" / "myparts-test"
     files = {"results.json", "per_image.csv", "codepose-joint_myparts-test.csv", "codepose-joint_myparts-test.json"}
     assert {p.name for p in folder.iterdir()} == files
-    assert json.loads((folder / "results.json").read_text()) == summary
+    assert read_json(folder / "results.json") == summary
     assert (summary["images"], summary["split"], summary["method"]) == (3, "test", "joint")
     assert all(0.0 <= summary[name] <= 1.0 for name in SCORES)
     assert summary["seconds_median"] > 0
@@ -400,8 +401,8 @@ def test_one_of_several_cameras_is_measured_and_named(
     assert "ar: 1.000" in said
     assert str(folder) in said
     assert main(["evaluate", str(run.path), "--bop", str(copy), "--camera", "cam1", "--device", "cpu", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == json.loads((folder / "results.json").read_text())
-    summary = json.loads((folder / "results.json").read_text())
+    assert json.loads(capsys.readouterr().out) == read_json(folder / "results.json")
+    summary = read_json(folder / "results.json")
     assert (summary["ar"], summary["camera"]) == (1.0, "cam1")
     assert (folder / "codepose-joint_ipd-test.csv").is_file()
 

@@ -26,6 +26,7 @@ from codepose.runtime.outcome import Command, Outcome, plain
 from codepose.runtime.run import Run
 from codepose.settings.files import to_yaml
 from codepose.settings.schema import Settings
+from codepose.storage.checksums import read_json
 
 BRACKET = Path(__file__).parents[1] / "data" / "bracket.ply"
 CAMERA = ("--K", "75,75,63.5,63.5")
@@ -142,7 +143,7 @@ def test_a_run_is_measured_and_handed_on(told, random_run: Run, tmp_path: Path) 
         kept = json.loads((run.path / "confidence" / file).read_text())
         assert fitted[name].items() <= kept.items()
     measured = told("evaluate", run.path, "--images", 2)[1]
-    assert measured == plain(json.loads((run.path / "evaluation" / "results.json").read_text()))
+    assert measured == plain(read_json(run.path / "evaluation" / "results.json"))
     assert told("report", run.path)[1] == measured
     packed = told("pack", run.path, tmp_path / "packed")[1]
     size = sum(path.stat().st_size for path in (tmp_path / "packed").rglob("*") if path.is_file())

@@ -35,10 +35,10 @@ def test_large_files_are_read_to_their_end(sealed: Path, monkeypatch: pytest.Mon
 
 
 def test_every_changed_byte_and_every_cut_is_seen_or_harmless(sealed: Path) -> None:
-    """Without its mark a file is one of before; then nothing but the mark is hurt, or nothing is left."""
+    """A hurt digit that is none any more, or a hurt space, leaves a comment: nothing else is hurt then."""
     whole = sealed.read_bytes()
     place = whole.index(MARK.encode())
-    mark = range(place, place + len(MARK) + 1 + len(EMPTY))
+    mark = range(place + len(MARK), place + len(MARK) + 1 + len(EMPTY))
     for offset in range(len(whole)):
         sealed.write_bytes(whole[:offset] + bytes([whole[offset] ^ 1 << offset % 8]) + whole[offset + 1 :])
         if offset not in mark:
@@ -46,11 +46,24 @@ def test_every_changed_byte_and_every_cut_is_seen_or_harmless(sealed: Path) -> N
                 require_whole(sealed)
         if offset:
             sealed.write_bytes(whole[:offset])
-            if offset < mark.stop:
-                assert whole[:offset].startswith(b"#")  # a comment at most
+            if offset < mark.stop:  # a comment at most
+                assert whole[:offset].startswith(b"#")
             else:
                 with pytest.raises(DamagedError, match=r"config.yaml is damaged: it does not match its checksum"):
                     require_whole(sealed)
+
+
+def test_a_mark_of_which_two_letters_are_hurt_is_no_file_of_before(tmp_path: Path) -> None:
+    path = tmp_path / "c.json"
+    write_json(path, {"a": 1})
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b"codepose-sha256", b"code0ose-Sha256"))
+    with pytest.raises(DamagedError, match=r"c.json is damaged: its checksum has lost its name"):
+        read_json(path)
+    path.write_bytes(whole.replace(b"codepose-sha256", b"code0ose-Sha257"))  # another program's
+    assert read_json(path)["a"] == 1
+    path.write_text('{"sha256": "' + EMPTY + '", "a": 2}')
+    assert read_json(path)["a"] == 2
 
 
 def test_a_file_of_before_is_read_and_cannot_be_sealed(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from codepose.runtime.provenance import provenance
 from codepose.runtime.ranks import first_before_others, from_first
 from codepose.runtime.run import Run, RunError, opened
 from codepose.settings.errors import ConfigError
-from codepose.storage.checksums import DamagedError
+from codepose.storage.checksums import DamagedError, write_json
 from codepose.storage.replace import replacing_together, write_atomically
 from codepose.synthesis.scenes import Split
 from codepose.synthesis.world import World
@@ -140,7 +139,7 @@ def _written(run: Run, world: World, results: Results, summary: dict[str, Any]) 
     with replacing_together():  # results.json last: where it is, all the rest is there
         write_atomically(csv_path, results.csv())
         write_run_report(run, world, results, summary, run.path / "report.html")
-        write_atomically(json_path, json.dumps(summary, indent=2) + "\n")
+        write_json(json_path, summary)
     return Evaluation(results, summary, json_path, csv_path)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from codepose.estimation.methods import Method
 from codepose.runtime.progress import Display
 from codepose.runtime.provenance import provenance
 from codepose.runtime.run import Run, opened
+from codepose.storage.checksums import write_json
 from codepose.storage.replace import replacing_together, write_atomically
 
 
@@ -112,7 +112,7 @@ def _write(results: BopResults, summary: Mapping[str, Any], folder: Path, file_n
         write_atomically(folder / "per_image.csv", results.csv())
         write_results(folder / file_name, results.poses)
         write_boxes((folder / file_name).with_suffix(".json"), results.boxes)
-        write_atomically(folder / "results.json", json.dumps(summary, indent=2) + "\n")
+        write_json(folder / "results.json", summary)
 
 
 def _own_ids(run: Run, dataset: BopDataset) -> list[int]:

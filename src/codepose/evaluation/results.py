@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import Tensor
 from codepose.estimation.detection import Detection
 from codepose.evaluation.metrics import summarise_columns
 from codepose.runtime.run import RunError
+from codepose.storage.checksums import DamagedError, read_json
 
 
 @dataclass
@@ -164,12 +164,14 @@ def read_summary(path: Path) -> dict[str, Any]:
         RunError: It cannot be read, or is damaged.
     """
     try:
-        values: dict[str, Any] = json.loads(path.read_bytes())
+        values: dict[str, Any] = read_json(path)
         _Summary.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         raise damaged(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")) from None
-    except (OSError, ValueError, RecursionError) as error:
+    except DamagedError as error:
+        raise damaged(path, str(error).partition(f"{path} ")[2].removeprefix("is damaged: ")) from None
+    except OSError as error:
         raise damaged(path, str(error)) from None
     return values
 

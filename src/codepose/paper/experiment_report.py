@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import re
 from base64 import b64encode
 from collections import Counter
@@ -20,6 +19,7 @@ from codepose.evaluation.results import damaged, read_summary
 from codepose.paper.comparison import Errors, Spread, auc_difference, read_errors, spread
 from codepose.reports import draw, plots
 from codepose.reports.html_page import Section, Table, write_report
+from codepose.storage.checksums import write_json
 from codepose.storage.replace import write_atomically
 
 _PANELS = (("t1-128", "T1, 128"), ("t2-128", "T2, 128"), ("t1-4096", "T1, 4,096"), ("t2-4096", "T2, 4,096"))
@@ -106,7 +106,7 @@ def write_grid_report(out: Path) -> Path:
     differences = _differences(groups)
     runs = {"/".join(path.parts[-4:-2]): values.get("run") for path, values in results.items()}
     summary = {"cells": rows, "differences": differences, **facts, "evaluated": runs}
-    write_atomically(out / "results.json", json.dumps(summary, indent=2) + "\n")
+    write_json(out / "results.json", summary)
     table = _table(groups)
     write_atomically(out / "table.md", f"{_markdown(table)}\n\n{_markdown(_difference_table(differences))}\n")
     sections = [

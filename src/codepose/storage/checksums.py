@@ -20,6 +20,9 @@ from codepose.storage.replace import replacing
 MARK = "codepose-sha256"
 EMPTY = "0" * 64
 _PLACE = re.compile(MARK.encode() + rb"\W{1,4}([0-9a-f]{64})")
+_DIGITS = re.compile(rb"(?<=\W)[0-9a-f]{64}")
+_HURT = 2
+"""Bytes of the mark that may be changed, so that it is still known for one."""
 _HEAD = 4 << 20
 """Bytes in which the place is looked for; headers of safetensors files are smaller."""
 
@@ -46,15 +49,16 @@ def require_whole(path: Path) -> None:
     """Checks a file against the checksum that it carries; one that carries none passes.
 
     Raises:
-        DamagedError: It does not match.
+        DamagedError: It does not match, or the mark beside it is hurt.
         OSError: It cannot be read.
     """
     with open(path, "rb") as file:
         place, digest = _digest(file)
-        if place is not None:
-            file.seek(place)
-            if file.read(len(EMPTY)) != digest.encode():
-                raise DamagedError(f"{path} is damaged: it does not match its checksum")
+        file.seek(place or 0)
+        if place is None and _has_hurt_mark(file.read(_HEAD)):
+            raise DamagedError(f"{path} is damaged: its checksum has lost its name")
+        if place is not None and file.read(len(EMPTY)) != digest.encode():
+            raise DamagedError(f"{path} is damaged: it does not match its checksum")
 
 
 def write_json(path: Path, values: Mapping[str, object]) -> None:
@@ -87,6 +91,18 @@ def read_json(path: Path) -> dict[str, object]:
     if not isinstance(values, dict):
         raise DamagedError(f"{path} must hold a mapping, not a {type(values).__name__}")
     return {key: value for key, value in values.items() if key != MARK}
+
+
+def _has_hurt_mark(head: bytes) -> bool:
+    """Whether something like the mark stands before 64 digits."""
+    mark = MARK.encode()
+    for digits in _DIGITS.finditer(head):
+        before = head[: digits.start()]
+        for signs in range(1, 5):
+            name = before[-signs - len(mark) : -signs]
+            if len(name) == len(mark) and sum(a != b for a, b in zip(name, mark, strict=True)) <= _HURT:
+                return True
+    return False
 
 
 def _digest(file: BinaryIO) -> tuple[int | None, str]:
