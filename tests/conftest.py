@@ -97,10 +97,12 @@ def tiny(**changes: object) -> Settings:
         "codebook.in_plane": 4,
         "losses.look_alikes": 0,
         "precision": "float32",
-        # that a pose is refined matters to many tests, how well to few, which ask for more
+        # that poses are refined matters to many tests, how well, or how many, to few, which ask for more
         "refinement.judged": 3,
         "refinement.candidates": 16,
         "refinement.rounds": 1,
+        "refinement.looks": 2,
+        "detection.per_object": 4,
     }
     for stage, batch in (("step1", 4), ("original", 4), ("detector", 2), ("step2", 2)):
         base |= {f"{stage}.batch": batch, f"{stage}.epochs": 1.0}

@@ -26,6 +26,7 @@ from codepose.predict.prediction import Progress, tracker_of, with_thresholds
 from codepose.predict.sources import Photo, Source, Video
 from codepose.runtime.run import Run
 from codepose.settings.errors import ConfigError
+from codepose.settings.files import override
 from codepose.settings.schema import Settings
 
 CAMERA = Camera(np.array([[75.0, 0, 63.5], [0, 75, 47.5], [0, 0, 1]]), 128, 96)
@@ -53,7 +54,8 @@ def prediction(source: Source, *found: Detection, time_ms: float = 250.0) -> Pre
 def test_the_detector_finds_no_less_than_is_asked_for(
     tiny_settings: Settings, options: dict[str, Any], score: float, nms: float, per_object: int
 ) -> None:
-    run = with_thresholds(Run(Path("run"), tiny_settings), Predict(Path("run"), **options))
+    settings = override(tiny_settings, {"detection.per_object": 10})
+    run = with_thresholds(Run(Path("run"), settings), Predict(Path("run"), **options))
     found = run.settings.detection
     assert (found.score, found.nms, found.per_object) == (score, nms, per_object)
 

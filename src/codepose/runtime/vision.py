@@ -1,7 +1,7 @@
 """What codepose takes from torchvision, imported without torch's compiler.
 
 ``torchvision.ops`` imports ``torch._dynamo`` for one function that only RoIAlign's fallback calls. The compiler and
-SymPy come with it: some 4 of the 9 s in which ``codepose predict`` used to start. Here that function imports the
+SymPy come with it: a third of the time in which ``codepose predict`` used to start. Here that function imports the
 compiler when it is called, if it ever is.
 """
 
