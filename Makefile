@@ -14,11 +14,11 @@ export UV_SYSTEM_CERTS := 1
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "codepose needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable '.[train]'
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint requirements.lock --editable '.[train]'
 	touch $@
 
 .venv/dev: .venv/runtime
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable '.[train,dev]'
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint requirements.lock --editable '.[train,dev]'
 	touch $@
 
 demo: .venv/runtime  ## train the quick preset on the built-in hammer and report (DEMO="--joint-only" for the short one)
@@ -42,7 +42,7 @@ robustness: .venv/dev  ## damaged files, odd command lines, kills, full disks: t
 	$(BIN)/python -m pytest -m slow tests/robustness --campaign-share 1
 
 mutation: .venv/dev  ## do the tests notice a changed line? (docs/testing.md; MODULE="networks/losses" for one, AGAIN=--again)
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable '.[train,dev,mutation]'
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint requirements.lock --editable '.[train,dev,mutation]'
 	$(BIN)/python tests/mutation.py $(AGAIN) $(MODULE)
 
 clean:
