@@ -198,6 +198,7 @@ def test_the_example_runs(tiny_settings: Settings, tmp_path: Path, capsys) -> No
     assert capsys.readouterr().out.count("\n") == 3
 
 
+@pytest.mark.slow
 def test_the_example_of_the_translations_error_runs(capsys) -> None:
     names: dict = {"__name__": "example"}
     exec(compile((ROOT / "examples" / "translation_error.py").read_text(), "example", "exec"), names)

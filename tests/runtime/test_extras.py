@@ -38,6 +38,7 @@ def ended(lines: list[list[str]], folder: Path) -> list[tuple[int, str]]:
     return [(int(status), said) for said, status in parts]
 
 
+@pytest.mark.slow
 def test_without_it_photos_are_looked_at(tmp_path: Path) -> None:
     Image.effect_noise((320, 240), 80).convert("RGB").save(tmp_path / "photo.png")
     everything = ["--min-score", "0", "--min-judged=-99", "--max-detections", "1"]

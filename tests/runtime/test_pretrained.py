@@ -93,6 +93,7 @@ def test_it_gives_one_pose_at_480p_720p_1080p_and_upright() -> None:
             assert np.linalg.norm(found.t_cam_obj - expected.numpy()) < 4.0, size
 
 
+@pytest.mark.slow
 def test_the_wheel_brings_it_and_predicts_right_away(tmp_path: Path, scenes: SceneBatch) -> None:
     """What pip installs, away from the repository: ``codepose predict hammer photo.png --K ...``."""
     run = Run.open("hammer")
@@ -125,6 +126,7 @@ def test_the_wheel_brings_it_and_predicts_right_away(tmp_path: Path, scenes: Sce
     assert (tmp_path / "predictions" / "photo.overlay.png").is_file()
 
 
+@pytest.mark.slow
 def test_its_demo_works_in_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commands, "_DEMO_SCENES", 2)
     (tmp_path / "hammer").mkdir()  # of the user's own
