@@ -156,19 +156,15 @@ def test_training_images_are_shown(settings: Settings) -> None:
 
 
 def test_inference_needs_nothing_of_training_and_no_compiler() -> None:
-    """torch's compiler takes as long to import as torch; torchvision's fallback still finds it when it is asked for."""
     code = """
 import sys
 import codepose.estimation.estimator, codepose.estimation.export, codepose.predict.prediction, codepose.ros.messages
 import codepose.serve.app
 unwanted = ("codepose.training", "torch._dynamo", "torch._inductor", "sympy")
-print(*[m for m in sys.modules if m.startswith(unwanted)], "and")
-from torchvision.ops import roi_align
-asked = sys.modules[roi_align.__module__].is_compile_supported
-print("torch._dynamo" in sys.modules, asked("cpu"), "torch._dynamo" in sys.modules)
+print(*[m for m in sys.modules if m.startswith(unwanted)])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["and", "False", "True", "True"]
+    assert done.stdout.split() == []
 
 
 def test_public_names_cost_nothing_until_they_are_asked_for() -> None:

@@ -10,7 +10,7 @@ import torch
 from codepose import geometry
 from codepose.refinement import edges as edges_of_renders
 from codepose.refinement.contours import ContourMatcher, Reach, RenderedEdges, score
-from codepose.refinement.edges import EdgePoints, edge_field, edge_points, render_planes
+from codepose.refinement.edges import EdgePoints, at_a_time, edge_field, edge_points, render_planes
 from codepose.rendering.renderer import Instances
 from codepose.synthesis.batches import SceneBatch
 from codepose.synthesis.scenes import SceneSource
@@ -241,3 +241,7 @@ def test_a_render_is_the_same_in_whatever_batch(clean: tuple[World, SceneBatch])
     assert torch.equal(every.length, together.length)
     used = every.directions.norm(dim=2) > 0
     assert torch.equal(every.points[used], together.points[used])
+
+
+def test_as_many_windows_are_looked_at_together_as_have_a_quarter_of_a_million_pixels() -> None:
+    assert [at_a_time(side) for side in (96, 192, 512, 513)] == [28, 7, 1, 1]

@@ -10,31 +10,41 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from types import ModuleType
 
 _COMPILER = "torch._dynamo.utils"
 
 
-def _is_compile_supported(device_type: str) -> bool:
-    """What torchvision asks the compiler."""
-    from torch._dynamo.utils import is_compile_supported
+class _Later(ModuleType):
+    """Stands for the compiler's module until something other than that function is asked of it."""
 
-    return bool(is_compile_supported(device_type))
+    @staticmethod
+    def is_compile_supported(device_type: str) -> bool:
+        """What torchvision imports."""
+        return bool(import_module(_COMPILER).is_compile_supported(device_type))
+
+    def __getattr__(self, name: str) -> object:
+        if name.startswith("__"):  # the import system looks for some that no plain module has
+            raise AttributeError(name)
+        self.leave()
+        return getattr(import_module(_COMPILER), name)
+
+    def leave(self) -> None:
+        """Makes room for the module itself."""
+        if sys.modules.get(_COMPILER) is self:
+            del sys.modules[_COMPILER]
 
 
 @contextmanager
 def _without_compiler() -> Iterator[None]:
-    """Lets ``from torch._dynamo.utils import is_compile_supported`` find the function above."""
-    if _COMPILER in sys.modules:
-        yield
-        return
-    stand_in = ModuleType(_COMPILER)
-    stand_in.is_compile_supported = _is_compile_supported  # type: ignore[attr-defined]
-    sys.modules[_COMPILER] = stand_in
+    """Lets ``from torch._dynamo.utils import is_compile_supported`` import no compiler."""
+    later = _Later(_COMPILER)
+    sys.modules.setdefault(_COMPILER, later)
     try:
         yield
     finally:
-        del sys.modules[_COMPILER]
+        later.leave()
 
 
 with _without_compiler():
