@@ -36,7 +36,8 @@ COARSE, FINE = 96, 192
 _CLOSER = 1.25
 """From so many photo pixels on for one of the coarse window's, the fine one shows more."""
 _PIXELS = 1 << 18
-"""Of all windows that a CPU looks at together: what they take fits its caches."""
+"""Of all windows that a CPU looks at together: more would be tens of megabytes at each step, which take longer to get
+than to fill."""
 NOWHERE = 1e5
 """Depths from here on, mm, are those of no surface."""
 
