@@ -23,6 +23,7 @@ from codepose.paper.experiment_report import _differences, _errors, read_groups,
 from codepose.paper.grid import cells, stage_key, training_stages
 from codepose.runtime.checkpoint import load_state
 from codepose.runtime.run import Run
+from codepose.storage.checksums import read_json, write_json
 
 PICKED = ("t1-128/*", "t2-128/joint")
 
@@ -127,12 +128,12 @@ def test_later_cells_take_over_what_earlier_ones_left(out: Path, tmp_path: Path,
 def test_methods_evaluated_by_an_earlier_call_stay_in_the_results(out: Path, monkeypatch) -> None:
     run = Run.open(out / "seed-0" / "t1-128")
     path = run.path / "evaluation" / "results.json"
-    results = json.loads(path.read_text())
+    results = read_json(path)
     results["methods"] = {name: rows for name, rows in results["methods"].items() if name.startswith("joint")}
     text, evaluated = path.read_text(), []
     monkeypatch.setattr("codepose.paper.reproduce.evaluate", lambda run, methods, **_: evaluated.append(methods))
     try:
-        path.write_text(json.dumps(results))
+        write_json(path, results)
         reproduce._evaluate(run, cells("smoke", 0, ["t1-128/extended"]), "cpu")
     finally:
         path.write_text(text)
@@ -167,7 +168,7 @@ def test_results_of_other_scenes_are_not_taken_for_the_tests(out: Path, change: 
     text, evaluated = path.read_text(), []
     monkeypatch.setattr("codepose.paper.reproduce.evaluate", lambda run, methods, **_: evaluated.append(methods))
     try:
-        path.write_text(json.dumps(json.loads(text) | change))
+        write_json(path, read_json(path) | change)
         reproduce._evaluate(run, cells("smoke", 0, ["t1-128/joint"]), "cpu")
     finally:
         path.write_text(text)
@@ -180,7 +181,7 @@ def test_runs_evaluated_on_other_scenes_stay_out_of_the_report(out: Path, change
     text = path.read_text()
     assert list(read_groups(read_results(out)[0])["t1-128"]["joint"]) == [0, 1]
     try:
-        path.write_text(json.dumps(json.loads(text) | change))
+        write_json(path, read_json(path) | change)
         assert list(read_groups(read_results(out)[0])["t1-128"]["joint"]) == [0]
         assert "seed-1/t1-128" in write_grid_report(out).read_text()
     finally:
