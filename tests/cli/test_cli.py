@@ -38,7 +38,7 @@ ALL = ("--min-score", "0", "--min-judged=-99")
 @pytest.fixture(scope="module")
 def preset(tmp_path_factory: pytest.TempPathFactory, make_settings) -> Path:
     path = tmp_path_factory.mktemp("preset") / "tiny.yaml"
-    changes = {"name": "tiny", "detection.score": 0.0, "detection.per_object": 2}
+    changes = {"name": "tiny", "data.val_images": 2, "detection.score": 0.0, "detection.per_object": 2}
     settings = make_settings(**changes)
     path.write_text(to_yaml(settings))
     return path

@@ -25,7 +25,6 @@ from codepose.parts.mesh import load_mesh
 from codepose.runtime.outcome import Command, Outcome, plain
 from codepose.runtime.run import Run
 from codepose.settings.files import to_yaml
-from codepose.settings.schema import Settings
 from codepose.storage.checksums import read_json
 
 BRACKET = Path(__file__).parents[1] / "data" / "bracket.ply"
@@ -34,9 +33,9 @@ ALL = ("--min-score", "0", "--min-judged=-99")
 
 
 @pytest.fixture(scope="module")
-def preset(tmp_path_factory: pytest.TempPathFactory, tiny_settings: Settings) -> str:
+def preset(tmp_path_factory: pytest.TempPathFactory, make_settings) -> str:
     path = tmp_path_factory.mktemp("preset") / "tiny.yaml"
-    path.write_text(to_yaml(tiny_settings))
+    path.write_text(to_yaml(make_settings(**{"data.val_images": 2})))
     return str(path)
 
 
