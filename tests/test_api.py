@@ -159,7 +159,7 @@ def test_inference_needs_nothing_of_training_and_no_compiler() -> None:
     code = """
 import sys
 import codepose.estimation.estimator, codepose.estimation.export, codepose.predict.prediction, codepose.ros.messages
-import codepose.serve.app
+import codepose.serve.app, codepose.serve.command
 unwanted = ("codepose.training", "torch._dynamo", "torch._inductor", "sympy")
 print(*[m for m in sys.modules if m.startswith(unwanted)])
 """

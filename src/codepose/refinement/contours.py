@@ -28,8 +28,6 @@ _POWER = 0.5
 _PRIOR = 0.01
 _PRIOR_SHIFT, _PRIOR_SCALE = 0.06, 0.10
 """How far boxes usually are off: share of the side, and of the size."""
-_RENDERS_GPU = 512
-"""Views rendered at a time."""
 _MARGIN = 2
 """Pixels around a render."""
 _LEAST = 24
@@ -207,7 +205,7 @@ class ContourMatcher:
     def _draw(self, R_view: Tensor, t: Tensor, K: Tensor) -> EdgePoints:
         objects = self._objects.repeat_interleave(len(t) // len(self._objects))
         R = geometry.offaxis_rotation(t) @ R_view
-        batches = (torch.split(x, _RENDERS_GPU if t.is_cuda else at_a_time(self._side)) for x in (objects, R, t, K))
+        batches = (torch.split(x, at_a_time(self._side, gpu=t.is_cuda)) for x in (objects, R, t, K))
         parts = [self._render(*batch) for batch in zip(*batches, strict=True)]
         return EdgePoints.together(parts)
 

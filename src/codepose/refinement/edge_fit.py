@@ -40,8 +40,6 @@ _POINTS, _NOISE = 30.0, 0.2
 """As how many independent points all of a render's count, and the pixels by which they are off at least."""
 _TURN, _BESIDE, _NEARER = math.radians(4.0), 0.01, 0.025
 """How far off poses usually are: about each axis, sideways in diameters, and along the ray in distances."""
-_BATCH_GPU = 512
-"""Poses at a time."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +80,7 @@ class EdgeFit:
         boxes = self.world.boxes(photos.objects, R, t, photos.K)
         visible = boxes.isfinite().all(1).nonzero().squeeze(1)  # a pose that cannot be seen has no box, and stays
         for side, chosen in zip((COARSE, FINE), by_resolution(boxes[visible], _PAD), strict=True):
-            most = _BATCH_GPU if t.is_cuda else at_a_time(side)
-            for some in torch.split(visible[chosen], most) if len(chosen) else ():
+            for some in torch.split(visible[chosen], at_a_time(side, gpu=t.is_cuda)) if len(chosen) else ():
                 fitted = self._fitted(photos.select(some), boxes[some], R[some], t[some], side)
                 R, t = R.index_copy(0, some, fitted[0]), t.index_copy(0, some, fitted[1])
         R_view = geometry.offaxis_rotation(t).mT @ R

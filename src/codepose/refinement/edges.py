@@ -35,9 +35,9 @@ COARSE, FINE = 96, 192
 """Pixels along the windows in which renders are compared with the photo."""
 _CLOSER = 1.25
 """From so many photo pixels on for one of the coarse window's, the fine one shows more."""
-_PIXELS = 1 << 18
+_PIXELS, _WINDOWS_GPU = 1 << 18, 512
 """Of all windows that a CPU looks at together: more would be tens of megabytes at each step, which take longer to get
-than to fill."""
+than to fill; and how many a GPU does."""
 NOWHERE = 1e5
 """Depths from here on, mm, are those of no surface."""
 
@@ -83,9 +83,9 @@ def by_resolution(boxes: Tensor, pad: float = PAD) -> tuple[Tensor, Tensor]:
     return (~fine).nonzero().squeeze(1), fine.nonzero().squeeze(1)
 
 
-def at_a_time(side: int) -> int:
-    """Returns how many windows of so many pixels along a side a CPU looks at together."""
-    return max(1, _PIXELS // side**2)
+def at_a_time(side: int, *, gpu: bool) -> int:
+    """Returns how many windows of so many pixels along a side are looked at together."""
+    return _WINDOWS_GPU if gpu else max(1, _PIXELS // side**2)
 
 
 def read_photos(images: Tensor, which: Tensor, grid: Tensor, extent: Tensor) -> Tensor:
