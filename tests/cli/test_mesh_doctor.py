@@ -80,6 +80,12 @@ def test_a_centred_and_lighter_copy(tmp_path: Path, capsys: pytest.CaptureFixtur
     np.testing.assert_allclose(part.colors[grip], np.tile(RUBBER, (grip.sum(), 1)), atol=0.01)
 
 
+def test_a_copy_keeps_the_frame_of_the_file(tmp_path: Path) -> None:
+    copy = tmp_path / "copy.ply"
+    assert mesh(MeshDoctor(file_in_metres(tmp_path / "part.ply"), "m", out=tmp_path / "s.png", save=copy)).status == 0
+    np.testing.assert_allclose(load_mesh(copy, center=False).center, [0.0, 0.0, 200.0], atol=0.1)
+
+
 def test_the_cad_file_itself_is_not_overwritten(tmp_path: Path) -> None:
     path = file_in_metres(tmp_path / "part.ply")
     before = path.read_bytes()

@@ -13,7 +13,7 @@ from PIL import Image
 
 from codepose.parts import textures
 from codepose.parts.inspection import MeshReport, inspect, symmetry_words
-from codepose.parts.mesh import MeshError, Unit
+from codepose.parts.mesh import MeshError, Unit, load_mesh
 from codepose.parts.symmetry_group import ContinuousSymmetry, Symmetries
 
 SIDES = np.array([30.0, 60.0, 90.0])
@@ -53,6 +53,15 @@ def test_the_report_of_a_box(tmp_path: Path) -> None:
     np.testing.assert_allclose(turned[:, :3], np.tile([10.0, -20.0, 30.0], (3, 1)), atol=1e-3)  # in the file's frame
     assert "type --data.augmentation.tint 0.6" in finding(report, "no colours")
     assert "180 degrees about x; 180 degrees about y; 180 degrees about z" in finding(report, "looks the same")
+
+
+def test_the_report_holds_the_part_as_it_is_loaded(tmp_path: Path) -> None:
+    path = saved(box().apply_translation((1.0, -2.0, 3.0)).apply_scale(0.1), tmp_path / "part.ply")
+    part, loaded = inspect(path, "cm").mesh, load_mesh(path, unit="cm")
+    for name in ("vertices", "normals", "colors", "hull", "grip"):
+        np.testing.assert_allclose(getattr(part, name), getattr(loaded, name), atol=1e-5, err_msg=name)
+    np.testing.assert_array_equal(part.faces, loaded.faces)
+    assert part.diameter == pytest.approx(loaded.diameter, rel=1e-6)
 
 
 @pytest.mark.parametrize(("unit", "mm"), [("cm", 10.0), ("m", 1000.0), ("inch", 25.4)])

@@ -79,9 +79,11 @@ def _draw(options: MeshDoctor, report: MeshReport) -> None:
     from codepose.parts.shapes import resolve
     from codepose.reports.six_views import six_views
 
-    centered = options.center or options.save is None  # the sheet shows it in the middle, wherever it lies
-    part = decimate(resolve(options.mesh, unit=report.unit, center=centered, body=options.body), options.faces)
-    if options.center:
+    part = report.mesh  # the sheet shows it in the middle, wherever it lies
+    if options.save is not None and not options.center:
+        part = resolve(options.mesh, unit=report.unit, center=False, body=options.body)
+    part = decimate(part, options.faces)
+    if options.center:  # without some of its faces its middle may lie elsewhere
         part = part.moved(-part.center)
     title = f"{part.name}: {_size(report.size)} mm, {len(part.faces):,} faces"
     options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 
 from codepose.parts.cad.files import body_names, listed, read_cad
 from codepose.parts.cad.surface import ColorSource, Surface
-from codepose.parts.mesh import mesh_from_surface, signed_volume, surface_from_trimesh, to_trimesh
+from codepose.parts.mesh import Mesh, mesh_from_surface, signed_volume, surface_from_trimesh, to_trimesh
 from codepose.parts.shapes import BUILTIN, resolve
 from codepose.parts.symmetry_group import Symmetries
 from codepose.parts.symmetry_search import find_symmetries
@@ -57,6 +57,7 @@ class MeshReport:
         missing: Files with materials or pictures that the file names and that are not there.
         symmetries: Rotations after which the part looks the same, in mm and in the file's own frame.
         findings: What to know or to type, in words, the gravest first.
+        mesh: The part in mm in ``unit``, its bounding box's middle at the origin.
     """
 
     name: str
@@ -76,6 +77,7 @@ class MeshReport:
     missing: tuple[str, ...]
     symmetries: Symmetries
     findings: tuple[str, ...]
+    mesh: Mesh
 
     @property
     def usable(self) -> bool:
@@ -151,6 +153,7 @@ def inspect(path: str | Path, unit: Unit = "mm", body: str = "") -> MeshReport:
         missing=tuple(dict.fromkeys(name for part in parts for name in part.missing)),
         symmetries=find_symmetries(mesh).moved(middle * scale).scaled(mm / scale),
         findings=(),
+        mesh=mesh.scaled(mm / scale),
     )
     return replace(report, findings=tuple(_findings(report)))
 

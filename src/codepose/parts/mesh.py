@@ -80,6 +80,11 @@ class Mesh:
         places = {name: getattr(self, name) + step for name in ("vertices", "hull", "grip")}
         return replace(self, **places)
 
+    def scaled(self, by: float) -> Mesh:
+        """A copy that is larger by a factor above 0, about the origin."""
+        lengths = {name: getattr(self, name) * np.float32(by) for name in ("vertices", "hull", "grip")}
+        return replace(self, diameter=self.diameter * by, **lengths)
+
 
 def to_trimesh(mesh: Mesh, *, normals: bool = False) -> trimesh.Trimesh:
     """The part for trimesh, in mm, with its 8-bit vertex colours, and with its vertex normals if asked for."""
