@@ -113,7 +113,8 @@ class Looker:
         box = box.to(photo.K)
         first = torch.zeros(1, dtype=torch.long, device=estimator.device)
         view = given_boxes(estimator.pipeline, photo, box[None], first, self._window(photo, box))
-        poses, _ = estimator.poses(view)
+        (looked,) = estimator.looked_at(view)
+        poses = looked.poses.best(1)
         latents, _ = encoded(estimator.pipeline, view, view.boxes)
         assert self._refiner.given is not None
         seen, hypotheses = self._refiner.given

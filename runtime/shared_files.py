@@ -29,8 +29,8 @@ SHARED = {
         "wide_search"
     ),
     "estimation": (
-        "answers box_poses codebook detection duplicates estimator evidence fitted_boxes hypotheses likeliest "
-        "nearest_codes photo window_boxes"
+        "answers box_poses codebook detection duplicates estimator evidence fitted_boxes hypotheses laid_poses "
+        "likeliest nearest_codes photo support_plane window_boxes"
     ),
     "predict": "files output sources",
 }

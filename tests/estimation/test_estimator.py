@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 
 from codepose import geometry
 from codepose.estimation.codebook import Codebook, fingerprint
@@ -19,7 +20,7 @@ from codepose.estimation.likeliest import worth_a_pose
 from codepose.estimation.methods import confidence_mark, load_codebooks, load_pipeline
 from codepose.estimation.photo import Photo
 from codepose.estimation.pipelines import JointPipeline
-from codepose.estimation.window_boxes import detected_boxes
+from codepose.estimation.window_boxes import detected_boxes, given_boxes
 from codepose.networks.build import build_joint
 from codepose.networks.windows import letterbox
 from codepose.refinement.poses import Poses, Refiner, Seen, Stages
@@ -237,6 +238,77 @@ def test_boxes_that_the_judge_thinks_little_of_get_no_further_work(
     first = [("rank", pytest.approx(given[:, 0]))] + [("place", pytest.approx(given[placed, 0]))] * bool(placed)
     assert asked[: len(first)] == first
     assert [(what, len(boxes)) for what, boxes in asked[len(first) :]] == [("rank", 2), ("place", 2)] * bool(placed)
+
+
+class _Twins:
+    """A judge to whom three hammers on a plane look likelier tilted than as they lie; the middle one least."""
+
+    def __init__(self, world: World) -> None:
+        turns = [Rotation.from_euler("zx", [turn, 180.0], degrees=True).as_matrix() for turn in (10.0, 80.0, 200.0)]
+        tilted = Rotation.from_euler("y", 25.0, degrees=True).as_matrix()
+        self.R = torch.from_numpy(np.stack([[tilted @ turn, turn] for turn in turns])).float()
+        x = torch.tensor([-250.0, 0.0, 250.0])[:, None]
+        self.t = torch.stack((x, 0.0 * x, 900.0 + 0.0 * x), -1).expand(3, 2, 3)
+        self.boxes = world.boxes(torch.zeros(3, dtype=torch.long), self.R[:, 0], self.t[:, 0])
+        self.judged = torch.tensor([[6.0, 5.5], [5.0, 4.5], [8.0, 6.5]])
+
+    def __call__(self, seen: Seen, poses: Poses) -> Poses:
+        start = Poses.start(geometry.offaxis_rotation(self.t).mT @ self.R, self.t, torch.zeros(3, 2))
+        values = {"judged": self.judged, "contour": self.judged / 100, "agreement": self.judged / 10}
+        return dataclasses.replace(start, **values)
+
+    def scores(self, seen: Seen, poses: Poses) -> torch.Tensor:
+        return torch.full_like(poses.score, -9.0)
+
+    @staticmethod
+    def place(seen: Seen, poses: Poses) -> Poses:
+        return dataclasses.replace(poses, score=poses.judged)
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_the_plane_on_which_parts_lie_decides_between_poses_that_look_the_same(
+    estimator: PoseEstimator, world: World, monkeypatch: pytest.MonkeyPatch, given: bool
+) -> None:
+    twins = _Twins(world)
+    whole = PoseEstimator(
+        *(estimator.pipeline, estimator.codebooks, Stages(twins, twins.place)),
+        confidence=lambda told: told[:, -1] / 10,  # type: ignore[arg-type]
+        world=world,
+    )
+    image, K = noise(128, 128), camera(128)
+    boxes = given_boxes(estimator.pipeline, Photo.of(image, K, estimator.device), twins.boxes, torch.zeros(3).long())
+    monkeypatch.setattr(whole, "boxes", lambda *_: [[dataclasses.replace(boxes, scores=torch.full((3,), 0.5))]])
+    found = whole.in_boxes(image, K, twins.boxes, [0, 0, 0]) if given else whole(image, K)
+    order = [0, 1, 2] if given else [2, 0, 1]  # best first
+    offset = world.objects[0].offset.double().numpy()
+    for one, row in zip(found, order, strict=True):
+        np.testing.assert_allclose(one.R_cam_obj, twins.R[row, 1], atol=1e-5)
+        np.testing.assert_allclose(one.to_camera(offset), twins.t[row, 1], atol=1e-2)
+        judged = float(twins.judged[row, 1])
+        assert (one.judged, one.contour) == pytest.approx((judged, judged / 100))
+        assert one.agreement == pytest.approx(judged / 10)
+        assert one.confidence == (None if given else pytest.approx(judged / 10, abs=0.05))
+        np.testing.assert_allclose(one.box, twins.boxes[row], atol=1e-3)
+    if not given:  # what depth has measured is worth more
+        flat = whole(image, K, depth=np.zeros((128, 128), np.float32))
+        assert sorted(d.judged or 0.0 for d in flat) == [5.0, 6.0, 8.0]
+        ((many,),) = [list(whole.many([image], [K]))]
+        assert [d.judged for d in many] == [d.judged for d in found]
+
+
+def test_parts_that_a_plane_brings_to_one_place_are_one(
+    estimator: PoseEstimator, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two were apart as long as one of them was thought farther away; the better one stays."""
+    twins = _Twins(world)
+    twins.t = twins.t.clone()
+    twins.t[2, 1] = twins.t[0, 1]
+    twins.R[2, 1] = twins.R[0, 1]
+    whole = refining(estimator, Stages(twins, twins.place))
+    image, K = noise(128, 128), camera(128)
+    boxes = given_boxes(estimator.pipeline, Photo.of(image, K, estimator.device), twins.boxes, torch.zeros(3).long())
+    monkeypatch.setattr(whole, "boxes", lambda *_: [[boxes]])
+    assert [d.judged for d in whole(image, K)] == [6.5, 4.5]
 
 
 @pytest.mark.parametrize(("height", "width"), [(128, 128), (150, 200), (200, 150)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -270,7 +271,7 @@ def test_the_estimator_fits_to_depth_of_the_photos_own_size(
     offset = refiner.world.objects[HAMMER].offset.double().numpy()
     true = t - R @ offset
     given = detection(HAMMER, start[0], start[1] - start[0] @ offset, box_of(refiner, HAMMER, R, t))
-    monkeypatch.setattr(estimator, "_estimated", lambda *_: [[given]])
+    monkeypatch.setattr(estimator, "_estimated", lambda *_: [[SimpleNamespace(detection=given)]])
     photo, camera = np.zeros((480, 640, 3), np.uint8), geometry.to_opencv(K).numpy()
     depth = seen(refiner, HAMMER, R, t, wall=5000.0)
     plain = estimator(photo, camera)[0]

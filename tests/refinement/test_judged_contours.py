@@ -72,6 +72,7 @@ def test_a_pose_is_taken_as_edges_left_it_only_where_the_judge_agrees_and_all_ar
         rows, places = torch.arange(2), torch.tensor(best)
         torch.testing.assert_close(found.judged[:, 0], torch.tensor(fitted)[rows, places])
         torch.testing.assert_close(found.contour[:, 0], contour[rows, places])
+        assert found.t.shape == (2, 2, 3), "the other one stays"
         torch.testing.assert_close(found.agreement, found.contour / 2)
         torch.testing.assert_close(found.score, found.judged + 20.0 * found.contour)
         torch.testing.assert_close(found.t[:, 0], start.t[rows, places] + torch.tensor(moved)[:, None] + 10.0)
@@ -84,7 +85,7 @@ def test_the_judges_word_on_fitted_poses_weighs_what_twenty_contours_do():
     refine = JudgedContours(judge, _edges(torch.tensor([[0.1, 0.2]])), _fit)  # type: ignore[arg-type]
     start = Poses.start(EYE.expand(1, 2, 3, 3), torch.arange(6.0).view(1, 2, 3), torch.zeros(1, 2))
     found = refine(_seen(1), replace(start, judged=before))
-    assert found.score.tolist() == [[pytest.approx(7.5)]]
+    assert found.score.tolist() == [pytest.approx([7.5, 6.0])]
     torch.testing.assert_close(found.t[0, 0], start.t[0, 1] + 11.0)
 
 
@@ -120,4 +121,4 @@ def test_each_pose_is_laid_over_its_own_box_judged_there_and_the_best_comes_firs
 
     judged = JudgedContours(Judge(before, before, before), refine, _fit)  # type: ignore[arg-type]
     found = judged(seen, Poses.start(EYE.expand(2, 2, 3, 3), start, before))
-    torch.testing.assert_close(found.score, torch.tensor([[4.0], [8.0]]))
+    torch.testing.assert_close(found.score, torch.tensor([[4.0, 2.0], [8.0, 6.0]]))

@@ -23,7 +23,7 @@ from codepose_runtime.runtime.checkpoint import CheckpointError, load_state
 from codepose_runtime.synthesis.objects import ObjectModel, Objects
 from codepose_runtime.tensors import zeros
 
-_STATE, _FORMAT = "runner.safetensors", 2
+_STATE, _FORMAT = "runner.safetensors", 3
 
 
 @dataclass(frozen=True, eq=False)

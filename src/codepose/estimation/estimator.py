@@ -8,6 +8,7 @@ in them (``window_boxes.py``) get poses (``box_poses.py``), and of detections in
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -15,19 +16,19 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
 
-from codepose.estimation.box_poses import RefinedPoses, encoded, nearest_poses, seen_boxes
+from codepose.estimation.box_poses import Looked, RefinedPoses, encoded, nearest_poses, seen_boxes
 from codepose.estimation.codebook import Codebook
 from codepose.estimation.detection import Detection
 from codepose.estimation.duplicates import SEEN_TWICE, seen_once, without_doubles
 from codepose.estimation.evidence import evidence
 from codepose.estimation.fitted_boxes import fitted_boxes
 from codepose.estimation.hypotheses import Hypotheses
+from codepose.estimation.laid_poses import LaidPoses, Place
 from codepose.estimation.likeliest import candidates_iou, worth_a_pose, worth_a_pose_in_photo
 from codepose.estimation.photo import Photo, checked_depth
 from codepose.estimation.window_boxes import WindowBoxes, detected_boxes, given_boxes
-from codepose.refinement.poses import Poses, Refiner
+from codepose.refinement.poses import Poses, Refiner, Seen
 
 if TYPE_CHECKING:
     from codepose.estimation.confidence import Confidence
@@ -40,6 +41,15 @@ if TYPE_CHECKING:
 
 _MASK = 320
 """Longer side, in pixels, of the masks by which is seen whether two poses take the same pixels."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """A detection, the one box that it is of, and the poses that it may have."""
+
+    detection: Detection
+    view: WindowBoxes
+    place: Place
 
 
 class PoseEstimator:
@@ -135,11 +145,11 @@ class PoseEstimator:
         """
         photo = Photo.of(image, camera, self.device)
         measured = None if depth is None else checked_depth(depth, image.shape[:2])
-        (detections,) = self._estimated([photo], tiles, min_score)
+        (found,) = self._estimated([photo], tiles, min_score)
         if measured is not None:  # depth tells apart what lies one upon the other
-            fitted = self.depth_refiner(detections, photo.K.cpu(), measured)
+            fitted = self.depth_refiner([one.detection for one in found], photo.K.cpu(), measured)
             return without_doubles(fitted, self.world.objects)
-        return detections if self.refiner is None else self._distinct(detections, photo)
+        return self._settled(found, photo)
 
     def many(
         self,
@@ -164,9 +174,7 @@ class PoseEstimator:
         """
         photos = [Photo.of(image, camera, self.device) for image, camera in zip(images, cameras, strict=True)]
         estimated = self._estimated(photos, tiles, min_score)
-        if self.refiner is None:
-            return estimated
-        return (self._distinct(found, photo) for found, photo in zip(estimated, photos, strict=True))
+        return (self._settled(found, photo) for found, photo in zip(estimated, photos, strict=True))
 
     def in_boxes(
         self, image: NDArray[np.uint8], camera: ArrayLike, boxes: ArrayLike, objects: Sequence[int]
@@ -188,7 +196,7 @@ class PoseEstimator:
         photo = Photo.of(image, camera, self.device)
         places = torch.from_numpy(np.asarray(boxes, np.float32).reshape(-1, 4)).to(self.device)
         numbers = torch.tensor(objects, dtype=torch.long, device=self.device)
-        return self._detections(given_boxes(self.pipeline, photo, places, numbers), confidence=None)
+        return self._laid(self._found(given_boxes(self.pipeline, photo, places, numbers), None), None)
 
     @property
     def judges(self) -> bool:
@@ -211,6 +219,10 @@ class PoseEstimator:
 
             return World(self.settings, self.device)
         return self._world
+
+    @cached_property
+    def _on_a_plane(self) -> LaidPoses:
+        return LaidPoses(self.world, self._refined)
 
     @cached_property
     def _refined(self) -> RefinedPoses:
@@ -267,27 +279,56 @@ class PoseEstimator:
         masks = self.world.renderer.depth_alone(objects, R, t, K, size) > 0
         return seen_once(once, masks.cpu().numpy(), max(SEEN_TWICE, self.settings.detection.nms))
 
-    def _estimated(self, photos: Sequence[Photo], tiles: int, min_score: float | None) -> Iterator[list[Detection]]:
-        """Each photo's detections, best first, before doubles are left out."""
+    def _estimated(self, photos: Sequence[Photo], tiles: int, min_score: float | None) -> Iterator[list[_Found]]:
+        """What is found in each photo, best first, before doubles are left out."""
         views = self.boxes(photos, tiles, min_score)
-        return (
-            sorted((d for view in own for d in self._detections(view, self.confidence)), key=lambda d: -d.rank)
-            for own in views
-        )
+        found = ([one for view in own for one in self._found(view, self.confidence)] for own in views)
+        return (sorted(own, key=lambda one: -one.detection.rank) for own in found)
+
+    def _settled(self, found: list[_Found], photo: Photo) -> list[Detection]:
+        """What is found in a photo, best first, each part once; refined poses as the plane has it on which they lie."""
+        detections = [one.detection for one in found]
+        if self.refiner is None:
+            return detections
+        once = self._distinct(detections, photo)
+        laid = self._laid([one for one in found if one.detection in once], self.confidence)
+        return once if laid == once else self._distinct(sorted(laid, key=lambda d: -d.rank), photo)
+
+    def _laid(self, found: list[_Found], confidence: Confidence | None) -> list[Detection]:
+        """A photo's detections, those of judged poses as the plane has them on which the parts lie."""
+        detections = [one.detection for one in found]
+        if not self.judges:
+            return detections
+        for i, poses in enumerate(self._on_a_plane([one.place for one in found])):
+            if poses is not None:
+                one = found[i]
+                seen = one.place.looked.seen.select(torch.tensor([one.place.row]))
+                (detections[i],) = self._detections(one.view, seen, poses, confidence)
+        return detections
 
     @torch.no_grad()
-    def poses(self, view: WindowBoxes) -> tuple[Poses, Tensor]:
-        """Returns the poses (N, 1) of a window's boxes, and the reconstructions (N, 3, c, c) that led to them."""
+    def looked_at(self, view: WindowBoxes) -> list[Looked]:
+        """Returns the poses of a window's boxes: of all together, or of each object's where they are refined."""
         seen, latents = seen_boxes(self.pipeline, view, finer=self.refiner is not None)
         if self.refiner is None:
-            return nearest_poses(self.codebooks, seen, latents), seen.reconstructions
+            every = torch.arange(len(view.boxes), device=view.boxes.device)
+            return [Looked(every, seen, nearest_poses(self.codebooks, seen, latents))]
         return self._refined(partial(encoded, self.pipeline, view), seen, latents)
 
-    def _detections(self, view: WindowBoxes, confidence: Confidence | None) -> list[Detection]:
-        """A window's boxes as detections in the photo, in the same order."""
-        if len(view.boxes) == 0:
-            return []
-        poses, reconstructions = self.poses(view)
+    def _found(self, view: WindowBoxes, confidence: Confidence | None) -> list[_Found]:
+        """A window's boxes with their poses, in the same order."""
+        found: dict[int, _Found] = {}
+        for looked in self.looked_at(view) if len(view.boxes) else ():
+            own = view.select(looked.rows)
+            for row, one in enumerate(self._detections(own, looked.seen, looked.poses.best(1), confidence)):
+                alone = own.select(torch.tensor([row]))
+                found[int(looked.rows[row])] = _Found(one, alone, Place.of(looked, row))
+        return [found[row] for row in sorted(found)]
+
+    def _detections(
+        self, view: WindowBoxes, seen: Seen, poses: Poses, confidence: Confidence | None
+    ) -> list[Detection]:
+        """Boxes of a window, with one pose (N, 1) each, as detections in the photo."""
         similarity, agreement, contour, judged = (
             x[:, 0] for x in (poses.similarity, poses.agreement, poses.contour, poses.judged)
         )
@@ -297,7 +338,7 @@ class PoseEstimator:
         if confidence is not None:
             sure = confidence(evidence(view.scores, similarity, agreement, contour, judged if asked else None))
         places = view.in_photo(self.settings.data.camera.image_size)["boxes"]
-        pictures = reconstructions.cpu().numpy()
+        pictures = seen.reconstructions.cpu().numpy()
         detections = []
         for i, index in enumerate(view.objects.tolist()):
             R, book = poses.R[i, 0], self.codebooks[index]

@@ -32,7 +32,7 @@ from codepose.settings.schema import Settings
 from codepose.synthesis.objects import ObjectModel
 
 STATE = "runner.safetensors"
-FORMAT = 2
+FORMAT = 3
 """Changes when an older runner could not read the folder."""
 _FOUND = ("boxes", "labels", "scores")
 
@@ -198,6 +198,9 @@ def _object(model: ObjectModel, edges: ViewEdges) -> dict[str, Any]:
     mesh = model.mesh
     arrays = {
         name: torch.from_numpy(getattr(mesh, name)) for name in ("vertices", "faces", "normals", "colors", "hull")
+    }
+    arrays |= {
+        f"rests_{name}": torch.from_numpy(values) for name, values in zip(("down", "share"), model.rests, strict=True)
     }
     turns: Sequence[Any] = model.symmetries.continuous
     return {

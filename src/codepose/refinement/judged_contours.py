@@ -42,7 +42,7 @@ class JudgedContours:
 
     @torch.no_grad()
     def __call__(self, seen: Seen, poses: Poses) -> Poses:
-        """Returns each detection's best pose (N, 1), refined by edges where the judge holds that for no worse."""
+        """Returns as many poses, best first, each refined by edges where the judge holds that for no worse."""
         count = poses.t.shape[1]
         rows = torch.arange(len(poses.t), device=poses.t.device).repeat_interleave(count)
         deep = self.contours(seen.select(rows), poses.reshaped(len(rows), 1)).best(1).reshaped(len(poses.t), count)
@@ -50,7 +50,7 @@ class JudgedContours:
         finer = deep.where(deep.judged >= poses.judged, replace(poses, contour=deep.contour, agreement=deep.agreement))
         fitted = self.fit(seen, finer)
         fitted = replace(fitted, judged=self.judge.scores(seen, fitted))
-        return replace(fitted, score=fitted.judged + _CONTOUR * fitted.contour).best(1)
+        return replace(fitted, score=fitted.judged + _CONTOUR * fitted.contour).best(count)
 
 
 def contours_judged_by(network: Callable[[], Compare], world: Objects, settings: RefinementSettings) -> Refiner:

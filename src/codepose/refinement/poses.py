@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -73,6 +73,11 @@ class Seen:
         """Returns some of the detections, by their numbers."""
         own = {name: getattr(self, name)[chosen] for name in ("which", "boxes", "objects", "reconstructions")}
         return replace(self, **own)
+
+    def replaced(self, chosen: Tensor, new: Seen) -> Seen:
+        """Returns a copy in which the detections numbered ``chosen`` are others of the same images."""
+        names = ("which", "boxes", "objects", "reconstructions")
+        return replace(self, **{n: getattr(self, n).index_copy(0, chosen, getattr(new, n)) for n in names})
 
 
 @dataclass(frozen=True)
@@ -174,6 +179,15 @@ class Refiner(Protocol):
         Returns:
             At least one pose of each detection on the poses' device; how many is the refiner's choice.
         """
+        ...
+
+
+@runtime_checkable
+class Judge(Refiner, Protocol):
+    """A refiner that also says of any poses by what log-odds it holds them for right."""
+
+    def scores(self, seen: Seen, poses: Poses) -> Tensor:
+        """Returns log-odds (N, k) of k poses each of N detections of one object."""
         ...
 
 

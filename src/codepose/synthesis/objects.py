@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from codepose import geometry
@@ -54,6 +56,13 @@ class ObjectModel:
 
             return find_symmetries(self.mesh)
         return self.declared
+
+    @cached_property
+    def rests(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """How it can lie, as ``parts/resting.py`` has it; finding that takes up to a second."""
+        from codepose.parts.resting import rests
+
+        return rests(self.mesh)
 
     def trains(self, R_view: Tensor) -> Tensor:
         """Says which views (B, 3, 3) lie among the trained ones, (B,) bool."""

@@ -1,0 +1,97 @@
+"""Poses of a photo's parts, chosen by the plane on which they lie (``support_plane.py``).
+
+Each detection has a few poses that judge and edges hold for nearly as good. Where a plane is likely, poses on it are
+proposed as well, refined and judged as the others were, and of all of them the likeliest is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from codepose.estimation.box_poses import Looked, RefinedPoses
+from codepose.estimation.support_plane import Candidates, Plane, Rests, find_plane, laid, log_prior
+from codepose.refinement.poses import Poses
+from codepose.synthesis.objects import Objects
+
+_HOPE = 1.0
+"""Log-odds of the judge from which a detection is a part, and bears witness for a plane."""
+_LIKELY = 0.1
+"""A plane that is less probable is not looked at further."""
+_PROPOSED = 4
+"""Poses on the plane that are tried for each detection."""
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """A detection: one of the boxes that were looked at together, by its row, and the poses (1, k) it may have."""
+
+    looked: Looked
+    row: int
+    poses: Poses
+
+    @classmethod
+    def of(cls, looked: Looked, row: int) -> Place:
+        """Returns one with the poses that looking at its box led to."""
+        return cls(looked, row, looked.poses.select(torch.tensor([row])))
+
+
+class LaidPoses:
+    """Chooses among the poses of detections that a judge has looked at.
+
+    Args:
+        world: The run's objects.
+        refined: Refines what is proposed.
+    """
+
+    def __init__(self, world: Objects, refined: RefinedPoses) -> None:
+        self._world, self._refined = world, refined
+
+    @torch.no_grad()
+    def __call__(self, places: Sequence[Place]) -> list[Poses | None]:
+        """Returns each detection's pose (1, 1); None where no plane says anything of it.
+
+        Args:
+            places: A photo's detections, each part once, or one would bear witness for itself.
+        """
+        parts = [i for i, place in enumerate(places) if float(place.poses.judged[0].max()) >= _HOPE]
+        chosen: list[Poses | None] = [None] * len(places)
+        if len(parts) < 2 or self._refined.judge is None:
+            return chosen
+        plane = find_plane([self._candidates(places[i]) for i in parts])
+        if plane is None or plane.probability < _LIKELY:
+            return chosen
+        more = self._with_proposals([places[i] for i in parts], plane)
+        for i, place in zip(parts, more, strict=True):
+            candidates = self._candidates(place)
+            likeliest = int(np.argmax(candidates.score + log_prior(plane, candidates)))
+            chosen[i] = place.poses.picked(torch.tensor([[likeliest]]))
+        return chosen
+
+    def _candidates(self, place: Place) -> Candidates:
+        """A detection's poses as the plane takes them."""
+        model = self._world.objects[int(place.looked.seen.objects[place.row])]
+        R, t, score = (getattr(place.poses, name)[0].double().cpu().numpy() for name in ("R", "t", "score"))
+        down, share = model.rests
+        return Candidates(R, t, score, Rests(model.mesh.hull.astype(np.float64), down, share, model.mesh.diameter))
+
+    def _with_proposals(self, places: Sequence[Place], plane: Plane) -> list[Place]:
+        """The same detections, with refined poses on the plane where there are any near theirs."""
+        more = list(places)
+        proposed = [laid(plane, self._candidates(place), _PROPOSED) for place in places]
+        for looked in {id(place.looked): place.looked for place in places}.values():
+            own = [i for i, place in enumerate(places) if place.looked is looked and proposed[i] is not None]
+            if not own:
+                continue
+            rows = torch.tensor([places[i].row for i in own])
+            R, t = (
+                torch.from_numpy(np.stack(values)).to(looked.poses.t)
+                for values in zip(*(proposed[i] for i in own if proposed[i] is not None), strict=True)
+            )
+            refined = self._refined.proposed(looked.seen.select(rows), R, t, looked.poses.similarity[rows, 0])
+            for k, i in enumerate(own):
+                more[i] = replace(places[i], poses=places[i].poses.joined(refined.select(torch.tensor([k]))))
+        return more
