@@ -95,7 +95,7 @@ def _refinement(settings: Settings, world: World, options: Options) -> Case:
     estimator = PoseEstimator(pipeline, [book], ContourRefiner(world, settings.refinement), world=world)
     finer = F.interpolate(scene.images, scale_factor=2.0, mode="bilinear")
     photo = Photo(finer, geometry.scaled_camera(scene.K, 2.0))
-    call = partial(estimator.poses, given_boxes(pipeline, photo, 2.0 * scene.boxes, scene.objects))
+    call = partial(estimator.looked_at, given_boxes(pipeline, photo, 2.0 * scene.boxes, scene.objects))
     return _made(f"refinement of a pose, {settings.name}", call, 1, world, options)
 
 

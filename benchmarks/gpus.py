@@ -173,7 +173,7 @@ def _one_pose(place: torch.device, *, refine: bool) -> Callable[[], object]:
     images, boxes, objects, K = (x.to(place) for x in (scene.images, scene.boxes, scene.objects, scene.K))
     finer = F.interpolate(images, scale_factor=2.0, mode="bilinear", align_corners=False)
     photo = Photo(finer, geometry.scaled_camera(K, 2.0))
-    return partial(estimator.poses, given_boxes(estimator.pipeline, photo, 2.0 * boxes, objects))
+    return partial(estimator.looked_at, given_boxes(estimator.pipeline, photo, 2.0 * boxes, objects))
 
 
 SECTIONS = (renderer, training_paper, training_quick, inference, refinement)
