@@ -19,7 +19,7 @@ import torch
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # benchmarks/ is not part of the installed package
 
-from benchmarks import cells, gpus, scaling, tracking  # noqa: E402
+from benchmarks import cells, gpus, scaling, tables, tracking  # noqa: E402
 from benchmarks.iterations import Iterations  # noqa: E402
 from benchmarks.subjects import build_world, chosen  # noqa: E402
 from benchmarks.timing import (  # noqa: E402
@@ -36,6 +36,7 @@ from benchmarks.timing import (  # noqa: E402
 )
 from benchmarks.vsd_numpy import depth_numpy, vsd_numpy  # noqa: E402
 from benchmarks.work import count_work  # noqa: E402
+from codepose import geometry  # noqa: E402
 from codepose.estimation.detection import Detection  # noqa: E402
 from codepose.networks.build import build_extended  # noqa: E402
 from codepose.settings.files import override  # noqa: E402
@@ -327,3 +328,44 @@ def test_iterations_leave_the_weights_where_they_are(name: str) -> None:
     timed.close()
     after = torch.cat([p.detach().flatten() for p in network.parameters()])
     assert 0.0 < float((after - before).abs().max()) < 1e-6
+
+
+def test_parts_lie_on_rendered_tables_or_hang_before_them(world: World) -> None:
+    part = world.objects[0]
+    hull = part.mesh.hull.astype(np.float64)
+    for hanging in (False, True):
+        shown = tables.table(world, np.random.default_rng(3), hanging=hanging)
+        assert 3 <= len(shown.R) <= 6
+        assert shown.image.shape == (640, 640, 3)
+        downs = np.einsum("nij,kj->nki", shown.R, part.rests[0])  # on a table one of them is the same for all
+        tilts = np.degrees(np.arccos(np.clip(np.einsum("ki,nli->knl", downs[0], downs).max(2), -1.0, 1.0)))
+        best = int(tilts.max(1).argmin())
+        lowest = ((hull @ shown.R.transpose(0, 2, 1) + shown.t[:, None]) @ downs[0, best]).max(1)
+        assert (tilts[best].max() < 0.1) != hanging
+        assert (np.ptp(lowest) < 0.1) != hanging
+        small, large = geometry.projected_box(
+            *(torch.from_numpy(x) for x in (hull, shown.R, shown.t)), geometry.from_opencv(torch.from_numpy(shown.K))
+        ).aminmax()
+        assert small > 4
+        assert large < 636
+
+
+def test_what_a_plane_is_worth_is_counted_part_by_part(world: World) -> None:
+    part = world.objects[0]
+    middle, size = part.offset.double().numpy(), part.mesh.diameter
+    R, t = np.stack([np.eye(3)] * 3), np.array([[0.0, 0.0, 900.0], [300.0, 0.0, 900.0], [-400.0, 0.0, 900.0]])
+    shown = tables.Table(np.zeros((640, 640, 3), np.uint8), np.eye(3), R, t)
+    found = [
+        Detection("a", 0, 0.9, 0.9, np.zeros(4), R[0], place - middle)
+        for place in (t[0] + [0.3 * size, 0.0, 0.0], t[0] + [0.0, 0.0, 0.1 * size], t[1] + [0.0, 0.04 * size, 0.0])
+    ]
+    assert tables.errors(part, shown, found) == pytest.approx([0.1, 0.04, 1.0])
+    told = tables.summary([[0.3, 0.04], [0.15]], [[0.19, 0.04], [0.03]])
+    assert (told["photos"], told["parts"]) == (2, 3)
+    assert told["within 0.05"]["without"] == pytest.approx(1 / 3)
+    assert told["within 0.2"] == {
+        "without": pytest.approx(2 / 3),
+        "by plane": pytest.approx(1.0),
+        "difference": pytest.approx(1 / 3),
+        "interval": pytest.approx([0.0, 0.5]),
+    }

@@ -63,7 +63,12 @@ class PoseEstimator:
         refiner: Refines poses by render-and-compare; None = the codebook's nearest view.
         confidence: Says how likely a pose is right; None = not calibrated.
         world: The run's meshes; None = they are loaded when they are first asked for.
+
+    Attributes:
+        by_plane: Whether a plane on which a photo's parts lie decides between poses that look the same.
     """
+
+    by_plane = True
 
     def __init__(
         self,
@@ -297,7 +302,7 @@ class PoseEstimator:
     def _laid(self, found: list[_Found], confidence: Confidence | None) -> list[Detection]:
         """A photo's detections, those of judged poses as the plane has them on which the parts lie."""
         detections = [one.detection for one in found]
-        if not self.judges:
+        if not (self.judges and self.by_plane):
             return detections
         for i, poses in enumerate(self._on_a_plane([one.place for one in found])):
             if poses is not None:
