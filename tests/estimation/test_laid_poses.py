@@ -111,15 +111,15 @@ def test_what_the_photo_says_clearly_stays(world: World) -> None:
 
 
 def test_poses_on_the_plane_are_proposed_and_taken_where_they_are_as_likely(world: World) -> None:
-    """One hammer is known only as tilted; boxes that were looked at together are asked for together."""
+    """One hammer is known only as tilted; the others lie there already."""
     tilted = lying(world, 0.1, -0.1, 1.0, tilt=math.radians(25.0))
     first = looked(world, tilted_twins(world)[:2], [[5.0, 6.0]] * 2)
     second = looked(world, [[lying(world, 0.0, -0.2, 4.0)] * 2, [tilted] * 2], [[0.9, 0.9], [5.0, 4.0]], first=7)
     judge = KnownJudge(4.5)
     chosen = chooser(world, judge)(places(first, second))
-    assert [one.rows for one in judge.asked] == [[0.0, 1.0], [8.0]], "one that is hardly a part is not asked for"
+    assert [one.rows for one in judge.asked] == [[8.0]], "not asked for: what lies there, and what is hardly a part"
     assert chosen[2] is None
-    last = judge.asked[1]
+    (last,) = judge.asked
     assert last.R.shape == (1, 4, 3, 3)
     torch.testing.assert_close(last.similarity, torch.full((1, 4), 0.77))
     straight = lying(world, 0.1, -0.1, 1.0)
@@ -129,6 +129,20 @@ def test_poses_on_the_plane_are_proposed_and_taken_where_they_are_as_likely(worl
     assert one is not None
     np.testing.assert_allclose(one.R[0, 0], straight[0], atol=1e-4)
     assert float(one.judged) == 4.5
+
+
+def test_boxes_that_were_looked_at_together_are_asked_for_together(world: World) -> None:
+    tilted = [
+        [lying(world, *where, tilt=math.radians(angle))] for where, angle in zip(PLACES, (0.0, 6.0, 6.0), strict=True)
+    ]
+    flat = [[lying(world, x, y, 1.0)] for x, y in ((-0.1, 0.0), (0.1, 0.1))]
+    first, second = looked(world, tilted, [[5.0]] * 3), looked(world, flat, [[5.0]] * 2, first=7)
+    judge = KnownJudge(5.0)
+    chosen = chooser(world, judge)(places(first, second))
+    assert [one.rows for one in judge.asked] == [[1.0, 2.0]]
+    for one, where in zip(chosen[1:3], PLACES[1:], strict=True):
+        assert one is not None
+        np.testing.assert_allclose(one.R[0, 0], lying(world, *where)[0], atol=1e-4)
 
 
 @pytest.mark.parametrize("score", [0.99, 1.0])

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from codepose.estimation.support_plane import Candidates, Plane, Rests, find_plane, laid, log_prior
+from codepose.estimation.support_plane import Candidates, Plane, Rests, find_plane, highest_prior, laid, log_prior
 
 Array = NDArray[np.float64]
 TILT, NEAR, LYING = math.radians(8.0), 0.05, 0.8
@@ -146,7 +146,13 @@ def test_what_a_plane_says_of_a_pose(probability: float) -> None:
         place = 0.1 * np.linalg.norm(pose) / near * math.exp(-0.5 * (off / near) ** 2)
         on = LYING * tilt * place + 1 - LYING
         wanted.append(math.log(probability * on + 1 - probability))
-    np.testing.assert_allclose(log_prior(Plane(UP, HEIGHT, probability), one), wanted, atol=1e-6)
+    plane = Plane(UP, HEIGHT, probability)
+    np.testing.assert_allclose(log_prior(plane, one), wanted, atol=1e-6)
+    np.testing.assert_allclose(highest_prior(plane, one)[[0, 2, 3]], [wanted[0]] * 3, atol=0.02)
+    assert highest_prior(plane, one)[0] == pytest.approx(wanted[0], abs=1e-9)
+    rarer = replace(one, rests=replace(rests, down=plate().down, share=np.array([0.6, 0.3, 0.1])))
+    on = LYING * 0.6 * 2 / TILT**2 * 0.1 * np.linalg.norm(t) / near + 1 - LYING
+    assert highest_prior(plane, rarer)[0] == pytest.approx(math.log(probability * on + 1 - probability), abs=1e-6)
 
 
 def test_poses_are_laid_onto_the_plane_by_the_smallest_turn() -> None:

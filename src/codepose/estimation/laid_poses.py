@@ -13,7 +13,16 @@ import numpy as np
 import torch
 
 from codepose.estimation.box_poses import Looked, RefinedPoses
-from codepose.estimation.support_plane import Candidates, Plane, Rests, find_plane, laid, log_prior
+from codepose.estimation.support_plane import (
+    Array,
+    Candidates,
+    Plane,
+    Rests,
+    find_plane,
+    highest_prior,
+    laid,
+    log_prior,
+)
 from codepose.refinement.poses import Poses
 from codepose.synthesis.objects import Objects
 
@@ -22,7 +31,9 @@ _HOPE = 1.0
 _LIKELY = 0.1
 """A plane that is less probable is not looked at further."""
 _PROPOSED = 4
-"""Poses on the plane that are tried for each detection."""
+"""Poses on the plane that are tried for a detection."""
+_ENOUGH = 0.25
+"""None is tried where the plane speaks for the best known pose by that much less, at most, than it can for any."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +82,14 @@ class LaidPoses:
             chosen[i] = place.poses.picked(torch.tensor([[likeliest]]))
         return chosen
 
+    @staticmethod
+    def _on(plane: Plane, one: Candidates) -> tuple[Array, Array] | None:
+        """Poses on the plane that are worth trying for a detection; None = there is none."""
+        said = log_prior(plane, one)
+        best = int(np.argmax(one.score + said))
+        near = said[best] >= highest_prior(plane, one)[best] - _ENOUGH
+        return None if near else laid(plane, one, _PROPOSED)
+
     def _candidates(self, place: Place) -> Candidates:
         """A detection's poses as the plane takes them."""
         model = self._world.objects[int(place.looked.seen.objects[place.row])]
@@ -79,9 +98,9 @@ class LaidPoses:
         return Candidates(R, t, score, Rests(model.mesh.hull.astype(np.float64), down, share, model.mesh.diameter))
 
     def _with_proposals(self, places: Sequence[Place], plane: Plane) -> list[Place]:
-        """The same detections, with refined poses on the plane where there are any near theirs."""
+        """The same detections, with refined poses on the plane where theirs are off it, but near."""
         more = list(places)
-        proposed = [laid(plane, self._candidates(place), _PROPOSED) for place in places]
+        proposed = [self._on(plane, self._candidates(place)) for place in places]
         for looked in {id(place.looked): place.looked for place in places}.values():
             own = [i for i, place in enumerate(places) if place.looked is looked and proposed[i] is not None]
             if not own:

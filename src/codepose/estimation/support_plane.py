@@ -112,6 +112,13 @@ def log_prior(plane: Plane, one: Candidates) -> Array:
     return _mixed(lying, plane.probability)
 
 
+def highest_prior(plane: Plane, one: Candidates) -> Array:
+    """Returns by what log-odds the plane would speak for each of the poses, (k,), did it lie just as parts most do."""
+    near, far = _widths(one)
+    perfect = math.log(2.0 / _TILT**2) + math.log(one.rests.share.max()) + np.log(far / near)
+    return _mixed(_mixed(perfect, _LYING), plane.probability)
+
+
 def laid(plane: Plane, one: Candidates, count: int) -> tuple[Array, Array] | None:
     """Returns poses on the plane near a detection's: as little turned as possible, on the rays on which they were.
 
@@ -155,10 +162,15 @@ def _lying(one: Candidates, ups: Array, heights: Array) -> tuple[Array, Array]:
     tilts = math.log(2.0 / _TILT**2) - 0.5 * np.square(angles / _TILT) + np.log(one.rests.share)[:, None]
     points = np.einsum("kij,vj->kvi", one.R, one.rests.hull) + one.t[:, None]
     lowest = (points @ ups.T).min(1)
-    near = _HEIGHT * one.rests.diameter
-    far = np.maximum(_DISTANCE * np.linalg.norm(one.t, axis=1), near)[:, None]
-    above = np.log(far / near) - 0.5 * np.square((lowest - heights) / near)
+    near, far = _widths(one)
+    above = np.log(far / near)[:, None] - 0.5 * np.square((lowest - heights) / near)
     return tilts + above[:, None], lowest
+
+
+def _widths(one: Candidates) -> tuple[float, Array]:
+    """How far off poses (k,) are along their rays, mm: on a plane, and where none is known."""
+    near = _HEIGHT * one.rests.diameter
+    return near, np.maximum(_DISTANCE * np.linalg.norm(one.t, axis=1), near)
 
 
 def _log_odds(one: Candidates, ups: Array, heights: Array) -> Array:
