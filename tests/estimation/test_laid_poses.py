@@ -120,7 +120,7 @@ def test_poses_on_the_plane_are_proposed_and_taken_where_they_are_as_likely(worl
     assert [one.rows for one in judge.asked] == [[8.0]], "not asked for: what lies there, and what is hardly a part"
     assert chosen[2] is None
     (last,) = judge.asked
-    assert last.R.shape == (1, 4, 3, 3)
+    assert (last.R.shape, last.R.dtype) == ((1, 4, 3, 3), torch.float32)
     torch.testing.assert_close(last.similarity, torch.full((1, 4), 0.77))
     straight = lying(world, 0.1, -0.1, 1.0)
     np.testing.assert_allclose(last.R[0, 0], straight[0], atol=1e-4)

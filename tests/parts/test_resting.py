@@ -74,6 +74,24 @@ def test_a_round_part_has_few_rests_and_no_rare_ones() -> None:
     np.testing.assert_allclose(np.linalg.norm(sides, axis=1), 1.0, atol=1e-6)
 
 
+def test_commoner_rests_come_first_also_where_facets_are_counted_together() -> None:
+    """Each end of this rod is hit more often than one of its 64 facets, but not than those within 8 degrees."""
+    sides, shares = rests(mesh_from_trimesh(trimesh.creation.cylinder(12.0, 60.0, sections=64), "rod"))
+    assert (np.diff(shares) <= 0).all()
+    assert abs(sides[0, 2]) < 0.1
+    assert np.abs(sides[:, 2]).max() > 0.9
+
+
+@pytest.mark.parametrize("seed", [1, 4, 5])
+def test_no_facet_is_lost_where_corners_lie_on_one_line(seed: int) -> None:
+    """A plate with many corners on its edges, turned, so that they lie there to single precision only."""
+    box = trimesh.creation.box((60.0, 40.0, 10.0)).subdivide().subdivide()
+    turn = trimesh.transformations.random_rotation_matrix(np.random.default_rng(seed).random(3))
+    plate = mesh_from_trimesh(box.apply_transform(turn), "plate")
+    assert share_of(plate, tuple(turn[:3, 2])) == pytest.approx(0.406, abs=0.005)
+    assert share_of(plate, tuple(-turn[:3, 2])) == pytest.approx(0.406, abs=0.005)
+
+
 def test_a_hammer_lies_on_its_sides() -> None:
     """Its thin axis is z."""
     assert share_of(hammer(), (0, 0, 1)) + share_of(hammer(), (0, 0, -1)) > 0.8

@@ -152,7 +152,7 @@ def _planes_below(one: Candidates) -> tuple[Array, Array]:
     row, rest = np.nonzero(-np.einsum("kni,ki->kn", ups, rays) > _STEEPEST)
     chosen = ups[row, rest]
     lowest = np.einsum("hij,vj->hvi", one.R[row], one.rests.hull) + one.t[row, None]
-    return chosen, np.einsum("hvi,hi->hv", lowest, chosen).min(1, initial=np.inf)
+    return chosen, np.einsum("hvi,hi->hv", lowest, chosen).min(1)
 
 
 def _lying(one: Candidates, ups: Array, heights: Array) -> tuple[Array, Array]:
