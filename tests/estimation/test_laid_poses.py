@@ -101,6 +101,19 @@ def test_of_poses_that_look_the_same_those_on_the_plane_are_taken(world: World) 
         assert float(one.judged) == 5.0
 
 
+@pytest.mark.parametrize("name", ["R_view", "t", "score"])
+def test_what_is_no_pose_is_never_taken(world: World, name: str) -> None:
+    """As where nothing of a render is seen."""
+    poses = tilted_twins(world)
+    one = looked(world, [[own[1], own[1]] for own in poses], [[6.0, 5.0]] * 3)
+    getattr(one.poses, name)[1, 0] = math.nan
+    chosen = chooser(world, KnownJudge(-9.0))(places(one))
+    for own, pose, judged in zip(poses, chosen, (6.0, 5.0, 6.0), strict=True):
+        assert pose is not None
+        np.testing.assert_allclose(pose.t[0, 0], own[1][1], rtol=1e-5)
+        assert float(pose.judged) == judged
+
+
 def test_what_the_photo_says_clearly_stays(world: World) -> None:
     poses = tilted_twins(world)
     found = places(looked(world, poses, [[16.0, 5.0], [6.0, 5.0], [6.0, 5.0]]))

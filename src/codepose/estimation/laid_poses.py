@@ -32,6 +32,8 @@ _LIKELY = 0.1
 """A plane that is less probable is not looked at further."""
 _PROPOSED = 4
 """Poses on the plane that are tried for a detection."""
+_NEVER = -1e6
+"""Log-odds of what is no pose."""
 _ENOUGH = 0.25
 """None is tried where the plane speaks for the best known pose by that much less, at most, than it can for any."""
 
@@ -68,7 +70,8 @@ class LaidPoses:
         Args:
             places: A photo's detections, each part once, or one would bear witness for itself.
         """
-        parts = [i for i, place in enumerate(places) if float(place.poses.judged[0].max()) >= _HOPE]
+        judged = [float(place.poses.judged[0].nan_to_num(nan=_NEVER).max()) for place in places]
+        parts = [i for i, says in enumerate(judged) if says >= _HOPE]
         chosen: list[Poses | None] = [None] * len(places)
         if len(parts) < 2 or self._refined.judge is None:
             return chosen
@@ -91,9 +94,12 @@ class LaidPoses:
         return None if near else laid(plane, one, _PROPOSED)
 
     def _candidates(self, place: Place) -> Candidates:
-        """A detection's poses as the plane takes them."""
+        """A detection's poses as the plane takes them; one that is no pose is never the likeliest."""
         model = self._world.objects[int(place.looked.seen.objects[place.row])]
         R, t, score = (getattr(place.poses, name)[0].double().cpu().numpy() for name in ("R", "t", "score"))
+        finite = np.isfinite(R).all((1, 2)) & np.isfinite(t).all(1) & np.isfinite(score)
+        R, t = np.where(finite[:, None, None], R, np.eye(3)), np.where(finite[:, None], t, [0.0, 0.0, 1.0])
+        score = np.where(finite, score, _NEVER)
         down, share = model.rests
         return Candidates(R, t, score, Rests(model.mesh.hull.astype(np.float64), down, share, model.mesh.diameter))
 
