@@ -45,11 +45,12 @@ _MASK = 320
 
 @dataclass(frozen=True, eq=False)
 class _Found:
-    """A detection, the one box that it is of, and the poses that it may have."""
+    """A detection, one of the boxes that were looked at together, by its row there."""
 
     detection: Detection
     view: WindowBoxes
-    place: Place
+    looked: Looked
+    row: int
 
 
 class PoseEstimator:
@@ -304,11 +305,13 @@ class PoseEstimator:
         detections = [one.detection for one in found]
         if not (self.judges and self.by_plane):
             return detections
-        for i, poses in enumerate(self._on_a_plane([one.place for one in found])):
+        laid = self._on_a_plane([Place.of(one.looked, one.row) for one in found])
+        for i, (one, poses) in enumerate(zip(found, laid, strict=True)):
             if poses is not None:
-                one = found[i]
-                seen = one.place.looked.seen.select(torch.tensor([one.place.row]))
-                (detections[i],) = self._detections(one.view, seen, poses, confidence)
+                row = torch.tensor([one.row])
+                (detections[i],) = self._detections(
+                    one.view.select(row), one.looked.seen.select(row), poses, confidence
+                )
         return detections
 
     @torch.no_grad()
@@ -326,8 +329,7 @@ class PoseEstimator:
         for looked in self.looked_at(view) if len(view.boxes) else ():
             own = view.select(looked.rows)
             for row, one in enumerate(self._detections(own, looked.seen, looked.poses.best(1), confidence)):
-                alone = own.select(torch.tensor([row]))
-                found[int(looked.rows[row])] = _Found(one, alone, Place.of(looked, row))
+                found[int(looked.rows[row])] = _Found(one, own, looked, row)
         return [found[row] for row in sorted(found)]
 
     def _detections(
