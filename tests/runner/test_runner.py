@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.spatial.transform import Rotation
 
 from codepose import geometry
 from codepose.cli.main import main
@@ -336,3 +338,35 @@ def test_edges_vote_as_in_codepose(installed: Path, turns: int) -> None:
     found = votes.EdgeField(tensors.from_numpy(field)).votes(*map(tensors.from_numpy, given))
     assert wanted.abs().mean() > 0.1
     np.testing.assert_allclose(found.array, wanted.numpy(), atol=1e-3)
+
+
+def test_the_plane_on_which_parts_lie_is_asked_as_the_estimator_asks_it(
+    refined: PoseEstimator, folder: Path, installed: Path
+) -> None:
+    """Three hammers whose tilted twins are a little likelier: both take them as they lie."""
+    runner = import_module("codepose_runtime").PoseRunner(folder).estimator
+    turns = [Rotation.from_euler("zx", [turn, 180.0], degrees=True).as_matrix() for turn in (10.0, 80.0, 200.0)]
+    tilted = Rotation.from_euler("y", 25.0, degrees=True).as_matrix()
+    R = np.stack([[tilted @ turn, turn] for turn in turns]).astype(np.float32)
+    t = np.array([[[x, 0.0, 900.0]] * 2 for x in (-250.0, 0.0, 250.0)], np.float32)
+    chosen = []
+    for one in (refined, runner):
+        there = type(one).__module__.split(".")[0]
+        torch_like = torch if one is refined else import_module("codepose_runtime.tensors")
+        poses_of, places = (import_module(f"{there}.{name}") for name in ("refinement.poses", "estimation.laid_poses"))
+        geometry_of, boxes_of = (import_module(f"{there}.{name}") for name in ("geometry", "estimation.box_poses"))
+        turn, at = torch_like.from_numpy(R), torch_like.from_numpy(t)
+        poses = poses_of.Poses.start(geometry_of.offaxis_rotation(at).mT @ turn, at, torch_like.zeros(3, 2))
+        score = torch_like.tensor([[6.0, 5.5]] * 3)
+        poses = replace(poses, judged=score, score=score)
+        nothing = torch_like.zeros(3, dtype=torch_like.long)
+        images, shown = torch_like.zeros(1, 3, 128, 128), torch_like.zeros(3, 3, 32, 32)
+        boxes, extent = one.world.boxes(nothing, turn[:, 1], at[:, 1]), torch_like.tensor([128.0, 128.0])
+        seen = poses_of.Seen(images, nothing, boxes, nothing, one.world.K, shown, extent)
+        looked = boxes_of.Looked(torch_like.arange(3), seen, poses)
+        found = one._on_a_plane([places.Place.of(looked, row) for row in range(3)])
+        chosen.append(np.array([np.asarray(pose.R[0, 0].numpy()) for pose in found]))
+        np.testing.assert_allclose(one.world.objects[0].rests[0], refined.world.objects[0].rests[0])
+        np.testing.assert_allclose(one.world.objects[0].rests[1], refined.world.objects[0].rests[1])
+    np.testing.assert_allclose(chosen[0], R[:, 1], atol=1e-5)
+    np.testing.assert_allclose(chosen[1], R[:, 1], atol=1e-5)
