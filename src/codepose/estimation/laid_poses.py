@@ -28,7 +28,7 @@ from codepose.synthesis.objects import Objects
 
 _HOPE = 1.0
 """Log-odds of the judge from which a detection is a part, and bears witness for a plane."""
-_LIKELY = 0.1
+_LIKELY = 0.3
 """A plane that is less probable is not looked at further."""
 _PROPOSED = 4
 """Poses on the plane that are tried for a detection."""
