@@ -66,16 +66,16 @@ def test_an_open_surface_weighs_what_its_hull_does() -> None:
 
 
 def test_a_round_part_has_few_rests_and_no_rare_ones() -> None:
-    """512 facets of a cylinder lie within 8 degrees of 45 or so."""
+    """512 facets of a cylinder lie within 12 degrees of 30 or so."""
     sides, shares = rests(mesh_from_trimesh(trimesh.creation.cylinder(5.0, 100.0, sections=512), "rod"))
-    assert 20 <= len(sides) <= 60
+    assert 15 <= len(sides) <= 40
     assert np.abs(sides[:, 2]).max() < 0.1, "it stands on its ends in less than 2 % of all cases"
     assert shares.sum() == pytest.approx(1.0)
     np.testing.assert_allclose(np.linalg.norm(sides, axis=1), 1.0, atol=1e-6)
 
 
 def test_commoner_rests_come_first_also_where_facets_are_counted_together() -> None:
-    """Each end of this rod is hit more often than one of its 64 facets, but not than those within 8 degrees."""
+    """Each end of this rod is hit more often than one of its 64 facets, but not than those within 12 degrees."""
     sides, shares = rests(mesh_from_trimesh(trimesh.creation.cylinder(12.0, 60.0, sections=64), "rod"))
     assert (np.diff(shares) <= 0).all()
     assert abs(sides[0, 2]) < 0.1
@@ -90,6 +90,27 @@ def test_no_facet_is_lost_where_corners_lie_on_one_line(seed: int) -> None:
     plate = mesh_from_trimesh(box.apply_transform(turn), "plate")
     assert share_of(plate, tuple(turn[:3, 2])) == pytest.approx(0.406, abs=0.005)
     assert share_of(plate, tuple(-turn[:3, 2])) == pytest.approx(0.406, abs=0.005)
+
+
+@pytest.mark.parametrize(
+    "corners", [[[0, 0, 0], [50, 0, 0], [0, 40, 0]], [[0, 0, 0], [50, 0, 0], [50, 50, 0], [0, 50, 0]]]
+)
+def test_what_is_flat_lies_on_both_its_sides(corners: list[list[float]]) -> None:
+    faces = [[0, 1, 2], [0, 2, 3]][: len(corners) - 2]
+    part = mesh_from_trimesh(trimesh.Trimesh(corners, faces, process=False), "sheet")
+    assert share_of(part, (0, 0, 1)) == pytest.approx(0.5, abs=0.02)
+    assert share_of(part, (0, 0, -1)) == pytest.approx(0.5, abs=0.02)
+
+
+def test_a_fine_hull_is_looked_at_through_its_outermost_corners() -> None:
+    """A capsule of 2,562 corners and more lies on its side all around."""
+    capsule = trimesh.creation.capsule(height=60.0, radius=10.0, count=[96, 96])
+    part = mesh_from_trimesh(capsule, "capsule")
+    assert len(part.hull) > 2000
+    sides, shares = rests(part)
+    assert 15 <= len(sides) <= 40
+    assert np.abs(sides[:, 2]).max() < 0.2
+    assert shares.sum() == pytest.approx(1.0)
 
 
 def test_a_hammer_lies_on_its_sides() -> None:

@@ -103,7 +103,7 @@ def find_plane(detections: Sequence[Candidates]) -> Plane | None:
     evidence = np.concatenate([sum(_evidence(one, ups[s], heights[s]) for one in detections) for s in some])
     best = int(np.argmax(evidence))
     odds = float(evidence[best]) - _SURPRISE
-    return Plane(ups[best], float(heights[best]), 1.0 / (1.0 + math.exp(-odds)))
+    return Plane(ups[best], float(heights[best]), math.exp(-float(np.logaddexp(0.0, -odds))))
 
 
 def log_prior(plane: Plane, one: Candidates) -> Array:
@@ -155,16 +155,16 @@ def _planes_below(one: Candidates) -> tuple[Array, Array]:
     return chosen, np.einsum("hvi,hi->hv", lowest, chosen).min(1)
 
 
-def _lying(one: Candidates, ups: Array, heights: Array) -> tuple[Array, Array]:
-    """Log-odds (k, K, H) that poses rest so on planes, over that they are anywhere; their lowest points (k, H)."""
+def _lying(one: Candidates, ups: Array, heights: Array) -> Array:
+    """Log-odds (k, K, H) that poses rest so on planes, over that they are anywhere."""
     downs = np.einsum("kij,nj->kni", one.R, one.rests.down)
     angles = np.arccos(np.clip(-downs @ ups.T, -1.0, 1.0))
     tilts = math.log(2.0 / _TILT**2) - 0.5 * np.square(angles / _TILT) + np.log(one.rests.share)[:, None]
     points = np.einsum("kij,vj->kvi", one.R, one.rests.hull) + one.t[:, None]
     lowest = (points @ ups.T).min(1)
     near, far = _widths(one)
-    above = np.log(far / near)[:, None] - 0.5 * np.square((lowest - heights) / near)
-    return tilts + above[:, None], lowest
+    above: Array = np.log(far / near)[:, None] - 0.5 * np.square((lowest - heights) / near)
+    return tilts + above[:, None]
 
 
 def _widths(one: Candidates) -> tuple[float, Array]:
@@ -175,7 +175,7 @@ def _widths(one: Candidates) -> tuple[float, Array]:
 
 def _log_odds(one: Candidates, ups: Array, heights: Array) -> Array:
     """By what log-odds planes speak for poses, (k, H); a pose that is on none is as likely as without them."""
-    return _mixed(np.logaddexp.reduce(_lying(one, ups, heights)[0], axis=1), _LYING)
+    return _mixed(np.logaddexp.reduce(_lying(one, ups, heights), axis=1), _LYING)
 
 
 def _evidence(one: Candidates, ups: Array, heights: Array) -> Array:

@@ -9,12 +9,16 @@ import numpy as np
 import trimesh
 from numpy.typing import NDArray
 
+from codepose import geometry
+
 if TYPE_CHECKING:
     from codepose.parts.mesh import Mesh
 
 _SHAKEN = 1e-4
 """Share of the diameter by which the hull's vertices are moved: trimesh loses faces whose corners lie on one line."""
-_ALIKE = math.cos(math.radians(8.0))
+_FINEST = 642
+"""Of a hull with more vertices the outermost along so many directions, 4 degrees apart, are enough."""
+_ALIKE = math.cos(math.radians(12.0))
 """Rests nearer to each other are one: on a round part each facet is a rest of its own."""
 _RARE = 0.02
 """Of all the times a part comes to rest, those on its rarest sides that are not told apart."""
@@ -33,8 +37,7 @@ def rests(mesh: Mesh) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     Returns:
         What points down, unit (K, 3), object frame, and how often (K,), the commonest first; in all 1.
     """
-    shake = _SHAKEN * mesh.diameter * np.random.default_rng(0).standard_normal(mesh.hull.shape)
-    hull = trimesh.convex.convex_hull(mesh.hull.astype(np.float64) + shake)
+    hull = _solid(mesh)
     middle = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False).center_mass if mesh.closed else hull.center_mass
     poses, shares = trimesh.poses.compute_stable_poses(hull, center_mass=middle, n_samples=1, threshold=0.0)
     downs = -poses[:, 2, :3]  # the row of each pose that gives the height above the plane
@@ -51,3 +54,15 @@ def rests(mesh: Mesh) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     down, share = np.array(sides)[order], np.array(often)[order]
     kept = np.cumsum(share) - share < (1.0 - _RARE) * share.sum()
     return down[kept], share[kept] / share[kept].sum()
+
+
+def _solid(mesh: Mesh) -> trimesh.Trimesh:
+    """The part's hull, of any part: of one that is flat, too."""
+    corners = mesh.hull.astype(np.float64)
+    if len(corners) > _FINEST:
+        outermost = (geometry.view_sphere(3).double().numpy() @ corners.T).argmax(1)
+        corners = corners[np.unique(outermost)]
+    shake = _SHAKEN * mesh.diameter * np.random.default_rng(0).standard_normal(corners.shape)
+    shaken = np.concatenate((corners + shake, corners - shake)) if len(corners) < 4 else corners + shake
+    solid: trimesh.Trimesh = trimesh.convex.convex_hull(shaken)
+    return solid
