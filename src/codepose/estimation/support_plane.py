@@ -163,8 +163,9 @@ def _lying(one: Candidates, ups: Array, heights: Array) -> Array:
     points = np.einsum("kij,vj->kvi", one.R, one.rests.hull) + one.t[:, None]
     lowest = (points @ ups.T).min(1)
     near, far = _widths(one)
-    above: Array = np.log(far / near)[:, None] - 0.5 * np.square((lowest - heights) / near)
-    return tilts + above[:, None]
+    above = np.log(far / near)[:, None] - 0.5 * np.square((lowest - heights) / near)
+    lying: Array = tilts + above[:, None]
+    return lying
 
 
 def _widths(one: Candidates) -> tuple[float, Array]:
