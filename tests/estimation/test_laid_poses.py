@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
+import trimesh
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 from torch import Tensor
@@ -176,6 +178,17 @@ def test_parts_that_lie_on_no_plane_keep_their_poses(world: World) -> None:
     judge = KnownJudge(9.0)
     assert chooser(world, judge)(places(looked(world, poses, [[5.0]] * 3))) == [None] * 3
     assert judge.asked == []
+
+
+def test_a_fine_hull_lies_as_deep_as_its_outermost_corners(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ball of 2,562 corners: at most 642 of them are looked at, and it stays as thick to a hundredth."""
+    ball = trimesh.creation.icosphere(5, 20.0).vertices
+    mesh = SimpleNamespace(hull=ball, diameter=40.0)
+    model = SimpleNamespace(mesh=mesh, rests=(np.array([[0.0, 0.0, 1.0]]), np.ones(1)))
+    monkeypatch.setattr(world, "objects", [model])
+    found = chooser(world, KnownJudge(0.0))._rests_of(0)
+    assert 400 < len(found.hull) <= 642
+    assert (found.hull @ Rotation.random(100, rng=np.random.default_rng(1)).as_matrix()[:, 0].T).max(0).min() > 19.6
 
 
 def test_without_a_judge_nothing_is_chosen(world: World) -> None:

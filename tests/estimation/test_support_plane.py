@@ -144,6 +144,20 @@ def test_a_plane_seen_from_below_or_from_its_edge_is_none() -> None:
         assert find_plane([one_of(side_on, (R, np.array([x, 0.0, 500.0]))) for x in (-5.0, 5.0)]) is None
 
 
+def test_of_a_round_part_the_sides_that_are_seen_show_where_the_plane_may_be() -> None:
+    """A rod with a rest every two degrees around: 24 of them, around that which faces the camera, are asked."""
+    angles = np.radians(np.arange(0.0, 360.0, 2.0))
+    down = np.stack((np.cos(angles), np.sin(angles), np.zeros_like(angles)), 1)
+    rod = Rests(np.concatenate((5.0 * down, 5.0 * down + [0.0, 0.0, 80.0])), down, np.full(180, 1 / 180), 80.6)
+    for degrees, there in ((0.0, True), (20.0, True), (28.0, False)):
+        up = np.array([0.0, math.sin(math.radians(degrees)), -math.cos(math.radians(degrees))])
+        R = Rotation.align_vectors([[1.0, 0.0, 0.0], -up], [[0.0, 0.0, 1.0], down[0]])[0].as_matrix()
+        poses = [(R, np.array([0.0, y, 500.0 + y * up[1] / -up[2]])) for y in (-30.0, 30.0)]
+        plane = find_plane([one_of(rod, pose) for pose in poses])
+        assert plane is not None
+        assert (angle_deg(plane.up, up) < 0.1) == there
+
+
 def test_a_slanting_plane_is_one_and_a_steeper_one_is_not() -> None:
     """Seen at 73 degrees beside its normal, and at 77: the way up is then 0.29 and 0.22 of the way to the camera."""
     rests = replace(plate(), down=np.array([[0.0, 0.0, 1.0]]), share=np.ones(1))

@@ -32,6 +32,8 @@ _LIKELY = 0.3
 """A plane that is less probable is not looked at further."""
 _PROPOSED = 4
 """Poses on the plane that are tried for a detection."""
+_FINEST = 642
+"""Corners of a hull, at most, that say how deep a part lies."""
 _NEVER = -1e6
 """Log-odds of what is no pose."""
 _ENOUGH = 0.25
@@ -62,6 +64,7 @@ class LaidPoses:
 
     def __init__(self, world: Objects, refined: RefinedPoses) -> None:
         self._world, self._refined = world, refined
+        self._rests: dict[int, Rests] = {}  # of each object that was asked for
 
     @torch.no_grad()
     def __call__(self, places: Sequence[Place]) -> list[Poses | None]:
@@ -95,13 +98,22 @@ class LaidPoses:
 
     def _candidates(self, place: Place) -> Candidates:
         """A detection's poses as the plane takes them; one that is no pose is never the likeliest."""
-        model = self._world.objects[int(place.looked.seen.objects[place.row])]
         R, t, score = (getattr(place.poses, name)[0].double().cpu().numpy() for name in ("R", "t", "score"))
         finite = np.isfinite(R).all((1, 2)) & np.isfinite(t).all(1) & np.isfinite(score)
         R, t = np.where(finite[:, None, None], R, np.eye(3)), np.where(finite[:, None], t, [0.0, 0.0, 1.0])
         score = np.where(finite, score, _NEVER)
-        down, share = model.rests
-        return Candidates(R, t, score, Rests(model.mesh.hull.astype(np.float64), down, share, model.mesh.diameter))
+        return Candidates(R, t, score, self._rests_of(int(place.looked.seen.objects[place.row])))
+
+    def _rests_of(self, number: int) -> Rests:
+        """How an object can lie; of a fine hull its outermost corners are enough."""
+        if number not in self._rests:
+            model = self._world.objects[number]
+            hull = model.mesh.hull.astype(np.float64)
+            if len(hull) > _FINEST:
+                ways = np.random.default_rng(0).standard_normal((_FINEST, 3))
+                hull = hull[np.unique((ways @ hull.T).argmax(1))]
+            self._rests[number] = Rests(hull, *model.rests, model.mesh.diameter)
+        return self._rests[number]
 
     def _with_proposals(self, places: Sequence[Place], plane: Plane) -> list[Place]:
         """The same detections, with refined poses on the plane where theirs are off it, but near."""

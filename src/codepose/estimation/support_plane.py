@@ -32,6 +32,8 @@ _SURPRISE = 5.0
 """Log-odds against a plane before the poses are looked at: of many directions and heights one always fits somehow."""
 _STEEPEST = 0.25
 """Cosine between the way up from a plane and the ray to the camera, at least: one seen from its edge says nothing."""
+_STARTS = 24
+"""So many rests of a pose, at most, show where the plane may be."""
 _AT_A_TIME = 256
 """Planes that are compared together: memory for a fine hull's points before each of them."""
 _FARTHEST, _GROWTH = math.radians(50.0), 0.35
@@ -149,7 +151,10 @@ def _planes_below(one: Candidates) -> tuple[Array, Array]:
     """The planes on which each pose would lie, seen from above: ups (H, 3) and heights (H,)."""
     ups = -np.einsum("kij,nj->kni", one.R, one.rests.down)  # (k, K, 3)
     rays = one.t / np.linalg.norm(one.t, axis=1, keepdims=True)
-    row, rest = np.nonzero(-np.einsum("kni,ki->kn", ups, rays) > _STEEPEST)
+    facing = -np.einsum("kni,ki->kn", ups, rays)
+    likely = facing * one.rests.share
+    least = np.sort(likely, axis=1)[:, -_STARTS:].min(1, keepdims=True)  # of what is round, the sides that are seen
+    row, rest = np.nonzero((facing > _STEEPEST) & (likely >= least))
     chosen = ups[row, rest]
     lowest = np.einsum("hij,vj->hvi", one.R[row], one.rests.hull) + one.t[row, None]
     return chosen, np.einsum("hvi,hi->hv", lowest, chosen).min(1)
