@@ -27,6 +27,7 @@ from benchmarks.environment import describe
 from codepose import geometry
 from codepose.estimation.detection import Detection
 from codepose.estimation.estimator import PoseEstimator
+from codepose.evaluation.pose_errors import mssd, symmetry_transforms
 from codepose.randomness import Draws
 from codepose.rendering.renderer import Instances
 from codepose.rendering.shading import Lights, render_shaded
@@ -123,15 +124,14 @@ def _picture(
 
 def errors(part: ObjectModel, shown: Table, found: Sequence[Detection]) -> list[float]:
     """How far the farthest point is off, in diameters, of the best pose of each part; 1 = farther, or none."""
-    hull, middle = part.mesh.hull.astype(np.float64), part.offset.double().numpy()
-    turns = [np.eye(3), *(one[:3, :3] for one in part.symmetries.discrete)]
-    best = [1.0] * len(shown.R)
+    hull, middle = torch.from_numpy(part.mesh.hull).double(), part.offset.double().numpy()
+    symmetries = symmetry_transforms(part.symmetries.to_bop())
+    best = np.ones(len(shown.R))
     for one in found:
-        points = hull @ one.R_cam_obj.T + one.to_camera(middle)
-        for i, (R, t) in enumerate(zip(shown.R, shown.t, strict=True)):
-            off = min(float(np.linalg.norm(points - (hull @ (R @ turn).T + t), axis=1).max()) for turn in turns)
-            best[i] = min(best[i], off / part.mesh.diameter)
-    return best
+        R, t = (torch.from_numpy(np.stack([x] * len(best))) for x in (one.R_cam_obj, one.to_camera(middle)))
+        off = mssd(hull, R, t, torch.from_numpy(shown.R), torch.from_numpy(shown.t), symmetries)
+        best = np.minimum(best, off.numpy() / part.mesh.diameter)
+    return [float(value) for value in best]
 
 
 def summary(without: Sequence[Sequence[float]], by_plane: Sequence[Sequence[float]]) -> dict[str, Any]:
@@ -164,7 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--pictures", type=Path, help="folder for the photos")
     options = parser.parse_args(arguments)
     estimator = PoseEstimator.load(options.run, device="cpu", refine=True)
-    world = World(estimator.settings)
+    world = estimator.world
     told: dict[bool, list[list[float]]] = {False: [], True: []}
     for number in range(options.photos):
         shown = table(world, np.random.default_rng([options.seed, number]), hanging=options.hanging)
