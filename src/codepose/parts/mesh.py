@@ -25,6 +25,7 @@ from codepose.settings.data import Unit
 
 CREASE_DEG = 35.0  # faces that meet at a larger angle keep a sharp edge between them
 EXACT_HULL = 2562  # vertices; with more every box of every scene would take milliseconds
+COARSE_HULL = 642  # vertices; enough for where a part lies
 _FARTHEST = 1000.0  # sizes from its origin at which a part's surface is still good to 0.01 %
 
 
@@ -195,11 +196,11 @@ def mesh_from_surface(
     if len(faces) == 0:
         raise MeshError(f"{source or name}: all faces have zero area; export the part again as a triangulated surface")
     hull = _convex_hull(vertices[np.unique(faces)].astype(np.float32))
-    outermost = _outermost(hull)
-    diameter = _diameter(hull, outermost)
+    corners = outermost(hull)
+    diameter = _diameter(hull, corners)
     check_size(diameter, source or name, unit)
     faces, corner_colors = _wind_outward(vertices, faces, corner_colors)
-    return _split_at_creases(name, vertices, faces, corner_colors, diameter, outermost, grip)
+    return _split_at_creases(name, vertices, faces, corner_colors, diameter, corners, grip)
 
 
 def _check_content(mesh: trimesh.Trimesh, name: str) -> None:
@@ -321,19 +322,24 @@ def _convex_hull(points: NDArray[np.float32]) -> NDArray[np.float32]:
     return points[outer]
 
 
-def _outermost(hull: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Of a hull with very many vertices those that stick out furthest along 2,562 directions, 2 degrees apart.
+def outermost(hull: NDArray[np.float32], most: int = EXACT_HULL) -> NDArray[np.float32]:
+    """Of a hull with very many vertices those that stick out furthest along as many directions all around.
 
-    They reach as far as all do to 0.1 % of the diameter, or 0.1 px of a box of 130 px.
+    2,562 reach as far as all do to 0.1 % of the diameter, or 0.1 px of a box of 130 px.
+
+    Args:
+        hull: (H, 3) its vertices.
+        most: 2,562, along directions 2 degrees apart, or 642, 4 degrees apart.
+
+    Returns:
+        (h, 3) at most as many; all where there are no more.
     """
-    if len(hull) <= EXACT_HULL:
+    if len(hull) <= most:
         return hull
-    directions = geometry.view_sphere(4).double().numpy()
+    directions = geometry.view_sphere({COARSE_HULL: 3, EXACT_HULL: 4}[most]).double().numpy()
     chunks = np.array_split(directions, 1 + len(hull) // 4096)
-    outermost: NDArray[np.float32] = hull[
-        np.unique(np.concatenate([(some @ hull.T).argmax(axis=1) for some in chunks]))
-    ]
-    return outermost
+    kept: NDArray[np.float32] = hull[np.unique(np.concatenate([(some @ hull.T).argmax(axis=1) for some in chunks]))]
+    return kept
 
 
 def _diameter(hull: NDArray[np.float32], outermost: NDArray[np.float32]) -> float:

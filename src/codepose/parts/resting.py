@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 import trimesh
 from numpy.typing import NDArray
 
-from codepose import geometry
-
-if TYPE_CHECKING:
-    from codepose.parts.mesh import Mesh
+from codepose.parts.mesh import COARSE_HULL, Mesh, outermost
 
 _SHAKEN = 1e-4
 """Share of the diameter by which the hull's vertices are moved: trimesh loses faces whose corners lie on one line."""
-_FINEST = 642
-"""Of a hull with more vertices the outermost along so many directions, 4 degrees apart, are enough."""
 _ALIKE = math.cos(math.radians(12.0))
 """Rests nearer to each other are one: on a round part each facet is a rest of its own."""
 _RARE = 0.02
@@ -58,10 +52,7 @@ def rests(mesh: Mesh) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 def _solid(mesh: Mesh) -> trimesh.Trimesh:
     """The part's hull, of any part: of one that is flat, too."""
-    corners = mesh.hull.astype(np.float64)
-    if len(corners) > _FINEST:
-        outermost = (geometry.view_sphere(3).double().numpy() @ corners.T).argmax(1)
-        corners = corners[np.unique(outermost)]
+    corners = outermost(mesh.hull, COARSE_HULL).astype(np.float64)
     shake = _SHAKEN * mesh.diameter * np.random.default_rng(0).standard_normal(corners.shape)
     shaken = np.concatenate((corners + shake, corners - shake)) if len(corners) < 4 else corners + shake
     solid: trimesh.Trimesh = trimesh.convex.convex_hull(shaken)
