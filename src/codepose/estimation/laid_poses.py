@@ -78,10 +78,11 @@ class LaidPoses:
         chosen: list[Poses | None] = [None] * len(places)
         if len(parts) < 2 or self._refined.judge is None:
             return chosen
-        plane = find_plane([self._candidates(places[i]) for i in parts])
+        known = [self._candidates(places[i]) for i in parts]
+        plane = find_plane(known)
         if plane is None or plane.probability < _LIKELY:
             return chosen
-        more = self._with_proposals([places[i] for i in parts], plane)
+        more = self._with_proposals([places[i] for i in parts], [self._on(plane, one) for one in known])
         for i, place in zip(parts, more, strict=True):
             candidates = self._candidates(place)
             likeliest = int(np.argmax(candidates.score + log_prior(plane, candidates)))
@@ -115,10 +116,9 @@ class LaidPoses:
             self._rests[number] = Rests(hull, *model.rests, model.mesh.diameter)
         return self._rests[number]
 
-    def _with_proposals(self, places: Sequence[Place], plane: Plane) -> list[Place]:
-        """The same detections, with refined poses on the plane where theirs are off it, but near."""
+    def _with_proposals(self, places: Sequence[Place], proposed: Sequence[tuple[Array, Array] | None]) -> list[Place]:
+        """The same detections, with what is proposed for each, refined, among their poses."""
         more = list(places)
-        proposed = [self._on(plane, self._candidates(place)) for place in places]
         for looked in {id(place.looked): place.looked for place in places}.values():
             own = [i for i, place in enumerate(places) if place.looked is looked and proposed[i] is not None]
             if not own:

@@ -12,6 +12,9 @@ from torch import Tensor
 
 from codepose import geometry
 
+_OF_EACH = ("which", "boxes", "objects", "reconstructions")
+"""What ``Seen`` holds of each detection; the rest is of all."""
+
 
 @dataclass(frozen=True)
 class Photos:
@@ -71,13 +74,11 @@ class Seen:
 
     def select(self, chosen: Tensor) -> Seen:
         """Returns some of the detections, by their numbers."""
-        own = {name: getattr(self, name)[chosen] for name in ("which", "boxes", "objects", "reconstructions")}
-        return replace(self, **own)
+        return replace(self, **{name: getattr(self, name)[chosen] for name in _OF_EACH})
 
     def replaced(self, chosen: Tensor, new: Seen) -> Seen:
         """Returns a copy in which the detections numbered ``chosen`` are others of the same images."""
-        names = ("which", "boxes", "objects", "reconstructions")
-        return replace(self, **{n: getattr(self, n).index_copy(0, chosen, getattr(new, n)) for n in names})
+        return replace(self, **{n: getattr(self, n).index_copy(0, chosen, getattr(new, n)) for n in _OF_EACH})
 
 
 @dataclass(frozen=True)
